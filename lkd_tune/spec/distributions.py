@@ -1,0 +1,161 @@
+"""Distributions that may stand in a space file in place of a value."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+KINDS = ("choice", "uniform", "loguniform", "int")
+
+
+class Suggester(Protocol):
+    """What draws values: the part of `optuna.Trial` that a space needs."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Returns a float from [low, high]."""
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        """Returns an integer from low to high, both included."""
+
+    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
+        """Returns one of the choices."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several options; an option may be a block that holds distributions itself."""
+
+    options: tuple[Any, ...]
+
+    def draw(self, name: str, suggester: Suggester) -> Any:
+        """Returns one option."""
+        if all(option is None or isinstance(option, bool | int | float | str)
+               for option in self.options):  # fmt: skip
+            return suggester.suggest_categorical(name, list(self.options))
+        # Lists and blocks are no categories that a study can store; their JSON text is.
+        texts = [json.dumps(option, default=str) for option in self.options]
+        return self.options[texts.index(suggester.suggest_categorical(name, texts))]
+
+    @property
+    def probes(self) -> tuple[Any, ...]:
+        """The values that a check has to try: all of them."""
+        return self.options
+
+    @property
+    def size(self) -> float:
+        """The number of different values."""
+        return len(self.options)
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(json.dumps(option, default=str).strip('"') for option in self.options)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers from low to high, both included."""
+
+    low: float
+    high: float
+    integer: bool = False
+    log: bool = False
+    step: float | None = None
+
+    def draw(self, name: str, suggester: Suggester) -> Any:
+        """Returns a number."""
+        if self.integer:
+            return suggester.suggest_int(
+                name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log
+            )
+        return suggester.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+    @property
+    def probes(self) -> tuple[Any, ...]:
+        """The values that a check has to try: both ends, or every small integer."""
+        if self.integer:
+            low, high = int(self.low), int(self.high)
+            if self.size <= 64:
+                return tuple(range(low, high + 1, int(self.step or 1)))
+            return (low, high)
+        return (self.low, self.high)
+
+    @property
+    def size(self) -> float:
+        """The number of different values, infinity if continuous."""
+        if self.step is None and not self.integer:
+            return 1 if self.low == self.high else math.inf
+        return math.floor((self.high - self.low) / (self.step or 1) + 1e-9) + 1
+
+    def __str__(self) -> str:
+        kind = "integers" if self.integer else "numbers"
+        low, high = (f"{end:g}" for end in (self.low, self.high))
+        step = f" in steps of {self.step:g}" if self.step else ""
+        return f"{kind} {low} to {high}{step}{', log scale' if self.log else ''}"
+
+
+Distribution = Choice | Numbers
+
+
+def looks_like_distribution(value: Any) -> bool:
+    """Tells whether a block was meant as a distribution (it may still be a wrong one)."""
+    return isinstance(value, Mapping) and any(kind in value for kind in KINDS)
+
+
+def parse_distribution(value: Mapping[str, Any]) -> Distribution:
+    """Returns the distribution that a block such as `{loguniform: [0.1, 100]}` stands for.
+
+    Raises:
+        ValueError: If the block is none; the message says what is wrong and what is allowed.
+    """
+    kinds = [kind for kind in KINDS if kind in value]
+    if len(kinds) != 1:
+        raise ValueError(f"one of {', '.join(KINDS)} is needed, found {', '.join(kinds)}")
+    kind = kinds[0]
+    extra = set(value) - {kind} - (set() if kind == "choice" else {"step", "log"})
+    if extra:
+        raise ValueError(f"{kind} does not take {', '.join(sorted(map(str, extra)))}")
+    if kind == "choice":
+        options = value[kind]
+        if not isinstance(options, list) or not options:
+            raise ValueError(f"choice needs a list of options, found {options!r}")
+        if len({json.dumps(option, sort_keys=True, default=str) for option in options}) < len(
+            options
+        ):
+            raise ValueError(f"choice names an option twice: {options}")
+        return Choice(tuple(options))
+    return _parse_numbers(kind, value)
+
+
+def _parse_numbers(kind: str, value: Mapping[str, Any]) -> Numbers:
+    ends = value[kind]
+    number = int if kind == "int" else (int, float)
+    if (
+        not isinstance(ends, list)
+        or len(ends) != 2
+        or not all(isinstance(end, number) and not isinstance(end, bool) for end in ends)
+    ):
+        what = "two integers" if kind == "int" else "two numbers"
+        raise ValueError(f"{kind} needs [lo, hi], {what}, found {ends!r}")
+    low, high = ends
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"{kind} needs finite ends, found {ends}")
+    if low > high:
+        raise ValueError(f"{kind} has lo > hi: {ends}; write [{high}, {low}]")
+    log, step = value.get("log", False), value.get("step")
+    if not isinstance(log, bool):
+        raise ValueError(f"log is true or false, found {log!r}")
+    log = log or kind == "loguniform"
+    if log and low <= 0:
+        raise ValueError(f"a log scale needs lo > 0, found {ends}")
+    if step is not None:
+        if not isinstance(step, number) or isinstance(step, bool) or step <= 0:
+            raise ValueError(f"step needs to be a positive number, found {step!r}")
+        if log:
+            raise ValueError("step does not go with a log scale")
+    return Numbers(low, high, integer=kind == "int", log=log, step=step)

@@ -1,0 +1,39 @@
+"""What a distillation tells at each evaluation: the gate back to the search."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Measurement(BaseModel):
+    """A student's state after `step` optimizer steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    step: int
+    """Optimizer steps done: the only clock that a scheduler sees."""
+    total_steps: int
+    """Steps of the whole trial."""
+    score: float
+    """The task's metric on dev; larger is better."""
+    metrics: dict[str, float]
+    """All metrics on dev by name."""
+    losses: dict[str, float]
+    """Mean of each unweighted term since the last measurement, and `total`, the weighted sum."""
+    parameters: int
+    """The student's parameters, embeddings included."""
+    train_s: float
+    """Seconds of training so far, evaluations not counted, earlier parts of a resumed trial
+    included."""
+    samples_per_s: float
+    """Training examples per second since the last measurement, over all workers."""
+    peak_memory_gib: float
+    """Largest memory of a worker in this trial: GPU memory allocated, or on a CPU resident
+    memory of the process."""
+    test_metrics: dict[str, float] | None = None
+    """All metrics on test; measured only when asked for."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether this is the trial's last measurement."""
+        return self.step >= self.total_steps

@@ -1,0 +1,204 @@
+"""One run, one folder: where everything of a search lies, and how it is read and written.
+
+    RUN/
+      space.yaml        the space with overrides applied
+      manifest.json     versions, seed, hardware, teacher and its scores, seconds used so far
+      study.journal     Optuna's storage
+      ray/              Ray Tune's own
+      trials/0007/      spec.json, measurements.jsonl, outcome.json, checkpoint-<step>/
+      students/0007/    a kept student: a Hugging Face folder and student.json
+      leaderboard.csv, leaderboard.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.trial import TrialSpec
+
+State = Literal["running", "complete", "stopped", "failed"]
+BASELINE = "baseline"
+
+
+class Outcome(BaseModel):
+    """How a trial ended, and what it cost."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    state: Literal["complete", "stopped", "failed"]
+    """complete: reached its last step; stopped: by the scheduler; failed: see `error`."""
+    error: str | None = None
+    """The reason of a failure, in one line; the traceback is in error.txt beside it."""
+    wall_s: float = 0.0
+    """Seconds from the trial's start to its end, evaluations included."""
+    gpu_s: float = 0.0
+    """Seconds times GPUs held."""
+    cpu_s: float = 0.0
+    """Seconds times CPU cores held."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial as its folder tells it.
+
+    Attributes:
+        name: `0007` for the study's trial 7, or `baseline`.
+        spec: What was run.
+        measurements: All so far, by step.
+        outcome: None while it runs, or after a crash until it is resumed.
+        kept: Whether its student is kept.
+    """
+
+    name: str
+    spec: TrialSpec
+    measurements: tuple[Measurement, ...]
+    outcome: Outcome | None
+    kept: bool
+
+    @property
+    def state(self) -> State:
+        """`running` until there is an outcome."""
+        return self.outcome.state if self.outcome else "running"
+
+    @property
+    def score(self) -> float | None:
+        """Score of the last measurement."""
+        return self.measurements[-1].score if self.measurements else None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run, and reading and writing what lies there."""
+
+    path: Path
+
+    @property
+    def space(self) -> Path:
+        """The space file as it was run."""
+        return self.path / "space.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """Facts about the run as JSON."""
+        return self.path / "manifest.json"
+
+    @property
+    def study(self) -> Path:
+        """Optuna's journal."""
+        return self.path / "study.journal"
+
+    @property
+    def students(self) -> Path:
+        """The folder of kept students."""
+        return self.path / "students"
+
+    @property
+    def leaderboard_csv(self) -> Path:
+        """One row a trial."""
+        return self.path / "leaderboard.csv"
+
+    @property
+    def leaderboard_json(self) -> Path:
+        """The same as JSON, with the run's facts."""
+        return self.path / "leaderboard.json"
+
+    def trial(self, name: str) -> Path:
+        """Returns the folder of a trial."""
+        return self.path / "trials" / name
+
+    def student(self, name: str) -> Path:
+        """Returns the folder of a kept student."""
+        return self.students / name
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Returns the manifest.
+
+        Raises:
+            SpecError: If the folder is not that of a run.
+        """
+        try:
+            return json.loads(self.manifest.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            message = "is no run folder: it has no manifest.json"
+            raise SpecError(Problem(str(self.path), "", message)) from None
+        except (OSError, json.JSONDecodeError) as error:
+            raise SpecError(Problem(str(self.manifest), "", f"can't be read: {error}")) from None
+
+    def read_trials(self) -> list[TrialRecord]:
+        """Returns all trials that were started, by name; the baseline comes last."""
+        folders = sorted((self.path / "trials").glob("*/spec.json"))
+        return [self.read_trial(spec.parent.name) for spec in folders]
+
+    def read_trial(self, name: str) -> TrialRecord:
+        """Returns one trial."""
+        folder = self.trial(name)
+        outcome = folder / "outcome.json"
+        return TrialRecord(
+            name=name,
+            spec=TrialSpec.model_validate_json((folder / "spec.json").read_text("utf-8")),
+            measurements=tuple(read_measurements(folder)),
+            outcome=Outcome.model_validate_json(outcome.read_text("utf-8"))
+            if outcome.exists()
+            else None,
+            kept=(self.student(name) / "student.json").exists(),
+        )
+
+
+def read_measurements(trial: Path) -> list[Measurement]:
+    """Returns a trial's measurements by step.
+
+    A line cut off by a crash is left out; of a step that was measured twice (once before the
+    crash, once after resuming from an earlier checkpoint) the later one counts.
+    """
+    path = trial / "measurements.jsonl"
+    if not path.exists():
+        return []
+    by_step: dict[int, Measurement] = {}
+    for line in path.read_text("utf-8").split("\n")[:-1]:
+        measurement = Measurement.model_validate_json(line)
+        by_step[measurement.step] = measurement
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def append_measurement(trial: Path, measurement: Measurement) -> None:
+    """Adds a line to a trial's measurements, ending one that a crash cut off."""
+    path = trial / "measurements.jsonl"
+    if path.exists():
+        whole = path.read_bytes().rpartition(b"\n")
+        if whole[2]:
+            write_atomically(path, (whole[0] + whole[1]).decode())
+    with path.open("a", encoding="utf-8") as file:
+        file.write(measurement.model_dump_json() + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all, also if the machine stops in between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def cache_dir() -> Path:
+    """Returns the folder for trained teachers and tokenised data, shared by all runs of a user."""
+    if chosen := os.environ.get("LKD_TUNE_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "lkd_tune"

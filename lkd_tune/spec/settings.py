@@ -1,0 +1,353 @@
+"""Every setting of a trial, with its default and meaning, and of the search around it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from lkd_tune.spec.layer_map import NAMED
+from lkd_tune.spec.tasks import is_file_name, with_task_defaults
+
+
+def _block_from(key: str) -> BeforeValidator:
+    """Lets a scalar or list stand for a block: `wr_pair: 10` is `wr_pair: {weight: 10}`."""
+    return BeforeValidator(
+        lambda value: value if isinstance(value, dict | BaseModel) else {key: value}
+    )
+
+
+class Settings(BaseModel):
+    """A block of settings: frozen, complete, and refusing keys it does not know."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+Metric = Literal["accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"]
+
+
+class Columns(Settings):
+    """Which columns of the data hold what."""
+
+    text: str = "text"
+    """The sentence, or the first of a pair."""
+    pair: str | None = None
+    """The second sentence of a pair."""
+    label: str = "label"
+    """The label: an integer, a name from `task.labels`, or a number in regression."""
+
+
+class TaskSettings(Settings):
+    """What the student is to do. `task: NAME` is enough for a task that is known by name."""
+
+    name: str
+    """A known task (acceptability or one of GLUE's), or any name for data of your own."""
+    data: str | None = None
+    """Hub name of the data set; `generated` for the built-in one; none for local files."""
+    config: str | None = None
+    """Configuration of the hub data set, `cola` of `nyu-mll/glue`."""
+    train: str | None = None
+    """Split to train on: a local csv, tsv, json, jsonl or parquet file, or the hub's split name."""
+    dev: str | None = None
+    """Split that scores the trials."""
+    test: str | None = None
+    """Split that scores the winner once, if there is one."""
+    columns: Columns = Columns()
+    column_names: list[str] | None = None
+    """Names of all columns of a csv or tsv file that has no header."""
+    labels: list[str] | None = None
+    """Names of the classes, in the order of their ids."""
+    regression: bool = False
+    """Whether the label is a number to predict, not a class."""
+    metric: Metric = "accuracy"
+    """What scores a student on `dev`; the search maximises it."""
+    max_length: int = Field(128, ge=4)
+    """Longest input in tokens; longer ones are cut."""
+    seed: int = 0
+    """Seed of the generated data."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_known(cls, settings: Any) -> Any:
+        return with_task_defaults(settings) if isinstance(settings, dict) else settings
+
+    @model_validator(mode="after")
+    def _check(self) -> TaskSettings:
+        if self.train is None or self.dev is None:
+            missing = "train" if self.train is None else "dev"
+            raise ValueError(
+                f"task {self.name!r} is not known by name, so task.{missing} is needed: a local "
+                "file, or a split of the hub data set in task.data"
+            )
+        if self.data is None:
+            for split in (self.train, self.dev, self.test):
+                if split is not None and not is_file_name(split):
+                    raise ValueError(
+                        f"{split!r} is no csv, tsv, json, jsonl or parquet file; for a split of a "
+                        "hub data set name the data set in task.data"
+                    )
+        if self.regression != (self.metric in ("pearson", "spearman")):
+            kind = "regression" if self.regression else "classification"
+            raise ValueError(f"metric {self.metric} does not go with {kind}")
+        return self
+
+
+class Architecture(Settings):
+    """A BERT from scratch, with a vocabulary of the task's words."""
+
+    layers: int = Field(6, ge=1)
+    hidden_size: int = Field(128, ge=8)
+    heads: int = Field(4, ge=1)
+    intermediate_size: int | None = Field(None, ge=8)
+    """Width of the feed-forward layers; none: 4 × hidden_size."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class TrainSettings(Settings):
+    """How a model is trained, a student under its objective or a teacher on the labels."""
+
+    epochs: float = Field(3, gt=0)
+    """Passes over the training data."""
+    steps: int | None = Field(None, ge=1)
+    """Optimizer steps; overrides `epochs`."""
+    batch_size: int = Field(32, ge=1)
+    """Examples in one optimizer step, over all workers and micro-batches."""
+    micro_batch_size: int | None = Field(None, ge=1)
+    """Examples that one worker takes at a time; none: all of its share."""
+    lr: float = Field(5e-5, gt=0)
+    """Peak learning rate."""
+    warmup: float = Field(0.0, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises; then it falls linearly to 0."""
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    evaluations: int = Field(3, ge=1)
+    """Scores on dev in a trial: at the end, at half of the steps, at a quarter, and so on."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 on a GPU that has it, else fp32."""
+
+
+class TeacherTraining(TrainSettings):
+    """Fine-tunes a teacher before the search; cached by what it is made from."""
+
+    model: str | None = None
+    """Pre-trained model to start from: a local folder or a hub id."""
+    architecture: Architecture | None = None
+    """Or a BERT to train from scratch."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> TeacherTraining:
+        if (self.model is None) == (self.architecture is None):
+            raise ValueError("one of teacher.train.model and teacher.train.architecture is needed")
+        return self
+
+
+class TeacherSettings(Settings):
+    """The model to learn from. `teacher: PATH` is short for `teacher: {model: PATH}`."""
+
+    model: str | None = None
+    """A sequence classifier fine-tuned on the task: a local folder or a hub id."""
+    train: TeacherTraining | None = None
+    """Or how to fine-tune one first."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TeacherSettings:
+        if (self.model is None) == (self.train is None):
+            found = "neither" if self.model is None else "both"
+            raise ValueError(
+                f"one of teacher.model and teacher.train is needed, found {found}; "
+                "`teacher: PATH` (or --set teacher=PATH) replaces the whole block"
+            )
+        return self
+
+
+class StudentSettings(Settings):
+    """The model to find."""
+
+    depth: int = Field(3, ge=1)
+    """Number of encoder layers, at most the teacher's."""
+    init: str = "teacher"
+    """`teacher`: embeddings, mapped layers and head carved from the teacher; `random`; or a
+    folder or hub id to start from (its depth must agree)."""
+
+
+LayerMapName = Literal["skip", "last", "first", "top_bottom", "random", "monotone", "free"]
+assert set(LayerMapName.__args__) == set(NAMED)  # type: ignore[attr-defined]
+
+
+class LayerMapSettings(Settings):
+    """Which teacher layers the student's are matched with. `layer_map: X` sets both relations."""
+
+    word: LayerMapName | list[int] = "skip"
+    """Map of the word relations: a preset (skip, last, first, top_bottom), a list such as
+    [0, 2, 4, 6], `random` (drawn anew in each step), or a searched one (monotone, free)."""
+    layer: LayerMapName | list[int] | Literal["same"] = "same"
+    """Map of the layer transforming relations; `same` as that of the word relations."""
+    pin_embeddings: bool = True
+    """Match embeddings with embeddings, in random and searched maps."""
+    pin_last: bool = True
+    """Match the last layer with the teacher's last, in random and searched maps."""
+
+
+Distance = Literal["cosine", "l2"]
+Discrepancy = Literal["kl", "l2", "l1", "smooth_l1"]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class PairLoss(Settings):
+    """A pair-wise relation. A number alone is its weight."""
+
+    weight: Weight = 1.0
+    """0 leaves the term out."""
+    distance: Distance = "cosine"
+    discrepancy: Discrepancy = "kl"
+
+    @model_validator(mode="after")
+    def _check(self) -> PairLoss:
+        if self.discrepancy == "kl" and self.distance != "cosine":
+            raise ValueError(
+                f"discrepancy kl goes with distance cosine only, found {self.distance}; "
+                "use l2, l1 or smooth_l1"
+            )
+        return self
+
+
+class TripleLoss(Settings):
+    """A triple-wise relation: the angles that triples form. A number alone is its weight."""
+
+    weight: Weight = 10.0
+    discrepancy: Literal["l2", "l1", "smooth_l1"] = "l2"
+
+
+class WindowedTripleLoss(TripleLoss):
+    """The triple-wise word relation."""
+
+    window: int | None = Field(21, ge=3)
+    """Width of the local window in words, an odd number; none: all words."""
+    variant: Literal["masked", "paper"] = "masked"
+    """`paper`: the published form, in which padding near the end of a sentence counts."""
+
+    @model_validator(mode="after")
+    def _check(self) -> WindowedTripleLoss:
+        if self.window is not None and self.window % 2 == 0:
+            raise ValueError(f"window {self.window} is even; use an odd number of words")
+        return self
+
+
+class LogitLoss(Settings):
+    """The task's own loss against the teacher's logits. A number alone is its weight."""
+
+    weight: Weight = 1.0
+    temperature: float = Field(3.0, gt=0)
+    alpha: float = Field(0.0, ge=0, le=1)
+    """Share of the hard label's loss; 1: the labels alone."""
+
+
+class LossSettings(Settings):
+    """The five terms of the objective; the defaults are the published weights for CoLA."""
+
+    wr_pair: Annotated[PairLoss, _block_from("weight")] = PairLoss()
+    wr_triple: Annotated[WindowedTripleLoss, _block_from("weight")] = WindowedTripleLoss()
+    ltr_pair: Annotated[PairLoss, _block_from("weight")] = PairLoss()
+    ltr_triple: Annotated[TripleLoss, _block_from("weight")] = TripleLoss()
+    logits: Annotated[LogitLoss, _block_from("weight")] = LogitLoss()
+
+    @model_validator(mode="after")
+    def _check(self) -> LossSettings:
+        if all(term.weight == 0 for _, term in self):
+            raise ValueError("all five weights are 0: nothing to train on")
+        return self
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any term looks at the teacher."""
+        return self.needs_relations or (self.logits.weight > 0 and self.logits.alpha < 1)
+
+    @property
+    def needs_relations(self) -> bool:
+        """Whether any term compares hidden states."""
+        return any(term.weight > 0 for name, term in self if name != "logits")
+
+
+class ResourceSettings(Settings):
+    """What one trial gets."""
+
+    workers: int = Field(1, ge=1)
+    """Processes that train one student together, one GPU each where there are GPUs."""
+    cpus: float = Field(1, gt=0)
+    """CPU cores per worker."""
+    gpus: float = Field(0, ge=0)
+    """GPUs per worker."""
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed ZeRO: 1 shards optimizer states, 2 gradients too, 3 parameters too."""
+
+
+class SearchSettings(Settings):
+    """How the space is searched."""
+
+    trials: int = Field(16, ge=1)
+    """Distillations in all, those stopped early included."""
+    time_budget: float | None = Field(None, gt=0)
+    """Minutes after which no trial goes on; none: no limit."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """Optuna's sampler: multivariate TPE with a constant liar, or random."""
+    scheduler: Literal["asha", "none"] = "asha"
+    """asha stops trials whose score falls behind at an evaluation."""
+    reduction_factor: float = Field(3, gt=1)
+    """asha goes on with the best 1 / reduction_factor of the trials at each rung."""
+    concurrency: int | None = Field(None, ge=1)
+    """Trials at a time; none: as many as the cluster has room for."""
+    max_failures: int = Field(1, ge=0)
+    """Times a trial is started again after its worker or node was lost."""
+    baseline: bool = True
+    """At the end, train the winner's depth without distillation, for comparison."""
+    seed: int = 0
+    """Seed of the sampler and of every trial."""
+
+
+class KeepSettings(Settings):
+    """What is kept of the students."""
+
+    top: int = Field(3, ge=1)
+    """How many of the best are kept as complete model folders."""
+
+
+class SpaceSettings(Settings):
+    """A whole space file, with a value drawn for each distribution."""
+
+    task: Annotated[TaskSettings, _block_from("name")]
+    teacher: Annotated[TeacherSettings, _block_from("model")]
+    student: StudentSettings = StudentSettings()
+    layer_map: Annotated[LayerMapSettings, _block_from("word")] = LayerMapSettings()
+    losses: LossSettings = LossSettings()
+    train: TrainSettings = TrainSettings()
+    search: SearchSettings = SearchSettings()
+    resources: ResourceSettings = ResourceSettings()
+    keep: KeepSettings = KeepSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> SpaceSettings:
+        check_batch(self.train, self.resources)
+        return self
+
+
+def check_batch(train: TrainSettings, resources: ResourceSettings) -> None:
+    """Refuses a batch that can't be dealt out evenly.
+
+    Raises:
+        ValueError: If workers × micro-batches do not divide the batch.
+    """
+    if train.batch_size % resources.workers:
+        raise ValueError(
+            f"train.batch_size {train.batch_size} can't be shared by {resources.workers} workers "
+            "evenly; use a multiple"
+        )
+    share = train.batch_size // resources.workers
+    if train.micro_batch_size is not None and share % min(train.micro_batch_size, share):
+        raise ValueError(
+            f"a worker's share of {share} examples is no multiple of train.micro_batch_size "
+            f"{train.micro_batch_size}"
+        )

@@ -1,0 +1,274 @@
+"""The search space: a tree of settings in which any leaf may be a distribution."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lkd_tune.spec.distributions import (
+    Distribution,
+    Suggester,
+    looks_like_distribution,
+    parse_distribution,
+)
+from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.explain import explain
+from lkd_tune.spec.layer_map import (
+    PRESETS,
+    count_maps,
+    draw_free,
+    draw_monotone,
+    map_problem,
+    preset_map,
+)
+from lkd_tune.spec.settings import LayerMapSettings, SpaceSettings
+from lkd_tune.spec.source import KeyPath, Source, dotted, read_source
+from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
+
+# Only what a trial may differ in; the rest of a run is the same for all of its trials.
+SEARCHABLE = ("student", "layer_map", "losses", "train")
+_MOST_COMBINATIONS = 2000
+
+Pick = Callable[[str, Distribution], Any]
+
+
+@dataclass
+class SearchSpace:
+    """A checked space file.
+
+    Attributes:
+        source: The settings as written, for messages and for the copy in the run folder.
+        tree: The same with distributions parsed.
+        settings: What does not vary (task, teacher, search, resources, keep), and one example of
+            what does.
+    """
+
+    source: Source
+    tree: dict[str, Any]
+    settings: SpaceSettings
+
+    def draw(
+        self, suggester: Suggester, *, teacher: str | None, teacher_layers: int, seed: int
+    ) -> TrialSpec:
+        """Returns one trial.
+
+        Args:
+            suggester: An `optuna.Trial`, or anything that draws by name.
+            teacher: Folder or hub id of the teacher, which by now is trained.
+            teacher_layers: Its number of encoder layers.
+            seed: The trial's seed.
+
+        Raises:
+            SpecError: If the drawn settings are inadmissible; a space that passed
+                `check_teacher` does not do so.
+        """
+        settings = self.resolve(lambda name, dist: dist.draw(name, suggester))
+        layer_map = resolve_layer_map(
+            settings.layer_map, suggester, teacher_layers, settings.student.depth
+        )
+        return TrialSpec(
+            task=settings.task,
+            teacher=teacher,
+            student=settings.student,
+            layer_map=layer_map,
+            losses=settings.losses,
+            train=settings.train,
+            resources=settings.resources,
+            seed=seed,
+        )
+
+    def resolve(self, pick: Pick) -> SpaceSettings:
+        """Returns the settings with `pick(name, distribution)` in place of each distribution.
+
+        Raises:
+            SpecError: If they are inadmissible.
+        """
+        tree = _resolved(self.tree, (), pick)
+        try:
+            return SpaceSettings.model_validate(tree)
+        except ValidationError as error:
+            raise SpecError(explain(error, self.source)) from None
+
+    def check_teacher(self, teacher_layers: int) -> None:
+        """Checks every depth and layer map against the teacher's depth.
+
+        Raises:
+            SpecError: With all that does not fit.
+        """
+        problems: dict[str, Problem] = {}
+        for settings in self._shapes():
+            depth, layer_map = settings.student.depth, settings.layer_map
+            if depth > teacher_layers:
+                message = f"depth {depth} is above the teacher's {teacher_layers} layers; use 1–{teacher_layers}"
+                problem = self.source.problem(("student", "depth"), message)
+                problems.setdefault(str(problem), problem)
+                continue
+            for key, entries in (("word", layer_map.word), ("layer", layer_map.layer)):
+                if isinstance(entries, list):
+                    found = map_problem(entries, teacher_layers, depth)
+                    if found:
+                        problem = self.source.problem(("layer_map", key), found)
+                        problems.setdefault(str(problem), problem)
+        if problems:
+            raise SpecError(problems.values())
+
+    def distributions(self) -> dict[str, Distribution]:
+        """Returns all distributions by the name of their parameter, layer maps left out."""
+        return {dotted(path): dist for path, dist in _distributions(self.tree, ())}
+
+    def layer_map_counts(self, teacher_layers: int) -> dict[int, int]:
+        """Returns the number of different layer maps for each student depth."""
+        seen: dict[int, set[tuple[str, int]]] = {}
+        for settings in self._shapes():
+            depth, layer_map = settings.student.depth, settings.layer_map
+            pins = {
+                "pin_embeddings": layer_map.pin_embeddings,
+                "pin_last": layer_map.pin_last,
+            }
+            number = 1
+            for entries in (layer_map.word, layer_map.layer):
+                if isinstance(entries, str) and entries not in ("same", "random"):
+                    number *= count_maps(entries, teacher_layers, depth, **pins)
+            seen.setdefault(depth, set()).add((layer_map.model_dump_json(), number))
+        return {depth: sum(n for _, n in maps) for depth, maps in sorted(seen.items())}
+
+    def size(self, teacher_layers: int) -> float:
+        """Returns the number of different trials, infinity if anything is continuous."""
+        maps = self.layer_map_counts(teacher_layers)
+        others = [
+            dist.size
+            for name, dist in self.distributions().items()
+            if name != "student.depth" and not name.startswith("layer_map")
+        ]
+        return math.prod(others) * sum(maps.values())
+
+    def depths(self) -> list[int]:
+        """Returns the student depths that can be drawn."""
+        return sorted({settings.student.depth for settings in self._shapes()})
+
+    def _shapes(self) -> Iterator[SpaceSettings]:
+        """Gives the settings for every combination of student and layer map."""
+        names = [
+            (name, dist)
+            for name, dist in self.distributions().items()
+            if name.split(".")[0] in ("student", "layer_map")
+        ]
+        combinations = itertools.product(*(dist.probes for _, dist in names))
+        for values in itertools.islice(combinations, _MOST_COMBINATIONS):
+            picked = dict(zip((name for name, _ in names), values, strict=True))
+            yield self.resolve(lambda name, dist, picked=picked: picked.get(name, dist.probes[0]))
+
+
+def resolve_layer_map(
+    settings: LayerMapSettings, suggester: Suggester, teacher_layers: int, depth: int
+) -> ResolvedLayerMap:
+    """Returns the maps of one trial, searched ones drawn."""
+    pins = {"pin_embeddings": settings.pin_embeddings, "pin_last": settings.pin_last}
+
+    def one(wanted: str | list[int], name: str) -> Any:
+        if not isinstance(wanted, str):
+            return tuple(wanted)
+        if wanted in PRESETS:
+            return preset_map(wanted, teacher_layers, depth)
+        if wanted == "monotone":
+            return draw_monotone(suggester, name, teacher_layers, depth, **pins)
+        if wanted == "free":
+            return draw_free(suggester, name, teacher_layers, depth, **pins)
+        return wanted
+
+    word = one(settings.word, "layer_map.word")
+    layer = word if settings.layer == "same" else one(settings.layer, "layer_map.layer")
+    return ResolvedLayerMap(word=word, layer=layer, **pins)
+
+
+def load_space(path: Path, overrides: Sequence[str] = ()) -> SearchSpace:
+    """Returns the space in a YAML file, with `key.path=value` overrides applied, checked.
+
+    Raises:
+        SpecError: With every problem of the file: unknown keys, wrong values, wrong
+            distributions, distributions where none may stand.
+    """
+    return build_space(read_source(path, overrides))
+
+
+def build_space(source: Source) -> SearchSpace:
+    """Returns the checked space that a source describes.
+
+    Raises:
+        SpecError: As `load_space`.
+    """
+    problems: list[Problem] = []
+    tree = _parsed(source.tree, (), source, problems)
+    if problems:
+        raise SpecError(problems)
+    distributions = list(_distributions(tree, ()))
+    # Every end and every option once, the others at their first: a wrong one is found at its own.
+    space = SearchSpace(source, tree, settings=None)  # type: ignore[arg-type]
+    found: dict[str, Problem] = {}
+    for path, dist in [((), None), *distributions]:
+        for value in dist.probes if dist else (None,):
+            try:
+                settings = space.resolve(
+                    lambda name, other, path=path, value=value: (
+                        value if name == dotted(path) else other.probes[0]
+                    )
+                )
+            except SpecError as error:
+                found.update((str(problem), problem) for problem in error.problems)
+        if found and not path:
+            break  # What is wrong without any distribution would be repeated for each.
+    if found:
+        raise SpecError(found.values())
+    space.settings = settings
+    return space
+
+
+def _parsed(tree: Any, path: KeyPath, source: Source, problems: list[Problem]) -> Any:
+    """Returns the tree with distribution blocks parsed, noting the wrong ones."""
+    if looks_like_distribution(tree):
+        if path and path[0] not in SEARCHABLE:
+            message = f"can't be searched; distributions may stand in {', '.join(SEARCHABLE)}"
+            problems.append(source.problem(path, message))
+            return None
+        try:
+            return parse_distribution(
+                {
+                    key: [_parsed(option, (*path, key, i), source, problems) for i, option in
+                          enumerate(value)] if key == "choice" and isinstance(value, list) else value
+                    for key, value in tree.items()
+                }
+            )  # fmt: skip
+        except ValueError as error:
+            problems.append(source.problem(path, str(error)))
+            return None
+    if isinstance(tree, Mapping):
+        return {
+            key: _parsed(value, (*path, str(key)), source, problems) for key, value in tree.items()
+        }
+    return tree
+
+
+def _resolved(tree: Any, path: KeyPath, pick: Pick) -> Any:
+    if isinstance(tree, Distribution):
+        # A drawn option may be a block with distributions of its own.
+        return _resolved(pick(dotted(path), tree), path, pick)
+    if isinstance(tree, Mapping):
+        return {key: _resolved(value, (*path, str(key)), pick) for key, value in tree.items()}
+    return tree
+
+
+def _distributions(tree: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Distribution]]:
+    if isinstance(tree, Distribution):
+        yield path, tree
+        for option in tree.probes:
+            if isinstance(option, Mapping | Distribution):
+                yield from _distributions(option, path)
+    elif isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _distributions(value, (*path, str(key)))

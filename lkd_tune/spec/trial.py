@@ -1,0 +1,109 @@
+"""One trial, fully resolved: the gate from the search to a distillation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError, model_validator
+
+from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.layer_map import random_map
+from lkd_tune.spec.settings import (
+    LossSettings,
+    ResourceSettings,
+    Settings,
+    StudentSettings,
+    TaskSettings,
+    TrainSettings,
+    check_batch,
+)
+
+
+class ResolvedLayerMap(Settings):
+    """The maps of a trial: entry i is the teacher layer for student layer i, 0 the embeddings."""
+
+    word: tuple[int, ...] | Literal["random"]
+    layer: tuple[int, ...] | Literal["random"]
+    pin_embeddings: bool = True
+    pin_last: bool = True
+
+    def at_step(
+        self, step: int, *, seed: int, teacher_layers: int, depth: int
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Returns the maps of the word and the layer relations in one optimizer step.
+
+        Two random maps are one and the same draw: they stand for `random` with `layer: same`.
+        """
+        drawn = random_map(
+            seed,
+            step,
+            teacher_layers,
+            depth,
+            pin_embeddings=self.pin_embeddings,
+            pin_last=self.pin_last,
+        )
+        return (
+            drawn if self.word == "random" else self.word,
+            drawn if self.layer == "random" else self.layer,
+        )
+
+
+class TrialSpec(Settings):
+    """All that a distillation depends on; JSON there and back, so it can be run again.
+
+    `teacher` is a folder or hub id, or none if the student learns from the labels alone.
+    """
+
+    task: TaskSettings
+    teacher: str | None
+    student: StudentSettings
+    layer_map: ResolvedLayerMap
+    losses: LossSettings = LossSettings()
+    train: TrainSettings = TrainSettings()
+    resources: ResourceSettings = ResourceSettings()
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> TrialSpec:
+        check_batch(self.train, self.resources)
+        if self.teacher is None and (self.losses.needs_teacher or self.student.init == "teacher"):
+            raise ValueError("a teacher is needed by these losses or by student.init: teacher")
+        for entries in (self.layer_map.word, self.layer_map.layer):
+            if entries != "random" and len(entries) != self.student.depth + 1:
+                raise ValueError(
+                    f"layer map {list(entries)} needs {self.student.depth + 1} entries for depth "
+                    f"{self.student.depth}"
+                )
+        return self
+
+    def to_json(self) -> str:
+        """Returns the spec as indented JSON text."""
+        return self.model_dump_json(indent=2)
+
+    def digest(self) -> str:
+        """Returns 16 hex digits that name this spec's content."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_trial_spec(path: Path) -> TrialSpec:
+    """Returns the spec in a JSON file: one of its own, or the `spec` in a `student.json`.
+
+    Raises:
+        SpecError: If the file can't be read or is no spec.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        return TrialSpec.model_validate(tree.get("spec", tree) if isinstance(tree, dict) else tree)
+    except OSError as error:
+        raise SpecError(Problem(str(path), "", f"can't be read: {error.strerror}")) from None
+    except ValidationError as error:
+        raise SpecError(
+            Problem(path.name, ".".join(map(str, problem["loc"])), problem["msg"])
+            for problem in error.errors()
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(Problem(path.name, "", f"is not JSON: {error}")) from None
