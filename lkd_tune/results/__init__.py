@@ -1,0 +1,1 @@
+"""A search read back from its run folder."""

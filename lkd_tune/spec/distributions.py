@@ -54,7 +54,9 @@ class Choice:
         return len(self.options)
 
     def __str__(self) -> str:
-        return "one of " + ", ".join(json.dumps(option, default=str).strip('"') for option in self.options)
+        return "one of " + ", ".join(
+            json.dumps(option, default=str).strip('"') for option in self.options
+        )
 
 
 @dataclass(frozen=True)

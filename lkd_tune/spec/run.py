@@ -1,13 +1,13 @@
 """One run, one folder: where everything of a search lies, and how it is read and written.
 
-    RUN/
-      space.yaml        the space with overrides applied
-      manifest.json     versions, seed, hardware, teacher and its scores, seconds used so far
-      study.journal     Optuna's storage
-      ray/              Ray Tune's own
-      trials/0007/      spec.json, measurements.jsonl, outcome.json, checkpoint-<step>/
-      students/0007/    a kept student: a Hugging Face folder and student.json
-      leaderboard.csv, leaderboard.json
+RUN/
+  space.yaml        the space with overrides applied
+  manifest.json     versions, seed, hardware, teacher and its scores, seconds used so far
+  study.journal     Optuna's storage
+  ray/              Ray Tune's own
+  trials/0007/      spec.json, measurements.jsonl, outcome.json, checkpoint-<step>/
+  students/0007/    a kept student: a Hugging Face folder and student.json
+  leaderboard.csv, leaderboard.json
 """
 
 from __future__ import annotations

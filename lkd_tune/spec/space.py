@@ -35,6 +35,8 @@ from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
 SEARCHABLE = ("student", "layer_map", "losses", "train")
 _MOST_COMBINATIONS = 2000
 
+_WRONG = object()  # In place of a distribution that could not be parsed.
+
 Pick = Callable[[str, Distribution], Any]
 
 
@@ -101,22 +103,32 @@ class SearchSpace:
         Raises:
             SpecError: With all that does not fit.
         """
-        problems: dict[str, Problem] = {}
+        too_deep: set[int] = set()
+        misfits: dict[tuple[str, tuple[int, ...]], dict[int, str]] = {}
         for settings in self._shapes():
             depth, layer_map = settings.student.depth, settings.layer_map
             if depth > teacher_layers:
-                message = f"depth {depth} is above the teacher's {teacher_layers} layers; use 1–{teacher_layers}"
-                problem = self.source.problem(("student", "depth"), message)
-                problems.setdefault(str(problem), problem)
+                too_deep.add(depth)
                 continue
             for key, entries in (("word", layer_map.word), ("layer", layer_map.layer)):
-                if isinstance(entries, list):
-                    found = map_problem(entries, teacher_layers, depth)
-                    if found:
-                        problem = self.source.problem(("layer_map", key), found)
-                        problems.setdefault(str(problem), problem)
+                if not isinstance(entries, list):
+                    continue
+                if found := map_problem(entries, teacher_layers, depth):
+                    misfits.setdefault((key, tuple(entries)), {})[depth] = found
+        # One line for each setting to mend, however many depths it fails at.
+        problems = []
+        if too_deep:
+            message = (
+                f"depth {max(too_deep)} is above the teacher's {teacher_layers} layers; "
+                f"use 1–{teacher_layers}"
+            )
+            problems.append(self.source.problem(("student", "depth"), message))
+        for (key, _), by_depth in misfits.items():
+            first, *others = sorted(by_depth)
+            also = f" (nor does it fit depth {', '.join(map(str, others))})" if others else ""
+            problems.append(self.source.problem(("layer_map", key), by_depth[first] + also))
         if problems:
-            raise SpecError(problems.values())
+            raise SpecError(problems)
 
     def distributions(self) -> dict[str, Distribution]:
         """Returns all distributions by the name of their parameter, layer maps left out."""
@@ -203,10 +215,8 @@ def build_space(source: Source) -> SearchSpace:
     Raises:
         SpecError: As `load_space`.
     """
-    problems: list[Problem] = []
-    tree = _parsed(source.tree, (), source, problems)
-    if problems:
-        raise SpecError(problems)
+    wrong: dict[KeyPath, Problem] = {}
+    tree = _parsed(source.tree, (), source, wrong)
     distributions = list(_distributions(tree, ()))
     # Every end and every option once, the others at their first: a wrong one is found at its own.
     space = SearchSpace(source, tree, settings=None)  # type: ignore[arg-type]
@@ -223,35 +233,51 @@ def build_space(source: Source) -> SearchSpace:
                 found.update((str(problem), problem) for problem in error.problems)
         if found and not path:
             break  # What is wrong without any distribution would be repeated for each.
-    if found:
-        raise SpecError(found.values())
+    # A wrong distribution was left out, so what its setting lacks now is no news.
+    others = [
+        problem
+        for problem in found.values()
+        if not any(problem.key == dotted(path) for path in wrong)
+    ]
+    if wrong or others:
+        raise SpecError([*wrong.values(), *others])
     space.settings = settings
     return space
 
 
-def _parsed(tree: Any, path: KeyPath, source: Source, problems: list[Problem]) -> Any:
-    """Returns the tree with distribution blocks parsed, noting the wrong ones."""
+def _parsed(tree: Any, path: KeyPath, source: Source, wrong: dict[KeyPath, Problem]) -> Any:
+    """Returns the tree with distribution blocks parsed; wrong ones are noted and left out."""
     if looks_like_distribution(tree):
         if path and path[0] not in SEARCHABLE:
             message = f"can't be searched; distributions may stand in {', '.join(SEARCHABLE)}"
-            problems.append(source.problem(path, message))
-            return None
+            wrong[path] = source.problem(path, message)
+            return _WRONG
         try:
             return parse_distribution(
                 {
-                    key: [_parsed(option, (*path, key, i), source, problems) for i, option in
-                          enumerate(value)] if key == "choice" and isinstance(value, list) else value
+                    key: _parsed_option(key, value, path, source, wrong)
                     for key, value in tree.items()
                 }
-            )  # fmt: skip
+            )
         except ValueError as error:
-            problems.append(source.problem(path, str(error)))
-            return None
+            wrong[path] = source.problem(path, str(error))
+            return _WRONG
     if isinstance(tree, Mapping):
-        return {
-            key: _parsed(value, (*path, str(key)), source, problems) for key, value in tree.items()
+        parsed = {
+            str(key): _parsed(value, (*path, str(key)), source, wrong)
+            for key, value in tree.items()
         }
+        return {key: value for key, value in parsed.items() if value is not _WRONG}
     return tree
+
+
+def _parsed_option(
+    key: str, value: Any, path: KeyPath, source: Source, wrong: dict[KeyPath, Problem]
+) -> Any:
+    if key != "choice" or not isinstance(value, list):
+        return value
+    options = (_parsed(option, (*path, key, i), source, wrong) for i, option in enumerate(value))
+    return [option for option in options if option is not _WRONG]
 
 
 def _resolved(tree: Any, path: KeyPath, pick: Pick) -> Any:

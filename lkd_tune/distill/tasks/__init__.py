@@ -1,0 +1,1 @@
+"""Tasks: their data and their metrics."""

@@ -1,0 +1,384 @@
+"""One distillation: the loop, a generator of measurements, on DeepSpeed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from lkd_tune.distill.cost import PeakMemory, count_parameters
+from lkd_tune.distill.evaluate import evaluate
+from lkd_tune.distill.models import build_student, forward, load_classifier, load_tokenizer
+from lkd_tune.distill.objective import TERMS, Objective
+from lkd_tune.distill.process_group import (
+    device,
+    ensure_process_group,
+    largest,
+    load_deepspeed,
+    summed,
+)
+from lkd_tune.distill.targets import LiveTeacher
+from lkd_tune.distill.tasks.data import count_labels
+from lkd_tune.distill.tokens import Tokens, batches_from, load_tokens, steps_per_epoch
+from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.settings import TrainSettings
+from lkd_tune.spec.trial import TrialSpec
+
+# Losses are looked at this often: to look is to wait for the GPU.
+_CHECK_EVERY = 20
+
+
+class DivergedError(RuntimeError):
+    """A loss is not finite; going on would be in vain."""
+
+
+def distill(spec: TrialSpec, *, cache: Path | None = None) -> Iterator[Measurement]:
+    """Trains a student and gives a measurement at each evaluation, the last one at the end.
+
+    Args:
+        spec: What to do.
+        cache: Folder for tokenised data; none: the user's cache.
+
+    Raises:
+        SpecError: If the teacher, the data or a starting point can't be had or do not fit.
+        DivergedError: If a loss is not finite.
+    """
+    with Distillation(spec, cache=cache) as distillation:
+        yield from distillation
+
+
+def total_steps(train: TrainSettings, examples: int) -> int:
+    """Returns the optimizer steps of a whole training on `examples` examples."""
+    if train.steps is not None:
+        return train.steps
+    return max(1, round(train.epochs * steps_per_epoch(examples, train.batch_size)))
+
+
+def evaluation_steps(train: TrainSettings, total: int) -> list[int]:
+    """Returns the steps at which a student is scored: the end, half of it, a quarter, …
+
+    The geometric grid is that of successive halving: scores are wanted where a scheduler decides.
+    """
+    return sorted({max(1, round(total / 2**k)) for k in range(train.evaluations)})
+
+
+class Distillation:
+    """One distillation on this rank; iterate over it for its measurements.
+
+    Every method is collective: all ranks of the process group call it in the same order with the
+    same arguments, and get the same result. A process in no group makes one of its own.
+    """
+
+    def __init__(self, spec: TrialSpec, *, cache: Path | None = None):
+        """Loads data and models and builds the DeepSpeed engine.
+
+        Raises:
+            SpecError: If the teacher, the data or a starting point can't be had or do not fit.
+        """
+        ensure_process_group()
+        self.spec = spec
+        self._rank, self._world = dist.get_rank(), dist.get_world_size()
+        if self._world != spec.resources.workers:
+            raise ValueError(
+                f"the trial is for {spec.resources.workers} workers, the group has {self._world}"
+            )
+        torch.manual_seed(spec.seed)
+        source = spec.teacher or spec.student.init
+        self._tokenizer = load_tokenizer(source)
+        self._cache = cache
+        self._splits: dict[str, Tokens] = {}
+        self._train = self.tokens("train")
+        labels = count_labels(spec.task)
+        teacher = _load_teacher(spec, labels)
+        self._layers = teacher.config.num_hidden_layers if teacher is not None else 0
+        student = build_student(
+            spec.student.init, teacher, self._layers_to_carve(), spec.student.depth, labels
+        )
+        _name_labels(student.config, spec)
+        self.parameters = count_parameters(student)
+        self.total = total_steps(spec.train, len(self._train))
+        self._evaluations = evaluation_steps(spec.train, self.total)
+        self._bf16 = _use_bf16(spec.train)
+        self._engine = self._build_engine(student)
+        self._targets = None
+        if spec.losses.needs_teacher:
+            self._targets = LiveTeacher(teacher, device(), bf16=self._bf16)
+        self._objective = Objective(spec.losses, spec.task.regression)
+        # Each rank drops out other units.
+        torch.manual_seed(spec.seed + 1 + self._rank)
+        self._step = 0
+        self._train_s = 0.0
+        self._last: Measurement | None = None
+        self._repeat_last = False
+        self._memory = PeakMemory()
+
+    def __enter__(self) -> Distillation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Distillation:
+        return self
+
+    def __next__(self) -> Measurement:
+        """Trains to the next evaluation and returns its measurement.
+
+        Raises:
+            StopIteration: After the measurement of the last step.
+            DivergedError: If a loss is not finite.
+        """
+        if self._last is not None and self._last.finished:
+            if self._repeat_last:
+                self._repeat_last = False
+                return self._last
+            raise StopIteration
+        until = next(step for step in self._evaluations if step > self._step)
+        self._last = self._measure(*self._train_until(until))
+        return self._last
+
+    _repeat_last = False
+
+    def tokens(self, split: str) -> Tokens:
+        """Returns a tokenised split."""
+        if split not in self._splits:
+            self._splits[split] = load_tokens(
+                self.spec.task, split, self._tokenizer, cache=self._cache
+            )
+        return self._splits[split]
+
+    def evaluate(self, split: str) -> dict[str, float]:
+        """Returns all metrics of the student on a split."""
+        return evaluate(self._engine, self.spec.task, self.tokens(split), device())
+
+    def save_checkpoint(self, folder: Path) -> None:
+        """Writes all that `load_checkpoint` needs to go on exactly; each rank its own files.
+
+        Only between measurements, as after `next()`.
+        """
+        self._engine.save_checkpoint(str(folder), tag="state")
+        state = {
+            "step": self._step,
+            "train_s": self._train_s,
+            "last": self._last.model_dump_json() if self._last else None,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        }
+        torch.save(state, folder / f"rank_{self._rank}.pt")
+        dist.barrier()
+
+    def load_checkpoint(self, folder: Path) -> None:
+        """Goes on from a checkpoint: same losses from here on as without a stop.
+
+        Raises:
+            FileNotFoundError: If the checkpoint is not there or not whole.
+        """
+        path, _ = self._engine.load_checkpoint(str(folder), tag="state")
+        if path is None:
+            raise FileNotFoundError(f"{folder} holds no checkpoint")
+        state = torch.load(folder / f"rank_{self._rank}.pt", weights_only=True)
+        self._step, self._train_s = state["step"], state["train_s"]
+        self._last = Measurement.model_validate_json(state["last"]) if state["last"] else None
+        self._repeat_last = self._last is not None and self._last.finished
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"])
+
+    def save_student(self, folder: Path) -> None:
+        """Writes the student as a complete Hugging Face folder."""
+        student = self._engine.module
+        gathered: Any = contextlib.nullcontext()
+        if self.spec.resources.zero_stage == 3:
+            gathered = load_deepspeed().zero.GatheredParameters(
+                list(student.parameters()), modifier_rank=None
+            )
+        with gathered:
+            if self._rank == 0:
+                weights = {name: t.detach().cpu() for name, t in student.state_dict().items()}
+                student.save_pretrained(folder, state_dict=weights)
+                self._tokenizer.save_pretrained(folder)
+        dist.barrier()
+
+    def close(self) -> None:
+        """Frees the engine and its memory; the process group stays for the next one."""
+        if self._engine is None:
+            return
+        self._engine.destroy()
+        self._engine = None
+        self._targets = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _train_until(self, until: int) -> tuple[torch.Tensor, int, float]:
+        """Trains; returns (sum, count) of each term, shape (terms, 2), examples, seconds."""
+        spec, begin = self.spec, time.perf_counter()
+        self._engine.train()
+        seen = torch.zeros(len(TERMS), 2, dtype=torch.float64, device=device())
+        examples = 0
+        lengths, size = self._train.lengths, spec.train.batch_size
+        for batch in batches_from(lengths, size, spec.seed, self._step):
+            # Sorted by length, so that the ranks' shares of a batch are of even lengths.
+            share = batch[self._rank :: self._world]
+            maps = self._maps()
+            micro_batches = [
+                self._train.batch(part, device())
+                for part in share.reshape(-1, self._micro_batch_size())
+            ]
+            # What the sums are divided by is known before any of them: over all micro-batches
+            # and ranks, so that neither number of them changes the objective.
+            masks = [micro_batch.mask for micro_batch in micro_batches]
+            counts = summed(self._objective.counts(masks, maps))
+            for micro_batch in micro_batches:
+                seen += self._train_micro_batch(micro_batch, maps, counts)
+            self._step += 1
+            examples += size
+            if self._step % _CHECK_EVERY == 0 or self._step == until:
+                self._refuse_nan(seen)
+            if self._step == until:
+                break
+        seconds = time.perf_counter() - begin
+        self._train_s += seconds
+        return summed(seen), examples, seconds
+
+    def _train_micro_batch(self, batch: Any, maps: Any, counts: torch.Tensor) -> torch.Tensor:
+        relations = self.spec.losses.needs_relations
+        output = forward(self._engine, batch, hidden_states=relations)
+        targets = self._targets(batch, maps, relations=relations) if self._targets else None
+        sums = self._objective.sums(output, targets, batch)
+        self._memory.sample()
+        # DeepSpeed divides by the micro-batches and averages over ranks; we did both already.
+        scale = self._world * self._engine.gradient_accumulation_steps()
+        self._engine.backward(self._objective.weighted(sums, counts) * scale)
+        self._engine.step()
+        return torch.stack(
+            [torch.stack([loss.total.detach().double(), loss.count.double()]) for loss in sums]
+        )
+
+    def _measure(self, seen: torch.Tensor, examples: int, seconds: float) -> Measurement:
+        metrics = self.evaluate("dev")
+        losses = self._objective.report(seen)
+        return Measurement(
+            step=self._step,
+            total_steps=self.total,
+            score=metrics[self.spec.task.metric],
+            metrics=metrics,
+            losses=losses,
+            parameters=self.parameters,
+            train_s=self._train_s,
+            samples_per_s=examples / seconds,
+            peak_memory_gib=largest(self._memory.gib),
+        )
+
+    def _maps(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        spec = self.spec
+        if not spec.losses.needs_relations:
+            return (0,), (0,)
+        return spec.layer_map.at_step(
+            self._step,
+            seed=spec.seed,
+            teacher_layers=self._layers,
+            depth=spec.student.depth,
+        )
+
+    def _layers_to_carve(self) -> tuple[int, ...]:
+        """Returns the teacher layers that the student starts from: those of the word map."""
+        if self.spec.student.init != "teacher":
+            return ()
+        word, _ = self.spec.layer_map.at_step(
+            0, seed=self.spec.seed, teacher_layers=self._layers, depth=self.spec.student.depth
+        )
+        return word[1:]
+
+    def _micro_batch_size(self) -> int:
+        share = self.spec.train.batch_size // self._world
+        return min(self.spec.train.micro_batch_size or share, share)
+
+    def _refuse_nan(self, seen: torch.Tensor) -> None:
+        for name, total in zip(TERMS, summed(seen.clone())[:, 0].tolist(), strict=True):
+            if not math.isfinite(total):
+                raise DivergedError(
+                    f"the loss {name} is {total} at or before step {self._step}; "
+                    "try a smaller train.lr or weights"
+                )
+
+    def _build_engine(self, student: Any) -> Any:
+        train, total = self.spec.train, self.total
+        warmup = round(train.warmup * total)
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return max(0.0, (total - step) / max(1, total - warmup))
+
+        optimizer = torch.optim.AdamW(
+            _parameter_groups(student, train.weight_decay),
+            lr=train.lr,
+            fused=torch.cuda.is_available(),
+        )
+        micro = self._micro_batch_size()
+        config = {
+            "train_batch_size": train.batch_size,
+            "train_micro_batch_size_per_gpu": micro,
+            "gradient_accumulation_steps": train.batch_size // self._world // micro,
+            "gradient_clipping": train.max_grad_norm,
+            "zero_optimization": {"stage": self.spec.resources.zero_stage},
+            "zero_allow_untested_optimizer": True,  # torch's AdamW is right on any device
+            "bf16": {"enabled": self._bf16},
+            "steps_per_print": 10**9,
+        }
+        engine, *_ = load_deepspeed().initialize(
+            model=student,
+            optimizer=optimizer,
+            lr_scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, factor),
+            config=json.loads(json.dumps(config)),
+            dist_init_required=False,
+        )
+        return engine
+
+
+def _load_teacher(spec: TrialSpec, labels: int) -> Any:
+    if spec.teacher is None:
+        return None
+    teacher = load_classifier(spec.teacher)
+    if teacher.config.num_labels != labels:
+        message = (
+            f"{spec.teacher} tells {teacher.config.num_labels} classes apart, the task "
+            f"{spec.task.name} has {labels}; fine-tune it on this task first (teacher.train)"
+        )
+        raise SpecError(Problem("", "teacher", message))
+    depth = spec.student.depth
+    if spec.student.init == "teacher" and depth > teacher.config.num_hidden_layers:
+        message = f"depth {depth} is above the teacher's {teacher.config.num_hidden_layers} layers"
+        raise SpecError(Problem("", "student.depth", message))
+    return teacher
+
+
+def _parameter_groups(student: Any, weight_decay: float) -> list[dict[str, Any]]:
+    # Biases and the weights of layer norms are vectors; decay would only shift them.
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _name_labels(config: Any, spec: TrialSpec) -> None:
+    if spec.task.regression:
+        config.problem_type = "regression"
+    elif spec.task.labels:
+        config.id2label = dict(enumerate(spec.task.labels))
+        config.label2id = {name: i for i, name in enumerate(spec.task.labels)}
+
+
+def _use_bf16(train: TrainSettings) -> bool:
+    if train.precision == "auto":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return train.precision == "bf16"

@@ -1,0 +1,177 @@
+"""Teachers and students: loading, carving a student from a teacher, saving."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lkd_tune.distill.cost import count_parameters
+from lkd_tune.spec.errors import Problem, SpecError
+
+# The encoder layers of every family that is meant here, by the names of their weights:
+# bert.encoder.layer.3.…, roberta.encoder.layer.3.…, distilbert.transformer.layer.3.…,
+# electra.encoder.layer.3.…; XLM-R's are RoBERTa's.
+_LAYER = re.compile(r"^(.*\.layer\.)(\d+)(\..*)$")
+_DEPTH_KEYS = ("num_hidden_layers", "n_layers", "num_layers")
+
+
+def read_depth(model: str) -> int:
+    """Returns the number of encoder layers of a model folder or hub id.
+
+    Raises:
+        SpecError: If there is no such model, or it says no number of layers.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        # Read by hand: seconds faster than transformers, for `check` and for error messages.
+        path = folder / "config.json"
+        try:
+            config = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            message = f"{model} is no model folder: it has no config.json"
+            raise SpecError(Problem("", "teacher", message)) from None
+        except (OSError, json.JSONDecodeError) as error:
+            raise SpecError(Problem("", "teacher", f"{path} can't be read: {error}")) from None
+    else:
+        config = load_config(model).to_dict()
+    for key in _DEPTH_KEYS:
+        if isinstance(config.get(key), int):
+            return config[key]
+    message = f"{model} says no number of layers; encoders such as BERT's are supported"
+    raise SpecError(Problem("", "teacher", message))
+
+
+def load_config(model: str) -> Any:
+    """Returns a model's configuration.
+
+    Raises:
+        SpecError: If there is no such model.
+    """
+    from transformers import AutoConfig
+
+    return _from_hub(AutoConfig.from_pretrained, model)
+
+
+def load_tokenizer(model: str) -> Any:
+    """Returns a model's fast tokenizer.
+
+    Raises:
+        SpecError: If there is none.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = _from_hub(AutoTokenizer.from_pretrained, model)
+    if not tokenizer.is_fast:
+        raise SpecError(Problem("", "teacher", f"{model} has no fast tokenizer (tokenizer.json)"))
+    return tokenizer
+
+
+def load_classifier(model: str, *, labels: int | None = None) -> Any:
+    """Returns a sequence classifier in fp32, in evaluation mode.
+
+    Args:
+        model: Folder or hub id.
+        labels: Width of the head; a pre-trained model without one of this width gets a new one.
+
+    Raises:
+        SpecError: If there is no such model, or no head of `labels` outputs in a classifier.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if labels is not None:
+        options |= {"num_labels": labels, "ignore_mismatched_sizes": True}
+    return _from_hub(AutoModelForSequenceClassification.from_pretrained, model, **options).eval()
+
+
+def build_student(init: str, teacher: Any, layers: Sequence[int], depth: int, labels: int) -> Any:
+    """Returns a student of `depth` encoder layers.
+
+    Args:
+        init: 'teacher' (embeddings, encoder layers and head carved from it), 'random' (its
+            configuration with new weights), or a folder or hub id to start from.
+        teacher: The teacher model; None only if `init` is a folder or hub id.
+        layers: For 'teacher': the teacher layer (1 is the first) for each student layer.
+        depth: Number of encoder layers.
+        labels: Width of the head.
+
+    Raises:
+        SpecError: If a given starting point does not exist or has another depth.
+    """
+    if init not in ("teacher", "random"):
+        student = load_classifier(init, labels=labels)
+        if student.config.num_hidden_layers != depth:
+            found = student.config.num_hidden_layers
+            message = f"{init} has {found} layers, but student.depth is {depth}"
+            raise SpecError(Problem("", "student.init", message))
+        return student.train()
+    from transformers import AutoModelForSequenceClassification
+
+    config = copy.deepcopy(teacher.config)
+    config.num_hidden_layers = depth
+    student = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    if init == "teacher":
+        student.load_state_dict(carve(teacher.state_dict(), layers))
+    return student.train()
+
+
+def carve(weights: dict[str, torch.Tensor], layers: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Returns the weights of a model whose i-th encoder layer is teacher layer `layers[i]`.
+
+    Weights outside the encoder layers (embeddings, pooler, head) are taken as they are. A layer
+    may be taken more than once.
+    """
+    carved = {name: tensor for name, tensor in weights.items() if not _LAYER.match(name)}
+    for name, tensor in weights.items():
+        match = _LAYER.match(name)
+        if match:
+            for new, old in enumerate(layers):
+                if int(match[2]) == old - 1:
+                    carved[f"{match[1]}{new}{match[3]}"] = tensor
+    return carved
+
+
+def describe_model(model: str) -> dict[str, int]:
+    """Returns a classifier's `layers`, `hidden_size` and `parameters`.
+
+    Raises:
+        SpecError: If there is no such model.
+    """
+    classifier = load_classifier(model)
+    return {
+        "layers": classifier.config.num_hidden_layers,
+        "hidden_size": classifier.config.hidden_size,
+        "parameters": count_parameters(classifier),
+    }
+
+
+def forward(model: Any, batch: Any, *, hidden_states: bool) -> Any:
+    """Returns the model's output for a `Batch`, with hidden states if asked for."""
+    inputs = {"input_ids": batch.ids, "attention_mask": batch.mask.long()}
+    # RoBERTa has one token type, DistilBERT none; only where there are several do they matter.
+    if getattr(_config_of(model), "type_vocab_size", 0) > 1:
+        inputs["token_type_ids"] = batch.types
+    return model(**inputs, output_hidden_states=hidden_states)
+
+
+def _config_of(model: Any) -> Any:
+    # A DeepSpeed engine has a `config` too, its own.
+    return getattr(model, "module", model).config
+
+
+def _from_hub(load: Any, model: str, **options: Any) -> Any:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # bars for loading milliseconds' worth of weights
+    try:
+        return load(model, **options)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        where = "" if Path(model).exists() else " (there is no such folder either)"
+        raise SpecError(Problem("", "model", f"{model} can't be loaded{where}: {first}")) from None

@@ -1,0 +1,182 @@
+"""The weighted sum of the five terms, kept as sums and counts until the whole batch is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from lkd_tune.distill.losses import (
+    LossSum,
+    ltr_pair,
+    ltr_triple,
+    soft_labels,
+    wr_pair,
+    wr_triple,
+)
+from lkd_tune.distill.relations import layer_relations, word_relations
+from lkd_tune.distill.targets import Maps, Targets
+from lkd_tune.distill.tokens import Batch
+from lkd_tune.spec.settings import LogitLoss, LossSettings
+
+TERMS = ("wr_pair", "wr_triple", "ltr_pair", "ltr_triple", "logits")
+
+
+class Objective:
+    """The objective of one trial."""
+
+    def __init__(self, losses: LossSettings, regression: bool):
+        self._losses, self._regression = losses, regression
+        self._weights = {name: getattr(losses, name).weight for name in TERMS}
+        self._active = [name for name in TERMS if self._weights[name] > 0]
+
+    def sums(self, output: Any, targets: Targets | None, batch: Batch) -> list[LossSum]:
+        """Returns each term's sum over a micro-batch and what it is to be divided by.
+
+        Args:
+            output: The student's output, with hidden states if any relation has a weight.
+            targets: The teacher's part; None if only the labels count.
+            batch: The micro-batch of B examples.
+
+        Returns:
+            One sum for each of `TERMS`; (0, 0) for those with weight 0.
+        """
+        relations = self._relation_sums(output, targets, batch)
+        logits = self._logit_sum(output.logits, targets, batch.labels)
+        nothing = torch.zeros((), device=output.logits.device)
+        sums = {**relations, "logits": logits}
+        return [sums[name] if name in self._active else LossSum(nothing, nothing) for name in TERMS]
+
+    def counts(self, masks: list[torch.Tensor], maps: Maps) -> torch.Tensor:
+        """Returns what the sums over some micro-batches are divided by, float64, shape (terms,).
+
+        Args:
+            masks: Of each micro-batch, shape (B, N).
+            maps: The layer maps, for their lengths.
+        """
+        device = masks[0].device
+        counts = torch.zeros(len(TERMS), dtype=torch.float64, device=device)
+        words, layers = len(maps[0]), len(maps[1])
+        for mask in masks:
+            tokens = mask.sum(-1).double()
+            near = _neighbours(mask, self._losses.wr_triple.window)
+            counts += torch.stack(
+                [
+                    words * (tokens * (tokens - 1)).sum(),
+                    words * (near * (near - 1)).sum(),
+                    tokens.sum() * layers * (layers - 1),
+                    tokens.sum() * layers * (layers - 1) * (layers - 2),
+                    torch.tensor(float(len(mask)), dtype=torch.float64, device=device),
+                ]
+            )
+        return counts
+
+    def weighted(self, sums: list[LossSum], counts: torch.Tensor) -> torch.Tensor:
+        """Returns the part of the objective that a micro-batch makes up.
+
+        Args:
+            sums: Of the micro-batch.
+            counts: Of the whole effective batch, shape (terms,).
+        """
+        parts = [
+            self._weights[name] * loss.total / counts[i].clamp(min=1).to(loss.total.dtype)
+            for i, (name, loss) in enumerate(zip(TERMS, sums, strict=True))
+            if name in self._active
+        ]
+        return torch.stack(parts).sum()
+
+    def report(self, seen: torch.Tensor) -> dict[str, float]:
+        """Returns the mean of each active term and `total`, their weighted sum.
+
+        Args:
+            seen: Sum and count of each term, shape (terms, 2).
+        """
+        means = {
+            name: float(total / max(count, 1.0))
+            for name, (total, count) in zip(TERMS, seen.tolist(), strict=True)
+            if name in self._active
+        }
+        total = sum(self._weights[name] * mean for name, mean in means.items())
+        return {**means, "total": total}
+
+    def _relation_sums(
+        self, output: Any, targets: Targets | None, batch: Batch
+    ) -> dict[str, LossSum]:
+        if targets is None or targets.word is None or targets.layer is None:
+            return {}
+        hidden = torch.stack(output.hidden_states, dim=1)  # (B, L, N, H)
+        losses, mask = self._losses, batch.mask
+        sums = {}
+        # Built once, used by the pair and the triple.
+        if {"wr_pair", "wr_triple"} & set(self._active):
+            word = word_relations(hidden, mask)
+            if "wr_pair" in self._active:
+                pair = losses.wr_pair
+                sums["wr_pair"] = wr_pair(
+                    word,
+                    targets.word,
+                    mask,
+                    distance=pair.distance,
+                    discrepancy=pair.discrepancy,
+                )
+            if "wr_triple" in self._active:
+                triple = losses.wr_triple
+                sums["wr_triple"] = wr_triple(
+                    word,
+                    targets.word,
+                    mask,
+                    window=triple.window,
+                    discrepancy=triple.discrepancy,
+                    variant=triple.variant,
+                )
+        if {"ltr_pair", "ltr_triple"} & set(self._active):
+            layer = layer_relations(hidden, mask)
+            if "ltr_pair" in self._active:
+                pair = losses.ltr_pair
+                sums["ltr_pair"] = ltr_pair(
+                    layer,
+                    targets.layer,
+                    mask,
+                    distance=pair.distance,
+                    discrepancy=pair.discrepancy,
+                )
+            if "ltr_triple" in self._active:
+                sums["ltr_triple"] = ltr_triple(
+                    layer, targets.layer, mask, discrepancy=losses.ltr_triple.discrepancy
+                )
+        return sums
+
+    def _logit_sum(
+        self, logits: torch.Tensor, targets: Targets | None, labels: torch.Tensor
+    ) -> LossSum:
+        """Returns (1 - alpha) × soft + alpha × hard, summed over the examples."""
+        settings: LogitLoss = self._losses.logits
+        logits = logits.float()
+        total = torch.zeros((), device=logits.device)
+        if settings.alpha > 0:
+            if self._regression:
+                hard = F.mse_loss(logits[:, 0], labels, reduction="sum")
+            else:
+                hard = F.cross_entropy(logits, labels, reduction="sum")
+            total = total + settings.alpha * hard
+        if settings.alpha < 1 and targets is not None:
+            soft = soft_labels(
+                logits,
+                targets.logits,
+                temperature=settings.temperature,
+                regression=self._regression,
+            )
+            total = total + (1 - settings.alpha) * soft.total
+        count = torch.tensor(float(len(labels)), device=logits.device)
+        return LossSum(total, count)
+
+
+def _neighbours(mask: torch.Tensor, window: int | None) -> torch.Tensor:
+    """Returns for each real word the number of other real words in its window, (B, N)."""
+    real = mask.double()
+    if window is None:
+        near = real.sum(-1, keepdim=True).expand_as(real)
+    else:
+        near = (F.avg_pool1d(real[:, None], window, 1, window // 2)[:, 0] * window).round()
+    return (near - 1).clamp(min=0) * real

@@ -1,0 +1,223 @@
+"""Fine-tuning a teacher before the search, with the loop that trains the students."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from filelock import FileLock
+
+from lkd_tune.distill.engine import Distillation
+from lkd_tune.distill.fingerprint import digest, model_digest
+from lkd_tune.distill.models import read_depth
+from lkd_tune.distill.process_group import ensure_process_group
+from lkd_tune.distill.tasks.data import GENERATED, count_labels, load_split, source_fingerprint
+from lkd_tune.spec.layer_map import preset_map
+from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.run import cache_dir
+from lkd_tune.spec.settings import (
+    Architecture,
+    LogitLoss,
+    LossSettings,
+    ResourceSettings,
+    StudentSettings,
+    TaskSettings,
+    TeacherSettings,
+    TeacherTraining,
+    TrainSettings,
+)
+from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
+
+LABELS_ONLY = LossSettings(
+    wr_pair={"weight": 0},
+    wr_triple={"weight": 0},
+    ltr_pair={"weight": 0},
+    ltr_triple={"weight": 0},
+    logits=LogitLoss(weight=1, alpha=1),
+)
+"""The objective of plain fine-tuning: the hard labels' loss alone."""
+
+
+def teacher_depth(settings: TeacherSettings) -> int:
+    """Returns the number of encoder layers of a teacher, trained already or not.
+
+    Raises:
+        SpecError: If its model can't be had.
+    """
+    if settings.train is None:
+        assert settings.model is not None  # TeacherSettings sees to it
+        return read_depth(settings.model)
+    if settings.train.architecture is not None:
+        return settings.train.architecture.layers
+    assert settings.train.model is not None
+    return read_depth(settings.train.model)
+
+
+def train_teacher(
+    task: TaskSettings,
+    training: TeacherTraining,
+    *,
+    workers: int = 1,
+    cache: Path | None = None,
+    progress: Callable[[Measurement], None] | None = None,
+) -> Path:
+    """Returns the folder of a teacher fine-tuned on the task's labels.
+
+    It is trained once for the same data, model and settings and taken from the cache after that;
+    of several processes that ask at the same time one trains and the others wait.
+
+    Args:
+        task: The task.
+        training: What to start from and how to train.
+        workers: Ranks of this process group; each of them calls.
+        cache: Folder for teachers and tokenised data; none: the user's cache.
+        progress: Is told each measurement.
+
+    Raises:
+        SpecError: If the model or the data can't be had.
+        DivergedError: If the loss is not finite.
+    """
+    ensure_process_group()
+    base = cache or cache_dir()
+    key = digest(
+        "teacher-1",
+        training.model_dump(),
+        model_digest(training.model) if training.model else None,
+        [source_fingerprint(task, split) for split in ("train", "dev")],
+        task.max_length,
+        task.metric,
+    )
+    folder = base / "teachers" / f"{task.name}-{key}"
+    if _all_see(folder):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Rank 0 holds the lock for all; the others stand at the barrier inside the training.
+    lock = FileLock(f"{folder}.lock") if dist.get_rank() == 0 else None
+    if lock is not None:
+        lock.acquire()
+    try:
+        if not _all_see(folder):
+            _train_into(folder, task, training, workers, base, progress)
+    finally:
+        if lock is not None:
+            lock.release()
+    return folder
+
+
+def _all_see(folder: Path) -> bool:
+    """Returns whether rank 0 sees the folder; all ranks must go the same way."""
+    seen = [folder.exists()]
+    if dist.get_world_size() > 1:
+        dist.broadcast_object_list(seen, src=0)
+    return seen[0]
+
+
+def _train_into(
+    folder: Path,
+    task: TaskSettings,
+    training: TeacherTraining,
+    workers: int,
+    cache: Path,
+    progress: Callable[[Measurement], None] | None,
+) -> None:
+    rank0 = dist.get_rank() == 0
+    start = training.model
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
+    try:
+        if training.architecture is not None:
+            start = str(scratch / "start")
+            torch.manual_seed(training.seed)
+            build_from_scratch(training.architecture, task, Path(start))
+        assert start is not None  # TeacherTraining sees to it
+        depth = read_depth(start)
+        identity = preset_map("first", depth, depth)
+        settings = training.model_dump(include=set(TrainSettings.model_fields))
+        spec = TrialSpec(
+            task=task,
+            teacher=None,
+            student=StudentSettings(depth=depth, init=start),
+            layer_map=ResolvedLayerMap(word=identity, layer=identity),
+            losses=LABELS_ONLY,
+            train=TrainSettings(**settings),
+            resources=ResourceSettings(workers=workers),
+            seed=training.seed,
+        )
+        with Distillation(spec, cache=cache) as distillation:
+            for measurement in distillation:
+                if progress is not None:
+                    progress(measurement)
+            distillation.save_student(scratch / "teacher")
+        if rank0:
+            os.replace(scratch / "teacher", folder)
+        dist.barrier()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def build_from_scratch(architecture: Architecture, task: TaskSettings, folder: Path) -> None:
+    """Writes a BERT with random weights and a tokenizer of the task's words."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    tokenizer = build_word_tokenizer(_words(task), task.max_length)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=architecture.hidden_size,
+        num_hidden_layers=architecture.layers,
+        num_attention_heads=architecture.heads,
+        intermediate_size=architecture.intermediate_size or 4 * architecture.hidden_size,
+        hidden_dropout_prob=architecture.dropout,
+        attention_probs_dropout_prob=architecture.dropout,
+        max_position_embeddings=task.max_length,
+        num_labels=count_labels(task),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def build_word_tokenizer(words: list[str], max_length: int) -> Any:
+    """Returns a BERT tokenizer whose vocabulary is whole words; others become [UNK]."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {word: i for i, word in enumerate([*special, *words])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=max_length,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+def _words(task: TaskSettings) -> list[str]:
+    """Returns the words of the training text, sorted."""
+    if task.data == GENERATED:
+        from lkd_tune.distill.tasks.acceptability import VOCABULARY
+
+        return sorted(VOCABULARY)
+    from tokenizers import normalizers, pre_tokenizers
+
+    normalize, split = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    train = load_split(task, "train")
+    words: set[str] = set()
+    for text in [*train.text, *(train.pair or [])]:
+        words.update(word for word, _ in split.pre_tokenize_str(normalize.normalize_str(text)))
+    return sorted(words)

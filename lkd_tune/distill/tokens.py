@@ -1,0 +1,180 @@
+"""Tokenised splits: made once, memory-mapped by every trial on a node, dealt out in batches."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from lkd_tune.distill.fingerprint import digest
+from lkd_tune.distill.tasks.data import load_split, source_fingerprint
+from lkd_tune.spec.run import cache_dir
+from lkd_tune.spec.settings import TaskSettings
+
+# Tensor cores and vector units like lengths in eights; more would only be padding.
+PAD_MULTIPLE = 8
+# Examples are sorted by length within a pool of this many batches: long enough for batches of
+# even lengths, short enough that the order of the data stays random.
+POOL_BATCHES = 50
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenised split, unpadded: example e is [starts[e]:starts[e + 1]] of the flat arrays.
+
+    Attributes:
+        ids: Token ids, int32, shape (all tokens,).
+        types: Token type ids, int8, same shape.
+        starts: int64, shape (examples + 1,).
+        labels: int64 class ids or float32 numbers, shape (examples,).
+        pad_id: The id that fills a batch up.
+    """
+
+    ids: np.ndarray
+    types: np.ndarray
+    starts: np.ndarray
+    labels: np.ndarray
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example."""
+        return np.diff(self.starts)
+
+    def batch(self, examples: np.ndarray, device: torch.device) -> Batch:
+        """Returns examples padded to the longest, rounded up to a multiple of 8."""
+        lengths = self.lengths[examples]
+        width = int(-(-lengths.max() // PAD_MULTIPLE) * PAD_MULTIPLE)
+        ids = np.full((len(examples), width), self.pad_id, dtype=np.int64)
+        types = np.zeros((len(examples), width), dtype=np.int64)
+        for row, example in enumerate(examples):
+            start, end = self.starts[example], self.starts[example + 1]
+            ids[row, : end - start] = self.ids[start:end]
+            types[row, : end - start] = self.types[start:end]
+        mask = np.arange(width)[None, :] < lengths[:, None]
+        return Batch(
+            ids=torch.from_numpy(ids).to(device),
+            types=torch.from_numpy(types).to(device),
+            mask=torch.from_numpy(mask).to(device),
+            labels=torch.from_numpy(np.ascontiguousarray(self.labels[examples])).to(device),
+            examples=examples,
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded examples: ids, types and mask (B, N), labels (B,), and which examples they are."""
+
+    ids: torch.Tensor
+    types: torch.Tensor
+    mask: torch.Tensor
+    labels: torch.Tensor
+    examples: np.ndarray
+
+
+def load_tokens(
+    task: TaskSettings, split: str, tokenizer: Any, *, cache: Path | None = None
+) -> Tokens:
+    """Returns a split as tokens; tokenised by the first process that asks, read by all others.
+
+    Raises:
+        SpecError: If the data can't be had or lack what the task needs.
+    """
+    base = cache or cache_dir()
+    key = digest(
+        "tokens-1",
+        source_fingerprint(task, split),
+        tokenizer.backend_tokenizer.to_str(),
+        sorted(tokenizer.special_tokens_map.items()),
+        task.max_length,
+    )
+    folder = base / "tokens" / key
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                _write_tokens(task, split, tokenizer, folder, base)
+    arrays = {
+        name: np.load(folder / f"{name}.npy", mmap_mode="r")
+        for name in ("ids", "types", "starts", "labels")
+    }
+    # Small and read at random: in memory. The flat arrays stay on disk, shared between processes.
+    arrays["starts"], arrays["labels"] = np.array(arrays["starts"]), np.array(arrays["labels"])
+    return Tokens(pad_id=tokenizer.pad_token_id or 0, **arrays)
+
+
+def _write_tokens(
+    task: TaskSettings, split: str, tokenizer: Any, folder: Path, cache: Path
+) -> None:
+    text = load_split(task, split, cache=cache)
+    encoded = tokenizer(
+        text.text,
+        text.pair,
+        truncation=True,
+        max_length=task.max_length,
+        return_token_type_ids=True,
+        return_attention_mask=False,
+    )
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    arrays: dict[str, np.ndarray] = {
+        "ids": np.fromiter((t for ids in encoded["input_ids"] for t in ids), np.int32),
+        "types": np.fromiter((t for types in encoded["token_type_ids"] for t in types), np.int8),
+        "starts": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        "labels": np.asarray(text.label, np.float32 if task.regression else np.int64),
+    }
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array)
+        os.replace(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Returns the examples of each batch in one epoch, batches of similar lengths.
+
+    A function of its arguments alone, so that every rank knows all batches and a resumed trial
+    goes on where it was. The examples left over that fill no batch differ from epoch to epoch;
+    where there are fewer examples than one batch needs, they are repeated.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(len(lengths))
+    if len(order) < batch_size:
+        order = np.resize(order, batch_size)
+    order = order[: len(order) // batch_size * batch_size]
+    pool = POOL_BATCHES * batch_size
+    batches: list[np.ndarray] = []
+    for start in range(0, len(order), pool):
+        examples = order[start : start + pool]
+        examples = examples[np.argsort(lengths[examples], kind="stable")]
+        batches += np.split(examples, len(examples) // batch_size)
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def batches_from(
+    lengths: np.ndarray, batch_size: int, seed: int, step: int
+) -> Iterator[np.ndarray]:
+    """Gives the batches of optimizer step `step`, step + 1, …, without end."""
+    per_epoch = steps_per_epoch(len(lengths), batch_size)
+    epoch, skip = divmod(step, per_epoch)
+    while True:
+        yield from epoch_batches(lengths, batch_size, seed, epoch)[skip:]
+        epoch, skip = epoch + 1, 0
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Returns the optimizer steps in one epoch."""
+    return max(1, examples // batch_size)
