@@ -10,10 +10,14 @@ import torch.nn.functional as F
 from lkd_tune.distill.losses import (
     LossSum,
     ltr_pair,
+    ltr_pair_count,
     ltr_triple,
+    ltr_triple_count,
     soft_labels,
     wr_pair,
+    wr_pair_count,
     wr_triple,
+    wr_triple_count,
 )
 from lkd_tune.distill.relations import layer_relations, word_relations
 from lkd_tune.distill.targets import Maps, Targets
@@ -55,22 +59,20 @@ class Objective:
             masks: Of each micro-batch, shape (B, N).
             maps: The layer maps, for their lengths.
         """
-        device = masks[0].device
-        counts = torch.zeros(len(TERMS), dtype=torch.float64, device=device)
-        words, layers = len(maps[0]), len(maps[1])
-        for mask in masks:
-            tokens = mask.sum(-1).double()
-            near = _neighbours(mask, self._losses.wr_triple.window)
-            counts += torch.stack(
+        words, layers, triple = len(maps[0]), len(maps[1]), self._losses.wr_triple
+        counts = [
+            torch.stack(
                 [
-                    words * (tokens * (tokens - 1)).sum(),
-                    words * (near * (near - 1)).sum(),
-                    tokens.sum() * layers * (layers - 1),
-                    tokens.sum() * layers * (layers - 1) * (layers - 2),
-                    torch.tensor(float(len(mask)), dtype=torch.float64, device=device),
+                    wr_pair_count(mask, words),
+                    wr_triple_count(mask, words, window=triple.window, variant=triple.variant),
+                    ltr_pair_count(mask, layers),
+                    ltr_triple_count(mask, layers),
+                    torch.tensor(float(len(mask)), dtype=torch.float64, device=mask.device),
                 ]
             )
-        return counts
+            for mask in masks
+        ]
+        return torch.stack(counts).sum(0)
 
     def weighted(self, sums: list[LossSum], counts: torch.Tensor) -> torch.Tensor:
         """Returns the part of the objective that a micro-batch makes up.
@@ -170,13 +172,3 @@ class Objective:
             total = total + (1 - settings.alpha) * soft.total
         count = torch.tensor(float(len(labels)), device=logits.device)
         return LossSum(total, count)
-
-
-def _neighbours(mask: torch.Tensor, window: int | None) -> torch.Tensor:
-    """Returns for each real word the number of other real words in its window, (B, N)."""
-    real = mask.double()
-    if window is None:
-        near = real.sum(-1, keepdim=True).expand_as(real)
-    else:
-        near = (F.avg_pool1d(real[:, None], window, 1, window // 2)[:, 0] * window).round()
-    return (near - 1).clamp(min=0) * real

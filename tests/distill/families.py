@@ -42,7 +42,9 @@ CONFIGS = {
 }
 
 
-def make_classifier(folder: Path, family: str = "bert", *, labels: int = 2, **options: float) -> str:
+def make_classifier(
+    folder: Path, family: str = "bert", *, labels: int = 2, **options: float
+) -> str:
     """Writes a model with a tokenizer and returns its folder."""
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(

@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial_and_is_named(tmp_path):
 
 
 def test_labels_alone_need_no_teacher_at_run_time(tmp_path):
-    losses = {name: 0 for name in ALL_FIVE} | {"logits": {"alpha": 1.0}}
+    losses = dict.fromkeys(ALL_FIVE, 0) | {"logits": {"alpha": 1.0}}
     (last,) = distill(
         _spec(tmp_path, losses=losses, train={"steps": 3, "batch_size": 8, "evaluations": 1})
     )

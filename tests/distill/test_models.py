@@ -54,7 +54,7 @@ def test_a_random_student_has_the_architecture_but_not_the_weights(tmp_path):
 def test_a_given_student_must_have_the_depth(tmp_path):
     folder = make_classifier(tmp_path / "t")
     assert build_student(folder, None, (), 4, 2).training
-    with pytest.raises(SpecError, match="has 4 layers, but student.depth is 3"):
+    with pytest.raises(SpecError, match=r"has 4 layers, but student\.depth is 3"):
         build_student(folder, None, (), 3, 2)
 
 
@@ -69,5 +69,5 @@ def test_a_model_that_is_not_there_is_told_in_one_line(tmp_path):
         load_tokenizer(str(tmp_path / "nothing"))
     assert "\n" not in str(caught.value)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SpecError, match="has no config.json"):
+    with pytest.raises(SpecError, match=r"has no config\.json"):
         read_depth(str(tmp_path / "empty"))

@@ -1,0 +1,74 @@
+"""What can be checked before anything starts: the space, its teacher, its data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.settings import TaskSettings
+from lkd_tune.spec.source import Source, apply_override
+from lkd_tune.spec.space import SearchSpace
+
+
+def check_space(space: SearchSpace) -> int:
+    """Returns the teacher's depth after checking it and the data against the space.
+
+    Raises:
+        SpecError: With everything that does not fit together.
+    """
+    from lkd_tune.distill.tasks.data import check_data
+    from lkd_tune.distill.teacher import teacher_depth
+
+    problems = [
+        space.source.problem(("task", *key.split(".")), message)
+        for key, message in check_data(space.settings.task)
+    ]
+    layers = 0
+    try:
+        layers = teacher_depth(space.settings.teacher)
+        space.check_teacher(layers)
+    except SpecError as error:
+        problems += error.problems
+    if problems:
+        raise SpecError(problems)
+    return layers
+
+
+def evaluation_task(
+    model: str, task: str | None, data: Path | None, split: str, overrides: Sequence[str]
+) -> TaskSettings:
+    """Returns the task that a model is to be scored on.
+
+    Without `task` it is the one in the model's student.json; `data` takes the place of the split.
+
+    Raises:
+        SpecError: If there is no task to be had, or its settings are inadmissible.
+    """
+    from pydantic import ValidationError
+
+    student = Path(model) / "student.json"
+    settings: dict[str, object] = {}
+    if task is not None:
+        settings = {"name": task}
+    elif student.exists():
+        settings = json.loads(student.read_text("utf-8"))["spec"]["task"]
+    elif data is not None:
+        settings = {"name": data.stem}
+    else:
+        message = "has no student.json, so --task or --data is needed"
+        raise SpecError(Problem(model, "", message))
+    if data is not None:
+        settings |= {"data": None, "config": None, "train": str(data), "dev": str(data)}
+        settings[split] = str(data)
+    source = Source("task", {"task": settings})
+    for override in overrides:
+        apply_override(source, override)
+    try:
+        return TaskSettings.model_validate(source.tree["task"])
+    except ValidationError as error:
+        raise SpecError(
+            Problem("", ".".join(map(str, ("task", *detail["loc"]))), detail["msg"])
+            for detail in error.errors()
+        ) from None

@@ -1,0 +1,303 @@
+"""The command line: words on a terminal. What the commands do is done elsewhere.
+
+Heavy imports stand inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from lkd_tune import __version__
+
+app = typer.Typer(
+    name="lkd-tune",
+    help="Finds the best small language models by distillation, on a cluster.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+SpaceOption = Annotated[
+    str, typer.Option("--space", metavar="FILE", help="Space file: a path, or a shipped one.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override any setting; repeatable."),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="A running Ray cluster; default: this machine."),
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
+
+
+def main() -> None:
+    """Runs the command line; bad input is told in one screen and exits with 2."""
+    from lkd_tune.spec.errors import SpecError
+
+    try:
+        app()
+    except SpecError as error:
+        _refuse(error)
+    except BrokenPipeError:
+        sys.exit(141)  # as the shell tells it: `lkd-tune spaces | head`
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"lkd-tune {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def search(
+    space: SpaceOption = "",
+    overrides: SetOption = None,
+    run_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where runs are put.")] = Path(
+        "runs"
+    ),
+    name: Annotated[
+        str | None, typer.Option(help="The run's folder in DIR; default: space and time.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with a run instead.")
+    ] = None,
+    address: AddressOption = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
+) -> None:
+    """Search a space and keep the best students.
+
+    Ctrl-C stops and keeps everything; `--resume` goes on.
+
+    Examples:
+
+        lkd-tune search --space layer_map.yaml
+
+        lkd-tune search --space layer_map.yaml --set search.trials=32 --name first
+
+        lkd-tune search --resume runs/first --set search.trials=64
+    """
+    from lkd_tune.spec.errors import Problem, SpecError
+    from lkd_tune.spec.run import RunFolder
+
+    if bool(space) == (resume is not None):
+        raise SpecError(Problem("search", "", "one of --space FILE and --resume RUN is needed"))
+    if resume is not None:
+        from lkd_tune.search.tuner import resume_search
+
+        result = resume_search(
+            RunFolder(resume), address=address, quiet=quiet, overrides=overrides or []
+        )
+    else:
+        from lkd_tune.search.tuner import run_search
+        from lkd_tune.spaces import find_space
+        from lkd_tune.spec.space import load_space
+
+        loaded = load_space(find_space(space), overrides or [])
+        run = RunFolder(run_dir / (name or _run_name(space)))
+        result = run_search(loaded, run, address=address, quiet=quiet)
+    _finish(result)
+
+
+@app.command()
+def check(space: SpaceOption, overrides: SetOption = None) -> None:
+    """Check a space file, its teacher and its data without starting anything.
+
+    Prints what is searched and how large the space is.
+
+    Example:
+
+        lkd-tune check --space layer_map.yaml --set student.depth=4
+    """
+    from lkd_tune.checks import check_space
+    from lkd_tune.spaces import find_space
+    from lkd_tune.spec.space import load_space
+    from lkd_tune.words import show_space
+
+    loaded = load_space(find_space(space), overrides or [])
+    show_space(loaded, check_space(loaded))
+
+
+@app.command()
+def distill(
+    spec: Annotated[
+        Path, typer.Option(metavar="FILE", help="A trial's spec.json or a student.json.")
+    ],
+    to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to write the student.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; default: the spec's resources.cpus.")
+    ] = None,
+) -> None:
+    """Run exactly one distillation, here and without a search.
+
+    Example:
+
+        lkd-tune distill --spec runs/first/students/0007/student.json --to again
+    """
+    from lkd_tune.spec.trial import read_trial_spec
+
+    trial = read_trial_spec(spec)
+    _refuse_used_folder(to)
+    from lkd_tune.once import distill_here
+    from lkd_tune.words import show_measurement
+
+    for measurement in distill_here(trial, to=to, threads=threads):
+        show_measurement(measurement, trial.task.metric)
+    if to is not None:
+        print(f"student: {to}")
+
+
+@app.command()
+def best(run: RunArgument) -> None:
+    """Show the best student so far; also while the search runs.
+
+    Example:
+
+        lkd-tune best runs/first
+    """
+    from lkd_tune.results.leaderboard import read_leaderboard
+    from lkd_tune.spec.run import RunFolder
+    from lkd_tune.words import show_best
+
+    board = read_leaderboard(RunFolder(run))
+    show_best(board)
+    if board.best is None:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    to: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")],
+    top: Annotated[int, typer.Option(min=1, help="How many students.")] = 1,
+) -> None:
+    """Copy the best students out of a run: DIR/1 is the best.
+
+    Example:
+
+        lkd-tune export runs/first --top 3 --to students
+    """
+    from lkd_tune.results.export import export_students
+    from lkd_tune.spec.run import RunFolder
+
+    for folder in export_students(RunFolder(run), top, to):
+        print(folder)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder or hub id.")],
+    task: Annotated[
+        str | None,
+        typer.Option(help="A known task; default: the one the student was distilled for."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Score this file instead of the dev split.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="dev or test.")] = "dev",
+    overrides: SetOption = None,
+) -> None:
+    """Score a model on a task's data.
+
+    Examples:
+
+        lkd-tune evaluate students/1
+
+        lkd-tune evaluate students/1 --split test
+
+        lkd-tune evaluate bert-base-cola --task cola --data dev.tsv
+
+        lkd-tune evaluate my-model --data mine.csv --set task.columns.text=sentence
+    """
+    from lkd_tune.checks import evaluation_task
+    from lkd_tune.spec.errors import Problem, SpecError
+    from lkd_tune.words import show_metrics
+
+    if split not in ("dev", "test"):
+        raise SpecError(Problem("--split", "", f"found {split!r}; allowed: dev, test"))
+    settings = evaluation_task(model, task, data, split, overrides or [])
+    from lkd_tune.distill.evaluate import evaluate_model
+
+    scores = evaluate_model(model, settings, splits=(split,))[split]
+    show_metrics(settings, split, scores)
+
+
+@app.command()
+def spaces(
+    settings: Annotated[
+        bool, typer.Option("--settings", help="List every setting a space file may have.")
+    ] = False,
+) -> None:
+    """List the shipped space files, or all settings with their defaults.
+
+    Example:
+
+        lkd-tune spaces --settings
+    """
+    from lkd_tune.spaces import describe_space, shipped_spaces
+    from lkd_tune.words import show_settings
+
+    if settings:
+        show_settings()
+        return
+    for name, path in shipped_spaces().items():
+        print(f"{name:<20} {describe_space(path)}")
+
+
+def _finish(result) -> None:  # type: ignore[no-untyped-def]  # its type is behind a heavy import
+    """Writes and shows what came out of a search, and exits as it ended."""
+    from collections import Counter
+
+    from lkd_tune.results.leaderboard import write_leaderboard
+    from lkd_tune.words import show_leaderboard
+
+    board = write_leaderboard(result.run)
+    show_leaderboard(board)
+    resume = f"lkd-tune search --resume {_short(result.run.path)}"
+    if result.interrupted:
+        print(f"interrupted; nothing is lost. Go on with: {resume}")
+        raise typer.Exit(130)
+    if result.all_failed:
+        for reason, number in Counter(result.failures.values()).most_common(5):
+            print(f"{number} trials failed: {reason}", file=sys.stderr)
+        print(f"tracebacks: {_short(result.run.path)}/trials/*/error.txt", file=sys.stderr)
+        raise typer.Exit(1)
+    if result.out_of_time:
+        print(f"the time budget is used up. For more: {resume} --set search.time_budget=MINUTES")
+
+
+def _refuse(error: Exception) -> NoReturn:
+    for problem in getattr(error, "problems", [error]):
+        print(f"lkd-tune: {problem}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _refuse_used_folder(folder: Path | None) -> None:
+    from lkd_tune.spec.errors import Problem, SpecError
+
+    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SpecError(Problem("--to", "", f"{folder} is not empty; name a new folder"))
+
+
+def _run_name(space: str) -> str:
+    from datetime import datetime
+
+    return f"{Path(space).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _short(path: Path) -> Path:
+    """Returns a path relative to where the user is, if it lies there."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,404 @@
+"""The five terms of CKD's objective.
+
+Source: Park, Kim, Yang, "Distilling Linguistic Context for Language Model Compression", EMNLP
+2021: word relation (WR) and layer transforming relation (LTR), pair-wise and triple-wise, and the
+logit loss; in the forms and with the divisors that its authors published as code.
+
+B examples, L matched layers, N positions, H hidden size. The functions on hidden states return
+the loss. Those on relations, which a training loop uses, return sum and count apart, so that both
+can be added up over micro-batches and ranks and divided once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lkd_tune.distill.angles import angle_differences
+from lkd_tune.distill.relations import (
+    LayerRelations,
+    WordRelations,
+    layer_relations,
+    word_relations,
+)
+
+DISTANCES = ("cosine", "l2")
+DISCREPANCIES = ("kl", "l2", "l1", "smooth_l1")
+VARIANTS = ("masked", "paper")
+
+# Similarities lie in [−1, 1]; this one has weight 0 in a softmax and, unlike −inf, no NaN in a
+# row without any real word.
+_NEVER = -1e4
+
+
+@dataclass(frozen=True)
+class LossSum:
+    """A loss that is not divided yet.
+
+    Attributes:
+        total: Sum over all compared pairs, triples or examples, 0-dim.
+        count: What to divide by, 0-dim; no gradient.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def __add__(self, other: LossSum) -> LossSum:
+        return LossSum(self.total + other.total, self.count + other.count)
+
+    def mean(self) -> Tensor:
+        """Returns total / count, 0 where nothing was compared."""
+        return self.total / self.count.clamp(min=1).to(self.total.dtype)
+
+
+def word_relation_pair(
+    student: Tensor,
+    teacher: Tensor,
+    mask: Tensor,
+    *,
+    distance: str = "cosine",
+    discrepancy: str = "kl",
+) -> Tensor:
+    """Returns the pair-wise word relation loss, 0-dim.
+
+    Args:
+        student: Hidden states, (B, L, N, H).
+        teacher: Of the matched layers, (B, L, N, H'); H' may differ, no gradient flows into it.
+        mask: True (or 1) where a word is real, (B, N).
+        distance: 'cosine': similarities; 'l2': squared distances over their mean in the matrix.
+        discrepancy: 'kl' (cosine only): KL divergence of the student's softmax over the other
+            words from the teacher's; 'l2', 'l1', 'smooth_l1' between the values themselves.
+
+    Raises:
+        ValueError: If shapes do not fit or a name is not known.
+    """
+    _check_hidden(student, teacher, mask)
+    relations = (word_relations(student, mask), word_relations(teacher.detach(), mask))
+    return wr_pair(*relations, mask, distance=distance, discrepancy=discrepancy).mean()
+
+
+def word_relation_triple(
+    student: Tensor,
+    teacher: Tensor,
+    mask: Tensor,
+    *,
+    window: int | None = 21,
+    discrepancy: str = "l2",
+    variant: str = "masked",
+) -> Tensor:
+    """Returns the triple-wise word relation loss, 0-dim.
+
+    Args:
+        student: Hidden states, (B, L, N, H).
+        teacher: Of the matched layers, (B, L, N, H').
+        mask: True (or 1) where a word is real, (B, N).
+        window: Odd width of the neighbourhood of the centre word; none: all words.
+        discrepancy: 'l2', 'l1' or 'smooth_l1' between the angles' cosines.
+        variant: 'masked': triples of three real, distinct words. 'paper': the published form; at
+            the ends of the padded sequence it repeats the last position, it masks the centre
+            alone (with a window), and triples with a word twice count with cosine 0.
+
+    Raises:
+        ValueError: If shapes do not fit, the window is even, or a name is not known.
+    """
+    _check_hidden(student, teacher, mask)
+    relations = (word_relations(student, mask), word_relations(teacher.detach(), mask))
+    if variant == "paper":
+        # Padding counts here, and the masked relations know nothing of it.
+        everything = torch.ones_like(mask)
+        relations = (
+            word_relations(student, everything),
+            word_relations(teacher.detach(), everything),
+        )
+    return wr_triple(
+        *relations, mask, window=window, discrepancy=discrepancy, variant=variant
+    ).mean()
+
+
+def layer_relation_pair(
+    student: Tensor,
+    teacher: Tensor,
+    mask: Tensor,
+    *,
+    distance: str = "cosine",
+    discrepancy: str = "kl",
+) -> Tensor:
+    """Returns the pair-wise layer transforming relation loss, 0-dim.
+
+    As `word_relation_pair`, between the layers of each word instead of the words of each layer.
+    """
+    _check_hidden(student, teacher, mask)
+    relations = (layer_relations(student, mask), layer_relations(teacher.detach(), mask))
+    return ltr_pair(*relations, mask, distance=distance, discrepancy=discrepancy).mean()
+
+
+def layer_relation_triple(
+    student: Tensor, teacher: Tensor, mask: Tensor, *, discrepancy: str = "l2"
+) -> Tensor:
+    """Returns the triple-wise layer transforming relation loss, 0-dim.
+
+    As `word_relation_triple` with all layers of a word in the place of the words in a window.
+    """
+    _check_hidden(student, teacher, mask)
+    relations = (layer_relations(student, mask), layer_relations(teacher.detach(), mask))
+    return ltr_triple(*relations, mask, discrepancy=discrepancy).mean()
+
+
+def soft_label_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    regression: bool = False,
+) -> Tensor:
+    """Returns the logit loss, 0-dim.
+
+    Args:
+        student_logits: (B, classes).
+        teacher_logits: (B, classes); no gradient flows into it.
+        temperature: Divides both; the loss is not scaled back by its square.
+        regression: Mean squared difference instead of cross-entropy with the teacher's softmax.
+
+    Raises:
+        ValueError: If the shapes differ or the temperature is not positive.
+    """
+    return soft_labels(
+        student_logits, teacher_logits, temperature=temperature, regression=regression
+    ).mean()
+
+
+def wr_pair(
+    student: WordRelations,
+    teacher: WordRelations,
+    mask: Tensor,
+    *,
+    distance: str = "cosine",
+    discrepancy: str = "kl",
+) -> LossSum:
+    """Returns the pair-wise word relation, summed; see `word_relation_pair`."""
+    real = mask.bool()[:, None]
+    pairs = real[..., :, None] & real[..., None, :]
+    total = _pair_total(student, teacher, pairs, distance, discrepancy)
+    return LossSum(total, wr_pair_count(mask, student.sq_norm.shape[1]))
+
+
+def wr_triple(
+    student: WordRelations,
+    teacher: WordRelations,
+    mask: Tensor,
+    *,
+    window: int | None = 21,
+    discrepancy: str = "l2",
+    variant: str = "masked",
+) -> LossSum:
+    """Returns the triple-wise word relation, summed; see `word_relation_triple`.
+
+    The paper variant needs relations built with a mask that leaves nothing out.
+    """
+    _check_triple(discrepancy, window, variant)
+    count = wr_triple_count(mask, student.sq_norm.shape[1], window=window, variant=variant)
+    if variant == "paper" and window is not None:
+        total = _published_window(student.sq_dist, teacher.sq_dist, mask, window, discrepancy)
+    else:
+        real = mask.bool()[:, None]
+        total = angle_differences(student.sq_dist, teacher.sq_dist, real, discrepancy, window)
+        if variant == "paper":
+            total = total + _repeated_word(student.sq_dist, teacher.sq_dist, real, discrepancy)
+    return LossSum(total, count)
+
+
+def ltr_pair(
+    student: LayerRelations,
+    teacher: LayerRelations,
+    mask: Tensor,
+    *,
+    distance: str = "cosine",
+    discrepancy: str = "kl",
+) -> LossSum:
+    """Returns the pair-wise layer transforming relation, summed; see `layer_relation_pair`."""
+    pairs = mask.bool()[..., None, None]
+    total = _pair_total(student, teacher, pairs, distance, discrepancy)
+    return LossSum(total, ltr_pair_count(mask, student.sq_norm.shape[-1]))
+
+
+def ltr_triple(
+    student: LayerRelations, teacher: LayerRelations, mask: Tensor, *, discrepancy: str = "l2"
+) -> LossSum:
+    """Returns the triple-wise layer transforming relation, summed; see `layer_relation_triple`."""
+    _check_triple(discrepancy, None, "masked")
+    real = mask.bool()[..., None]
+    layers = student.sq_norm.shape[-1]
+    total = angle_differences(student.sq_dist, teacher.sq_dist, real, discrepancy)
+    total = total + _repeated_word(student.sq_dist, teacher.sq_dist, real, discrepancy)
+    return LossSum(total, ltr_triple_count(mask, layers))
+
+
+def soft_labels(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    regression: bool = False,
+) -> LossSum:
+    """Returns the logit loss, summed over the examples; see `soft_label_loss`."""
+    if student_logits.shape != teacher_logits.shape:
+        shapes = f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
+        raise ValueError(f"logits of student and teacher differ in shape: {shapes}")
+    if temperature <= 0:
+        raise ValueError(f"temperature {temperature} is not positive")
+    student = student_logits / temperature
+    teacher = teacher_logits.detach() / temperature
+    count = torch.tensor(float(len(student)), dtype=torch.float64, device=student.device)
+    if regression:
+        return LossSum((student - teacher).square().mean(-1).sum(), count)
+    return LossSum(-(teacher.softmax(-1) * student.log_softmax(-1)).sum(), count)
+
+
+def wr_pair_count(mask: Tensor, layers: int) -> Tensor:
+    """Returns the published divisor: all pairs of real words, a word with itself included."""
+    return layers * mask.double().sum(-1).square().sum()
+
+
+def wr_triple_count(mask: Tensor, layers: int, *, window: int | None, variant: str) -> Tensor:
+    """Returns the number of triples: of distinct real words, or the published divisor."""
+    real = mask.double()
+    words = real.sum(-1)
+    if variant == "paper":
+        triples = words.pow(3) if window is None else words * window**2
+        return layers * triples.sum()
+    if window is None:
+        others = (words[:, None] - 1) * real
+    else:
+        near = F.avg_pool1d(real[:, None], window, 1, window // 2)[:, 0] * window
+        others = (near.round() - 1) * real
+    return layers * (others * (others - 1)).clamp(min=0).sum()
+
+
+def ltr_pair_count(mask: Tensor, layers: int) -> Tensor:
+    """Returns the published divisor: all pairs of layers of real words."""
+    return mask.double().sum() * layers**2
+
+
+def ltr_triple_count(mask: Tensor, layers: int) -> Tensor:
+    """Returns the published divisor: all triples of layers of real words."""
+    return mask.double().sum() * layers**3
+
+
+def _pair_total(
+    student: WordRelations | LayerRelations,
+    teacher: WordRelations | LayerRelations,
+    pairs: Tensor,
+    distance: str,
+    discrepancy: str,
+) -> Tensor:
+    """Sums over pairs of vectors (…, n, n); `pairs` says which of them are real."""
+    _check_pair(distance, discrepancy)
+    if student.sq_dist.shape != teacher.sq_dist.shape:
+        raise ValueError(_differ(student.sq_dist, teacher.sq_dist))
+    if discrepancy == "kl":
+        size = student.sq_dist.shape[-1]
+        others = pairs & ~torch.eye(size, dtype=torch.bool, device=pairs.device)
+        log_student = _cosine(student).masked_fill(~others, _NEVER).log_softmax(-1)
+        log_teacher = _cosine(teacher).masked_fill(~others, _NEVER).log_softmax(-1)
+        divergence = log_teacher.exp() * (log_teacher - log_student)
+        return divergence.masked_fill(~others, 0.0).sum()
+    if distance == "cosine":
+        ours, theirs = _cosine(student), _cosine(teacher)
+    else:
+        ours, theirs = _over_mean(student.sq_dist, pairs), _over_mean(teacher.sq_dist, pairs)
+    return _compare(ours, theirs, discrepancy).masked_fill(~pairs, 0.0).sum()
+
+
+def _cosine(relations: WordRelations | LayerRelations) -> Tensor:
+    """Returns cosine similarities, (…, n, n); 0 with a vector of length 0."""
+    sq = relations.sq_norm
+    sums = sq[..., :, None] + sq[..., None, :]
+    tiny = torch.finfo(sq.dtype).tiny ** 0.5
+    inverse = torch.where(sq > tiny, sq, torch.inf).rsqrt()
+    return (sums - relations.sq_dist) * (0.5 * inverse[..., :, None] * inverse[..., None, :])
+
+
+def _over_mean(sq_dist: Tensor, pairs: Tensor) -> Tensor:
+    """Returns squared distances divided by the mean of the positive ones in their matrix."""
+    positive = pairs & (sq_dist > 0)
+    total = sq_dist.masked_fill(~positive, 0.0).sum((-2, -1), keepdim=True)
+    number = positive.sum((-2, -1), keepdim=True).clamp(min=1)
+    return sq_dist / torch.where(total > 0, total / number, 1.0)
+
+
+def _compare(student: Tensor, teacher: Tensor, discrepancy: str) -> Tensor:
+    form = {"l2": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}[discrepancy]
+    return form(student, teacher, reduction="none")
+
+
+def _repeated_word(student: Tensor, teacher: Tensor, real: Tensor, discrepancy: str) -> Tensor:
+    """Returns what triples (i; j, j) add in the published form, which does not leave them out.
+
+    Their cosine is 1, or 0 if i and j are equal vectors; so they differ only where the student
+    has made two vectors equal that differ in the teacher, or the other way round.
+    """
+    pairs = real[..., :, None] & real[..., None, :]
+    one = torch.ones((), dtype=student.dtype, device=student.device)
+    each = _compare(one, 0 * one, discrepancy)
+    return ((student > 0) != (teacher > 0)).logical_and(pairs).sum() * each
+
+
+def _published_window(
+    student: Tensor, teacher: Tensor, mask: Tensor, window: int, discrepancy: str
+) -> Tensor:
+    """The published windowed triple, for parity and not for speed: (B, L, N, W, W) in memory."""
+    length, radius = student.shape[-1], window // 2
+    offsets = torch.arange(-radius, radius + 1, device=student.device)
+    centre = torch.arange(length, device=student.device)
+    near = (centre[:, None] + offsets).clamp(0, length - 1)  # (N, W)
+
+    def cosines(sq_dist: Tensor) -> Tensor:
+        sides = sq_dist[..., centre[:, None], near]  # (B, L, N, W)
+        across = sq_dist[..., near[:, :, None], near[:, None, :]]
+        inverse = torch.where(sides > 0, sides, torch.inf).rsqrt()
+        return (sides[..., :, None] + sides[..., None, :] - across) * (
+            0.5 * inverse[..., :, None] * inverse[..., None, :]
+        )
+
+    difference = _compare(cosines(student), cosines(teacher), discrepancy)
+    return difference.masked_fill(~mask.bool()[:, None, :, None, None], 0.0).sum()
+
+
+def _check_hidden(student: Tensor, teacher: Tensor, mask: Tensor) -> None:
+    if student.ndim != 4 or teacher.ndim != 4:
+        raise ValueError(f"hidden states need the shape (B, L, N, H): {_differ(student, teacher)}")
+    if student.shape[:3] != teacher.shape[:3]:
+        raise ValueError(f"B, L and N must agree: {_differ(student, teacher)}")
+    if mask.shape != (student.shape[0], student.shape[2]):
+        raise ValueError(
+            f"the mask has shape {tuple(mask.shape)}, (B, N) is "
+            f"{(student.shape[0], student.shape[2])}"
+        )
+
+
+def _check_pair(distance: str, discrepancy: str) -> None:
+    if distance not in DISTANCES:
+        raise ValueError(f"unknown distance {distance!r}; allowed: {', '.join(DISTANCES)}")
+    if discrepancy not in DISCREPANCIES:
+        raise ValueError(
+            f"unknown discrepancy {discrepancy!r}; allowed: {', '.join(DISCREPANCIES)}"
+        )
+    if discrepancy == "kl" and distance != "cosine":
+        raise ValueError("discrepancy 'kl' goes with distance 'cosine' only; use l2, l1, smooth_l1")
+
+
+def _check_triple(discrepancy: str, window: int | None, variant: str) -> None:
+    allowed = [name for name in DISCREPANCIES if name != "kl"]
+    if discrepancy not in allowed:
+        raise ValueError(f"unknown discrepancy {discrepancy!r}; allowed: {', '.join(allowed)}")
+    if window is not None and (window < 3 or window % 2 == 0):
+        raise ValueError(f"window {window} is no odd number of at least 3 words")
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}; allowed: {', '.join(VARIANTS)}")
+
+
+def _differ(student: Tensor, teacher: Tensor) -> str:
+    return f"student {tuple(student.shape)}, teacher {tuple(teacher.shape)}"

@@ -1,0 +1,45 @@
+"""One distillation in this process, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.run import write_atomically
+from lkd_tune.spec.settings import ResourceSettings
+from lkd_tune.spec.trial import TrialSpec
+
+
+def distill_here(
+    spec: TrialSpec, *, to: Path | None = None, threads: int | None = None
+) -> Iterator[Measurement]:
+    """Gives the measurements of a trial; at the end the student lies in `to`.
+
+    The spec's workers become one: a batch is the same whatever the number of workers.
+
+    Args:
+        spec: The trial.
+        to: Folder for the student; none: it is not written.
+        threads: CPU threads; none: those of the spec's resources, with which a result repeats
+            to the last bit.
+    """
+    import torch
+
+    from lkd_tune.distill.engine import Distillation
+
+    torch.set_num_threads(threads or max(1, int(spec.resources.cpus)))
+    alone = ResourceSettings(**{**spec.resources.model_dump(), "workers": 1})
+    spec = spec.model_copy(update={"resources": alone})
+    with Distillation(spec) as distillation:
+        for measurement in distillation:
+            yield measurement
+        if to is not None:
+            distillation.save_student(to)
+            facts = {"score": measurement.score, "metrics": measurement.metrics}
+            text = spec.to_json()
+            import json
+
+            write_atomically(
+                to / "student.json", json.dumps({**facts, "spec": json.loads(text)}, indent=2)
+            )

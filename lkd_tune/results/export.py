@@ -1,0 +1,51 @@
+"""Students out of a run, as folders that need nothing of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from lkd_tune.results.leaderboard import read_leaderboard
+from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.run import RunFolder
+
+
+def export_students(run: RunFolder, top: int, to: Path) -> list[Path]:
+    """Copies the best students to `to`/1, `to`/2, …, 1 the best; each whole or not at all.
+
+    Args:
+        run: The run; it may still be searching.
+        top: How many.
+        to: A folder that is empty or not there yet.
+
+    Returns:
+        The folders, best first.
+
+    Raises:
+        SpecError: If fewer students are kept than asked for, or `to` holds anything.
+    """
+    kept = [row.name for row in read_leaderboard(run).rows if row.rank is not None and row.kept]
+    if not kept:
+        raise SpecError(Problem(str(run.path), "", "keeps no student yet; no trial is complete"))
+    if top > len(kept):
+        message = (
+            f"{top} students are wanted, {len(kept)} are kept (see keep.top); use --top {len(kept)}"
+        )
+        raise SpecError(Problem("--top", "", message))
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise SpecError(Problem("--to", "", f"{to} is not empty; name a new folder"))
+    to.mkdir(parents=True, exist_ok=True)
+    exported = []
+    for rank, name in enumerate(kept[:top], 1):
+        draft = Path(tempfile.mkdtemp(dir=to, prefix=".draft-"))
+        try:
+            shutil.copytree(run.student(name), draft, dirs_exist_ok=True)
+            draft.chmod(0o755)  # mkdtemp's own is for its user alone
+            os.replace(draft, to / str(rank))
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        exported.append(to / str(rank))
+    return exported

@@ -1,0 +1,263 @@
+"""How results are told on a terminal."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from lkd_tune.results.leaderboard import Leaderboard, Row
+from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.settings import SpaceSettings, TaskSettings
+from lkd_tune.spec.space import SearchSpace
+
+# Trials that were stopped early are told one by one only up to here.
+_MOST_ROWS = 20
+
+
+def show_space(space: SearchSpace, teacher_layers: int) -> None:
+    """Prints what is searched, what is fixed, and how large the space is."""
+    console, settings = Console(highlight=False), space.settings
+    table = Table(
+        "parameter", "values", title=f"{space.source.name}: searched", title_justify="left"
+    )
+    for name, dist in space.distributions().items():
+        table.add_row(name, str(dist))
+    layer_map = settings.layer_map
+    if space.distributions().get("layer_map") is None:
+        for key in ("word", "layer"):
+            if getattr(layer_map, key) in ("monotone", "free"):
+                table.add_row(f"layer_map.{key}", f"{getattr(layer_map, key)} maps")
+    console.print(table)
+    counts = space.layer_map_counts(teacher_layers)
+    maps = ", ".join(f"depth {depth}: {number}" for depth, number in counts.items())
+    size = space.size(teacher_layers)
+    trials = "continuous" if math.isinf(size) else f"{size:,.0f} different trials"
+    console.print(f"layer maps    {maps}")
+    console.print(f"size          {trials}; {settings.search.trials} trials are made")
+    console.print(f"task          {settings.task.name}, scored by {settings.task.metric}")
+    teacher = settings.teacher.model or "trained first"
+    console.print(f"teacher       {teacher}, {teacher_layers} layers")
+    fixed = _changed(space.tree, ("student", "layer_map", "losses", "train", "search",
+                                  "resources", "keep"))  # fmt: skip
+    console.print("fixed         " + (", ".join(fixed) or "all other settings at their defaults"))
+    console.print("[green]everything fits together[/]")
+
+
+def show_leaderboard(board: Leaderboard) -> None:
+    """Prints the answer first, then one row a trial."""
+    console = Console(highlight=False)
+    table = Table(title=f"{board.task}: {board.metric} on dev", title_justify="left")
+    for column in ("", "trial", "score", "of teacher", "depth", "layer map", "parameters",
+                   "seconds", "memory", "test"):  # fmt: skip
+        right = column in (
+            "score",
+            "of teacher",
+            "depth",
+            "parameters",
+            "seconds",
+            "memory",
+            "test",
+        )
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    shown = board.rows[:_MOST_ROWS]
+    if board.teacher:
+        table.add_row("", "teacher", _number(board.teacher_score), "", str(board.teacher["layers"]),
+                      "", _millions(board.teacher["parameters"]), "", "",
+                      _number(board.teacher.get("test", {}).get(board.metric)),
+                      style="dim")  # fmt: skip
+    for row in shown:
+        table.add_row(
+            str(row.rank or row.state if row.name != "baseline" else ""),
+            row.name if row.name != "baseline" else "no distillation",
+            _number(row.score),
+            f"{row.share:.0%}" if row.share is not None else "",
+            str(row.depth),
+            _maps(row),
+            _millions(row.parameters),
+            f"{row.wall_s:.0f}" if row.wall_s is not None else "",
+            f"{row.peak_memory_gib:.1f} GiB" if row.peak_memory_gib else "",
+            _number(row.test_score),
+            style=_style(row),
+        )
+    console.print(table)
+    if len(board.rows) > len(shown):
+        console.print(f"… and {len(board.rows) - len(shown)} more in leaderboard.csv")
+    for line in summary(board):
+        console.print(line, soft_wrap=True)
+
+
+def summary(board: Leaderboard) -> list[str]:
+    """Returns the answer in a few sentences."""
+    lines = []
+    best, baseline = board.best, board.baseline
+    if best is not None:
+        said = f"best student: {board.metric} {_number(best.score)}"
+        if best.share is not None:
+            said += f", {best.share:.0%} of the teacher's {_number(board.teacher_score)}"
+        if best.parameters and board.teacher.get("parameters"):
+            size = best.parameters / board.teacher["parameters"]
+            said += f" with {size:.0%} of its parameters"
+        lines.append(said)
+        if baseline is not None and baseline.score is not None and best.score is not None:
+            gain = best.score - baseline.score
+            said = f"without distillation the same student has {_number(baseline.score)}"
+            said += f" ({gain:+.3f} by distillation)"
+            if best.test_score is not None and baseline.test_score is not None:
+                gain = best.test_score - baseline.test_score
+                said += f"; on test {_number(best.test_score)} against "
+                said += f"{_number(baseline.test_score)} ({gain:+.3f})"
+            lines.append(said)
+        lines.append(f"it lies in {_short(Path(board.run) / 'students' / best.name)}")
+    counts = [f"{board.count(state)} {word}" for state, word in (
+        ("complete", "complete"), ("stopped", "stopped early"), ("failed", "failed"),
+        ("running", "unfinished")) if board.count(state)]  # fmt: skip
+    seconds = sum(row.wall_s or 0.0 for row in board.rows)
+    gpu_s = sum(row.gpu_s or 0.0 for row in board.rows)
+    cost = f"{seconds / 60:.1f} minutes of trials"
+    cost += f", {gpu_s / 3600:.2f} GPU-hours" if gpu_s else ""
+    hardware = board.manifest.get("hardware") or {}
+    machine = hardware.get("gpu") or hardware.get("cpu")
+    lines.append(f"trials: {', '.join(counts)}; {cost}" + (f" on {machine}" if machine else ""))
+    lines += [f"{row.name} failed: {row.error}" for row in board.rows if row.state == "failed"][:5]
+    return lines
+
+
+def show_best(board: Leaderboard) -> None:
+    """Prints the best student, what it is and where it lies."""
+    console, row = Console(highlight=False), board.best
+    if row is None:
+        console.print(f"no trial of {board.run} is complete yet ({board.count('running')} running)")
+        return
+    facts = [
+        ("folder", _short(Path(board.run) / "students" / row.name)),
+        ("score", f"{board.metric} {_number(row.score)}"),
+        ("teacher", f"{_number(board.teacher_score)}"
+         + (f", of which {row.share:.1%} are kept" if row.share is not None else "")),
+        ("depth", row.depth),
+        ("layer map", _maps(row)),
+        ("parameters", f"{row.parameters:,}" if row.parameters else ""),
+        ("weights", ", ".join(f"{name} {weight:.3g}" for name, weight in row.weights.items())),
+        ("temperature", f"{row.temperature:.3g}"),
+        ("lr", f"{row.lr:.3g}"),
+    ]  # fmt: skip
+    for name, value in facts:
+        console.print(f"{name:<12}{value}", soft_wrap=True)
+    console.print(
+        "load it with AutoModelForSequenceClassification.from_pretrained(folder)", soft_wrap=True
+    )
+
+
+def show_measurement(measurement: Measurement, metric: str) -> None:
+    """Prints one line for a measurement."""
+    losses = "  ".join(f"{name} {value:.4g}" for name, value in measurement.losses.items())
+    print(
+        f"step {measurement.step}/{measurement.total_steps}  {metric} {measurement.score:.4f}  "
+        f"{losses}  {measurement.train_s:.0f} s",
+        flush=True,
+    )
+
+
+def show_metrics(task: TaskSettings, split: str, metrics: dict[str, float]) -> None:
+    """Prints a model's metrics, the task's own first."""
+    for name in sorted(metrics, key=lambda name: (name != task.metric, name)):
+        print(f"{split} {name:<10} {metrics[name]:.6f}")
+
+
+def show_settings() -> None:
+    """Prints every setting of a space file: key, type, default, meaning."""
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("setting", no_wrap=True)
+    for column in ("type", "default", "meaning"):
+        table.add_column(column)
+    for key, kind, default, meaning in settings_reference():
+        table.add_row(key, kind, default, meaning)
+    console.print(table)
+
+
+def settings_reference(
+    model: type[BaseModel] = SpaceSettings, prefix: str = ""
+) -> list[tuple[str, str, str, str]]:
+    """Returns (key, type, default, meaning) of every setting."""
+    rows = []
+    for name, field in model.model_fields.items():
+        inner = _block(field.annotation)
+        if inner is not None:
+            rows += settings_reference(inner, f"{prefix}{name}.")
+            continue
+        default = "needed" if field.is_required() else _default_text(field.default)
+        meaning = " ".join((field.description or "").split())
+        rows.append((prefix + name, _type_text(field.annotation), default, meaning))
+    return rows
+
+
+def _block(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _type_text(annotation: Any) -> str:
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return {"str": "text", "int": "integer", "float": "number", "bool": "true/false"}.get(
+            annotation.__name__, annotation.__name__
+        )
+    arguments = [argument for argument in get_args(annotation) if argument is not type(None)]
+    if all(isinstance(argument, str | int) for argument in arguments):
+        return ", ".join(map(str, arguments))
+    if get_origin(annotation) is list:
+        return f"list of {_type_text(arguments[0])}"
+    return " or ".join(dict.fromkeys(_type_text(a) for a in arguments if not hasattr(a, "ge")))
+
+
+def _default_text(default: Any) -> str:
+    return {True: "true", False: "false", None: "none"}.get(default, str(default)) if (
+        isinstance(default, bool) or default is None
+    ) else str(default)  # fmt: skip
+
+
+def _changed(tree: Any, sections: tuple[str, ...], prefix: str = "") -> list[str]:
+    """Returns `key=value` for the leaves that were written and are not searched."""
+    texts = []
+    for key, value in tree.items():
+        if not prefix and key not in sections:
+            continue
+        if isinstance(value, dict):
+            texts += _changed(value, sections, f"{prefix}{key}.")
+        elif isinstance(value, str | int | float | bool | list) and value not in (
+            "monotone",
+            "free",
+        ):
+            texts.append(f"{prefix}{key}={value}")
+    return texts
+
+
+def _maps(row: Row) -> str:
+    same = row.layer_map == row.word_map
+    return row.word_map if same else f"{row.word_map} / {row.layer_map}"
+
+
+def _style(row: Row) -> str:
+    if row.rank == 1:
+        return "bold green"
+    return {"failed": "red", "stopped": "dim"}.get(row.state, "cyan" if not row.rank else "")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _millions(parameters: int | None) -> str:
+    if parameters is None:
+        return ""
+    return f"{parameters / 1e6:.1f} M" if parameters >= 1e6 else f"{parameters / 1e3:.0f} k"
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
