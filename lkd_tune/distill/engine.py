@@ -321,7 +321,7 @@ class Distillation:
         optimizer = torch.optim.AdamW(
             _parameter_groups(student, train.weight_decay),
             lr=train.lr,
-            fused=torch.cuda.is_available(),
+            fused=True,
         )
         micro = self._micro_batch_size()
         config = {

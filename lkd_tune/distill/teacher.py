@@ -173,6 +173,7 @@ def build_from_scratch(architecture: Architecture, task: TaskSettings, folder: P
         intermediate_size=architecture.intermediate_size or 4 * architecture.hidden_size,
         hidden_dropout_prob=architecture.dropout,
         attention_probs_dropout_prob=architecture.dropout,
+        initializer_range=architecture.init_std,
         max_position_embeddings=task.max_length,
         num_labels=count_labels(task),
         pad_token_id=tokenizer.pad_token_id,

