@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # A squared distance below this share of the two vectors' own squared lengths is rounding: the
 # vectors count as equal. In multiples of the type's machine epsilon.
 _EQUAL = 16.0
+# Elements of hidden states that are worked on at a time: 4 MB in fp32 stay in a CPU's cache.
+_PART = 2**20
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,9 @@ def word_relations(hidden: Tensor, mask: Tensor) -> WordRelations:
         In float32, or float64 for float64 input. Values at padded positions are finite and mean
         nothing.
     """
-    with torch.autocast(hidden.device.type, enabled=False):
-        hidden = _exact(hidden)
-        real = mask.to(hidden.dtype)[:, None, :, None]  # (B, 1, N, 1)
-        mean = (hidden * real).sum(-2, keepdim=True) / real.sum(-2, keepdim=True).clamp(min=1)
-        return WordRelations(hidden.square().sum(-1), _sq_distances((hidden - mean) * real))
+    return WordRelations(
+        *_Relations.apply(hidden, mask.bool()[:, None, :].expand(hidden.shape[:3]))
+    )
 
 
 def layer_relations(hidden: Tensor, mask: Tensor) -> LayerRelations:
@@ -75,28 +77,84 @@ def layer_relations(hidden: Tensor, mask: Tensor) -> LayerRelations:
 
     Args and returns as `word_relations`.
     """
-    with torch.autocast(hidden.device.type, enabled=False):
-        hidden = _exact(hidden).transpose(1, 2)  # (B, N, L, H)
-        real = mask.to(hidden.dtype)[:, :, None, None]
-        centred = (hidden - hidden.mean(-2, keepdim=True)) * real
-        return LayerRelations(hidden.square().sum(-1), _sq_distances(centred))
+    by_word = hidden.transpose(1, 2)  # (B, N, L, H), a view
+    real = mask.bool()[:, :, None].expand(by_word.shape[:3])
+    return LayerRelations(*_Relations.apply(by_word, real))
 
 
-def _sq_distances(centred: Tensor) -> Tensor:
-    """Returns |x_i − x_j|² of (…, n, H) as (…, n, n), from one Gram product.
+class _Relations(torch.autograd.Function):
+    """Squared norms (…, n) and distances (…, n, n) of vectors (B, …, n, H).
 
-    Distances do not change when the mean is taken off all vectors, but their numbers get better:
-    BERT's states share a large mean, and |x|² + |y|² − 2xy would lose the angles to cancellation.
+    Left to autograd it would keep several copies of the hidden states. Here nothing as large as
+    they are is made but their gradient: the work goes through the batch in parts, and the centred
+    vectors are made again in the backward pass.
     """
-    gram = centred @ centred.transpose(-1, -2)
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(vectors, real)
+        with torch.autocast(vectors.device.type, enabled=False):
+            parts = [_relate(vectors[part], real[part]) for part in _parts(vectors)]
+        if len(parts) == 1:
+            return parts[0]
+        norms, distances = zip(*parts, strict=True)
+        return torch.cat(norms), torch.cat(distances)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_norm: Tensor, grad_dist: Tensor) -> tuple[Tensor, None]:
+        vectors, real = ctx.saved_tensors
+        gradient = torch.empty_like(vectors)
+        for part in _parts(vectors):
+            x, count = _centred(vectors[part], real[part])
+            # d D_ij / d x_i = 2 (x_i − x_j), and D_ij and D_ji both depend on x_i.
+            both = grad_dist[part] + grad_dist[part].transpose(-1, -2)
+            pull = torch.baddbmm(
+                (x * both.sum(-1, keepdim=True)).flatten(0, -3),
+                both.flatten(0, -3),
+                x.flatten(0, -3),
+                alpha=-1,
+            ).view_as(x)
+            pull.mul_(real[part][..., None])
+            pull.sub_(pull.sum(-2, keepdim=True).div_(count).mul(real[part][..., None]))
+            pull.add_(_exact(vectors[part]) * grad_norm[part][..., None]).mul_(2)
+            gradient[part] = pull
+        return gradient, None
+
+
+def _relate(vectors: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    exact = _exact(vectors)
+    x, _ = _centred(vectors, real)
+    gram = x @ x.transpose(-1, -2)
     sq = gram.diagonal(dim1=-2, dim2=-1)
     sums = sq[..., :, None] + sq[..., None, :]
-    distances = sums - 2 * gram
-    rounding = _EQUAL * torch.finfo(gram.dtype).eps * sums.detach()
-    # Also the diagonal: a vector has distance 0 from itself, and no gradient.
-    return torch.where(distances > rounding, distances, 0.0)
+    distances = gram.mul_(-2).add_(sums)
+    # Also the diagonal: a vector has distance 0 from itself.
+    rounding = sums.mul_(_EQUAL * torch.finfo(sums.dtype).eps)
+    distances.masked_fill_(distances <= rounding, 0.0)
+    return torch.linalg.vecdot(exact, exact), distances
 
 
-def _exact(hidden: Tensor) -> Tensor:
-    """Returns the states in a type in which sums over H are exact enough."""
-    return hidden if hidden.dtype == torch.float64 else hidden.float()
+def _centred(vectors: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the vectors with the mean of the real ones taken off, and the number of those.
+
+    Distances do not change by it, but their numbers get better: BERT's states share a large mean,
+    and |x|² + |y|² − 2xy would lose the angles to cancellation.
+    """
+    weight = real[..., None].to(_exact(vectors).dtype)
+    count = weight.sum(-2, keepdim=True).clamp_(min=1)
+    exact = _exact(vectors)
+    mean = (weight.transpose(-1, -2) @ exact).div_(count)
+    return (exact - mean).mul_(weight), count
+
+
+def _parts(vectors: Tensor) -> list[slice]:
+    """Returns the parts of the batch that are worked on at a time."""
+    limit = _PART if vectors.device.type == "cpu" else 64 * _PART
+    size = max(1, limit // max(1, vectors[0].numel()))
+    return [slice(start, start + size) for start in range(0, len(vectors), size)]
+
+
+def _exact(vectors: Tensor) -> Tensor:
+    """Returns the vectors in a type in which sums over H are exact enough."""
+    return vectors if vectors.dtype == torch.float64 else vectors.float()

@@ -1,0 +1,90 @@
+"""The relation losses written straight from their formulas: what the fast form is measured against.
+
+Every difference of two words is materialised, (B·L, N, W, H) for the windowed triple, as a first
+implementation would do. The values are those of `lkd_tune.distill.losses` in its default form.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def direct_objective(
+    student: Tensor,
+    teacher: Tensor,
+    mask: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    window: int,
+) -> Tensor:
+    """Returns the sum of the five terms; hidden states (B, L, N, H), mask (B, N)."""
+    return (
+        _word_pair(student, teacher, mask)
+        + _word_triple(student, teacher, mask, window)
+        + _layer_pair(student, teacher, mask)
+        + _layer_triple(student, teacher, mask)
+        - (teacher_logits.softmax(-1) * student_logits.log_softmax(-1)).sum(-1).mean()
+    )
+
+
+def _divergence(student: Tensor, teacher: Tensor, others: Tensor, count: Tensor) -> Tensor:
+    ours = student.masked_fill(~others, -1e4).log_softmax(-1)
+    theirs = teacher.masked_fill(~others, -1e4).log_softmax(-1)
+    return (theirs.exp() * (theirs - ours)).masked_fill(~others, 0).sum() / count
+
+
+def _similarities(states: Tensor) -> Tensor:
+    unit = F.normalize(states, dim=-1)
+    return (unit[..., :, None, :] * unit[..., None, :, :]).sum(-1)
+
+
+def _word_pair(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    layers, length = student.shape[1], student.shape[2]
+    pairs = mask[:, None, :, None] & mask[:, None, None, :]
+    others = pairs & ~torch.eye(length, dtype=torch.bool, device=mask.device)
+    unit, unit_t = F.normalize(student, dim=-1), F.normalize(teacher, dim=-1)
+    return _divergence(
+        unit @ unit.transpose(-1, -2), unit_t @ unit_t.transpose(-1, -2), others,
+        layers * pairs.sum(),
+    )  # fmt: skip
+
+
+def _word_triple(student: Tensor, teacher: Tensor, mask: Tensor, window: int) -> Tensor:
+    length, radius = student.shape[2], window // 2
+    centre = torch.arange(length, device=mask.device)
+    offset = torch.arange(-radius, radius + 1, device=mask.device)
+    near = centre[:, None] + offset
+    inside = (near >= 0) & (near < length)
+    near = near.clamp(0, length - 1)
+    exists = mask[:, near] & inside & (offset != 0) & mask[:, :, None]  # (B, N, W)
+    valid = exists[..., :, None] & exists[..., None, :]
+    valid = valid & ~torch.eye(window, dtype=torch.bool, device=mask.device)
+
+    def cosines(states: Tensor) -> Tensor:
+        sides = states[:, :, near] - states[:, :, :, None]  # (B, L, N, W, H)
+        sides = F.normalize(sides, dim=-1)
+        return sides @ sides.transpose(-1, -2)
+
+    difference = (cosines(student) - cosines(teacher)).square()
+    count = student.shape[1] * valid.sum()
+    return difference.masked_fill(~valid[:, None], 0).sum() / count
+
+
+def _layer_pair(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    layers = student.shape[1]
+    others = mask[..., None, None] & ~torch.eye(layers, dtype=torch.bool, device=mask.device)
+    ours, theirs = (_similarities(states.transpose(1, 2)) for states in (student, teacher))
+    return _divergence(ours, theirs, others, mask.sum() * layers**2)
+
+
+def _layer_triple(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    def cosines(states: Tensor) -> Tensor:
+        states = states.transpose(1, 2)  # (B, N, L, H)
+        sides = F.normalize(states[..., None, :, :] - states[..., :, None, :], dim=-1)
+        return sides @ sides.transpose(-1, -2)
+
+    difference = (cosines(student) - cosines(teacher)).square()
+    count = mask.sum() * student.shape[1] ** 3
+    return difference.masked_fill(~mask[..., None, None, None], 0).sum() / count
