@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.source import Source, apply_override
 from lkd_tune.spec.space import SearchSpace
+from lkd_tune.spec.trial import read_trial_spec
 
 
 def check_space(space: SearchSpace) -> int:
@@ -30,7 +30,13 @@ def check_space(space: SearchSpace) -> int:
         layers = teacher_depth(space.settings.teacher)
         space.check_teacher(layers)
     except SpecError as error:
-        problems += error.problems
+        problems += [
+            # What reads a model does not know where in the file it was named.
+            problem
+            if problem.where
+            else space.source.problem(problem.key.split("."), problem.message)
+            for problem in error.problems
+        ]
     if problems:
         raise SpecError(problems)
     return layers
@@ -53,7 +59,7 @@ def evaluation_task(
     if task is not None:
         settings = {"name": task}
     elif student.exists():
-        settings = json.loads(student.read_text("utf-8"))["spec"]["task"]
+        settings = read_trial_spec(student).task.model_dump()
     elif data is not None:
         settings = {"name": data.stem}
     else:
@@ -65,6 +71,10 @@ def evaluation_task(
     source = Source("task", {"task": settings})
     for override in overrides:
         apply_override(source, override)
+    others = [key for key in source.tree if key != "task"]
+    if others:
+        message = "has no part in an evaluation; only settings of task have"
+        raise SpecError(source.problem((key,), message) for key in others)
     try:
         return TaskSettings.model_validate(source.tree["task"])
     except ValidationError as error:

@@ -60,9 +60,9 @@ def _root(
 def search(
     space: SpaceOption = "",
     overrides: SetOption = None,
-    run_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where runs are put.")] = Path(
-        "runs"
-    ),
+    run_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where runs are put; default: runs.")
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="The run's folder in DIR; default: space and time.")
     ] = None,
@@ -90,6 +90,9 @@ def search(
     if bool(space) == (resume is not None):
         raise SpecError(Problem("search", "", "one of --space FILE and --resume RUN is needed"))
     if resume is not None:
+        if name is not None or run_dir is not None:
+            message = "names the run already; leave out --name and --run-dir"
+            raise SpecError(Problem("--resume", "", message))
         from lkd_tune.search.tuner import resume_search
 
         result = resume_search(
@@ -101,7 +104,7 @@ def search(
         from lkd_tune.spec.space import load_space
 
         loaded = load_space(find_space(space), overrides or [])
-        run = RunFolder(run_dir / (name or _run_name(space)))
+        run = RunFolder((run_dir or Path("runs")) / (name or _run_name(space)))
         result = run_search(loaded, run, address=address, quiet=quiet)
     _finish(result)
 
@@ -147,11 +150,16 @@ def distill(
 
     trial = read_trial_spec(spec)
     _refuse_used_folder(to)
+    from lkd_tune.distill.engine import DivergedError
     from lkd_tune.once import distill_here
     from lkd_tune.words import show_measurement
 
-    for measurement in distill_here(trial, to=to, threads=threads):
-        show_measurement(measurement, trial.task.metric)
+    try:
+        for measurement in distill_here(trial, to=to, threads=threads):
+            show_measurement(measurement, trial.task.metric)
+    except DivergedError as error:
+        print(f"lkd-tune: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
     if to is not None:
         print(f"student: {to}")
 
@@ -271,6 +279,8 @@ def _finish(result) -> None:  # type: ignore[no-untyped-def]  # its type is behi
             print(f"{number} trials failed: {reason}", file=sys.stderr)
         print(f"tracebacks: {_short(result.run.path)}/trials/*/error.txt", file=sys.stderr)
         raise typer.Exit(1)
+    if result.best is not None:
+        print(f"export it: lkd-tune export {_short(result.run.path)} --to DIR")
     if result.out_of_time:
         print(f"the time budget is used up. For more: {resume} --set search.time_budget=MINUTES")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,10 +37,9 @@ def distill_here(
             yield measurement
         if to is not None:
             distillation.save_student(to)
-            facts = {"score": measurement.score, "metrics": measurement.metrics}
-            text = spec.to_json()
-            import json
-
-            write_atomically(
-                to / "student.json", json.dumps({**facts, "spec": json.loads(text)}, indent=2)
-            )
+            facts = {
+                "score": measurement.score,
+                "metrics": measurement.metrics,
+                "spec": spec.model_dump(mode="json"),
+            }
+            write_atomically(to / "student.json", json.dumps(facts, indent=2))

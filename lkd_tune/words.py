@@ -12,6 +12,7 @@ from rich.table import Table
 
 from lkd_tune.results.leaderboard import Leaderboard, Row
 from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.run import BASELINE
 from lkd_tune.spec.settings import SpaceSettings, TaskSettings
 from lkd_tune.spec.space import SearchSpace
 
@@ -21,7 +22,7 @@ _MOST_ROWS = 20
 
 def show_space(space: SearchSpace, teacher_layers: int) -> None:
     """Prints what is searched, what is fixed, and how large the space is."""
-    console, settings = Console(highlight=False), space.settings
+    console, settings = Console(highlight=False, markup=False), space.settings
     table = Table(
         "parameter", "values", title=f"{space.source.name}: searched", title_justify="left"
     )
@@ -45,48 +46,48 @@ def show_space(space: SearchSpace, teacher_layers: int) -> None:
     fixed = _changed(space.tree, ("student", "layer_map", "losses", "train", "search",
                                   "resources", "keep"))  # fmt: skip
     console.print("fixed         " + (", ".join(fixed) or "all other settings at their defaults"))
-    console.print("[green]everything fits together[/]")
+    console.print("everything fits together", style="green")
 
 
 def show_leaderboard(board: Leaderboard) -> None:
-    """Prints the answer first, then one row a trial."""
-    console = Console(highlight=False)
-    table = Table(title=f"{board.task}: {board.metric} on dev", title_justify="left")
-    for column in ("", "trial", "score", "of teacher", "depth", "layer map", "parameters",
-                   "seconds", "memory", "test"):  # fmt: skip
-        right = column in (
-            "score",
-            "of teacher",
-            "depth",
-            "parameters",
-            "seconds",
-            "memory",
-            "test",
-        )
-        table.add_column(column, justify="right" if right else "left", no_wrap=True)
-    shown = board.rows[:_MOST_ROWS]
+    """Prints one row a trial, then the answer."""
+    console = Console(highlight=False, markup=False)
+    table = Table(title=f"{board.task}: {board.metric} on dev", title_justify="left", box=None,
+                  padding=(0, 2, 0, 0), header_style="dim")  # fmt: skip
+    for column in ("", "trial"):
+        table.add_column(column, no_wrap=True)
+    for column in ("score", "share", "depth"):
+        table.add_column(column, justify="right", no_wrap=True)
+    # The only column that gives way on a narrow terminal.
+    table.add_column("layer map", overflow="fold")
+    for column in ("params", "seconds", "GiB", "test"):
+        table.add_column(column, justify="right", no_wrap=True)
     if board.teacher:
         table.add_row("", "teacher", _number(board.teacher_score), "", str(board.teacher["layers"]),
                       "", _millions(board.teacher["parameters"]), "", "",
                       _number(board.teacher.get("test", {}).get(board.metric)),
                       style="dim")  # fmt: skip
-    for row in shown:
+    trials = [row for row in board.rows if row.name != BASELINE]
+    shown = {row.name for row in trials[:_MOST_ROWS]} | {BASELINE}
+    for row in board.rows:
+        if row.name not in shown:
+            continue
         table.add_row(
-            str(row.rank or row.state if row.name != "baseline" else ""),
-            row.name if row.name != "baseline" else "no distillation",
+            str(row.rank or (row.state if row.state != "complete" else "")),
+            row.name,
             _number(row.score),
             f"{row.share:.0%}" if row.share is not None else "",
             str(row.depth),
             _maps(row),
             _millions(row.parameters),
             f"{row.wall_s:.0f}" if row.wall_s is not None else "",
-            f"{row.peak_memory_gib:.1f} GiB" if row.peak_memory_gib else "",
+            f"{row.peak_memory_gib:.1f}" if row.peak_memory_gib else "",
             _number(row.test_score),
             style=_style(row),
         )
     console.print(table)
-    if len(board.rows) > len(shown):
-        console.print(f"… and {len(board.rows) - len(shown)} more in leaderboard.csv")
+    if len(trials) > _MOST_ROWS:
+        console.print(f"… and {len(trials) - _MOST_ROWS} more in leaderboard.csv")
     for line in summary(board):
         console.print(line, soft_wrap=True)
 
@@ -104,37 +105,47 @@ def summary(board: Leaderboard) -> list[str]:
             said += f" with {size:.0%} of its parameters"
         lines.append(said)
         if baseline is not None and baseline.score is not None and best.score is not None:
-            gain = best.score - baseline.score
-            said = f"without distillation the same student has {_number(baseline.score)}"
-            said += f" ({gain:+.3f} by distillation)"
-            if best.test_score is not None and baseline.test_score is not None:
-                gain = best.test_score - baseline.test_score
-                said += f"; on test {_number(best.test_score)} against "
-                said += f"{_number(baseline.test_score)} ({gain:+.3f})"
-            lines.append(said)
-        lines.append(f"it lies in {_short(Path(board.run) / 'students' / best.name)}")
+            lines.append(_compared(best, best.score, baseline, baseline.score))
+        if best.kept:
+            lines.append(f"it lies in {_short(Path(board.run) / 'students' / best.name)}")
     counts = [f"{board.count(state)} {word}" for state, word in (
         ("complete", "complete"), ("stopped", "stopped early"), ("failed", "failed"),
         ("running", "unfinished")) if board.count(state)]  # fmt: skip
-    seconds = sum(row.wall_s or 0.0 for row in board.rows)
-    gpu_s = sum(row.gpu_s or 0.0 for row in board.rows)
-    cost = f"{seconds / 60:.1f} minutes of trials"
-    cost += f", {gpu_s / 3600:.2f} GPU-hours" if gpu_s else ""
+    totals = board.totals
+    cost = f"{totals['wall_s'] / 60:.1f} minutes of trials"
+    cost += f", {totals['gpu_s'] / 3600:.2f} GPU-hours" if totals["gpu_s"] else ""
     hardware = board.manifest.get("hardware") or {}
-    machine = hardware.get("gpu") or hardware.get("cpu")
+    machine = next(iter(hardware.get("gpus") or []), hardware.get("cpu"))
     lines.append(f"trials: {', '.join(counts)}; {cost}" + (f" on {machine}" if machine else ""))
     lines += [f"{row.name} failed: {row.error}" for row in board.rows if row.state == "failed"][:5]
     return lines
 
 
+def _compared(best: Row, score: float, baseline: Row, baseline_score: float) -> str:
+    """Returns what distillation brought over plain training."""
+    # After an interruption the baseline may still be that of an earlier winner.
+    alike = (best.depth, best.word_map) == (baseline.depth, baseline.word_map)
+    student = "the same student" if alike else f"a student of depth {baseline.depth}"
+    said = f"without distillation {student} has {_number(baseline_score)}"
+    said += f" ({score - baseline_score:+.3f} by distillation)" if alike else ""
+    if alike and best.test_score is not None and baseline.test_score is not None:
+        gain = best.test_score - baseline.test_score
+        said += f"; on test {_number(best.test_score)} against "
+        said += f"{_number(baseline.test_score)} ({gain:+.3f})"
+    return said
+
+
 def show_best(board: Leaderboard) -> None:
     """Prints the best student, what it is and where it lies."""
-    console, row = Console(highlight=False), board.best
+    console, row = Console(highlight=False, markup=False), board.best
     if row is None:
-        console.print(f"no trial of {board.run} is complete yet ({board.count('running')} running)")
+        running = board.count("running")
+        console.print(
+            f"no trial of {board.run} is complete yet ({running} running)", soft_wrap=True
+        )
         return
     facts = [
-        ("folder", _short(Path(board.run) / "students" / row.name)),
+        ("folder", _short(Path(board.run) / "students" / row.name) if row.kept else "not kept"),
         ("score", f"{board.metric} {_number(row.score)}"),
         ("teacher", f"{_number(board.teacher_score)}"
          + (f", of which {row.share:.1%} are kept" if row.share is not None else "")),
@@ -170,7 +181,7 @@ def show_metrics(task: TaskSettings, split: str, metrics: dict[str, float]) -> N
 
 def show_settings() -> None:
     """Prints every setting of a space file: key, type, default, meaning."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     table = Table(box=None, pad_edge=False)
     table.add_column("setting", no_wrap=True)
     for column in ("type", "default", "meaning"):

@@ -46,6 +46,9 @@ def export_students(run: RunFolder, top: int, to: Path) -> list[Path]:
             os.replace(draft, to / str(rank))
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
+            if not run.student(name).exists():
+                message = f"student {name} has just made way for a better one; export again"
+                raise SpecError(Problem(str(run.path), "", message)) from None
             raise
         exported.append(to / str(rank))
     return exported

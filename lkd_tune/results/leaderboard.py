@@ -20,7 +20,8 @@ class Row:
         name: The trial's name; `baseline` for plain training without distillation.
         state: complete, stopped (by the scheduler), failed, or running.
         score: Metric on dev at the last measurement.
-        share: Score as a share of the teacher's; None where the teacher's is not positive.
+        share: Score as a share of the teacher's, 0 for a negative one; None where the teacher's
+            is not positive.
         test_score: Metric on test, where it was measured.
         depth: Encoder layers.
         word_map: Layer map of the word relations.
@@ -100,6 +101,14 @@ class Leaderboard:
         """The teacher's metric on dev."""
         return self.teacher.get("dev", {}).get(self.metric)
 
+    @property
+    def totals(self) -> dict[str, float]:
+        """What all trials have cost: wall_s, gpu_s and cpu_s."""
+        return {
+            name: sum(getattr(row, name) or 0.0 for row in self.rows)
+            for name in ("wall_s", "gpu_s", "cpu_s")
+        }
+
     def count(self, state: str) -> int:
         """Returns the number of trials in a state, the baseline not counted."""
         return sum(row.state == state and row.name != BASELINE for row in self.rows)
@@ -135,9 +144,8 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
 def write_leaderboard(run: RunFolder) -> Leaderboard:
     """Writes leaderboard.csv and leaderboard.json and returns what is in them."""
     board = read_leaderboard(run)
-    write_atomically(
-        run.leaderboard_json, json.dumps(asdict(board), indent=2, ensure_ascii=False) + "\n"
-    )
+    facts = {**asdict(board), "totals": board.totals}
+    write_atomically(run.leaderboard_json, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     out = io.StringIO()
     rows = [_flat(row) for row in board.rows]
     if rows:
@@ -159,7 +167,7 @@ def _row(
     last = record.measurements[-1] if record.measurements else None
     share = None
     if record.score is not None and teacher_score is not None and teacher_score > 0:
-        share = record.score / teacher_score
+        share = max(0.0, record.score / teacher_score)
     test = run.trial(record.name) / "test.json"
     tests = json.loads(test.read_text("utf-8")) if test.exists() else {}
     return Row(

@@ -274,6 +274,16 @@ class LossSettings(Settings):
         return any(term.weight > 0 for name, term in self if name != "logits")
 
 
+class TargetSettings(Settings):
+    """Where the teacher's part of the losses comes from."""
+
+    source: Literal["auto", "live"] = "auto"
+    """auto: computed once for all trials and stored, if that is small enough; live: the teacher
+    runs in every trial."""
+    max_gb: float = Field(20.0, ge=0)
+    """Largest size of stored targets in GB (10⁹ bytes); beyond it the teacher runs live."""
+
+
 class ResourceSettings(Settings):
     """What one trial gets."""
 
@@ -326,6 +336,7 @@ class SpaceSettings(Settings):
     layer_map: Annotated[LayerMapSettings, _block_from("word")] = LayerMapSettings()
     losses: LossSettings = LossSettings()
     train: TrainSettings = TrainSettings()
+    targets: TargetSettings = TargetSettings()
     search: SearchSettings = SearchSettings()
     resources: ResourceSettings = ResourceSettings()
     keep: KeepSettings = KeepSettings()

@@ -81,6 +81,7 @@ class SearchSpace:
             layer_map=layer_map,
             losses=settings.losses,
             train=settings.train,
+            targets=settings.targets,
             resources=settings.resources,
             seed=seed,
         )

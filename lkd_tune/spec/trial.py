@@ -16,6 +16,7 @@ from lkd_tune.spec.settings import (
     ResourceSettings,
     Settings,
     StudentSettings,
+    TargetSettings,
     TaskSettings,
     TrainSettings,
     check_batch,
@@ -63,6 +64,7 @@ class TrialSpec(Settings):
     layer_map: ResolvedLayerMap
     losses: LossSettings = LossSettings()
     train: TrainSettings = TrainSettings()
+    targets: TargetSettings = TargetSettings()
     resources: ResourceSettings = ResourceSettings()
     seed: int = 0
 

@@ -1,0 +1,81 @@
+"""What the README shows works: commands and options exist, spaces load, names can be imported."""
+
+import ast
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from lkd_tune.cli import app
+from lkd_tune.spaces import find_space
+from lkd_tune.spec.source import parse_source
+from lkd_tune.spec.space import build_space, load_space
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def words_of_commands():
+    for block in blocks("bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            yield shlex.split(line, comments=True)
+    for line in re.findall(r"`(lkd-tune [^`]*)`", TEXT):
+        yield shlex.split(line)
+
+
+COMMANDS = [words for words in words_of_commands() if words and words[0] == "lkd-tune"]
+GROUP = typer.main.get_command(app)
+
+
+def test_there_is_something_to_check():
+    assert len(COMMANDS) > 10
+    assert len(blocks("yaml")) >= 2
+    assert len(blocks("python")) >= 2
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_command_exists(words):
+    name, *args = words[1:]
+    command = GROUP.commands[name]
+    if not args:  # named in a sentence, not shown as a call
+        return
+    # Parses options and arguments as the command line does, without running the command.
+    command.make_context(name, args)
+
+
+@pytest.mark.parametrize("words", [w for w in COMMANDS if "--space" in w], ids=" ".join)
+def test_space_and_overrides_are_right(words):
+    context = GROUP.commands[words[1]].make_context(words[1], words[2:])
+    load_space(find_space(context.params["space"]), context.params["overrides"] or [])
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_space_loads(text):
+    space = build_space(parse_source(text, "README.md"))
+    space.check_teacher(12)
+
+
+@pytest.mark.parametrize("text", blocks("python"))
+def test_names_can_be_imported(text):
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in re.findall(r"^make (\w+)", "\n".join(blocks("bash")), re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)]+)\)", TEXT))
+def test_links_lead_somewhere(path):
+    assert (ROOT / path).exists()
