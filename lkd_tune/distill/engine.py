@@ -24,11 +24,13 @@ from lkd_tune.distill.process_group import (
     load_deepspeed,
     summed,
 )
+from lkd_tune.distill.target_store import StoredTargets, ensure_store, target_bytes
 from lkd_tune.distill.targets import LiveTeacher
 from lkd_tune.distill.tasks.data import count_labels
 from lkd_tune.distill.tokens import Tokens, batches_from, load_tokens, steps_per_epoch
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.run import cache_dir
 from lkd_tune.spec.settings import TrainSettings
 from lkd_tune.spec.trial import TrialSpec
 
@@ -108,9 +110,7 @@ class Distillation:
         self._evaluations = evaluation_steps(spec.train, self.total)
         self._bf16 = _use_bf16(spec.train)
         self._engine = self._build_engine(student)
-        self._targets = None
-        if spec.losses.needs_teacher:
-            self._targets = LiveTeacher(teacher, device(), bf16=self._bf16)
+        self._targets = self._build_targets(teacher, labels) if spec.losses.needs_teacher else None
         self._objective = Objective(spec.losses, spec.task.regression)
         # Each rank drops out other units.
         torch.manual_seed(spec.seed + 1 + self._rank)
@@ -276,6 +276,22 @@ class Distillation:
             samples_per_s=examples / seconds,
             peak_memory_gib=largest(self._memory.gib),
         )
+
+    def _build_targets(self, teacher: Any, classes: int) -> LiveTeacher | StoredTargets:
+        """Returns stored targets if they are small enough, else the teacher itself."""
+        settings = self.spec.targets
+        assert self.spec.teacher is not None  # TrialSpec sees to it
+        size = target_bytes(self._train, self._layers + 1, classes)
+        if settings.source == "live" or size > settings.max_gb * 1e9:
+            return LiveTeacher(teacher, device(), bf16=self._bf16)
+        cache = self._cache or cache_dir()
+        # Rank 0 builds or waits for whoever does; the others find it whole, unless their node has
+        # a cache of its own.
+        if self._rank == 0:
+            ensure_store(self.spec.teacher, self._train, device(), cache)
+        dist.barrier()
+        folder = ensure_store(self.spec.teacher, self._train, device(), cache)
+        return StoredTargets(folder, self._train, device())
 
     def _maps(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         spec = self.spec

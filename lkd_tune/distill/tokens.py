@@ -36,6 +36,7 @@ class Tokens:
         starts: int64, shape (examples + 1,).
         labels: int64 class ids or float32 numbers, shape (examples,).
         pad_id: The id that fills a batch up.
+        key: Names what the tokens were made from; equal keys, equal tokens.
     """
 
     ids: np.ndarray
@@ -43,6 +44,7 @@ class Tokens:
     starts: np.ndarray
     labels: np.ndarray
     pad_id: int
+    key: str
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -111,7 +113,7 @@ def load_tokens(
     }
     # Small and read at random: in memory. The flat arrays stay on disk, shared between processes.
     arrays["starts"], arrays["labels"] = np.array(arrays["starts"]), np.array(arrays["labels"])
-    return Tokens(pad_id=tokenizer.pad_token_id or 0, **arrays)
+    return Tokens(pad_id=tokenizer.pad_token_id or 0, key=key, **arrays)
 
 
 def _write_tokens(
