@@ -1,0 +1,84 @@
+"""What a search does as trials start, measure and end: show it, keep students, note the time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ray.tune import Callback
+
+from lkd_tune.search.keep import keep_best
+from lkd_tune.search.manifest import update_manifest
+from lkd_tune.search.stop import StopRequest
+from lkd_tune.search.trial_folder import TrialFolder
+from lkd_tune.search.view import View
+from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.run import RunFolder, write_atomically
+from lkd_tune.spec.trial import TrialSpec
+
+# So much of the time budget a killed driver may forget.
+_NOTE_EVERY_S = 10.0
+
+
+class Follower(Callback):
+    """Tune's callback; it sees each event after the study has been told.
+
+    Args:
+        run: Where students are kept.
+        view: What the user sees.
+        stop: The clock of the search.
+        actors: Kept up to date: the actors of trials that run, by name.
+        keep: How many students are kept.
+    """
+
+    def __init__(
+        self, run: RunFolder, view: View, stop: StopRequest, actors: dict[str, Any], *, keep: int
+    ):
+        self._run, self._view, self._stop = run, view, stop
+        self._actors, self._keep = actors, keep
+        self._noted = time.monotonic()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called when a trial has an actor."""
+        name = trial.config["name"]
+        self._actors[name] = trial.temporary_state.ray_actor
+        self._view.trial_started(name, TrialSpec.model_validate_json(trial.config["spec"]))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Called with each result."""
+        if "measurement" in result:
+            measurement = Measurement.model_validate_json(result["measurement"])
+            self._view.measured(trial.config["name"], measurement)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called when a trial has ended by itself or by the scheduler."""
+        name, result = trial.config["name"], trial.last_result
+        self._actors.pop(name, None)
+        state = "stopped" if result["state"] == "running" else result["state"]
+        self._view.trial_ended(name, state, result.get("score"), result["error"])
+        if state == "complete":
+            keep_best(self._run, self._keep)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called when a trial's actor is lost and it will be started again."""
+        self._actors.pop(trial.config["name"], None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called when a trial's actor is lost once too often."""
+        name = trial.config["name"]
+        self._actors.pop(name, None)
+        folder = TrialFolder(self._run.trial(name))
+        outcome = folder.read_outcome()
+        if not (folder.path / "error.txt").exists():
+            write_atomically(folder.path / "error.txt", f"{trial.get_error()}\n")
+        if outcome is not None:
+            self._view.trial_ended(name, outcome.state, None, outcome.error)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called several times a second."""
+        self._view.clock(self._stop.seconds_left)
+        if time.monotonic() - self._noted > _NOTE_EVERY_S:
+            self._noted = time.monotonic()
+            update_manifest(self._run, seconds=self._stop.seconds)

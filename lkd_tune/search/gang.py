@@ -1,0 +1,213 @@
+"""The processes that train one student together, kept over many trials."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.settings import ResourceSettings
+from lkd_tune.spec.trial import TrialSpec
+
+# Once a rank has failed the others need not wait for it: they would for the group's timeout.
+_GRACE_S = 10.0
+
+
+class LostWorkerError(RuntimeError):
+    """A process of the gang is gone; the trial is not to blame."""
+
+
+class Rank:
+    """One process of a gang and its part of a distillation.
+
+    Rank 0 is an object in the trainable's own process, the others are Ray actors.
+    """
+
+    def __init__(self, cpus: float, gpus: float, cwd: str):
+        """Makes this process fit for training; nothing of torch is imported before."""
+        if gpus == 0:
+            os.environ["DS_ACCELERATOR"] = "cpu"
+        import torch
+
+        torch.set_num_threads(max(1, int(cpus)))
+        self._cwd = cwd
+        self._distillation: Any = None
+
+    def join(self, rank: int, world_size: int, address: str, port: int) -> None:
+        """Joins the process group, once for all trials."""
+        from lkd_tune.distill.process_group import join_process_group
+
+        if world_size > 1 and (interface := _interface_of(ray.util.get_node_ip_address())):
+            # gloo looks its address up by host name, which on many machines is 127.0.1.1.
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        join_process_group(rank, world_size, address, port)
+
+    def begin(self, spec: str, cache: str, checkpoint: str | None) -> None:
+        """Builds a distillation, from where a checkpoint left it."""
+        from lkd_tune.distill.engine import Distillation
+
+        self.end()
+        if os.path.isdir(self._cwd):
+            os.chdir(self._cwd)  # for relative paths; Tune changes it with each trial
+        self._distillation = Distillation(TrialSpec.model_validate_json(spec), cache=Path(cache))
+        if checkpoint is not None:
+            self._distillation.load_checkpoint(Path(checkpoint))
+
+    def advance(self) -> Measurement:
+        """Trains to the next evaluation."""
+        return next(self._distillation)
+
+    def save_checkpoint(self, folder: str) -> None:
+        """Writes this rank's part of a checkpoint."""
+        self._distillation.save_checkpoint(Path(folder))
+
+    def save_student(self, folder: str) -> None:
+        """Writes the student, on rank 0."""
+        self._distillation.save_student(Path(folder))
+
+    def evaluate(self, split: str) -> dict[str, float]:
+        """Scores the student on a split."""
+        return self._distillation.evaluate(split)
+
+    def end(self) -> None:
+        """Frees the distillation; the process group stays."""
+        if self._distillation is not None:
+            self._distillation.close()
+            self._distillation = None
+
+    def leave(self) -> None:
+        """Leaves the process group."""
+        from lkd_tune.distill.process_group import leave_process_group
+
+        leave_process_group()
+
+
+class Gang:
+    """All ranks, which do the same calls in lockstep; this process is rank 0.
+
+    Args:
+        resources: What a trial gets; the other ranks run in the bundles 1, 2, … of this actor's
+            placement group.
+        cwd: Working directory for all.
+        on_failure: Told the traceback if another rank fails and this one is stuck in a
+            collective call with it, right before this process ends.
+    """
+
+    def __init__(self, resources: ResourceSettings, cwd: str, on_failure: Callable[[str], Any]):
+        self._own = Rank(resources.cpus, resources.gpus, cwd)
+        self._on_failure = on_failure
+        self._others: list[Any] = []
+        if resources.workers > 1:
+            group = ray.util.get_current_placement_group()
+            actor = ray.remote(Rank)
+            self._others = [
+                actor.options(
+                    num_cpus=resources.cpus,
+                    num_gpus=resources.gpus,
+                    scheduling_strategy=PlacementGroupSchedulingStrategy(group, bundle),
+                ).remote(resources.cpus, resources.gpus, cwd)
+                for bundle in range(1, resources.workers)
+            ]
+        address, port = _free_address()
+        world = resources.workers
+        self._lockstep("join", [(rank, world, address, port) for rank in range(world)])
+
+    def run(self, method: str, *arguments: Any) -> Any:
+        """Calls a method of all ranks; returns what it gives on rank 0.
+
+        Raises:
+            LostWorkerError: If another rank's process is gone.
+            Exception: What the method raised on any rank.
+        """
+        return self._lockstep(method, [arguments] * (1 + len(self._others)))
+
+    def disband(self) -> None:
+        """Ends the other ranks and leaves the process group."""
+        for other in self._others:
+            ray.kill(other)
+        self._others = []
+        self._own.leave()
+
+    def _lockstep(self, method: str, arguments: list[tuple[Any, ...]]) -> Any:
+        calls = [
+            getattr(other, method).remote(*of_rank)
+            for other, of_rank in zip(self._others, arguments[1:], strict=True)
+        ]
+        try:
+            with self._watched(calls):
+                result = getattr(self._own, method)(*arguments[0])
+        except Exception:
+            # A peer that is gone shows here as a broken connection; say what it was.
+            if calls:
+                ray.wait(calls, num_returns=len(calls), timeout=_GRACE_S)
+            error = _first_failure(calls)
+            if error is not None:
+                raise _cause(error) from None
+            raise
+        try:
+            ray.get(calls)
+        except ray.exceptions.RayError as error:
+            raise _cause(error) from None
+        return result
+
+    @contextmanager
+    def _watched(self, calls: list[Any]) -> Iterator[None]:
+        """Ends this process if it is stuck with a rank that failed: no call can be taken back."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(1.0):
+                error = _first_failure(calls)
+                if error is not None and not done.wait(_GRACE_S):
+                    cause = _cause(error)
+                    if not isinstance(cause, LostWorkerError):
+                        self._on_failure("".join(traceback.format_exception(cause)))
+                    os._exit(1)
+
+        if calls:
+            threading.Thread(target=watch, daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
+
+
+def _first_failure(calls: list[Any]) -> ray.exceptions.RayError | None:
+    ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0) if calls else ([], [])
+    for call in ready:
+        try:
+            ray.get(call)
+        except ray.exceptions.RayError as error:
+            return error
+    return None
+
+
+def _cause(error: ray.exceptions.RayError) -> BaseException:
+    """Returns what a rank raised, or that it is lost."""
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return error.cause or error
+    return LostWorkerError(str(error).strip().splitlines()[0])
+
+
+def _free_address() -> tuple[str, int]:
+    """Returns this node's address and a port that is free now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("", 0))
+        return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+
+def _interface_of(address: str) -> str | None:
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(entry.address == address for entry in addresses):
+            return name
+    return None

@@ -1,0 +1,57 @@
+"""The manifest of a run: what it ran with, and what became of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from typing import Any
+
+from lkd_tune import __version__
+from lkd_tune.spec.run import RunFolder, write_atomically
+
+_PACKAGES = ("torch", "ray", "deepspeed", "transformers", "optuna", "datasets", "numpy")
+
+
+def new_manifest(seed: int, cwd: str) -> dict[str, Any]:
+    """Returns the facts that are known before a search begins."""
+    return {
+        "started": now(),
+        "finished": None,
+        "seconds": 0.0,
+        "seed": seed,
+        "cwd": cwd,
+        "git_revision": _git_revision(cwd),
+        "versions": {
+            "lkd_tune": __version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+    }
+
+
+def update_manifest(run: RunFolder, **facts: Any) -> None:
+    """Writes facts beside those the manifest holds."""
+    manifest = run.read_manifest() if run.manifest.exists() else {}
+    write_manifest(run, {**manifest, **facts})
+
+
+def write_manifest(run: RunFolder, manifest: dict[str, Any]) -> None:
+    """Writes the manifest."""
+    write_atomically(run.manifest, json.dumps(manifest, indent=2, ensure_ascii=False))
+
+
+def now() -> str:
+    """Returns the time as text: UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _git_revision(cwd: str) -> str | None:
+    command = ["git", "-C", cwd, "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

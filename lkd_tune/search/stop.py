@@ -1,0 +1,99 @@
+"""Ending a search before its last trial: Ctrl-C, a cluster's SIGTERM, or the time budget."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import ray
+from ray.tune import Stopper
+
+
+class StopRequest:
+    """Whether the search is to end now, and why.
+
+    Attributes:
+        reason: `interrupted`, or `time` when the budget is used up; None while it goes on.
+        seconds: Seconds of trials in all sessions of the run.
+    """
+
+    def __init__(self, minutes: float | None, seconds_before: float):
+        self.reason: Literal["interrupted", "time"] | None = None
+        self._budget = None if minutes is None else minutes * 60
+        self._before = seconds_before
+        self._began: float | None = None
+
+    def start_clock(self) -> None:
+        """Called when trials begin; a teacher's training is not counted."""
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of trials so far, those of earlier sessions included."""
+        return self._before + (time.monotonic() - self._began if self._began else 0.0)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds left of the budget, None if there is none."""
+        return None if self._budget is None else max(0.0, self._budget - self.seconds)
+
+    def __bool__(self) -> bool:
+        if self.reason is None and self.seconds_left == 0:
+            self.reason = "time"
+        return self.reason is not None
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Takes the first SIGINT or SIGTERM as a request to stop; a second one has its way.
+
+        Elsewhere than in the main thread signals can't be taken, and are left as they are.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def handle(number: int, frame: Any) -> None:
+            self.reason = "interrupted"
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+        for number in before:
+            signal.signal(number, handle)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class StopAll(Stopper):
+    """Makes Tune end all trials at once when asked to; the study is not told.
+
+    Tune would give an actor 10 seconds for the step it is in. It is killed instead: the trial
+    goes on from its last checkpoint when the search is resumed.
+
+    Attributes:
+        actors: Those that are to be killed, kept up to date by whoever sees trials start.
+    """
+
+    def __init__(self, request: StopRequest):
+        self._request = request
+        self.actors: dict[str, Any] = {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Called by Tune with each result; a single trial is never stopped here."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Called by Tune all the time."""
+        if not self._request:
+            return False
+        for actor in self.actors.values():
+            ray.kill(actor)
+        self.actors.clear()
+        return True

@@ -1,0 +1,127 @@
+"""Work on models outside the trials, as Ray tasks: the teacher, and scores on test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from lkd_tune.search.cluster import describe_node, largest_node_cpus
+from lkd_tune.search.stop import StopRequest
+from lkd_tune.spec.errors import SpecError
+from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.run import append_measurement
+from lkd_tune.spec.settings import ResourceSettings, TaskSettings, TeacherSettings
+
+
+def run_task(
+    function: Any,
+    *arguments: Any,
+    resources: ResourceSettings,
+    stop: StopRequest,
+    poll: Any = lambda: None,
+) -> Any:
+    """Returns what a function gives in a process of its own, None if interrupted.
+
+    Args:
+        function: Called with the number of its threads and then the arguments.
+        arguments: What it is called with.
+        resources: It gets a worker's GPUs, or on the CPU a whole node, as nothing else runs.
+        stop: Looked at while waiting.
+        poll: Called twice a second while waiting.
+
+    Raises:
+        SpecError: As the function does.
+    """
+    cpus = resources.cpus if resources.gpus else largest_node_cpus()
+    # max_calls: the process and its memory go when the task is done.
+    task = ray.remote(num_cpus=cpus, num_gpus=resources.gpus, max_calls=1)(function)
+    result = task.remote(max(1, int(cpus)), *arguments)
+    while stop.reason != "interrupted":
+        poll()
+        ready, _ = ray.wait([result], timeout=0.5)
+        if ready:
+            try:
+                return ray.get(result)
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, SpecError):
+                    raise error.cause from None
+                raise
+    ray.cancel(result, force=True)
+    return None
+
+
+def prepare_teacher(
+    threads: int, teacher: str, task: str, cache: str, cwd: str, progress: str, copy: str | None
+) -> dict[str, Any]:
+    """Returns a teacher's facts: `model`, `parameters`, its metrics on `dev` and `test`.
+
+    Args:
+        threads: CPU threads to use.
+        teacher: TeacherSettings as JSON; it is trained if they say so.
+        task: TaskSettings as JSON.
+        cache: Folder of trained teachers and tokenised data.
+        cwd: What paths are relative to.
+        progress: Folder for the measurements of the training.
+        copy: Where to copy a trained teacher to, if not all nodes see the cache.
+
+    Raises:
+        SpecError: If the teacher or the data can't be had or do not fit together.
+    """
+    _settle(threads, cwd)
+    from lkd_tune.distill.cost import count_parameters
+    from lkd_tune.distill.models import load_classifier
+    from lkd_tune.distill.teacher import train_teacher
+
+    settings = TeacherSettings.model_validate_json(teacher)
+    model = settings.model
+    if settings.train is not None:
+
+        def note(measurement: Measurement) -> None:
+            append_measurement(Path(progress), measurement)
+
+        Path(progress).mkdir(parents=True, exist_ok=True)
+        folder = train_teacher(
+            TaskSettings.model_validate_json(task),
+            settings.train,
+            cache=Path(cache),
+            progress=note,
+        )
+        if copy is not None:
+            draft = Path(f"{copy}.draft")
+            shutil.rmtree(draft, ignore_errors=True)
+            shutil.copytree(folder, draft)
+            os.replace(draft, copy)
+        model = copy or str(folder)
+    assert model is not None  # TeacherSettings sees to it
+    scores = score_model(threads, model, task, cache, cwd)
+    parameters = count_parameters(load_classifier(model))
+    return {"model": model, "parameters": parameters, **scores, "node": describe_node()}
+
+
+def score_model(
+    threads: int, model: str, task: str, cache: str, cwd: str, splits: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Returns a model's metrics by split; without `splits` on dev, and on test if there is one.
+
+    Raises:
+        SpecError: If the model or the data can't be had or do not fit together.
+    """
+    _settle(threads, cwd)
+    from lkd_tune.distill.evaluate import evaluate_model
+
+    settings = TaskSettings.model_validate_json(task)
+    if not splits:
+        splits = ("dev",) if settings.test is None else ("dev", "test")
+    return evaluate_model(model, settings, splits=splits, cache=Path(cache))
+
+
+def _settle(threads: int, cwd: str) -> None:
+    if os.path.isdir(cwd):
+        os.chdir(cwd)
+    import torch
+
+    torch.set_num_threads(threads)

@@ -1,0 +1,161 @@
+"""A trial's folder: its checkpoint, its student until that is kept or dropped, and its end.
+
+What has its final name there is whole: folders are written under a name with a dot and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.run import Outcome, write_atomically
+from lkd_tune.spec.settings import ResourceSettings
+from lkd_tune.spec.trial import TrialSpec
+
+_PREFIX = "checkpoint-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint.
+
+    Attributes:
+        path: Its folder.
+        step: The optimizer step it was written at.
+        wall_s: Seconds that the trial had taken by then.
+    """
+
+    path: Path
+    step: int
+    wall_s: float
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """What a search writes for one trial, beside its measurements."""
+
+    path: Path
+
+    @property
+    def student(self) -> Path:
+        """The finished student, until it is kept or dropped."""
+        return self.path / "student"
+
+    def write_spec(self, spec: TrialSpec) -> None:
+        """Writes spec.json, which makes the trial known to readers of the run."""
+        write_atomically(self.path / "spec.json", spec.to_json())
+
+    def read_checkpoint(self) -> Checkpoint | None:
+        """Returns the newest whole checkpoint."""
+        found = {}
+        for path in self.path.glob(f"{_PREFIX}*"):
+            if path.name.removeprefix(_PREFIX).isdigit():
+                found[int(path.name.removeprefix(_PREFIX))] = path
+        if not found:
+            return None
+        newest = found[max(found)]
+        facts = json.loads((newest / "trial.json").read_text("utf-8"))
+        return Checkpoint(newest, max(found), facts["wall_s"])
+
+    @contextmanager
+    def new_checkpoint(self, step: int, wall_s: float) -> Iterator[Path]:
+        """Gives a folder to write into; afterwards it is the trial's only checkpoint."""
+        final = self.path / f"{_PREFIX}{step}"
+        with _whole(final) as folder:
+            yield folder
+            (folder / "trial.json").write_text(json.dumps({"wall_s": wall_s}), "utf-8")
+        for path in self.path.glob(f"{_PREFIX}*"):
+            if path != final:
+                remove_folder(path)
+
+    @contextmanager
+    def new_student(self) -> Iterator[Path]:
+        """Gives a folder to write into; afterwards it is the trial's student."""
+        with _whole(self.student) as folder:
+            yield folder
+
+    def remove_checkpoints(self) -> None:
+        """Removes all checkpoints, and what a crash left of one or of a student."""
+        for path in self.path.glob(f"{_PREFIX}*"):
+            remove_folder(path)
+        for path in self.path.glob(".*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+
+    def read_outcome(self) -> Outcome | None:
+        """Returns how the trial ended, None if it has not."""
+        try:
+            return Outcome.model_validate_json((self.path / "outcome.json").read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def write_outcome(self, outcome: Outcome, trace: str | None = None) -> None:
+        """Writes how the trial ended, and the traceback of a failure into error.txt."""
+        if trace is not None:
+            write_atomically(self.path / "error.txt", trace)
+        write_atomically(self.path / "outcome.json", outcome.model_dump_json(indent=2))
+
+    def write_test_metrics(self, metrics: dict[str, float]) -> None:
+        """Writes the metrics on test, which the winner and the baseline have."""
+        write_atomically(self.path / "test.json", json.dumps(metrics, indent=2))
+
+
+def describe_student(name: str, spec: TrialSpec, last: Measurement, outcome: Outcome) -> str:
+    """Returns the text of a student.json."""
+    facts: dict[str, Any] = {
+        "name": name,
+        "score": last.score,
+        "metrics": last.metrics,
+        "test_metrics": None,
+        "parameters": last.parameters,
+        "step": last.step,
+        "train_s": last.train_s,
+        **outcome.model_dump(include={"wall_s", "gpu_s", "cpu_s"}),
+        "spec": spec.model_dump(mode="json"),
+    }
+    return json.dumps(facts, indent=2, ensure_ascii=False)
+
+
+def outcome_of(
+    state: Literal["complete", "stopped", "failed"],
+    resources: ResourceSettings,
+    wall_s: float,
+    error: str | None = None,
+) -> Outcome:
+    """Returns an outcome with the cost of holding a trial's resources for `wall_s` seconds."""
+    return Outcome(
+        state=state,
+        error=error,
+        wall_s=wall_s,
+        gpu_s=wall_s * resources.workers * resources.gpus,
+        cpu_s=wall_s * resources.workers * resources.cpus,
+    )
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder such that what is left by a crash on the way has another name."""
+    doomed = path.with_name(f".removed-{path.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    try:
+        os.replace(path, doomed)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+@contextmanager
+def _whole(final: Path) -> Iterator[Path]:
+    """Gives a folder that gets its final name only if all went well."""
+    draft = final.with_name(f".{final.name}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    yield draft
+    remove_folder(final)
+    os.replace(draft, final)

@@ -1,0 +1,95 @@
+"""Several processes that train one student: in step, and when one of them is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from lkd_tune.search.gang import Gang, LostWorkerError
+from lkd_tune.search.tuner import run_search
+from lkd_tune.spec.run import RunFolder
+from lkd_tune.spec.settings import ResourceSettings
+from tests.search.ranks import TWO, ranks_of
+from tests.tiny import make_space
+
+pytestmark = pytest.mark.usefixtures("two_cores")
+
+
+def test_two_workers_train_students_and_survive_a_failure(tmp_path, processes):
+    space = make_space(
+        tmp_path,
+        resources=TWO,
+        student={"depth": 2},
+        layer_map="skip",
+        losses={},
+        train={"lr": {"choice": [1e-3, 1e30]}, "steps": 6},
+        search={"trials": 2, "scheduler": "none"},
+    )
+    run = RunFolder(tmp_path / "run")
+    result = run_search(space, run, quiet=True)
+    states = {record.spec.train.lr: record.state for record in run.read_trials()}
+    assert states == {1e-3: "complete", 1e30: "failed"}
+    assert "DivergedError" in str(result.failures)
+    assert (run.student(result.best or "") / "model.safetensors").exists()
+    assert len(set.union(*processes.values())) == 1
+    outcome = run.read_trial(result.best or "").outcome
+    assert outcome is not None
+    assert outcome.cpu_s == 2 * outcome.wall_s
+
+
+@ray.remote(num_cpus=1)
+class Leader:
+    """Stands where the trainable does: in bundle 0 of a placement group."""
+
+    def __init__(self, told: Path) -> None:
+        self.gang = Gang(ResourceSettings(workers=2, cpus=1), os.getcwd(), told.write_text)
+
+    def run(self, method: str, *arguments: Any) -> Any:
+        return self.gang.run(method, *arguments)
+
+    def begin_alone(self, spec: str, cache: str) -> None:
+        """Begins a trial that rank 1 can't begin: rank 0 waits for it in a collective call."""
+        self.gang._lockstep("begin", [(spec, cache, None), ("no spec", cache, None)])
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+@pytest.fixture
+def leader(tmp_path):
+    group = ray.util.placement_group([{"CPU": 1}] * 2)
+    strategy = PlacementGroupSchedulingStrategy(group, 0)
+    yield Leader.options(scheduling_strategy=strategy).remote(tmp_path / "told.txt")
+    ray.util.remove_placement_group(group)
+
+
+def test_what_a_rank_raises_is_raised(leader):
+    with pytest.raises(AttributeError, match="has no attribute 'evaluate'"):
+        ray.get(leader.run.remote("evaluate", "dev"))
+
+
+def test_a_lost_rank_is_told_as_such(leader):
+    ray.get(leader.run.remote("end"))
+    for process in ranks_of(ray.get(leader.pid.remote())):
+        process.send_signal(signal.SIGKILL)
+    with pytest.raises(LostWorkerError):
+        ray.get(leader.run.remote("end"))
+
+
+def test_a_rank_that_waits_for_one_that_failed_ends_after_telling_why(leader, tmp_path):
+    space = make_space(tmp_path, resources=TWO, student={"depth": 1}, layer_map="skip", losses={})
+    spec = space.draw(
+        None,  # type: ignore[arg-type]  # nothing is left to draw
+        teacher=str(tmp_path / "teacher"),
+        teacher_layers=4,
+        seed=0,
+    )
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(leader.begin_alone.remote(spec.to_json(), str(tmp_path / "cache")), timeout=60)
+    assert "Invalid JSON" in (tmp_path / "told.txt").read_text()

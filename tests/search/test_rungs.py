@@ -1,0 +1,71 @@
+"""Who goes on at a rung."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from lkd_tune.search.rungs import Rungs
+from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.run import Outcome, TrialRecord
+from tests.search.test_study import drawn, measurement, searcher
+
+
+def test_of_each_three_at_a_rung_the_best_goes_on():
+    rungs = Rungs(3)
+    scores = [0.5, 0.4, 0.6, 0.55, 0.7, 0.58]
+    went_on = [rungs.goes_on(f"{i}", measurement(2, score)) for i, score in enumerate(scores)]
+    assert went_on == [True, False, True, False, True, False]
+
+
+def test_equal_scores_go_on():
+    rungs = Rungs(3)
+    assert all(rungs.goes_on(f"{i}", measurement(2, 0.5)) for i in range(5))
+
+
+def test_rungs_do_not_mix():
+    rungs = Rungs(2)
+    assert rungs.goes_on("a", measurement(2, 0.9))
+    assert rungs.goes_on("b", measurement(4, 0.1))
+    assert not rungs.goes_on("c", measurement(4, 0.05))
+
+
+def test_trials_of_different_lengths_meet_at_the_same_share_of_their_steps():
+    rungs = Rungs(2)
+    assert rungs.goes_on("a", measurement(4, 0.9, total=8))
+    assert not rungs.goes_on("b", measurement(50, 0.8, total=100))
+    assert not rungs.goes_on("c", measurement(51, 0.8, total=101))  # a rounded half
+
+
+def test_a_trial_is_judged_once_at_a_rung_and_never_at_its_end():
+    rungs = Rungs(2)
+    assert rungs.goes_on("a", measurement(4, 0.1))
+    assert rungs.goes_on("b", measurement(4, 0.9))
+    assert rungs.goes_on("a", measurement(4, 0.1))
+    assert rungs.goes_on("c", measurement(8, 0.0))
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_about_one_in_factor_goes_on(factor):
+    rng, rungs = random.Random(factor), Rungs(factor)
+    went_on = sum(rungs.goes_on(str(i), measurement(2, rng.random())) for i in range(600))
+    assert 0.8 / factor < went_on / 600 < 1.4 / factor
+
+
+def test_a_resumed_search_knows_the_rungs_but_judges_open_questions_anew(tmp_path):
+    _, spec = drawn(searcher(tmp_path).suggest("a"))
+
+    def record(name: str, *scored: Measurement, ended: bool) -> TrialRecord:
+        outcome = Outcome(state="stopped") if ended else None
+        return TrialRecord(name, spec, scored, outcome, kept=False)
+
+    rungs = Rungs(
+        2,
+        [
+            record("a", measurement(2, 0.9), measurement(4, 0.9), ended=True),
+            record("b", measurement(2, 0.8), measurement(4, 0.1), ended=False),
+        ],
+    )
+    assert rungs.goes_on("b", measurement(2, 0.8))  # it did
+    assert not rungs.goes_on("b", measurement(4, 0.1))

@@ -1,0 +1,86 @@
+"""What has its final name in a trial's folder is whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from lkd_tune.search.trial_folder import TrialFolder, outcome_of
+from lkd_tune.spec.settings import ResourceSettings
+
+
+def write_checkpoint(folder: TrialFolder, step: int, wall_s: float = 1.0) -> None:
+    with folder.new_checkpoint(step, wall_s) as draft:
+        (draft / "state").write_text(str(step))
+
+
+def names(folder: TrialFolder) -> list[str]:
+    return sorted(path.name for path in folder.path.iterdir())
+
+
+def test_only_the_newest_checkpoint_stays(tmp_path):
+    folder = TrialFolder(tmp_path)
+    assert folder.read_checkpoint() is None
+    for step in (5, 10, 20):
+        write_checkpoint(folder, step, wall_s=step / 2)
+    checkpoint = folder.read_checkpoint()
+    assert checkpoint is not None
+    assert (checkpoint.step, checkpoint.wall_s) == (20, 10.0)
+    assert (checkpoint.path / "state").read_text() == "20"
+    assert names(folder) == ["checkpoint-20"]
+
+
+def test_a_checkpoint_that_was_cut_off_is_none(tmp_path):
+    folder = TrialFolder(tmp_path)
+    write_checkpoint(folder, 5)
+
+    def cut_off() -> None:
+        with folder.new_checkpoint(10, 1.0) as draft:
+            (draft / "state").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cut_off()
+    checkpoint = folder.read_checkpoint()
+    assert checkpoint is not None
+    assert checkpoint.step == 5
+    write_checkpoint(folder, 10)
+    assert names(folder) == ["checkpoint-10"]
+
+
+def test_of_two_checkpoints_the_later_by_step_counts(tmp_path):
+    folder = TrialFolder(tmp_path)
+    write_checkpoint(folder, 5)
+    (tmp_path / "checkpoint-5").rename(tmp_path / "kept")
+    write_checkpoint(folder, 10)
+    (tmp_path / "kept").rename(tmp_path / "checkpoint-5")  # killed before it was removed
+    checkpoint = folder.read_checkpoint()
+    assert checkpoint is not None
+    assert checkpoint.step == 10
+
+
+def test_a_step_may_be_written_again(tmp_path):
+    folder = TrialFolder(tmp_path)
+    write_checkpoint(folder, 5)
+    write_checkpoint(folder, 5)
+    assert names(folder) == ["checkpoint-5"]
+
+
+def test_all_is_removed_that_a_crash_leaves(tmp_path):
+    folder = TrialFolder(tmp_path)
+    write_checkpoint(folder, 5)
+    for name in (".checkpoint-10", ".removed-checkpoint-2", ".student"):
+        (tmp_path / name).mkdir()
+    with folder.new_student() as draft:
+        (draft / "student.json").write_text("{}")
+    folder.remove_checkpoints()
+    assert names(folder) == ["student"]
+
+
+def test_an_outcome_tells_what_was_held(tmp_path):
+    folder = TrialFolder(tmp_path)
+    assert folder.read_outcome() is None
+    outcome = outcome_of("failed", ResourceSettings(workers=2, cpus=4, gpus=1), 10.0, "why")
+    folder.write_outcome(outcome, "trace")
+    assert folder.read_outcome() == outcome
+    assert (outcome.wall_s, outcome.gpu_s, outcome.cpu_s) == (10.0, 20.0, 80.0)
+    assert (tmp_path / "error.txt").read_text() == "trace"
