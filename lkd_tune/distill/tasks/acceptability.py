@@ -6,8 +6,9 @@ the size is free and what a model has learned can be read off per phenomenon.
 
 from dataclasses import dataclass, replace
 
-from lkd_tune.distill.tasks.acceptability_grammar import PHENOMENA, Chooser
+from lkd_tune.distill.tasks.acceptability_grammar import PHENOMENA, SCHEDULE
 from lkd_tune.distill.tasks.acceptability_lexicon import VOCABULARY
+from lkd_tune.distill.tasks.acceptability_phrases import Chooser
 
 __all__ = ["PHENOMENA", "VOCABULARY", "Sentence", "build_acceptability"]
 
@@ -26,9 +27,9 @@ class Sentence:
 
 def build_acceptability(
     seed: int = 0,
-    train: int = 16_000,
-    dev: int = 1_600,
-    test: int = 1_600,
+    train: int = 24_000,
+    dev: int = 2_000,
+    test: int = 2_000,
     label_noise: float = 0.1,
 ) -> dict[str, list[Sentence]]:
     """Train, dev and test split of generated acceptability judgements.
@@ -66,10 +67,9 @@ def build_acceptability(
 
 def _draw(choose: Chooser, size: int, seen: set[str]) -> list[Sentence]:
     """`size` new sentences in minimal pairs, the phenomena in turn; adds them to `seen`."""
-    names = list(PHENOMENA)
     sentences: list[Sentence] = []
     while len(sentences) < size:
-        name = names[len(sentences) // 2 % len(names)]
+        name = SCHEDULE[len(sentences) // 2 % len(SCHEDULE)]
         acceptable, unacceptable = (" ".join(words) for words in PHENOMENA[name](choose))
         if acceptable in seen or unacceptable in seen:
             continue

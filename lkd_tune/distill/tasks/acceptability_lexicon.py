@@ -8,7 +8,6 @@ missing object is an error and not a matter of taste.
 from typing import NamedTuple
 
 SINGULAR, PLURAL = 0, 1
-NUMBERS = (SINGULAR, PLURAL)
 
 
 class Noun(NamedTuple):
@@ -26,6 +25,10 @@ class Verb(NamedTuple):
     participle: str = ""
 
 
+def _words(words: str) -> tuple[str, ...]:
+    return tuple(words.split())
+
+
 def _nouns(words: str) -> tuple[Noun, ...]:
     return tuple(Noun(*word.split("/")) if "/" in word else Noun(word, word + "s")
                  for word in words.split())  # fmt: skip
@@ -35,16 +38,16 @@ def _verbs(words: str) -> tuple[Verb, ...]:
     return tuple(Verb(*word.split("/")) for word in words.split())
 
 
-MEN = _nouns("boy man/men king brother uncle waiter actor prince father son monk wizard")
+MEN = _nouns("boy man/men king brother uncle waiter actor prince father monk")
 WOMEN = _nouns(
     "girl woman/women queen sister aunt waitress/waitresses actress/actresses "
-    "princess/princesses mother daughter nun witch/witches"
+    "princess/princesses mother nun"
 )
-PROFESSIONS = _nouns(
-    "teacher doctor driver farmer pilot lawyer painter singer student nurse baker guard"
-)
-PEOPLE = MEN + WOMEN + PROFESSIONS
-THINGS = _nouns("key cabinet car book box/boxes letter picture table chair lamp coat bag cup plate")
+PROFESSIONS = _nouns("teacher doctor driver farmer pilot lawyer painter singer student nurse")
+# Early words are drawn more often, so the kinds alternate.
+GENDERED = tuple(noun for pair in zip(MEN, WOMEN, strict=True) for noun in pair)
+PEOPLE = tuple(noun for trio in zip(MEN, WOMEN, PROFESSIONS, strict=True) for noun in trio)
+THINGS = _nouns("key cabinet car book box/boxes letter picture table lamp coat bag cup")
 
 TRANSITIVE = _verbs(
     "admires/admire/admired blames/blame/blamed praises/praise/praised greets/greet/greeted "
@@ -70,8 +73,8 @@ DETERMINERS = (
     ("this", "every", "each", "another"),
     ("these", "those", "many", "several"),
 )  # [number]
-ADJECTIVES = tuple("tall young clever quiet happy famous tired proud strange lucky nervous rich".split())
-SIZES = tuple("old new big small red blue heavy dirty".split())  # fit people and things
+ADJECTIVES = _words("tall young clever quiet happy famous tired proud strange lucky nervous rich")
+SIZES = _words("old new big small red blue heavy dirty")  # fit people and things
 PREPOSITIONS = ("near", "behind", "beside", "with")
 OPENERS = ("today", "clearly", "perhaps", "sadly")
 CLOSERS = ("often", "again", "daily")
