@@ -27,7 +27,7 @@ from direct_losses import direct_objective
 
 from lkd_tune.distill.models import build_student, forward
 from lkd_tune.distill.objective import Objective
-from lkd_tune.distill.target_store import StoredTargets, ensure_store
+from lkd_tune.distill.target_store import StoredTargets, ensure_store, read_facts
 from lkd_tune.distill.targets import LiveTeacher
 from lkd_tune.distill.tokens import Batch, Tokens, batches_from
 from lkd_tune.spec.settings import LossSettings
@@ -167,7 +167,7 @@ def main() -> None:
         teacher.save_pretrained(f"{cache}/teacher")
         folder = ensure_store(f"{cache}/teacher", tokens, device, Path(cache))
         stored = StoredTargets(folder, tokens, device)
-        facts = stored.facts
+        facts = read_facts(folder)
         setup = Setup(teacher.to(device), tokens, stored, device)
         live, losses = LiveTeacher(teacher, device), LossSettings()
         labels = LossSettings.model_validate(

@@ -117,6 +117,12 @@ def summary(board: Leaderboard) -> list[str]:
     hardware = board.manifest.get("hardware") or {}
     machine = next(iter(hardware.get("gpus") or []), hardware.get("cpu"))
     lines.append(f"trials: {', '.join(counts)}; {cost}" + (f" on {machine}" if machine else ""))
+    targets = board.manifest.get("targets")
+    if targets:
+        lines.append(
+            f"teacher targets: {targets['teacher_examples']:,} examples, "
+            f"{targets['bytes'] / 1e6:.1f} MB, built in {targets['build_s']:.0f} s, once for all"
+        )
     lines += [f"{row.name} failed: {row.error}" for row in board.rows if row.state == "failed"][:5]
     return lines
 

@@ -24,7 +24,7 @@ from lkd_tune.distill.process_group import (
     load_deepspeed,
     summed,
 )
-from lkd_tune.distill.target_store import StoredTargets, ensure_store, target_bytes
+from lkd_tune.distill.target_store import StoredTargets, ensure_store, stored_targets_fit
 from lkd_tune.distill.targets import LiveTeacher
 from lkd_tune.distill.tasks.data import count_labels
 from lkd_tune.distill.tokens import Tokens, batches_from, load_tokens, steps_per_epoch
@@ -279,10 +279,8 @@ class Distillation:
 
     def _build_targets(self, teacher: Any, classes: int) -> LiveTeacher | StoredTargets:
         """Returns stored targets if they are small enough, else the teacher itself."""
-        settings = self.spec.targets
         assert self.spec.teacher is not None  # TrialSpec sees to it
-        size = target_bytes(self._train, self._layers + 1, classes)
-        if settings.source == "live" or size > settings.max_gb * 1e9:
+        if not stored_targets_fit(self.spec.targets, self._train, self._layers + 1, classes):
             return LiveTeacher(teacher, device(), bf16=self._bf16)
         cache = self._cache or cache_dir()
         # Rank 0 builds or waits for whoever does; the others find it whole, unless their node has

@@ -38,6 +38,7 @@ from lkd_tune.distill.relations import (
 )
 from lkd_tune.distill.targets import Maps, Targets
 from lkd_tune.distill.tokens import Batch, Tokens
+from lkd_tune.spec.settings import TargetSettings
 
 _LEVELS = 65535
 # Tokens of a batch, padding included, that the teacher runs on at a time.
@@ -53,12 +54,7 @@ _TYPES: dict[str, np.dtype[Any]] = {
 
 
 class StoredTargets:
-    """Gives targets by reading them; holds no teacher.
-
-    Attributes:
-        facts: `examples`, `bytes`, `build_s` and `teacher_examples`, how many examples the
-            teacher ran on to build the store.
-    """
+    """Gives targets by reading them; holds no teacher."""
 
     def __init__(self, folder: Path, tokens: Tokens, on: torch.device):
         """Opens a store.
@@ -66,9 +62,8 @@ class StoredTargets:
         Raises:
             ValueError: If the store is not whole.
         """
-        self.facts = _verified(folder)
         self._on, self._lengths = on, tokens.lengths
-        self._layers = int(self.facts["layers"])
+        self._layers = int(_verified(folder)["layers"])
         self._shape = _Shape(self._lengths, self._layers)
         self._arrays = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*_TYPES, "logits")
@@ -114,6 +109,12 @@ def target_bytes(tokens: Tokens, layers: int, classes: int) -> int:
     shape = _Shape(tokens.lengths, layers)
     relations = sum(_TYPES[name].itemsize * int(at[-1]) for name, at in shape.starts.items())
     return relations + 4 * len(tokens) * classes
+
+
+def stored_targets_fit(settings: TargetSettings, tokens: Tokens, layers: int, classes: int) -> bool:
+    """Returns whether targets are to be stored: asked for, and within their limit."""
+    size = target_bytes(tokens, layers, classes)
+    return settings.source == "auto" and size <= settings.max_gb * 1e9
 
 
 def store_folder(teacher: str, tokens: Tokens, cache: Path) -> Path:
@@ -285,6 +286,16 @@ def _batches(lengths: np.ndarray) -> Sequence[np.ndarray]:
         batches.append(order[start:end])
         start = end
     return batches
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Returns a whole store's `examples`, `teacher_examples`, `bytes` and `build_s`.
+
+    Raises:
+        ValueError: If there is no whole store.
+    """
+    facts = _verified(folder)
+    return {name: facts[name] for name in ("examples", "teacher_examples", "bytes", "build_s")}
 
 
 def _verified(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from lkd_tune.search.stop import StopRequest
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import append_measurement
-from lkd_tune.spec.settings import ResourceSettings, TaskSettings, TeacherSettings
+from lkd_tune.spec.settings import ResourceSettings, TargetSettings, TaskSettings, TeacherSettings
 
 
 def run_task(
@@ -100,6 +100,43 @@ def prepare_teacher(
     scores = score_model(threads, model, task, cache, cwd)
     parameters = count_parameters(load_classifier(model))
     return {"model": model, "parameters": parameters, **scores, "node": describe_node()}
+
+
+def prepare_targets(
+    threads: int, model: str, task: str, targets: str, cache: str, cwd: str, progress: str
+) -> dict[str, Any]:
+    """Returns the facts of the stored targets, built if there are none; {} if they don't fit.
+
+    Args:
+        threads: CPU threads to use.
+        model: The teacher.
+        task: TaskSettings as JSON.
+        targets: TargetSettings as JSON.
+        cache: Folder of stored targets and tokenised data.
+        cwd: What paths are relative to.
+        progress: A file that is told the share that is done.
+
+    Raises:
+        SpecError: If the data can't be had.
+    """
+    _settle(threads, cwd)
+    from lkd_tune.distill.models import load_tokenizer, read_depth
+    from lkd_tune.distill.process_group import device
+    from lkd_tune.distill.target_store import ensure_store, read_facts, stored_targets_fit
+    from lkd_tune.distill.tasks.data import count_labels
+    from lkd_tune.distill.tokens import load_tokens
+
+    settings = TaskSettings.model_validate_json(task)
+    tokens = load_tokens(settings, "train", load_tokenizer(model), cache=Path(cache))
+    limits = TargetSettings.model_validate_json(targets)
+    if not stored_targets_fit(limits, tokens, read_depth(model) + 1, count_labels(settings)):
+        return {}
+
+    def note(done: int, total: int) -> None:
+        Path(progress).write_text(f"{done / total:.0%}", "utf-8")
+
+    folder = ensure_store(model, tokens, device(), Path(cache), progress=note)
+    return read_facts(folder)
 
 
 def score_model(

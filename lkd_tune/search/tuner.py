@@ -167,6 +167,8 @@ class _Session:
             self._tidy()
             teacher = self._teacher()
             if teacher is not None and not self._stop:
+                self._targets(teacher["model"])
+            if teacher is not None and not self._stop:
                 self._search(teacher)
             best = next(iter(self._keep()), None)
             if best is not None and self._stop.reason != "interrupted":
@@ -216,6 +218,40 @@ class _Session:
             update_manifest(self._run, teacher=facts, hardware=node)
         self._view.teacher_scored(facts["dev"][settings.task.metric])
         return facts
+
+    def _targets(self, model: str) -> None:
+        """Has the teacher run over the data once, for all trials."""
+        from lkd_tune.search.tasks import prepare_targets, run_task
+
+        settings = self._settings
+        if (
+            self._run.read_manifest().get("targets") is not None
+            or settings.targets.source == "live"
+        ):
+            return
+        self._view.phase("storing the teacher's targets")
+        progress = self._run.path / ".targets"
+        facts = run_task(
+            prepare_targets,
+            model,
+            settings.task.model_dump_json(),
+            settings.targets.model_dump_json(),
+            self._cache,
+            self._cwd,
+            str(progress),
+            resources=settings.resources,
+            stop=self._stop,
+            poll=lambda: self._view.targets_stored(progress),
+        )
+        progress.unlink(missing_ok=True)
+        if facts is None:
+            return
+        if not facts:
+            self._view.phase(
+                f"stored targets would exceed targets.max_gb {settings.targets.max_gb:g}; "
+                "the teacher runs in every trial"
+            )
+        update_manifest(self._run, targets=facts)
 
     def _search(self, teacher: dict[str, Any]) -> None:
         from lkd_tune.search.rungs import Rungs

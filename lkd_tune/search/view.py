@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -90,6 +91,11 @@ class View:
             last = measurements[-1]
             at = f"step {last.step}/{last.total_steps}"
             self._phase = f"training the teacher: {at}, {self._metric} {last.score:.4f}"
+
+    def targets_stored(self, progress: Path) -> None:
+        """Tells how far the teacher's targets are: the share in a file that may not be there."""
+        if progress.exists():
+            self._phase = f"storing the teacher's targets: {progress.read_text('utf-8')}"
 
     def clock(self, seconds_left: float | None) -> None:
         """Tells that trials run now, and how long they may."""

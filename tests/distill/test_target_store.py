@@ -15,6 +15,7 @@ from lkd_tune.distill.models import load_classifier, load_tokenizer
 from lkd_tune.distill.target_store import (
     StoredTargets,
     ensure_store,
+    read_facts,
     store_folder,
     target_bytes,
 )
@@ -80,7 +81,7 @@ def test_a_store_is_built_once_and_has_the_size_that_was_estimated(tmp_path):
     told = []
     folder = ensure_store(teacher, tokens, CPU, cache, progress=lambda *n: told.append(n))
     assert told[-1] == (48, 48)
-    facts = StoredTargets(folder, tokens, CPU).facts
+    facts = read_facts(folder)
     assert facts["teacher_examples"] == facts["examples"] == 48
     headers = 6 * 128  # of the npy files
     assert facts["bytes"] == target_bytes(tokens, 5, 2) + headers
