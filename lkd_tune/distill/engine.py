@@ -335,6 +335,7 @@ class Distillation:
         optimizer = torch.optim.AdamW(
             _parameter_groups(student, train.weight_decay),
             lr=train.lr,
+            betas=(0.9, train.beta2),
             fused=True,
         )
         micro = self._micro_batch_size()

@@ -51,7 +51,7 @@ class TrialRecord:
     """A trial as its folder tells it.
 
     Attributes:
-        name: `0007` for the study's trial 7, or `baseline`.
+        name: `0007` for the seventh trial after the first, or `baseline`.
         spec: What was run.
         measurements: All so far, by step.
         outcome: None while it runs, or after a crash until it is resumed.

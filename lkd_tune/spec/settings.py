@@ -123,6 +123,9 @@ class TrainSettings(Settings):
     warmup: float = Field(0.0, ge=0, lt=1)
     """Share of the steps in which the learning rate rises; then it falls linearly to 0."""
     weight_decay: float = Field(0.0, ge=0)
+    """AdamW's, on matrices only."""
+    beta2: float = Field(0.999, gt=0, lt=1)
+    """AdamW's decay of squared gradients; 0.98 steadies training from scratch."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm."""
     evaluations: int = Field(3, ge=1)
@@ -291,10 +294,16 @@ class ResourceSettings(Settings):
     """Processes that train one student together, one GPU each where there are GPUs."""
     cpus: float = Field(1, gt=0)
     """CPU cores per worker."""
-    gpus: float = Field(0, ge=0)
-    """GPUs per worker."""
+    gpus: float = Field(0, ge=0, le=1)
+    """GPUs per worker; a share lets trials of one worker share a GPU."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO: 1 shards optimizer states, 2 gradients too, 3 parameters too."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ResourceSettings:
+        if self.workers > 1 and self.gpus not in (0, 1):
+            raise ValueError(f"{self.workers} workers need a GPU each (gpus: 1), or none (gpus: 0)")
+        return self
 
 
 class SearchSettings(Settings):
