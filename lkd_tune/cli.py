@@ -119,7 +119,7 @@ def check(space: SpaceOption, overrides: SetOption = None) -> None:
 
         lkd-tune check --space layer_map.yaml --set student.depth=4
     """
-    from lkd_tune.checks import check_space
+    from lkd_tune.distill.checks import check_space
     from lkd_tune.spaces import find_space
     from lkd_tune.spec.space import load_space
     from lkd_tune.words import show_space
@@ -226,7 +226,7 @@ def evaluate(
 
         lkd-tune evaluate my-model --data mine.csv --set task.columns.text=sentence
     """
-    from lkd_tune.checks import evaluation_task
+    from lkd_tune.evaluation import evaluation_task
     from lkd_tune.spec.errors import Problem, SpecError
     from lkd_tune.words import show_metrics
 

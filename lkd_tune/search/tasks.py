@@ -78,8 +78,7 @@ def prepare_teacher(
         SpecError: If the teacher or the data can't be had or do not fit together.
     """
     _settle(threads, cwd)
-    from lkd_tune.distill.cost import count_parameters
-    from lkd_tune.distill.models import load_classifier
+    from lkd_tune.distill.models import describe_model
     from lkd_tune.distill.teacher import train_teacher
 
     settings = TeacherSettings.model_validate_json(teacher)
@@ -104,7 +103,7 @@ def prepare_teacher(
         model = copy or str(folder)
     assert model is not None  # TeacherSettings sees to it
     scores = score_model(threads, model, task, cache, cwd)
-    parameters = count_parameters(load_classifier(model))
+    parameters = describe_model(model)["parameters"]
     return {"model": model, "parameters": parameters, **scores, "node": describe_node()}
 
 

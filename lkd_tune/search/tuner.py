@@ -83,7 +83,7 @@ def run_search(
         resume = f"lkd-tune search --resume {run.path}"
         message = f"holds a search already; go on with it ({resume}) or name another folder"
         raise SpecError(Problem(str(run.path), "", message))
-    _refuse_bad_input(space)
+    _check(space)
     with _locked(run), connected(address) as started_here:
         room = check_room(space.settings.resources, space.source)
         write_space(run, space)
@@ -120,7 +120,7 @@ def resume_search(
     # Paths in the space are relative to where the search began, if that is still there.
     cwd = manifest["cwd"] if os.path.isdir(manifest["cwd"]) else os.getcwd()
     with contextlib.chdir(cwd):
-        _refuse_bad_input(space)
+        _check(space)
         with _locked(run), connected(address) as started_here:
             room = check_room(space.settings.resources, space.source)
             if overrides:
@@ -188,6 +188,7 @@ class _Session:
 
     def _teacher(self) -> dict[str, Any] | None:
         """Returns the teacher's facts, from the manifest if it was prepared before."""
+        from lkd_tune.distill.teacher import teacher_depth
         from lkd_tune.search.tasks import prepare_teacher, run_task
 
         settings = self._settings
@@ -213,7 +214,7 @@ class _Session:
             if facts is None:
                 return None
             node = facts.pop("node")
-            layers = _teacher_layers(self._space)
+            layers = teacher_depth(settings.teacher)
             facts = {"layers": layers, **facts}
             update_manifest(self._run, teacher=facts, hardware=node)
         self._view.teacher_scored(facts["dev"][settings.task.metric])
@@ -397,30 +398,10 @@ _Dumper.add_implicit_resolver(
 )
 
 
-def _refuse_bad_input(space: SearchSpace) -> None:
-    """Checks what a space can't know by itself: the teacher's depth and the data's columns.
+def _check(space: SearchSpace) -> None:
+    from lkd_tune.distill.checks import check_space  # loads torch
 
-    Raises:
-        SpecError: With all that is wrong.
-    """
-    from lkd_tune.distill.tasks.data import check_data
-
-    problems = [
-        space.source.problem(("task", *key.split(".")), message)
-        for key, message in check_data(space.settings.task)
-    ]
-    try:
-        space.check_teacher(_teacher_layers(space))
-    except SpecError as error:
-        problems += error.problems
-    if problems:
-        raise SpecError(problems)
-
-
-def _teacher_layers(space: SearchSpace) -> int:
-    from lkd_tune.distill.teacher import teacher_depth
-
-    return teacher_depth(space.settings.teacher)
+    check_space(space)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What can be checked before anything starts: the space, its teacher, its data."""
+"""What a model is to be scored on, from its student.json and the command line."""
 
 from __future__ import annotations
 
@@ -8,38 +8,7 @@ from pathlib import Path
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.source import Source, apply_override
-from lkd_tune.spec.space import SearchSpace
 from lkd_tune.spec.trial import read_trial_spec
-
-
-def check_space(space: SearchSpace) -> int:
-    """Returns the teacher's depth after checking it and the data against the space.
-
-    Raises:
-        SpecError: With everything that does not fit together.
-    """
-    from lkd_tune.distill.tasks.data import check_data
-    from lkd_tune.distill.teacher import teacher_depth
-
-    problems = [
-        space.source.problem(("task", *key.split(".")), message)
-        for key, message in check_data(space.settings.task)
-    ]
-    layers = 0
-    try:
-        layers = teacher_depth(space.settings.teacher)
-        space.check_teacher(layers)
-    except SpecError as error:
-        problems += [
-            # What reads a model does not know where in the file it was named.
-            problem
-            if problem.where
-            else space.source.problem(problem.key.split("."), problem.message)
-            for problem in error.problems
-        ]
-    if problems:
-        raise SpecError(problems)
-    return layers
 
 
 def evaluation_task(

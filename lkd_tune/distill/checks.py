@@ -1,0 +1,35 @@
+"""What can be checked before anything starts: the space against its teacher and its data."""
+
+from __future__ import annotations
+
+from lkd_tune.distill.tasks.data import check_data
+from lkd_tune.distill.teacher import teacher_depth
+from lkd_tune.spec.errors import SpecError
+from lkd_tune.spec.space import SearchSpace
+
+
+def check_space(space: SearchSpace) -> int:
+    """Returns the teacher's depth after checking it and the data against the space.
+
+    Raises:
+        SpecError: With everything that does not fit together.
+    """
+    problems = [
+        space.source.problem(("task", *key.split(".")), message)
+        for key, message in check_data(space.settings.task)
+    ]
+    layers = 0
+    try:
+        layers = teacher_depth(space.settings.teacher)
+        space.check_teacher(layers)
+    except SpecError as error:
+        problems += [
+            # What reads a model does not know where in the file it was named.
+            problem
+            if problem.where
+            else space.source.problem(problem.key.split("."), problem.message)
+            for problem in error.problems
+        ]
+    if problems:
+        raise SpecError(problems)
+    return layers
