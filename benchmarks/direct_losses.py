@@ -20,13 +20,27 @@ def direct_objective(
     window: int,
 ) -> Tensor:
     """Returns the sum of the five terms; hidden states (B, L, N, H), mask (B, N)."""
-    return (
-        _word_pair(student, teacher, mask)
-        + _word_triple(student, teacher, mask, window)
-        + _layer_pair(student, teacher, mask)
-        + _layer_triple(student, teacher, mask)
-        - (teacher_logits.softmax(-1) * student_logits.log_softmax(-1)).sum(-1).mean()
-    )
+    terms = direct_terms(student, teacher, mask, student_logits, teacher_logits, window)
+    return torch.stack(list(terms.values())).sum()
+
+
+def direct_terms(
+    student: Tensor,
+    teacher: Tensor,
+    mask: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    window: int,
+) -> dict[str, Tensor]:
+    """Returns the five terms by name, each 0-dim."""
+    soft = (teacher_logits.softmax(-1) * student_logits.log_softmax(-1)).sum(-1)
+    return {
+        "wr_pair": _word_pair(student, teacher, mask),
+        "wr_triple": _word_triple(student, teacher, mask, window),
+        "ltr_pair": _layer_pair(student, teacher, mask),
+        "ltr_triple": _layer_triple(student, teacher, mask),
+        "logits": -soft.mean(),
+    }
 
 
 def _divergence(student: Tensor, teacher: Tensor, others: Tensor, count: Tensor) -> Tensor:
@@ -37,18 +51,15 @@ def _divergence(student: Tensor, teacher: Tensor, others: Tensor, count: Tensor)
 
 def _similarities(states: Tensor) -> Tensor:
     unit = F.normalize(states, dim=-1)
-    return (unit[..., :, None, :] * unit[..., None, :, :]).sum(-1)
+    return unit @ unit.transpose(-1, -2)
 
 
 def _word_pair(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     layers, length = student.shape[1], student.shape[2]
     pairs = mask[:, None, :, None] & mask[:, None, None, :]
     others = pairs & ~torch.eye(length, dtype=torch.bool, device=mask.device)
-    unit, unit_t = F.normalize(student, dim=-1), F.normalize(teacher, dim=-1)
-    return _divergence(
-        unit @ unit.transpose(-1, -2), unit_t @ unit_t.transpose(-1, -2), others,
-        layers * pairs.sum(),
-    )  # fmt: skip
+    count = layers * pairs.sum()
+    return _divergence(_similarities(student), _similarities(teacher), others, count)
 
 
 def _word_triple(student: Tensor, teacher: Tensor, mask: Tensor, window: int) -> Tensor:

@@ -153,7 +153,7 @@ def test_a_missing_teacher_is_told_with_its_line(called, tmp_path):
     (tmp_path / "nowhere").mkdir()
     code, _, err = called("check", "--space", path, "--set", f"teacher={tmp_path / 'nowhere'}")
     assert code == 2
-    assert "--set teacher teacher:" in err
+    assert "--set teacher: " in err
     assert "it has no config.json" in err
 
 

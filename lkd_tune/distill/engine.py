@@ -280,7 +280,11 @@ class Distillation:
     def _build_targets(self, teacher: Any, classes: int) -> LiveTeacher | StoredTargets:
         """Returns stored targets if they are small enough, else the teacher itself."""
         assert self.spec.teacher is not None  # TrialSpec sees to it
-        if not stored_targets_fit(self.spec.targets, self._train, self._layers + 1, classes):
+        triple = self.spec.losses.wr_triple
+        # The published form counts padding, which a store has none of.
+        padding = triple.weight > 0 and triple.variant == "paper" and triple.window is not None
+        fits = stored_targets_fit(self.spec.targets, self._train, self._layers + 1, classes)
+        if padding or not fits:
             return LiveTeacher(teacher, device(), bf16=self._bf16)
         cache = self._cache or cache_dir()
         # Rank 0 builds or waits for whoever does; the others find it whole, unless their node has

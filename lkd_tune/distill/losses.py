@@ -11,6 +11,7 @@ can be added up over micro-batches and ranks and divided once.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -106,13 +107,6 @@ def word_relation_triple(
     """
     _check_hidden(student, teacher, mask)
     relations = (word_relations(student, mask), word_relations(teacher.detach(), mask))
-    if variant == "paper":
-        # Padding counts here, and the masked relations know nothing of it.
-        everything = torch.ones_like(mask)
-        relations = (
-            word_relations(student, everything),
-            word_relations(teacher.detach(), everything),
-        )
     return wr_triple(
         *relations, mask, window=window, discrepancy=discrepancy, variant=variant
     ).mean()
@@ -179,6 +173,7 @@ def wr_pair(
     discrepancy: str = "kl",
 ) -> LossSum:
     """Returns the pair-wise word relation, summed; see `word_relation_pair`."""
+    _check_words(student, teacher, mask)
     real = mask.bool()[:, None]
     pairs = real[..., :, None] & real[..., None, :]
     total = _pair_total(student, teacher, pairs, distance, discrepancy)
@@ -196,9 +191,11 @@ def wr_triple(
 ) -> LossSum:
     """Returns the triple-wise word relation, summed; see `word_relation_triple`.
 
-    The paper variant needs relations built with a mask that leaves nothing out.
+    With a window, the paper variant needs the teacher's relations at padded positions too: those of
+    `word_relations` have them, a store of real words alone has not.
     """
     _check_triple(discrepancy, window, variant)
+    _check_words(student, teacher, mask)
     count = wr_triple_count(mask, student.sq_norm.shape[1], window=window, variant=variant)
     if variant == "paper" and window is not None:
         total = _published_window(student.sq_dist, teacher.sq_dist, mask, window, discrepancy)
@@ -219,6 +216,7 @@ def ltr_pair(
     discrepancy: str = "kl",
 ) -> LossSum:
     """Returns the pair-wise layer transforming relation, summed; see `layer_relation_pair`."""
+    _check_layers(student, teacher, mask)
     pairs = mask.bool()[..., None, None]
     total = _pair_total(student, teacher, pairs, distance, discrepancy)
     return LossSum(total, ltr_pair_count(mask, student.sq_norm.shape[-1]))
@@ -229,10 +227,12 @@ def ltr_triple(
 ) -> LossSum:
     """Returns the triple-wise layer transforming relation, summed; see `layer_relation_triple`."""
     _check_triple(discrepancy, None, "masked")
+    _check_layers(student, teacher, mask)
     real = mask.bool()[..., None]
     layers = student.sq_norm.shape[-1]
     total = angle_differences(student.sq_dist, teacher.sq_dist, real, discrepancy)
-    total = total + _repeated_word(student.sq_dist, teacher.sq_dist, real, discrepancy)
+    if layers >= 3:
+        total = total + _repeated_word(student.sq_dist, teacher.sq_dist, real, discrepancy)
     return LossSum(total, ltr_triple_count(mask, layers))
 
 
@@ -247,8 +247,8 @@ def soft_labels(
     if student_logits.shape != teacher_logits.shape:
         shapes = f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
         raise ValueError(f"logits of student and teacher differ in shape: {shapes}")
-    if temperature <= 0:
-        raise ValueError(f"temperature {temperature} is not positive")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature {temperature} is not positive and finite")
     student = student_logits / temperature
     teacher = teacher_logits.detach() / temperature
     count = torch.tensor(float(len(student)), dtype=torch.float64, device=student.device)
@@ -278,13 +278,13 @@ def wr_triple_count(mask: Tensor, layers: int, *, window: int | None, variant: s
 
 
 def ltr_pair_count(mask: Tensor, layers: int) -> Tensor:
-    """Returns the published divisor: all pairs of layers of real words."""
-    return mask.double().sum() * layers**2
+    """Returns the published divisor: all pairs of layers of real words; 0 for a single layer."""
+    return mask.double().sum() * (layers**2 if layers >= 2 else 0)
 
 
 def ltr_triple_count(mask: Tensor, layers: int) -> Tensor:
-    """Returns the published divisor: all triples of layers of real words."""
-    return mask.double().sum() * layers**3
+    """Returns the published divisor: all triples of layers of real words; 0 below 3 layers."""
+    return mask.double().sum() * (layers**3 if layers >= 3 else 0)
 
 
 def _pair_total(
@@ -296,11 +296,11 @@ def _pair_total(
 ) -> Tensor:
     """Sums over pairs of vectors (…, n, n); `pairs` says which of them are real."""
     _check_pair(distance, discrepancy)
-    if student.sq_dist.shape != teacher.sq_dist.shape:
-        raise ValueError(_differ(student.sq_dist, teacher.sq_dist))
+    teacher = type(teacher)(teacher.sq_norm.detach(), teacher.sq_dist.detach())
+    size = student.sq_dist.shape[-1]
+    # A vector with itself has similarity 1 and distance 0 in both, a zero vector not even that.
+    others = pairs & ~torch.eye(size, dtype=torch.bool, device=pairs.device)
     if discrepancy == "kl":
-        size = student.sq_dist.shape[-1]
-        others = pairs & ~torch.eye(size, dtype=torch.bool, device=pairs.device)
         log_student = _cosine(student).masked_fill(~others, _NEVER).log_softmax(-1)
         log_teacher = _cosine(teacher).masked_fill(~others, _NEVER).log_softmax(-1)
         divergence = log_teacher.exp() * (log_teacher - log_student)
@@ -309,7 +309,7 @@ def _pair_total(
         ours, theirs = _cosine(student), _cosine(teacher)
     else:
         ours, theirs = _over_mean(student.sq_dist, pairs), _over_mean(teacher.sq_dist, pairs)
-    return _compare(ours, theirs, discrepancy).masked_fill(~pairs, 0.0).sum()
+    return _compare(ours, theirs, discrepancy).masked_fill(~others, 0.0).sum()
 
 
 def _cosine(relations: WordRelations | LayerRelations) -> Tensor:
@@ -372,11 +372,33 @@ def _check_hidden(student: Tensor, teacher: Tensor, mask: Tensor) -> None:
         raise ValueError(f"hidden states need the shape (B, L, N, H): {_differ(student, teacher)}")
     if student.shape[:3] != teacher.shape[:3]:
         raise ValueError(f"B, L and N must agree: {_differ(student, teacher)}")
-    if mask.shape != (student.shape[0], student.shape[2]):
-        raise ValueError(
-            f"the mask has shape {tuple(mask.shape)}, (B, N) is "
-            f"{(student.shape[0], student.shape[2])}"
-        )
+    _check_mask(mask, student.shape[0], student.shape[2])
+
+
+def _check_words(student: WordRelations, teacher: WordRelations, mask: Tensor) -> None:
+    _check_relations(student, teacher)
+    examples, _, length = student.sq_norm.shape
+    _check_mask(mask, examples, length)
+
+
+def _check_layers(student: LayerRelations, teacher: LayerRelations, mask: Tensor) -> None:
+    _check_relations(student, teacher)
+    examples, length, _ = student.sq_norm.shape
+    _check_mask(mask, examples, length)
+
+
+def _check_relations(
+    student: WordRelations | LayerRelations, teacher: WordRelations | LayerRelations
+) -> None:
+    # Otherwise a teacher with one layer would be compared with all of the student's.
+    for ours, theirs in ((student.sq_dist, teacher.sq_dist), (student.sq_norm, teacher.sq_norm)):
+        if ours.shape != theirs.shape:
+            raise ValueError(f"relations differ in shape: {_differ(ours, theirs)}")
+
+
+def _check_mask(mask: Tensor, examples: int, length: int) -> None:
+    if mask.shape != (examples, length):
+        raise ValueError(f"the mask has shape {tuple(mask.shape)}, (B, N) is {(examples, length)}")
 
 
 def _check_pair(distance: str, discrepancy: str) -> None:

@@ -6,6 +6,8 @@ seconds, a new DeepSpeed engine in a standing group a fraction of one.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import socket
@@ -53,7 +55,9 @@ def join_process_group(
         world_size=world_size,
         timeout=timeout,
     )
-    load_deepspeed().init_distributed(dist_backend=backend, verbose=False)
+    deepspeed = load_deepspeed()
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints that its op was built
+        deepspeed.init_distributed(dist_backend=backend, verbose=False)
 
 
 def leave_process_group() -> None:

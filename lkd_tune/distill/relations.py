@@ -5,7 +5,8 @@ B examples, L layers (embeddings may be one of them), N positions, H hidden size
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +65,9 @@ def word_relations(hidden: Tensor, mask: Tensor) -> WordRelations:
         mask: True (or 1) where a word is real, shape (B, N).
 
     Returns:
-        In float32, or float64 for float64 input. Values at padded positions are finite and mean
-        nothing.
+        In float32, or float64 for float64 input, whatever autocast or TF32 are set to. Padded
+        positions have their values too, which the losses do not count except in the paper variant
+        of the triple; so hidden states must be finite there.
     """
     return WordRelations(
         *_Relations.apply(hidden, mask.bool()[:, None, :].expand(hidden.shape[:3]))
@@ -93,7 +95,7 @@ class _Relations(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(vectors, real)
-        with torch.autocast(vectors.device.type, enabled=False):
+        with _full_precision(vectors.device.type):
             parts = [_relate(vectors[part], real[part]) for part in _parts(vectors)]
         if len(parts) == 1:
             return parts[0]
@@ -105,26 +107,27 @@ class _Relations(torch.autograd.Function):
     def backward(ctx: Any, grad_norm: Tensor, grad_dist: Tensor) -> tuple[Tensor, None]:
         vectors, real = ctx.saved_tensors
         gradient = torch.empty_like(vectors)
-        for part in _parts(vectors):
-            x, count = _centred(vectors[part], real[part])
-            # d D_ij / d x_i = 2 (x_i − x_j), and D_ij and D_ji both depend on x_i.
-            both = grad_dist[part] + grad_dist[part].transpose(-1, -2)
-            pull = torch.baddbmm(
-                (x * both.sum(-1, keepdim=True)).flatten(0, -3),
-                both.flatten(0, -3),
-                x.flatten(0, -3),
-                alpha=-1,
-            ).view_as(x)
-            pull.mul_(real[part][..., None])
-            pull.sub_(pull.sum(-2, keepdim=True).div_(count).mul(real[part][..., None]))
-            pull.add_(_exact(vectors[part]) * grad_norm[part][..., None]).mul_(2)
-            gradient[part] = pull
+        # Also here: who calls backward under autocast would have the products in bf16.
+        with _full_precision(vectors.device.type):
+            for part in _parts(vectors):
+                x = _centred(vectors[part], real[part])
+                # d D_ij / d x_i = 2 (x_i − x_j), and D_ij and D_ji both depend on x_i. Nothing
+                # flows through the mean: moving all vectors alike changes no distance.
+                both = grad_dist[part] + grad_dist[part].transpose(-1, -2)
+                pull = torch.baddbmm(
+                    (x * both.sum(-1, keepdim=True)).flatten(0, -3),
+                    both.flatten(0, -3),
+                    x.flatten(0, -3),
+                    alpha=-1,
+                ).view_as(x)
+                pull.add_(_exact(vectors[part]) * grad_norm[part][..., None]).mul_(2)
+                gradient[part] = pull
         return gradient, None
 
 
 def _relate(vectors: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     exact = _exact(vectors)
-    x, _ = _centred(vectors, real)
+    x = _centred(vectors, real)
     gram = x @ x.transpose(-1, -2)
     sq = gram.diagonal(dim1=-2, dim2=-1)
     sums = sq[..., :, None] + sq[..., None, :]
@@ -135,8 +138,8 @@ def _relate(vectors: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     return torch.linalg.vecdot(exact, exact), distances
 
 
-def _centred(vectors: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the vectors with the mean of the real ones taken off, and the number of those.
+def _centred(vectors: Tensor, real: Tensor) -> Tensor:
+    """Returns the vectors, padded ones too, with the mean of the real ones taken off.
 
     Distances do not change by it, but their numbers get better: BERT's states share a large mean,
     and |x|² + |y|² − 2xy would lose the angles to cancellation.
@@ -144,15 +147,43 @@ def _centred(vectors: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     weight = real[..., None].to(_exact(vectors).dtype)
     count = weight.sum(-2, keepdim=True).clamp_(min=1)
     exact = _exact(vectors)
-    mean = (weight.transpose(-1, -2) @ exact).div_(count)
-    return (exact - mean).mul_(weight), count
+    return exact - (weight.transpose(-1, -2) @ exact).div_(count)
 
 
 def _parts(vectors: Tensor) -> list[slice]:
     """Returns the parts of the batch that are worked on at a time."""
     limit = _PART if vectors.device.type == "cpu" else 64 * _PART
-    size = max(1, limit // max(1, vectors[0].numel()))
-    return [slice(start, start + size) for start in range(0, len(vectors), size)]
+    size = max(1, limit // max(1, vectors[:1].numel()))
+    # One empty part for an empty batch, so that what comes back has its shape.
+    return [slice(start, start + size) for start in range(0, max(1, len(vectors)), size)]
+
+
+@contextlib.contextmanager
+def _full_precision(device_type: str) -> Iterator[None]:
+    """Runs products of matrices in the inputs' own type: no autocast, no TF32 and the like."""
+    # By backend, where there is such a setting (torch 2.9): asked for the older, common one, torch
+    # raises an error if a program has used the newer.
+    matmuls: list[Any] = [
+        torch.backends.cuda.matmul,
+        getattr(torch.backends.mkldnn, "matmul", None),
+    ]
+    backends = [backend for backend in matmuls if hasattr(backend, "fp32_precision")]
+    before = [backend.fp32_precision for backend in backends]
+    common = None if backends else torch.get_float32_matmul_precision()
+    try:
+        for backend, precision in zip(backends, before, strict=True):
+            if precision != "ieee":
+                backend.fp32_precision = "ieee"
+        if common not in (None, "highest"):
+            torch.set_float32_matmul_precision("highest")
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            if precision != "ieee":
+                backend.fp32_precision = precision
+        if common not in (None, "highest"):
+            torch.set_float32_matmul_precision(common)
 
 
 def _exact(vectors: Tensor) -> Tensor:

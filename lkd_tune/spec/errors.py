@@ -22,7 +22,8 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        place = " ".join(part for part in (self.where, self.key) if part)
+        key = "" if self.where == f"--set {self.key}" else self.key
+        place = " ".join(part for part in (self.where, key) if part)
         return f"{place}: {self.message}" if place else self.message
 
 

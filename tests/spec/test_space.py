@@ -206,7 +206,7 @@ def test_a_wrong_distribution_is_told_once():
 
 
 def test_a_wrong_override_is_told_at_the_option():
-    assert problems_of(BASE, "train.lr=-1")[0].startswith("--set train.lr train.lr: input should")
+    assert problems_of(BASE, "train.lr=-1")[0].startswith("--set train.lr: input should")
 
 
 @pytest.mark.parametrize(
