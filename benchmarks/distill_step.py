@@ -126,7 +126,8 @@ def read_lengths(file: Path | None) -> np.ndarray:
     """Returns token counts: 1.25 a word and two special ones; by default those of CoLA's kind."""
     if file is None:
         return np.random.default_rng(0).gamma(4.5, 2.4, 2000).clip(4, 60).astype(int)
-    words = [len(line.rsplit("\t", 1)[-1].split()) for line in file.open(encoding="utf-8")]
+    columns = (line.rstrip("\n").split("\t") for line in file.open(encoding="utf-8"))
+    words = [max(len(column.split()) for column in line) for line in columns]
     return np.array([min(PADDED, round(1.25 * n) + 2) for n in words if n][:2000])
 
 
@@ -155,7 +156,7 @@ def _wait(device: torch.device) -> None:
 def main() -> None:
     """Prints one line a row."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--lengths", type=Path, help="a sentence a line, or in the last column")
+    parser.add_argument("--lengths", type=Path, help="a sentence a line, or in the longest column")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=8.0, help="for each row")

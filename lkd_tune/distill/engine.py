@@ -15,7 +15,13 @@ import torch.distributed as dist
 
 from lkd_tune.distill.cost import PeakMemory, count_parameters
 from lkd_tune.distill.evaluate import evaluate
-from lkd_tune.distill.models import build_student, forward, load_classifier, load_tokenizer
+from lkd_tune.distill.models import (
+    build_student,
+    forward,
+    load_classifier,
+    load_tokenizer,
+    save_classifier,
+)
 from lkd_tune.distill.objective import TERMS, Objective
 from lkd_tune.distill.process_group import (
     device,
@@ -203,8 +209,7 @@ class Distillation:
         with gathered:
             if self._rank == 0:
                 weights = {name: t.detach().cpu() for name, t in student.state_dict().items()}
-                student.save_pretrained(folder, state_dict=weights)
-                self._tokenizer.save_pretrained(folder)
+                save_classifier(student, self._tokenizer, folder, weights)
         dist.barrier()
 
     def close(self) -> None:

@@ -137,6 +137,15 @@ def carve(weights: dict[str, torch.Tensor], layers: Sequence[int]) -> dict[str, 
     return carved
 
 
+def save_classifier(
+    model: Any, tokenizer: Any, folder: Path, weights: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Writes a complete model folder; `weights` in place of the model's own if given."""
+    _no_progress_bars()
+    model.save_pretrained(folder, state_dict=weights)
+    tokenizer.save_pretrained(folder)
+
+
 def describe_model(model: str) -> dict[str, int]:
     """Returns a classifier's `layers`, `hidden_size` and `parameters`.
 
@@ -166,12 +175,16 @@ def _config_of(model: Any) -> Any:
 
 
 def _from_hub(load: Any, model: str, **options: Any) -> Any:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # bars for loading milliseconds' worth of weights
+    _no_progress_bars()
     try:
         return load(model, **options)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         where = "" if Path(model).exists() else " (there is no such folder either)"
         raise SpecError(Problem("", "model", f"{model} can't be loaded{where}: {first}")) from None
+
+
+def _no_progress_bars() -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # it shows one for each model of a search

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from lkd_tune.distill.engine import Distillation
 from lkd_tune.distill.fingerprint import digest, model_digest
-from lkd_tune.distill.models import read_depth
+from lkd_tune.distill.models import read_depth, save_classifier
 from lkd_tune.distill.process_group import ensure_process_group
 from lkd_tune.distill.tasks.data import GENERATED, count_labels, load_split, source_fingerprint
 from lkd_tune.spec.layer_map import preset_map
@@ -178,8 +178,7 @@ def build_from_scratch(architecture: Architecture, task: TaskSettings, folder: P
         num_labels=count_labels(task),
         pad_token_id=tokenizer.pad_token_id,
     )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_classifier(BertForSequenceClassification(config), tokenizer, folder)
 
 
 def build_word_tokenizer(words: list[str], max_length: int) -> Any:
