@@ -19,6 +19,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lkd_tune.distill.relations import batch_parts
+
+# Elements of the distances that are worked on at a time. The work takes many short operations, so
+# parts are not cut as small as a cache would like.
+_PART = 2**19
+
 
 def angle_differences(
     student: Tensor, teacher: Tensor, real: Tensor, discrepancy: str, window: int | None = None
@@ -29,9 +35,10 @@ def angle_differences(
     lie at most window // 2 from the centre. An angle with a side of length 0 has cosine 0.
 
     Args:
-        student: Squared distances, (…, n, n), exactly 0 for equal vectors.
+        student: Squared distances, (B, …, n, n), exactly 0 for equal vectors.
         teacher: The same for the matched vectors; no gradient flows into it.
-        real: Which vectors there are, bool, broadcastable to (…, n).
+        real: Which vectors there are, bool, with as many dimensions as (B, …, n) and
+            broadcastable to it.
         discrepancy: 'l2', 'l1' or 'smooth_l1'.
         window: Odd width; none: all triples.
 
@@ -47,11 +54,18 @@ class _AngleDifferences(torch.autograd.Function):
         ctx: Any, student: Tensor, teacher: Tensor, real: Tensor, discrepancy: str, window: Any
     ) -> Tensor:
         student, teacher = student.detach(), teacher.detach().to(student.dtype)
-        need_gradient = ctx.needs_input_grad[0]
-        if window is None or window // 2 >= student.shape[-1] - 1:
-            total, gradient = _all_triples(student, teacher, real, discrepancy, need_gradient)
-        else:
-            total, gradient = _windowed(student, teacher, real, discrepancy, window, need_gradient)
+        real = real.expand(len(student), *real.shape[1:])
+        gradient = torch.empty_like(student) if ctx.needs_input_grad[0] else None
+        total = student.new_zeros(())
+        for part in batch_parts(student, _PART):
+            values = (student[part], teacher[part], real[part], discrepancy)
+            if window is None or window // 2 >= student.shape[-1] - 1:
+                loss, slope = _all_triples(*values, gradient is not None)
+            else:
+                loss, slope = _windowed(*values, window, gradient is not None)
+            if gradient is not None and slope is not None:
+                gradient[part] = slope
+            total = total + loss
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return total

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lkd_tune.distill.angles import angle_differences
+from lkd_tune.distill.pairs import compare, pair_differences
 from lkd_tune.distill.relations import (
     LayerRelations,
     WordRelations,
@@ -29,10 +30,6 @@ from lkd_tune.distill.relations import (
 DISTANCES = ("cosine", "l2")
 DISCREPANCIES = ("kl", "l2", "l1", "smooth_l1")
 VARIANTS = ("masked", "paper")
-
-# Similarities lie in [−1, 1]; this one has weight 0 in a softmax and, unlike −inf, no NaN in a
-# row without any real word.
-_NEVER = -1e4
 
 
 @dataclass(frozen=True)
@@ -173,10 +170,11 @@ def wr_pair(
     discrepancy: str = "kl",
 ) -> LossSum:
     """Returns the pair-wise word relation, summed; see `word_relation_pair`."""
+    _check_pair(distance, discrepancy)
     _check_words(student, teacher, mask)
     real = mask.bool()[:, None]
     pairs = real[..., :, None] & real[..., None, :]
-    total = _pair_total(student, teacher, pairs, distance, discrepancy)
+    total = pair_differences(student, teacher, pairs, distance, discrepancy)
     return LossSum(total, wr_pair_count(mask, student.sq_norm.shape[1]))
 
 
@@ -198,7 +196,8 @@ def wr_triple(
     _check_words(student, teacher, mask)
     count = wr_triple_count(mask, student.sq_norm.shape[1], window=window, variant=variant)
     if variant == "paper" and window is not None:
-        total = _published_window(student.sq_dist, teacher.sq_dist, mask, window, discrepancy)
+        theirs = teacher.sq_dist.detach()
+        total = _published_window(student.sq_dist, theirs, mask, window, discrepancy)
     else:
         real = mask.bool()[:, None]
         total = angle_differences(student.sq_dist, teacher.sq_dist, real, discrepancy, window)
@@ -216,9 +215,10 @@ def ltr_pair(
     discrepancy: str = "kl",
 ) -> LossSum:
     """Returns the pair-wise layer transforming relation, summed; see `layer_relation_pair`."""
+    _check_pair(distance, discrepancy)
     _check_layers(student, teacher, mask)
     pairs = mask.bool()[..., None, None]
-    total = _pair_total(student, teacher, pairs, distance, discrepancy)
+    total = pair_differences(student, teacher, pairs, distance, discrepancy)
     return LossSum(total, ltr_pair_count(mask, student.sq_norm.shape[-1]))
 
 
@@ -287,53 +287,6 @@ def ltr_triple_count(mask: Tensor, layers: int) -> Tensor:
     return mask.double().sum() * (layers**3 if layers >= 3 else 0)
 
 
-def _pair_total(
-    student: WordRelations | LayerRelations,
-    teacher: WordRelations | LayerRelations,
-    pairs: Tensor,
-    distance: str,
-    discrepancy: str,
-) -> Tensor:
-    """Sums over pairs of vectors (…, n, n); `pairs` says which of them are real."""
-    _check_pair(distance, discrepancy)
-    teacher = type(teacher)(teacher.sq_norm.detach(), teacher.sq_dist.detach())
-    size = student.sq_dist.shape[-1]
-    # A vector with itself has similarity 1 and distance 0 in both, a zero vector not even that.
-    others = pairs & ~torch.eye(size, dtype=torch.bool, device=pairs.device)
-    if discrepancy == "kl":
-        log_student = _cosine(student).masked_fill(~others, _NEVER).log_softmax(-1)
-        log_teacher = _cosine(teacher).masked_fill(~others, _NEVER).log_softmax(-1)
-        divergence = log_teacher.exp() * (log_teacher - log_student)
-        return divergence.masked_fill(~others, 0.0).sum()
-    if distance == "cosine":
-        ours, theirs = _cosine(student), _cosine(teacher)
-    else:
-        ours, theirs = _over_mean(student.sq_dist, pairs), _over_mean(teacher.sq_dist, pairs)
-    return _compare(ours, theirs, discrepancy).masked_fill(~others, 0.0).sum()
-
-
-def _cosine(relations: WordRelations | LayerRelations) -> Tensor:
-    """Returns cosine similarities, (…, n, n); 0 with a vector of length 0."""
-    sq = relations.sq_norm
-    sums = sq[..., :, None] + sq[..., None, :]
-    tiny = torch.finfo(sq.dtype).tiny ** 0.5
-    inverse = torch.where(sq > tiny, sq, torch.inf).rsqrt()
-    return (sums - relations.sq_dist) * (0.5 * inverse[..., :, None] * inverse[..., None, :])
-
-
-def _over_mean(sq_dist: Tensor, pairs: Tensor) -> Tensor:
-    """Returns squared distances divided by the mean of the positive ones in their matrix."""
-    positive = pairs & (sq_dist > 0)
-    total = sq_dist.masked_fill(~positive, 0.0).sum((-2, -1), keepdim=True)
-    number = positive.sum((-2, -1), keepdim=True).clamp(min=1)
-    return sq_dist / torch.where(total > 0, total / number, 1.0)
-
-
-def _compare(student: Tensor, teacher: Tensor, discrepancy: str) -> Tensor:
-    form = {"l2": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}[discrepancy]
-    return form(student, teacher, reduction="none")
-
-
 def _repeated_word(student: Tensor, teacher: Tensor, real: Tensor, discrepancy: str) -> Tensor:
     """Returns what triples (i; j, j) add in the published form, which does not leave them out.
 
@@ -342,7 +295,7 @@ def _repeated_word(student: Tensor, teacher: Tensor, real: Tensor, discrepancy: 
     """
     pairs = real[..., :, None] & real[..., None, :]
     one = torch.ones((), dtype=student.dtype, device=student.device)
-    each = _compare(one, 0 * one, discrepancy)
+    each = compare(one, 0 * one, discrepancy)
     return ((student > 0) != (teacher > 0)).logical_and(pairs).sum() * each
 
 
@@ -363,7 +316,7 @@ def _published_window(
             0.5 * inverse[..., :, None] * inverse[..., None, :]
         )
 
-    difference = _compare(cosines(student), cosines(teacher), discrepancy)
+    difference = compare(cosines(student), cosines(teacher), discrepancy)
     return difference.masked_fill(~mask.bool()[:, None, :, None, None], 0.0).sum()
 
 

@@ -37,6 +37,8 @@ class Rank:
         """Makes this process fit for training; nothing of torch is imported before."""
         if gpus == 0:
             os.environ["DS_ACCELERATOR"] = "cpu"
+        # As in `tasks.py`; read when torch is loaded.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         import torch
 
         torch.set_num_threads(max(1, int(cpus)))
