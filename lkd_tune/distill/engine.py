@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from lkd_tune.distill.models import (
     save_classifier,
 )
 from lkd_tune.distill.objective import TERMS, Objective
+from lkd_tune.distill.optimizer import build_optimizer
 from lkd_tune.distill.process_group import (
     device,
     ensure_process_group,
@@ -333,20 +333,8 @@ class Distillation:
                 )
 
     def _build_engine(self, student: Any) -> Any:
-        train, total = self.spec.train, self.total
-        warmup = round(train.warmup * total)
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return max(0.0, (total - step) / max(1, total - warmup))
-
-        optimizer = torch.optim.AdamW(
-            _parameter_groups(student, train.weight_decay),
-            lr=train.lr,
-            betas=(0.9, train.beta2),
-            fused=True,
-        )
+        train = self.spec.train
+        optimizer, schedule = build_optimizer(student, train, self.total)
         micro = self._micro_batch_size()
         config = {
             "train_batch_size": train.batch_size,
@@ -361,8 +349,8 @@ class Distillation:
         engine, *_ = load_deepspeed().initialize(
             model=student,
             optimizer=optimizer,
-            lr_scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, factor),
-            config=json.loads(json.dumps(config)),
+            lr_scheduler=schedule,
+            config=config,
             dist_init_required=False,
         )
         return engine
@@ -383,15 +371,6 @@ def _load_teacher(spec: TrialSpec, labels: int) -> Any:
         message = f"depth {depth} is above the teacher's {teacher.config.num_hidden_layers} layers"
         raise SpecError(Problem("", "student.depth", message))
     return teacher
-
-
-def _parameter_groups(student: Any, weight_decay: float) -> list[dict[str, Any]]:
-    # Biases and the weights of layer norms are vectors; decay would only shift them.
-    parameters = [p for p in student.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def _name_labels(config: Any, spec: TrialSpec) -> None:
