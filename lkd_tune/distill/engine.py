@@ -292,11 +292,7 @@ class Distillation:
         if padding or not fits:
             return LiveTeacher(teacher, device(), bf16=self._bf16)
         cache = self._cache or cache_dir()
-        # Rank 0 builds or waits for whoever does; the others find it whole, unless their node has
-        # a cache of its own.
-        if self._rank == 0:
-            ensure_store(self.spec.teacher, self._train, device(), cache)
-        dist.barrier()
+        # Each rank asks, as its node may have a cache of its own; one on each node builds.
         folder = ensure_store(self.spec.teacher, self._train, device(), cache)
         return StoredTargets(folder, self._train, device())
 

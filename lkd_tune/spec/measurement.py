@@ -30,8 +30,6 @@ class Measurement(BaseModel):
     peak_memory_gib: float
     """Largest memory of a worker in this trial: GPU memory allocated, or on a CPU resident
     memory of the process."""
-    test_metrics: dict[str, float] | None = None
-    """All metrics on test; measured only when asked for."""
 
     @property
     def finished(self) -> bool:

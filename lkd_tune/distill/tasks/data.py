@@ -7,9 +7,11 @@ import gzip
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from lkd_tune.distill.tasks.acceptability import Sentence, build_acceptability
 from lkd_tune.spec.errors import Problem, SpecError, did_you_mean
 from lkd_tune.spec.run import cache_dir
 from lkd_tune.spec.settings import TaskSettings
@@ -46,9 +48,7 @@ def load_split(task: TaskSettings, split: str, *, cache: Path | None = None) -> 
         SpecError: If the data can't be had, or lack a column or a usable label.
     """
     if task.data == GENERATED:
-        from lkd_tune.distill.tasks.acceptability import build_acceptability
-
-        sentences = build_acceptability(task.seed)[split]
+        sentences = _generated(task.seed)[split]
         return Split([s.text for s in sentences], None, [s.label for s in sentences])
     problems = check_data(task)
     if problems:
@@ -85,13 +85,17 @@ def source_fingerprint(task: TaskSettings, split: str) -> str:
     for name in SPLITS:
         facts.pop(name)
     if task.data == GENERATED:
-        from lkd_tune.distill.tasks.acceptability import build_acceptability
-
         # The grammar is code: what it makes is the only sure sign that it changed.
-        return json.dumps([facts, split, build_acceptability(task.seed)[split][:200]], default=str)
+        return json.dumps([facts, split, _generated(task.seed)[split][:200]], default=str)
     if where is not None and is_file_name(where):
         where = file_digest(Path(where))
     return json.dumps([facts, split, where], sort_keys=True)
+
+
+@lru_cache(maxsize=1)
+def _generated(seed: int) -> dict[str, list[Sentence]]:
+    """Returns all splits of the generated task: made together, and asked for one by one."""
+    return build_acceptability(seed)
 
 
 def check_data(task: TaskSettings) -> list[tuple[str, str]]:
