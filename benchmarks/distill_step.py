@@ -25,12 +25,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from direct_losses import direct_objective
 
+from lkd_tune.distill.batches import Batches
 from lkd_tune.distill.models import build_student, forward
 from lkd_tune.distill.objective import Objective
 from lkd_tune.distill.target_store import StoredTargets, ensure_store, read_facts
 from lkd_tune.distill.targets import LiveTeacher
-from lkd_tune.distill.tokens import Batch, Tokens, batches_from
-from lkd_tune.spec.settings import LossSettings
+from lkd_tune.distill.tokens import Batch, Tokens
+from lkd_tune.spec.settings import LossSettings, TrainSettings
 
 LAYERS = (0, 2, 4, 6)
 MAPS = (LAYERS, LAYERS)
@@ -64,7 +65,8 @@ class Setup:
 
     def bucketed(self) -> Iterator[Batch]:
         """Gives batches of similar lengths."""
-        for examples in batches_from(self.tokens.lengths, BATCH, 0, 0):
+        batches = Batches(self.tokens.lengths, TrainSettings(batch_size=BATCH), 0)
+        for examples in batches.starting_at(0):
             yield self.tokens.batch(examples, self.device)
 
 

@@ -6,12 +6,15 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
+from lkd_tune.distill.batches import Batches
 from lkd_tune.distill.cost import PeakMemory, count_parameters
 from lkd_tune.distill.evaluate import evaluate
 from lkd_tune.distill.models import (
@@ -33,7 +36,7 @@ from lkd_tune.distill.process_group import (
 from lkd_tune.distill.target_store import StoredTargets, ensure_store, stored_targets_fit
 from lkd_tune.distill.targets import LiveTeacher
 from lkd_tune.distill.tasks.data import count_labels
-from lkd_tune.distill.tokens import Tokens, batches_from, load_tokens, steps_per_epoch
+from lkd_tune.distill.tokens import Tokens, load_tokens
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import cache_dir
@@ -46,6 +49,23 @@ _CHECK_EVERY = 20
 
 class DivergedError(RuntimeError):
     """A loss is not finite; going on would be in vain."""
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """What was seen between two evaluations, over all workers.
+
+    Attributes:
+        losses: (sum, count) of each term, shape (terms, 2).
+        examples: Training examples.
+        seconds: Of training.
+        padding: Share of the tokens that were padding.
+    """
+
+    losses: torch.Tensor
+    examples: int
+    seconds: float
+    padding: float
 
 
 def distill(spec: TrialSpec, *, cache: Path | None = None) -> Iterator[Measurement]:
@@ -63,13 +83,6 @@ def distill(spec: TrialSpec, *, cache: Path | None = None) -> Iterator[Measureme
         yield from distillation
 
 
-def total_steps(train: TrainSettings, examples: int) -> int:
-    """Returns the optimizer steps of a whole training on `examples` examples."""
-    if train.steps is not None:
-        return train.steps
-    return max(1, round(train.epochs * steps_per_epoch(examples, train.batch_size)))
-
-
 def evaluation_steps(train: TrainSettings, total: int) -> list[int]:
     """Returns the steps at which a student is scored: the end, half of it, a quarter, …
 
@@ -85,8 +98,14 @@ class Distillation:
     same arguments, and get the same result. A process in no group makes one of its own.
     """
 
-    def __init__(self, spec: TrialSpec, *, cache: Path | None = None):
+    def __init__(self, spec: TrialSpec, *, cache: Path | None = None, accumulation: int = 1):
         """Loads data and models and builds the DeepSpeed engine.
+
+        Args:
+            spec: What to do.
+            cache: Folder for tokenised data; none: the user's cache.
+            accumulation: Cuts each micro-batch into so many, where memory is short; the
+                effective batch and the objective stay the same.
 
         Raises:
             SpecError: If the teacher, the data or a starting point can't be had or do not fit.
@@ -112,7 +131,10 @@ class Distillation:
         )
         _name_labels(student.config, spec)
         self.parameters = count_parameters(student)
-        self.total = total_steps(spec.train, len(self._train))
+        self._micro_batches = self._count_micro_batches(accumulation)
+        shares = self._world * self._micro_batches
+        self._batches = Batches(self._train.lengths, spec.train, spec.seed, shares=shares)
+        self.total = self._batches.total_steps()
         self._evaluations = evaluation_steps(spec.train, self.total)
         self._bf16 = _use_bf16(spec.train)
         self._engine = self._build_engine(student)
@@ -148,7 +170,7 @@ class Distillation:
                 return self._last
             raise StopIteration
         until = next(step for step in self._evaluations if step > self._step)
-        self._last = self._measure(*self._train_until(until))
+        self._last = self._measure(self._train_until(until))
         return self._last
 
     _repeat_last = False
@@ -222,21 +244,22 @@ class Distillation:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _train_until(self, until: int) -> tuple[torch.Tensor, int, float]:
-        """Trains; returns (sum, count) of each term, shape (terms, 2), examples, seconds."""
-        spec, begin = self.spec, time.perf_counter()
+    def _train_until(self, until: int) -> _Progress:
+        """Trains to a step and returns what was seen on the way."""
+        begin = time.perf_counter()
         self._engine.train()
         seen = torch.zeros(len(TERMS), 2, dtype=torch.float64, device=device())
-        examples = 0
-        lengths, size = self._train.lengths, spec.train.batch_size
-        for batch in batches_from(lengths, size, spec.seed, self._step):
+        examples, tokens, places = 0, 0, 0
+        for batch in self._batches.starting_at(self._step):
             # Sorted by length, so that the ranks' shares of a batch are of even lengths.
             share = batch[self._rank :: self._world]
             maps = self._maps()
             micro_batches = [
                 self._train.batch(part, device())
-                for part in share.reshape(-1, self._micro_batch_size())
+                for part in np.array_split(share, self._micro_batches)
             ]
+            tokens += int(self._train.lengths[share].sum())
+            places += sum(micro_batch.mask.numel() for micro_batch in micro_batches)
             # What the sums are divided by is known before any of them: over all micro-batches
             # and ranks, so that neither number of them changes the objective.
             masks = [micro_batch.mask for micro_batch in micro_batches]
@@ -244,14 +267,15 @@ class Distillation:
             for micro_batch in micro_batches:
                 seen += self._train_micro_batch(micro_batch, maps, counts)
             self._step += 1
-            examples += size
+            examples += len(batch)
             if self._step % _CHECK_EVERY == 0 or self._step == until:
                 self._refuse_nan(seen)
             if self._step == until:
                 break
         seconds = time.perf_counter() - begin
         self._train_s += seconds
-        return summed(seen), examples, seconds
+        tokens, places = summed(torch.tensor([tokens, places], device=device())).tolist()
+        return _Progress(summed(seen), examples, seconds, padding=1 - tokens / places)
 
     def _train_micro_batch(self, batch: Any, maps: Any, counts: torch.Tensor) -> torch.Tensor:
         relations = self.spec.losses.needs_relations
@@ -267,9 +291,9 @@ class Distillation:
             [torch.stack([loss.total.detach().double(), loss.count.double()]) for loss in sums]
         )
 
-    def _measure(self, seen: torch.Tensor, examples: int, seconds: float) -> Measurement:
+    def _measure(self, progress: _Progress) -> Measurement:
         metrics = self.evaluate("dev")
-        losses = self._objective.report(seen)
+        losses = self._objective.report(progress.losses)
         return Measurement(
             step=self._step,
             total_steps=self.total,
@@ -278,7 +302,8 @@ class Distillation:
             losses=losses,
             parameters=self.parameters,
             train_s=self._train_s,
-            samples_per_s=examples / seconds,
+            samples_per_s=progress.examples / progress.seconds,
+            padding=progress.padding,
             peak_memory_gib=largest(self._memory.gib),
         )
 
@@ -316,9 +341,13 @@ class Distillation:
         )
         return word[1:]
 
-    def _micro_batch_size(self) -> int:
-        share = self.spec.train.batch_size // self._world
-        return min(self.spec.train.micro_batch_size or share, share)
+    def _count_micro_batches(self, accumulation: int) -> int:
+        """Returns the micro-batches that each worker cuts its share of a batch into."""
+        train = self.spec.train
+        if train.tokens_per_batch is not None:
+            return accumulation
+        share = train.batch_size // self._world
+        return min(share, accumulation * (share // min(train.micro_batch_size or share, share)))
 
     def _refuse_nan(self, seen: torch.Tensor) -> None:
         for name, total in zip(TERMS, summed(seen.clone())[:, 0].tolist(), strict=True):
@@ -331,11 +360,10 @@ class Distillation:
     def _build_engine(self, student: Any) -> Any:
         train = self.spec.train
         optimizer, schedule = build_optimizer(student, train, self.total)
-        micro = self._micro_batch_size()
         config = {
-            "train_batch_size": train.batch_size,
-            "train_micro_batch_size_per_gpu": micro,
-            "gradient_accumulation_steps": train.batch_size // self._world // micro,
+            # DeepSpeed looks at no batch; it only counts micro-batches.
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": self._micro_batches,
             "gradient_clipping": train.max_grad_norm,
             "zero_optimization": {"stage": self.spec.resources.zero_stage},
             "zero_allow_untested_optimizer": True,  # torch's AdamW is right on any device

@@ -1,11 +1,10 @@
-"""Tokenised splits: made once, memory-mapped by every trial on a node, dealt out in batches."""
+"""Tokenised splits: made once, memory-mapped by every trial on a node."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,11 @@ import numpy as np
 import torch
 from filelock import FileLock
 
+from lkd_tune.distill.batches import padded_width
 from lkd_tune.distill.fingerprint import digest
 from lkd_tune.distill.tasks.data import load_split, source_fingerprint
 from lkd_tune.spec.run import cache_dir
 from lkd_tune.spec.settings import TaskSettings
-
-# Tensor cores and vector units like lengths in eights; more would only be padding.
-PAD_MULTIPLE = 8
-# Examples are sorted by length within a pool of this many batches: long enough for batches of
-# even lengths, short enough that the order of the data stays random.
-POOL_BATCHES = 50
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ class Tokens:
     def batch(self, examples: np.ndarray, device: torch.device) -> Batch:
         """Returns examples padded to the longest, rounded up to a multiple of 8."""
         lengths = self.lengths[examples]
-        width = int(-(-lengths.max() // PAD_MULTIPLE) * PAD_MULTIPLE)
+        width = padded_width(lengths)
         ids = np.full((len(examples), width), self.pad_id, dtype=np.int64)
         types = np.zeros((len(examples), width), dtype=np.int64)
         for row, example in enumerate(examples):
@@ -143,40 +137,3 @@ def _write_tokens(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-
-
-def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Returns the examples of each batch in one epoch, batches of similar lengths.
-
-    A function of its arguments alone, so that every rank knows all batches and a resumed trial
-    goes on where it was. The examples left over that fill no batch differ from epoch to epoch;
-    where there are fewer examples than one batch needs, they are repeated.
-    """
-    rng = np.random.default_rng((seed, epoch))
-    order = rng.permutation(len(lengths))
-    if len(order) < batch_size:
-        order = np.resize(order, batch_size)
-    order = order[: len(order) // batch_size * batch_size]
-    pool = POOL_BATCHES * batch_size
-    batches: list[np.ndarray] = []
-    for start in range(0, len(order), pool):
-        examples = order[start : start + pool]
-        examples = examples[np.argsort(lengths[examples], kind="stable")]
-        batches += np.split(examples, len(examples) // batch_size)
-    return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def batches_from(
-    lengths: np.ndarray, batch_size: int, seed: int, step: int
-) -> Iterator[np.ndarray]:
-    """Gives the batches of optimizer step `step`, step + 1, …, without end."""
-    per_epoch = steps_per_epoch(len(lengths), batch_size)
-    epoch, skip = divmod(step, per_epoch)
-    while True:
-        yield from epoch_batches(lengths, batch_size, seed, epoch)[skip:]
-        epoch, skip = epoch + 1, 0
-
-
-def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Returns the optimizer steps in one epoch."""
-    return max(1, examples // batch_size)

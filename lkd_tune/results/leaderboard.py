@@ -34,6 +34,7 @@ class Row:
         cpu_s: Seconds times CPU cores held.
         peak_memory_gib: Of the largest worker.
         samples_per_s: Training examples per second at the last measurement.
+        padding: Share of the tokens in batches that were padding.
         weights: Of the five terms.
         lr: Peak learning rate.
         temperature: Of the logit loss.
@@ -58,6 +59,7 @@ class Row:
     cpu_s: float | None
     peak_memory_gib: float | None
     samples_per_s: float | None
+    padding: float | None
     weights: dict[str, float]
     lr: float
     temperature: float
@@ -188,6 +190,7 @@ def _row(
         cpu_s=outcome.cpu_s if outcome else None,
         peak_memory_gib=max((m.peak_memory_gib for m in record.measurements), default=None),
         samples_per_s=last.samples_per_s if last else None,
+        padding=last.padding if last else None,
         weights={name: term.weight for name, term in spec.losses},
         lr=spec.train.lr,
         temperature=spec.losses.logits.temperature,

@@ -27,6 +27,8 @@ class Measurement(BaseModel):
     included."""
     samples_per_s: float
     """Training examples per second since the last measurement, over all workers."""
+    padding: float = 0.0
+    """Share of the tokens in batches since the last measurement that were padding."""
     peak_memory_gib: float
     """Largest memory of a worker in this trial: GPU memory allocated, or on a CPU resident
     memory of the process."""

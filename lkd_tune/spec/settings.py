@@ -116,6 +116,9 @@ class TrainSettings(Settings):
     """Optimizer steps; overrides `epochs`."""
     batch_size: int = Field(32, ge=1)
     """Examples in one optimizer step, over all workers and micro-batches."""
+    tokens_per_batch: int | None = Field(None, ge=8)
+    """Tokens in one optimizer step, padding counted; overrides `batch_size`: many short examples
+    make up a batch, or few long ones."""
     micro_batch_size: int | None = Field(None, ge=1)
     """Examples that one worker takes at a time; none: all of its share."""
     lr: float = Field(5e-5, gt=0)
@@ -360,8 +363,13 @@ def check_batch(train: TrainSettings, resources: ResourceSettings) -> None:
     """Refuses a batch that can't be dealt out evenly.
 
     Raises:
-        ValueError: If workers × micro-batches do not divide the batch.
+        ValueError: If workers × micro-batches do not divide the batch, or a token budget, whose
+            batches are of many sizes, is to be cut into micro-batches of one.
     """
+    if train.tokens_per_batch is not None:
+        if train.micro_batch_size is not None:
+            raise ValueError("train.micro_batch_size does not go with train.tokens_per_batch")
+        return
     if train.batch_size % resources.workers:
         raise ValueError(
             f"train.batch_size {train.batch_size} can't be shared by {resources.workers} workers "

@@ -15,7 +15,6 @@ from lkd_tune.distill.engine import (
     DivergedError,
     distill,
     evaluation_steps,
-    total_steps,
 )
 from lkd_tune.distill.evaluate import evaluate_model
 from lkd_tune.distill.models import load_classifier
@@ -118,6 +117,28 @@ def test_micro_batches_do_not_change_the_objective(tmp_path, micro_batch_size):
         assert value == pytest.approx(whole[0][name], rel=5e-4, abs=1e-8), name
 
 
+@pytest.mark.parametrize("accumulation", [2, 3, 100])
+@pytest.mark.parametrize("size", [{"batch_size": 8}, {"tokens_per_batch": 96}])
+def test_accumulation_does_not_change_the_objective(tmp_path, size, accumulation):
+    if size.get("tokens_per_batch") and accumulation == 100:
+        accumulation = 4
+    train = {"steps": 6, "lr": 1e-3, "evaluations": 1, **size}
+    spec = _spec(tmp_path, train=train)
+    with Distillation(spec) as once:
+        (whole,) = once
+    with Distillation(spec, accumulation=accumulation) as cut:
+        (parts,) = cut
+    for name, value in parts.losses.items():
+        assert value == pytest.approx(whole.losses[name], rel=5e-4, abs=1e-8), name
+
+
+def test_a_token_budget_trains_and_tells_its_padding(tmp_path):
+    train = {"epochs": 2, "tokens_per_batch": 64, "lr": 1e-3, "evaluations": 2}
+    measurements = list(distill(_spec(tmp_path, train=train)))
+    assert measurements[-1].finished
+    assert all(0 < measurement.padding < 0.5 for measurement in measurements)
+
+
 def _run_rank(rank: int, world: int, port: int, spec: str, out: str) -> None:
     torch.set_num_threads(1)
     join_process_group(rank, world, "127.0.0.1", port)
@@ -129,11 +150,14 @@ def _run_rank(rank: int, world: int, port: int, spec: str, out: str) -> None:
     os._exit(0)  # gloo's threads may outlive a tidy exit
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
-def test_two_workers_give_what_one_gives(tmp_path, stage):
-    one = _spec(tmp_path, resources={"zero_stage": stage})
+@pytest.mark.parametrize(
+    ("stage", "size"), [(0, {"batch_size": 8}), (2, {"tokens_per_batch": 88}), (3, {})]
+)
+def test_two_workers_give_what_one_gives(tmp_path, stage, size):
+    train = {"steps": 8, "batch_size": 8, "lr": 1e-3, "evaluations": 2, **size}
+    one = _spec(tmp_path, resources={"zero_stage": stage}, train=train)
     expected = list(distill(one))
-    two = _spec(tmp_path, resources={"zero_stage": stage, "workers": 2})
+    two = _spec(tmp_path, resources={"zero_stage": stage, "workers": 2}, train=train)
     _, port = free_address()
     context = multiprocessing.get_context("spawn")
     ranks = [
@@ -201,10 +225,7 @@ def test_a_teacher_of_another_task_is_refused(tmp_path):
         list(distill(_spec(tmp_path).model_copy(update={"teacher": teacher})))
 
 
-def test_steps_and_evaluations():
-    assert total_steps(TrainSettings(epochs=2, batch_size=10), 105) == 20
-    assert total_steps(TrainSettings(epochs=0.5, batch_size=10), 105) == 5
-    assert total_steps(TrainSettings(steps=7), 105) == 7
+def test_evaluations_are_at_halves():
     assert evaluation_steps(TrainSettings(evaluations=4), 100) == [12, 25, 50, 100]
     assert evaluation_steps(TrainSettings(evaluations=5), 2) == [1, 2]
 

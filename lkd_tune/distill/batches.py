@@ -1,0 +1,113 @@
+"""Which examples make up which batch: a function of its arguments, the same for every rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lkd_tune.spec.settings import TrainSettings
+
+# Tensor cores and vector units like lengths in eights; more would only be padding.
+PAD_MULTIPLE = 8
+# Examples are sorted by length within a pool of this many batches: long enough for batches of
+# even lengths, short enough that the order of the data stays random.
+POOL_BATCHES = 50
+
+
+def padded_width(lengths: np.ndarray) -> int:
+    """Returns the width of a batch: its longest example, rounded up to a multiple of 8."""
+    return int(-(-lengths.max() // PAD_MULTIPLE) * PAD_MULTIPLE)
+
+
+class Batches:
+    """The batches of a training, each of examples of similar lengths.
+
+    A batch has `train.batch_size` examples, or, with `train.tokens_per_batch`, as many as fit
+    into so many tokens, padding counted. Nothing is kept between batches: a resumed training goes
+    on where it was, and every rank knows all of them.
+
+    Args:
+        lengths: Tokens of each example, shape (examples,).
+        train: Batch size or token budget.
+        seed: Of the order.
+        shares: A batch of a token budget has at least so many examples, one for each micro-batch
+            of each worker, also where they are longer than the budget.
+    """
+
+    def __init__(self, lengths: np.ndarray, train: TrainSettings, seed: int, *, shares: int = 1):
+        self._lengths, self._train, self._seed = lengths, train, seed
+        self._shares = shares
+
+    def total_steps(self) -> int:
+        """Returns the optimizer steps of the whole training.
+
+        With a token budget the epochs' numbers of batches differ a little; the first one counts.
+        """
+        if self._train.steps is not None:
+            return self._train.steps
+        return max(1, round(self._train.epochs * self._steps_in(0)))
+
+    def starting_at(self, step: int) -> Iterator[np.ndarray]:
+        """Gives the examples of optimizer step `step`, step + 1, …, without end."""
+        epoch = 0
+        while step >= (steps := self._steps_in(epoch)):
+            epoch, step = epoch + 1, step - steps
+        while True:
+            yield from self.epoch(epoch)[step:]
+            epoch, step = epoch + 1, 0
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """Returns the examples of each batch in one epoch.
+
+        With a fixed batch size, the examples left over that fill no batch differ from epoch to
+        epoch. Where there are fewer examples than one batch needs, they are repeated.
+        """
+        rng = np.random.default_rng((self._seed, epoch))
+        order = rng.permutation(len(self._lengths))
+        if len(order) < self._least:
+            order = np.resize(order, self._least)
+        if self._train.tokens_per_batch is None:
+            order = order[: len(order) // self._least * self._least]
+        pools = np.split(order, range(self._pool, len(order), self._pool))
+        batches = [batch for pool in pools for batch in self._cut(pool)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def _steps_in(self, epoch: int) -> int:
+        if self._train.tokens_per_batch is None:
+            return max(1, len(self._lengths) // self._train.batch_size)
+        return len(self.epoch(epoch))
+
+    @property
+    def _least(self) -> int:
+        """Examples that a batch has at least."""
+        return self._train.batch_size if self._train.tokens_per_batch is None else self._shares
+
+    @property
+    def _pool(self) -> int:
+        """Examples that are sorted together."""
+        budget = self._train.tokens_per_batch
+        if budget is None:
+            return POOL_BATCHES * self._train.batch_size
+        return POOL_BATCHES * max(self._shares, int(budget / self._lengths.mean()))
+
+    def _cut(self, pool: np.ndarray) -> list[np.ndarray]:
+        examples = pool[np.argsort(self._lengths[pool], kind="stable")]
+        budget = self._train.tokens_per_batch
+        if budget is None:
+            return np.split(examples, len(examples) // self._train.batch_size)
+        # Ascending, so the width of a batch is that of its last example.
+        widths = -(-self._lengths[examples] // PAD_MULTIPLE) * PAD_MULTIPLE
+        ends, begin = [], 0
+        for end in range(1, len(examples)):
+            full = (end + 1 - begin) * widths[end] > budget
+            if full and end - begin >= self._shares:
+                ends.append(end)
+                begin = end
+        if ends and len(examples) - begin < self._shares:
+            # The rest is too small; it takes from the batch before, or joins it if that is small.
+            before = ends.pop()
+            begin = ends[-1] if ends else 0
+            if len(examples) - begin >= 2 * self._shares:
+                ends.append(min(before, len(examples) - self._shares))
+        return np.split(examples, ends)
