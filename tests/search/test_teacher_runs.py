@@ -59,7 +59,8 @@ def test_twenty_trials_run_the_teacher_once_per_example(tmp_path):
         result = run_search(space, run, quiet=True)
     finally:
         ray.shutdown()
-    assert result.trials == 20 and not result.failures
+    assert result.trials == 20
+    assert not result.failures
     seen = [int(line) for file in counts.iterdir() for line in file.read_text().split()]
     scored = len(dev.read_text().splitlines()) - 1
     assert sum(seen) == 48 + scored
