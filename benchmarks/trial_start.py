@@ -18,7 +18,7 @@ from typing import Any
 import ray
 
 from lkd_tune.distill.teacher import LABELS_ONLY, build_from_scratch
-from lkd_tune.search.manifest import new_manifest, write_manifest
+from lkd_tune.search.manifest import write_manifest
 from lkd_tune.search.trainable import DistillationTrainable
 from lkd_tune.search.trial_folder import TrialFolder
 from lkd_tune.spec.run import RunFolder
@@ -43,6 +43,7 @@ def make_config(folder: Path, name: str, seed: int) -> dict[str, Any]:
         "session": "only",
         "cache": str(folder / "cache"),
         "cwd": os.getcwd(),
+        "limits": {},
         "name": name,
         "spec": spec.to_json(),
     }
@@ -57,7 +58,7 @@ def main() -> None:
             folder / "teacher",
         )  # fmt: skip
         run = RunFolder(folder / "run")
-        write_manifest(run, {**new_manifest(0, os.getcwd()), "session": "only"})
+        write_manifest(run, {"session": "only"})
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
         actor_class = ray.remote(DistillationTrainable)
 

@@ -18,6 +18,13 @@ from lkd_tune.spec.space import SearchSpace
 
 # Trials that were stopped early are told one by one only up to here.
 _MOST_ROWS = 20
+# Objectives that have a column only if they are asked for.
+_EXTRA = {
+    "flops": "GFLOPs",
+    "latency_ms": "ms",
+    "latency_ms_batch_32": "ms of 32",
+    "disk_mb": "MB",
+}
 
 
 def show_space(space: SearchSpace, teacher_layers: int) -> None:
@@ -43,46 +50,52 @@ def show_space(space: SearchSpace, teacher_layers: int) -> None:
     console.print(f"task          {settings.task.name}, scored by {settings.task.metric}")
     teacher = settings.teacher.model or "trained first"
     console.print(f"teacher       {teacher}, {teacher_layers} layers")
-    fixed = _changed(space.tree, ("student", "layer_map", "losses", "train", "search",
-                                  "resources", "keep"))  # fmt: skip
+    sections = ("student", "layer_map", "losses", "train", "search", "resources", "keep",
+                "objectives", "limits", "confirm")  # fmt: skip
+    fixed = _changed(space.tree, sections)
     console.print("fixed         " + (", ".join(fixed) or "all other settings at their defaults"))
     console.print("everything fits together", style="green")
 
 
 def show_leaderboard(board: Leaderboard) -> None:
     """Prints one row a trial, then the answer."""
-    console = Console(highlight=False, markup=False)
+    console = _console()
     table = Table(title=f"{board.task}: {board.metric} on dev", title_justify="left", box=None,
                   padding=(0, 2, 0, 0), header_style="dim")  # fmt: skip
     for column in ("", "trial"):
         table.add_column(column, no_wrap=True)
-    for column in ("score", "share", "depth"):
+    confirmed = ["mean ± 95 %"] if board.seeds else []
+    for column in ("score", *confirmed, "share", "depth"):
         table.add_column(column, justify="right", no_wrap=True)
     # The only column that gives way on a narrow terminal.
     table.add_column("layer map", overflow="fold")
-    for column in ("params", "seconds", "GiB", "test"):
+    extra = [name for name in _EXTRA if name in board.objectives]
+    for column in ("params", *(_EXTRA[name] for name in extra), "seconds", "GiB", "test"):
         table.add_column(column, justify="right", no_wrap=True)
     if board.teacher:
-        table.add_row("", "teacher", _number(board.teacher_score), "", str(board.teacher["layers"]),
-                      "", _millions(board.teacher["parameters"]), "", "",
+        table.add_row("", "teacher", _number(board.teacher_score), *("" for _ in confirmed), "",
+                      str(board.teacher["layers"]), "", _millions(board.teacher["parameters"]),
+                      *("" for _ in extra), "", "",
                       _number(board.teacher.get("test", {}).get(board.metric)),
                       style="dim")  # fmt: skip
-    trials = [row for row in board.rows if row.name != BASELINE]
-    shown = {row.name for row in trials[:_MOST_ROWS]} | {BASELINE}
+    trials = [row for row in board.rows if row.name.isdigit()]
+    hidden = {row.name for row in trials[_MOST_ROWS:]}
     for row in board.rows:
-        if row.name not in shown:
+        if row.name in hidden:
             continue
         table.add_row(
-            str(row.rank or (row.state if row.state != "complete" else "")),
+            _place(row, board),
             row.name,
             _number(row.score),
+            *(_interval(row) for _ in confirmed),
             f"{row.share:.0%}" if row.share is not None else "",
             str(row.depth),
             _maps(row),
             _millions(row.parameters),
+            *(_extra(row, name) for name in extra),
             f"{row.wall_s:.0f}" if row.wall_s is not None else "",
             f"{row.peak_memory_gib:.1f}" if row.peak_memory_gib else "",
-            _number(row.test_score),
+            _number(row.test_mean if row.test_mean is not None else row.test_score),
             style=_style(row),
         )
     console.print(table)
@@ -104,12 +117,15 @@ def summary(board: Leaderboard) -> list[str]:
             size = best.parameters / board.teacher["parameters"]
             said += f" with {size:.0%} of its parameters"
         lines.append(said)
-        if baseline is not None and baseline.score is not None and best.score is not None:
+        lines += _front_lines(board) + _confirmed_lines(board) + _published_lines(board)
+        alone = baseline is None or baseline.mean is None or best.mean is None
+        if alone and baseline and baseline.score is not None and best.score is not None:
             lines.append(_compared(best, best.score, baseline, baseline.score))
         if best.kept:
             lines.append(f"it lies in {_short(Path(board.run) / 'students' / best.name)}")
     counts = [f"{board.count(state)} {word}" for state, word in (
-        ("complete", "complete"), ("stopped", "stopped early"), ("failed", "failed"),
+        ("complete", "complete"), ("stopped", "stopped early"), ("refused", "refused"),
+        ("failed", "failed"),
         ("running", "unfinished")) if board.count(state)]  # fmt: skip
     totals = board.totals
     cost = f"{totals['wall_s'] / 60:.1f} minutes of trials"
@@ -127,6 +143,71 @@ def summary(board: Leaderboard) -> list[str]:
         lines.append(f"padding: {best.padding:.1%} of the tokens in its batches")
     lines += [f"{row.name} failed: {row.error}" for row in board.rows if row.state == "failed"][:5]
     return lines
+
+
+def _front_lines(board: Leaderboard) -> list[str]:
+    """Returns what the Pareto front is, with several objectives."""
+    if len(board.objectives) == 1:
+        return []
+    front = [row.name for row in board.rows if row.on_front]
+    return [
+        f"Pareto front in {', '.join(board.objectives)}: {len(front)} students, marked *; "
+        "the first is its knee"
+    ]
+
+
+def _confirmed_lines(board: Leaderboard) -> list[str]:
+    """Returns what other seeds say of the best trials and of the baseline."""
+    rows = {row.name: row for row in board.rows if row.mean is not None}
+    best, lines = board.best, []
+    if best is None or best.name not in rows:
+        return []
+    lines.append(f"with {board.seeds} other seeds: {_means(best)}")
+    baseline = rows.get(BASELINE)
+    if baseline is not None:
+        lines.append(f"without distillation the same student has {_means(baseline)}")
+    alike = [row.name for row in rows.values() if row.ties_with_best and row.name != best.name]
+    if alike:
+        lines.append(f"not to be told from it (p > 0.05): {', '.join(alike)}")
+    return lines
+
+
+def _published_lines(board: Leaderboard) -> list[str]:
+    """Returns what the published recipe gave in this search."""
+    row = next((row for row in board.rows if row.origin == "published"), None)
+    if row is None or row.state != "complete" or row.rank == 1:
+        return []
+    return [f"the published recipe gave {_number(row.score)} (trial {row.name})"]
+
+
+def _means(row: Row) -> str:
+    on_test = f", on test {_number(row.test_mean)}" if row.test_mean is not None else ""
+    return f"{_interval(row)}{on_test}"
+
+
+def _interval(row: Row) -> str:
+    if row.mean is None:
+        return ""
+    return _number(row.mean) + (f" ± {row.high - row.mean:.3f}" if row.high is not None else "")
+
+
+def _console() -> Console:
+    """Returns standard output; where that is no terminal lines are as long as they need be."""
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=160)
+
+
+def _place(row: Row, board: Leaderboard) -> str:
+    if row.rank is None:
+        return row.state if row.state != "complete" else ""
+    return f"{row.rank}{'*' if row.on_front and len(board.objectives) > 1 else ''}"
+
+
+def _extra(row: Row, name: str) -> str:
+    value = getattr(row, name)
+    if value is None:
+        return ""
+    return f"{value / 1e9:.3g}" if name == "flops" else f"{value:.3g}"
 
 
 def _compared(best: Row, score: float, baseline: Row, baseline_score: float) -> str:

@@ -21,7 +21,7 @@ FORBIDDEN = {
 # Libraries that only these files may import.
 PLACES = {
     "ray": {"search"},
-    "optuna": {"search/study.py"},
+    "optuna": {"search/study.py", "search/samplers.py", "search/evolution.py"},
     "deepspeed": {"distill/process_group.py"},
 }
 

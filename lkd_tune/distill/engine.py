@@ -33,6 +33,7 @@ from lkd_tune.distill.process_group import (
     load_deepspeed,
     summed,
 )
+from lkd_tune.distill.size import measure_size
 from lkd_tune.distill.target_store import StoredTargets, ensure_store, stored_targets_fit
 from lkd_tune.distill.targets import LiveTeacher
 from lkd_tune.distill.tasks.data import count_labels
@@ -41,6 +42,7 @@ from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import cache_dir
 from lkd_tune.spec.settings import TrainSettings
+from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.trial import TrialSpec
 
 # Losses are looked at this often: to look is to wait for the GPU.
@@ -137,6 +139,7 @@ class Distillation:
         self.total = self._batches.total_steps()
         self._evaluations = evaluation_steps(spec.train, self.total)
         self._bf16 = _use_bf16(spec.train)
+        self._config = student.config
         self._engine = self._build_engine(student)
         self._targets = self._build_targets(teacher, labels) if spec.losses.needs_teacher else None
         self._objective = Objective(spec.losses, spec.task.regression)
@@ -174,6 +177,18 @@ class Distillation:
         return self._last
 
     _repeat_last = False
+
+    def measure_size(self, known: Path) -> ModelSize | None:
+        """Returns what the student's architecture costs, timed on rank 0; None on other ranks.
+
+        Args:
+            known: Folder with the latencies of architectures that were timed before.
+        """
+        if self._rank != 0:
+            return None
+        return measure_size(
+            self._config, self.spec.task.max_length, device(), bf16=self._bf16, known=known
+        )
 
     def tokens(self, split: str) -> Tokens:
         """Returns a tokenised split."""

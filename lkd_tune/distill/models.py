@@ -113,12 +113,24 @@ def build_student(init: str, teacher: Any, layers: Sequence[int], depth: int, la
         return student.train()
     from transformers import AutoModelForSequenceClassification
 
-    config = copy.deepcopy(teacher.config)
-    config.num_hidden_layers = depth
+    config = student_config(init, teacher.config, depth)
     student = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     if init == "teacher":
         student.load_state_dict(carve(teacher.state_dict(), layers))
     return student.train()
+
+
+def student_config(init: str, teacher_config: Any, depth: int) -> Any:
+    """Returns a student's configuration: the teacher's but for its depth, or that of `init`.
+
+    Raises:
+        SpecError: If a given starting point does not exist.
+    """
+    if init not in ("teacher", "random"):
+        return load_config(init)
+    config = copy.deepcopy(teacher_config)
+    config.num_hidden_layers = depth
+    return config
 
 
 def carve(weights: dict[str, torch.Tensor], layers: Sequence[int]) -> dict[str, torch.Tensor]:

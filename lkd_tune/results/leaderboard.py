@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lkd_tune.spec.ranking import Ranking, rank_trials
 from lkd_tune.spec.run import BASELINE, RunFolder, TrialRecord, write_atomically
 
 
@@ -17,16 +19,25 @@ class Row:
 
     Attributes:
         rank: 1 for the best of the complete trials; None for all others.
+        on_front: Whether no other complete trial is as good in every objective and better in one.
         name: The trial's name; `baseline` for plain training without distillation.
-        state: complete, stopped (by the scheduler), failed, or running.
+        origin: `published` or a trial of another run, if the search began with it.
+        state: complete, stopped (by the scheduler), refused (above a limit), failed, or running.
         score: Metric on dev at the last measurement.
         share: Score as a share of the teacher's, 0 for a negative one; None where the teacher's
             is not positive.
+        mean: Mean score of other seeds, where it was confirmed; low and high: its 95 % interval.
+        ties_with_best: Whether the other seeds do not tell it from the best.
         test_score: Metric on test, where it was measured.
+        test_mean: Mean metric on test of the other seeds.
         depth: Encoder layers.
         word_map: Layer map of the word relations.
         layer_map: Layer map of the layer transforming relations.
         parameters: Embeddings included.
+        flops: Of one forward pass for one example of full length.
+        latency_ms: Of one example of full length on the trial's device.
+        latency_ms_batch_32: Of 32 of them together.
+        disk_mb: Size of the weights.
         step: Optimizer steps done.
         total_steps: Of the whole trial.
         wall_s: Seconds from start to end, evaluations included.
@@ -43,15 +54,26 @@ class Row:
     """
 
     rank: int | None
+    on_front: bool
     name: str
+    origin: str | None
     state: str
     score: float | None
     share: float | None
+    mean: float | None
+    low: float | None
+    high: float | None
+    ties_with_best: bool | None
     test_score: float | None
+    test_mean: float | None
     depth: int
     word_map: str
     layer_map: str
     parameters: int | None
+    flops: int | None
+    latency_ms: float | None
+    latency_ms_batch_32: float | None
+    disk_mb: float | None
     step: int
     total_steps: int | None
     wall_s: float | None
@@ -78,6 +100,8 @@ class Leaderboard:
         teacher: The manifest's facts about the teacher, empty before it was scored.
         manifest: All facts of the manifest.
         rows: Complete trials best first, then the baseline, running, stopped and failed ones.
+        objectives: What is best.
+        seeds: How many other seeds the best were confirmed with, 0 for none.
     """
 
     run: str
@@ -86,6 +110,8 @@ class Leaderboard:
     teacher: dict[str, Any]
     manifest: dict[str, Any]
     rows: list[Row]
+    objectives: list[str]
+    seeds: int
 
     @property
     def best(self) -> Row | None:
@@ -112,8 +138,8 @@ class Leaderboard:
         }
 
     def count(self, state: str) -> int:
-        """Returns the number of trials in a state, the baseline not counted."""
-        return sum(row.state == state and row.name != BASELINE for row in self.rows)
+        """Returns the number of drawn trials in a state."""
+        return sum(row.state == state and row.name.isdigit() for row in self.rows)
 
 
 def read_leaderboard(run: RunFolder) -> Leaderboard:
@@ -127,20 +153,24 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
     metric = str(records[0].spec.task.metric) if records else ""
     teacher = manifest.get("teacher") or {}
     teacher_score = teacher.get("dev", {}).get(metric)
-    complete = sorted(
-        (r for r in records if r.state == "complete" and r.name != BASELINE),
-        # Of equal scores the earlier trial's, as with the kept students.
-        key=lambda r: (-(r.score or 0.0), r.name),
-    )
-    ranks = {record.name: rank for rank, record in enumerate(complete, 1)}
-    order = {"running": 1, "stopped": 2, "failed": 3}
+    confirmed = _read_confirmation(run)
+    objectives = manifest.get("objectives", ["score"])
+    ranking = rank_trials(records, objectives, {n: c["mean"] for n, c in confirmed.items()})
+    order = {"running": 1, "stopped": 2, "refused": 3, "failed": 4}
     others = sorted(
-        (r for r in records if r.name not in ranks),
+        # The other seeds of a trial are told in its own row.
+        (r for r in records if r.name not in ranking.names and (r.is_drawn or r.name == BASELINE)),
         key=lambda r: (r.name != BASELINE, order.get(r.state, 0), -(r.score or 0.0), r.name),
     )
-    rows = [_row(run, r, ranks.get(r.name), metric, teacher_score) for r in [*complete, *others]]
+    by_name = {record.name: record for record in records}
+    ordered = [*(by_name[name] for name in ranking.names), *others]
+    rows = [
+        _row(run, record, ranking, metric, teacher_score, confirmed.get(record.name))
+        for record in ordered
+    ]
     task = records[0].spec.task.name if records else ""
-    return Leaderboard(str(run.path), task, metric, teacher, manifest, rows)
+    seeds = max((len(c["seeds"]) for c in confirmed.values()), default=0)
+    return Leaderboard(str(run.path), task, metric, teacher, manifest, rows, objectives, seeds)
 
 
 def write_leaderboard(run: RunFolder) -> Leaderboard:
@@ -161,11 +191,14 @@ def write_leaderboard(run: RunFolder) -> Leaderboard:
 def _row(
     run: RunFolder,
     record: TrialRecord,
-    rank: int | None,
+    ranking: Ranking,
     metric: str,
     teacher_score: float | None,
+    confirmed: dict[str, Any] | None,
 ) -> Row:
-    spec, outcome = record.spec, record.outcome
+    spec, outcome, size = record.spec, record.outcome, record.size
+    confirmed = confirmed or {}
+    seeds_on_test = confirmed.get("test_scores")
     last = record.measurements[-1] if record.measurements else None
     share = None
     if record.score is not None and teacher_score is not None and teacher_score > 0:
@@ -173,16 +206,27 @@ def _row(
     test = run.trial(record.name) / "test.json"
     tests = json.loads(test.read_text("utf-8")) if test.exists() else {}
     return Row(
-        rank=rank,
+        rank=ranking.rank(record.name),
+        on_front=record.name in ranking.front,
         name=record.name,
+        origin=record.origin,
         state=record.state,
         score=record.score,
         share=share,
+        mean=confirmed.get("mean"),
+        low=confirmed.get("low"),
+        high=confirmed.get("high"),
+        ties_with_best=confirmed.get("ties_with_best"),
         test_score=tests.get(metric),
+        test_mean=statistics.mean(seeds_on_test) if seeds_on_test else None,
         depth=spec.student.depth,
         word_map=_map_text(spec.layer_map.word),
         layer_map=_map_text(spec.layer_map.layer),
         parameters=last.parameters if last else None,
+        flops=size.flops if size else None,
+        latency_ms=size.latency_ms if size else None,
+        latency_ms_batch_32=size.latency_ms_batch_32 if size else None,
+        disk_mb=size.disk_mb if size else None,
         step=last.step if last else 0,
         total_steps=last.total_steps if last else None,
         wall_s=outcome.wall_s if outcome else None,
@@ -197,6 +241,14 @@ def _row(
         kept=record.kept,
         error=outcome.error if outcome else None,
     )
+
+
+def _read_confirmation(run: RunFolder) -> dict[str, dict[str, Any]]:
+    """Returns what the other seeds gave, by trial."""
+    if not run.confirmation.exists():
+        return {}
+    facts = json.loads(run.confirmation.read_text("utf-8"))
+    return {entry["trial"]: entry for entry in facts["trials"]}
 
 
 def _map_text(entries: tuple[int, ...] | str) -> str:

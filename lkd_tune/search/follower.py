@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune import Callback
 
-from lkd_tune.search.keep import keep_best
 from lkd_tune.search.manifest import update_manifest
 from lkd_tune.search.stop import StopRequest
 from lkd_tune.search.trial_folder import TrialFolder
@@ -28,11 +28,17 @@ class Follower(Callback):
         view: What the user sees.
         stop: The clock of the search.
         actors: Kept up to date: the actors of trials that run, by name.
-        keep: How many students are kept.
+        keep: Called when a trial is complete, to keep the best students.
     """
 
     def __init__(
-        self, run: RunFolder, view: View, stop: StopRequest, actors: dict[str, Any], *, keep: int
+        self,
+        run: RunFolder,
+        view: View,
+        stop: StopRequest,
+        actors: dict[str, Any],
+        *,
+        keep: Callable[[], Any],
     ):
         self._run, self._view, self._stop = run, view, stop
         self._actors, self._keep = actors, keep
@@ -59,7 +65,7 @@ class Follower(Callback):
         state = "stopped" if result["state"] == "running" else result["state"]
         self._view.trial_ended(name, state, result.get("score"), result["error"])
         if state == "complete":
-            keep_best(self._run, self._keep)
+            self._keep()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called when a trial's actor is lost and it will be started again."""

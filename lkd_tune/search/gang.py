@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.settings import ResourceSettings
+from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.trial import TrialSpec
 
 # Once a rank has failed the others need not wait for it: they would for the group's timeout.
@@ -64,6 +65,10 @@ class Rank:
         self._distillation = Distillation(TrialSpec.model_validate_json(spec), cache=Path(cache))
         if checkpoint is not None:
             self._distillation.load_checkpoint(Path(checkpoint))
+
+    def measure_size(self, known: str) -> ModelSize | None:
+        """Returns what the student's architecture costs, on rank 0."""
+        return self._distillation.measure_size(Path(known))
 
     def advance(self) -> Measurement:
         """Trains to the next evaluation."""

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import moocore
+
 from lkd_tune.search.trial_folder import TrialFolder, remove_folder
-from lkd_tune.spec.run import BASELINE, RunFolder, write_atomically
+from lkd_tune.spec.objectives import Costs, costs_of, front_of, knee_of, normalised
+from lkd_tune.spec.run import RunFolder, write_atomically
+from lkd_tune.spec.size import ModelSize
 
 _FACTS = "student.json"
 
 
-def keep_best(run: RunFolder, top: int) -> list[str]:
+def keep_best(run: RunFolder, top: int, objectives: Sequence[str] = ("score",)) -> list[str]:
     """Moves the best students of finished trials to where they are kept; removes the others.
 
     Looks at the disk only, so it may be called at any time, and after a crash finishes what was
@@ -23,32 +28,74 @@ def keep_best(run: RunFolder, top: int) -> list[str]:
     Args:
         run: The run.
         top: How many are kept.
+        objectives: What is best.
 
     Returns:
-        The names of those that are kept, best first; of equal scores the earlier trial's.
+        The names of those that are kept, best first; of equal scores the earlier trial's. With
+        several objectives only members of the Pareto front are kept: its knee, the one of the
+        best score, and those that add most to its hypervolume.
     """
     run.students.mkdir(parents=True, exist_ok=True)
-    found: dict[str, tuple[float, Path]] = {}
+    found: dict[str, tuple[Costs, Path]] = {}
     for folder in sorted(run.students.iterdir()):
         facts = None if folder.name.startswith(".") else read_student(folder)
         if facts is None:
             shutil.rmtree(folder, ignore_errors=True)  # what a crash left of one being removed
         else:
-            found[folder.name] = (facts["score"], folder)
+            found[folder.name] = (_costs(facts, objectives), folder)
     for student in sorted((run.path / "trials").glob("*/student")):
         name, facts = student.parent.name, read_student(student)
         outcome = TrialFolder(student.parent).read_outcome()
-        if facts is None or name == BASELINE:
+        if facts is None:
             remove_folder(student)
         elif outcome is not None and outcome.state == "complete" and name not in found:
-            found[name] = (facts["score"], student)
-    ranked = sorted(found, key=lambda name: (-found[name][0], name))
-    for name in ranked[top:]:
-        remove_folder(found[name][1])
-    for name in ranked[:top]:
-        if found[name][1] != run.student(name):
+            found[name] = (_costs(facts, objectives), student)
+    present = {name: found[name][0] for name in sorted(found)}
+    if len(objectives) == 1:
+        best = sorted(present, key=lambda name: (present[name], name))[:top]
+    else:
+        best = _best_of_front({**_all_costs(run, objectives), **present}, present, top)
+    for name in found:
+        if name not in best:
+            remove_folder(found[name][1])
+        elif found[name][1] != run.student(name):
             os.replace(found[name][1], run.student(name))
-    return ranked[:top]
+    return best
+
+
+def _costs(facts: dict[str, Any], objectives: Sequence[str]) -> Costs:
+    size = facts.get("size")
+    return costs_of(objectives, facts["score"], ModelSize(**size) if size else None)
+
+
+def _all_costs(run: RunFolder, objectives: Sequence[str]) -> dict[str, Costs]:
+    """Returns the costs of all complete trials, those whose students are gone included."""
+    return {
+        record.name: costs_of(objectives, record.score or 0.0, record.size)
+        for record in run.read_trials()
+        if record.is_drawn and record.state == "complete"
+    }
+
+
+def _best_of_front(costs: dict[str, Costs], present: Iterable[str], top: int) -> list[str]:
+    """Returns up to `top` of the front: its knee, the best score, what adds most to the volume.
+
+    Args:
+        costs: Of all complete trials; they make the front, and are what its knee depends on.
+        present: Those whose students there are.
+        top: How many.
+    """
+    front = {name: costs[name] for name in front_of(costs) if name in {*present}}
+    if not front:
+        return []
+    points = normalised(front)
+    # Beyond the worst of each objective, so that the ends of the front count as well.
+    beyond = [1.1] * len(next(iter(points.values())))
+    added = moocore.hv_contributions(list(points.values()), ref=beyond)
+    by_volume = dict(zip(points, added, strict=True))
+    knee, score = knee_of(costs, among=front), min(front, key=lambda name: front[name])
+    order = sorted(front, key=lambda name: (name != knee, name != score, -by_volume[name], name))
+    return order[:top]
 
 
 def read_student(folder: Path) -> dict[str, Any] | None:

@@ -11,17 +11,20 @@ from typing import Any
 
 from lkd_tune import __version__
 from lkd_tune.spec.run import RunFolder, write_atomically
+from lkd_tune.spec.settings import SpaceSettings
 
 _PACKAGES = ("torch", "ray", "deepspeed", "transformers", "optuna", "datasets", "numpy")
 
 
-def new_manifest(seed: int, cwd: str) -> dict[str, Any]:
+def new_manifest(settings: SpaceSettings, cwd: str) -> dict[str, Any]:
     """Returns the facts that are known before a search begins."""
     return {
         "started": now(),
         "finished": None,
         "seconds": 0.0,
-        "seed": seed,
+        "seed": settings.search.seed,
+        "objectives": settings.objectives,
+        "limits": settings.limits.given,
         "cwd": cwd,
         "git_revision": _git_revision(cwd),
         "versions": {

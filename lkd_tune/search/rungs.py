@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler
 
 from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.objectives import Costs, by_front, costs_of
 from lkd_tune.spec.run import TrialRecord
+from lkd_tune.spec.size import ModelSize
+from lkd_tune.spec.start import PUBLISHED
 
 
 class Rungs(FIFOScheduler):
@@ -21,34 +24,47 @@ class Rungs(FIFOScheduler):
     are compared at the same point of their learning rate's schedule, and no evaluation is wasted
     between two rungs. The rule is that of Li et al., "A System for Massively Parallel
     Hyperparameter Tuning" (MLSys 2020): of n trials at a rung the best floor(n / factor), but at
-    least one, go on; a trial is judged when it comes, by those that came before.
+    least one, go on; a trial is judged when it comes, by those that came before. With several
+    objectives, the best are those first in `by_front`.
 
     Args:
         reduction_factor: One in so many goes on.
         records: The trials of a search that is resumed. The last score of an unfinished one is
             left out: the trial reports it again and is judged then.
+        objectives: What is best.
     """
 
-    def __init__(self, reduction_factor: float, records: Iterable[TrialRecord] = ()):
+    def __init__(
+        self,
+        reduction_factor: float,
+        records: Iterable[TrialRecord] = (),
+        objectives: Sequence[str] = ("score",),
+    ):
         super().__init__()
-        self._factor = reduction_factor
-        self._scores: dict[int, dict[str, float]] = defaultdict(dict)
+        self._factor, self._objectives = reduction_factor, objectives
+        self._rungs: dict[int, dict[str, Costs]] = defaultdict(dict)
         for record in records:
             judged = record.measurements if record.outcome else record.measurements[:-1]
             for measurement in judged:
-                self.goes_on(record.name, measurement)
+                self.goes_on(record.name, measurement, record.size)
 
-    def goes_on(self, name: str, measurement: Measurement) -> bool:
+    def goes_on(self, name: str, measurement: Measurement, size: ModelSize | None = None) -> bool:
         """Notes a score and returns whether its trial goes on; asked again, it does."""
-        rung = self._scores[round(math.log2(measurement.total_steps / measurement.step))]
+        rung = self._rungs[round(math.log2(measurement.total_steps / measurement.step))]
         if name in rung or measurement.finished:
             return True
-        rung[name] = measurement.score
-        better = sum(score > measurement.score for score in rung.values())
+        own = rung[name] = costs_of(self._objectives, measurement.score, size)
+        if len(self._objectives) == 1:
+            better = sum(costs < own for costs in rung.values())
+        else:
+            better = by_front(rung).index(name)
         return better < max(1, int(len(rung) / self._factor))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called by Tune with each measurement that is not a trial's last."""
+        # The published recipe is what the others are compared with: it is never stopped.
+        spared = trial.config["origin"] == PUBLISHED
         measurement = Measurement.model_validate_json(result["measurement"])
-        goes_on = self.goes_on(trial.config["name"], measurement)
-        return self.CONTINUE if goes_on else self.STOP
+        size = ModelSize.model_validate_json(result["size"]) if "size" in result else None
+        goes_on = self.goes_on(trial.config["name"], measurement, size)
+        return self.CONTINUE if goes_on or spared else self.STOP

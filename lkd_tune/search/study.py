@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from lkd_tune.search.samplers import build_sampler
 from lkd_tune.search.trial_folder import TrialFolder, outcome_of
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.objectives import excesses
 from lkd_tune.spec.run import RunFolder, read_measurements
-from lkd_tune.spec.settings import SearchSettings
+from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.space import SearchSpace
+from lkd_tune.spec.start import Start
 from lkd_tune.spec.trial import TrialSpec
 
 logger = logging.getLogger(__name__)
@@ -39,8 +41,12 @@ class StudySearcher(Searcher):
     written first.
 
     A trial that the scheduler stopped is PRUNED with the last score it reached, so that the
-    sampler never takes a score at a quarter of the steps for one at the end. A trial cut off
+    sampler never takes a score at a quarter of the steps for one at the end. With several
+    objectives Optuna takes no scores on the way, and PRUNED alone is told. A trial cut off
     because the whole search stops is told nothing: it stays RUNNING and is given out again.
+
+    How far a student is above a limit is a constraint of its trial. One that is known to be too
+    large is refused before it becomes a trial.
 
     No spec is run twice: all trials have the same seed, so its scores would be the same.
 
@@ -50,6 +56,7 @@ class StudySearcher(Searcher):
         teacher: Folder or hub id.
         teacher_layers: Its number of encoder layers.
         common: What each trial's config holds besides its name and spec.
+        starts: Points that a new study begins with.
     """
 
     def __init__(
@@ -60,12 +67,18 @@ class StudySearcher(Searcher):
         teacher: str,
         teacher_layers: int,
         common: dict[str, Any],
+        starts: Sequence[Start] = (),
     ):
         super().__init__()
         self._space, self._run, self._common = space, run, common
         self._teacher, self._teacher_layers = teacher, teacher_layers
         self._search = space.settings.search
-        self._study = open_study(run.study)
+        self._objectives = space.settings.objectives
+        self._limits = space.settings.limits.given
+        self._study = open_study(run.study, self._objectives)
+        if not self._study.get_trials(deepcopy=False):
+            for start in starts:
+                self._study.enqueue_trial(start.params, user_attrs={"origin": start.origin})
         self._names: dict[str, str] = {}  # digest of a spec -> name of its trial
         self._unfinished: list[FrozenTrial] = []
         for trial in self._study.get_trials(deepcopy=False):
@@ -88,8 +101,12 @@ class StudySearcher(Searcher):
             return self.FINISHED
         self._running[trial_id] = trial
         name, spec = trial.user_attrs["name"], trial.user_attrs["spec"]
-        self._folder(trial).write_spec(TrialSpec.model_validate_json(spec))
-        return {**self._common, "name": name, "spec": spec}
+        folder = self._folder(trial)
+        folder.write_spec(TrialSpec.model_validate_json(spec))
+        if "origin" in trial.user_attrs:
+            folder.write_origin(trial.user_attrs["origin"])
+        origin = trial.user_attrs.get("origin")
+        return {**self._common, "name": name, "spec": spec, "origin": origin}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Notes a measurement of a trial that goes on."""
@@ -126,7 +143,7 @@ class StudySearcher(Searcher):
                 state = "stopped"
                 folder.write_outcome(outcome_of("stopped", resources, result["wall_s"]))
         self._report(trial, measurements)
-        self._tell(trial.number, state, measurements)
+        self._tell(trial, state, measurements, folder.read_size())
         folder.remove_checkpoints()
 
     def save(self, checkpoint_path: str) -> None:
@@ -167,11 +184,20 @@ class StudySearcher(Searcher):
             )
             twin = self._names.get(spec.digest())
             reason = None if twin is None else f"is trial {twin} again"
+            too_large = self._too_large(spec) if reason is None and self._limits else {}
         except SpecError as error:
-            reason = str(error)
+            reason, too_large = str(error), {}
+        if too_large:
+            reason = ", ".join(
+                f"{name} is {by:.0%} above the limit" for name, by in too_large.items()
+            )
+            for name, by in too_large.items():
+                trial.set_constraint(name, by)
         if reason is not None:
             trial.set_user_attr("not_run", reason)
-            self._study.tell(trial.number, state=TrialState.FAIL)
+            # PRUNED, the sampler learns the constraints; of a repetition it learns nothing.
+            state = TrialState.PRUNED if too_large else TrialState.FAIL
+            self._study.tell(trial.number, state=state)
             return reason
         name = f"{len(self._names):04d}"
         trial.set_user_attr("spec", spec.to_json())
@@ -179,40 +205,62 @@ class StudySearcher(Searcher):
         self._names[spec.digest()] = name
         return None
 
+    def _too_large(self, spec: TrialSpec) -> dict[str, float]:
+        """Returns all of a student's excesses if it is known to be above a limit, else {}."""
+        from lkd_tune.distill.size import expected_size  # loads torch
+
+        found = excesses(self._limits, expected_size(spec, known=self._run.latencies))
+        return found if any(by > 0 for by in found.values()) else {}
+
     def _told_by_folder(self, trial: FrozenTrial) -> bool:
         """Tells the study an end that its trial's folder has and the study lacks."""
         if "name" not in trial.user_attrs:  # cut off while it was drawn; it is drawn again
-            self._tell(trial.number, "failed", [])
+            self._study.tell(trial.number, state=TrialState.FAIL)
             return True
         folder = self._folder(trial)
         outcome = folder.read_outcome()
         if outcome is None:
             return False
         measurements = read_measurements(folder.path)
-        self._report(optuna.Trial(self._study, trial._trial_id), measurements)
-        self._tell(trial.number, outcome.state, measurements)
+        live = optuna.Trial(self._study, trial._trial_id)
+        self._report(live, measurements)
+        self._tell(live, outcome.state, measurements, folder.read_size())
         folder.remove_checkpoints()
         return True
 
     def _report(self, trial: optuna.Trial, measurements: list[Measurement]) -> None:
+        if len(self._objectives) > 1:
+            return
         known = self._study._storage.get_trial(trial._trial_id).intermediate_values
         for measurement in measurements:
             if measurement.step not in known:
                 trial.report(measurement.score, measurement.step)
 
-    def _tell(self, number: int, state: str, measurements: list[Measurement]) -> None:
+    def _tell(
+        self,
+        trial: optuna.Trial,
+        state: str,
+        measurements: list[Measurement],
+        size: ModelSize | None,
+    ) -> None:
+        for name, by in excesses(self._limits, size).items():
+            trial.set_constraint(name, by)
         if state == "complete":
-            self._study.tell(number, measurements[-1].score)
-        elif state == "stopped":
-            self._study.tell(number, state=TrialState.PRUNED)  # with the last score reported
+            score = measurements[-1].score
+            values = [
+                score if name == "score" else getattr(size, name) for name in self._objectives
+            ]
+            self._study.tell(trial.number, values)
+        elif state in ("stopped", "refused"):
+            self._study.tell(trial.number, state=TrialState.PRUNED)  # with the last score reported
         else:
-            self._study.tell(number, state=TrialState.FAIL)
+            self._study.tell(trial.number, state=TrialState.FAIL)
 
     def _folder(self, trial: optuna.Trial | FrozenTrial) -> TrialFolder:
         return TrialFolder(self._run.trial(trial.user_attrs["name"]))
 
 
-def open_study(journal: Path) -> optuna.Study:
+def open_study(journal: Path, objectives: Sequence[str] = ("score",)) -> optuna.Study:
     """Returns the study in a journal, a new one if there is none. One process at a time."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal.parent.mkdir(parents=True, exist_ok=True)
@@ -227,25 +275,10 @@ def open_study(journal: Path) -> optuna.Study:
         lock.unlink(missing_ok=True)
     return optuna.create_study(
         study_name="lkd_tune",
-        direction="maximize",
+        directions=["maximize" if name == "score" else "minimize" for name in objectives],
         storage=JournalStorage(JournalFileBackend(str(journal))),
         load_if_exists=True,
     )
-
-
-def build_sampler(search: SearchSettings, seed: int, *, by_chance: bool = False) -> BaseSampler:
-    """Returns the sampler for one draw."""
-    if search.sampler == "random" or by_chance:
-        return RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return TPESampler(
-            seed=seed,
-            multivariate=True,
-            group=True,  # parameters that exist for some options only are modelled among those
-            constant_liar=True,  # trials that run now are taken as bad, so that others differ
-            n_startup_trials=min(10, max(4, search.trials // 4)),
-        )
 
 
 def _seed(*parts: int) -> int:

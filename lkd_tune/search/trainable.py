@@ -14,14 +14,15 @@ from ray import tune
 from lkd_tune.search.gang import Gang, LostWorkerError
 from lkd_tune.search.trial_folder import TrialFolder, describe_student, outcome_of
 from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.objectives import excesses
 from lkd_tune.spec.run import (
-    BASELINE,
     Outcome,
     RunFolder,
     append_measurement,
     read_measurements,
     write_atomically,
 )
+from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.trial import TrialSpec
 
 
@@ -36,8 +37,8 @@ class DistillationTrainable(tune.Trainable):
     memory) would go wrong again, so the trial ends as failed and the actor goes on to the next.
     Only the loss of a process is raised, for Tune to start the trial again elsewhere.
 
-    The config holds `run`, `session`, `cache` and `cwd`, which are the same for all trials of a
-    session, and `name` and `spec`.
+    The config holds `run`, `session`, `cache`, `cwd` and `limits`, which are the same for all
+    trials of a session, and `name` and `spec`.
     """
 
     @classmethod
@@ -89,6 +90,8 @@ class DistillationTrainable(tune.Trainable):
         self._spec_text = config["spec"]
         self._spec = TrialSpec.model_validate_json(config["spec"])
         self._cache, self._cwd = config["cache"], config["cwd"]
+        self._limits = config["limits"]
+        self._size: ModelSize | None = None
         self._began: float | None = None
         self._wall_s_before = 0.0
 
@@ -114,7 +117,7 @@ class DistillationTrainable(tune.Trainable):
         """Starts or goes on with the trial; returns a result that it has already."""
         assert self._gang is not None
         measurements = {m.step: m for m in read_measurements(self._folder.path)}
-        outcome = self._folder.read_outcome()
+        outcome, self._size = self._folder.read_outcome(), self._folder.read_size()
         if outcome is not None:  # it ended, but nobody was told
             last = measurements[max(measurements)] if measurements else None
             return self._result(last, outcome.state, outcome)
@@ -126,12 +129,31 @@ class DistillationTrainable(tune.Trainable):
         )
         if checkpoint is not None:
             return self._result(measurements[checkpoint.step], "running")
-        return None
+        if self._size is None:
+            self._size = self._gang.run("measure_size", str(self._run.latencies))
+            self._folder.write_size(self._size)
+        return self._refuse_if_above_a_limit() if self._name.isdigit() else None
+
+    def _refuse_if_above_a_limit(self) -> dict[str, Any] | None:
+        """Ends a trial whose student is too slow, before it trains."""
+        assert self._gang is not None
+        above = [name for name, by in excesses(self._limits, self._size).items() if by > 0]
+        if not above:
+            return None
+        reason = ", ".join(
+            f"{name} {getattr(self._size, name):.3g} is above {self._limits[name]:g}"
+            for name in above
+        )
+        outcome = outcome_of("refused", self._spec.resources, self._wall_s, reason)
+        self._folder.write_outcome(outcome)
+        self._gang.run("end")
+        return self._result(None, "refused", outcome)
 
     def _finish(self, last: Measurement) -> dict[str, Any]:
         """Writes what a finished trial leaves."""
         assert self._gang is not None
-        if self._name == BASELINE:
+        if not self._name.isdigit():
+            # Made to compare with: its numbers count, not its student.
             if self._spec.task.test is not None:
                 metrics = self._gang.run("evaluate", "test")
                 self._folder.write_test_metrics(metrics)
@@ -140,7 +162,7 @@ class DistillationTrainable(tune.Trainable):
             with self._folder.new_student() as folder:
                 self._gang.run("save_student", str(folder))
                 outcome = outcome_of("complete", self._spec.resources, self._wall_s)
-                facts = describe_student(self._name, self._spec, last, outcome)
+                facts = describe_student(self._name, self._spec, last, outcome, self._size)
                 write_atomically(folder / "student.json", facts)
         self._folder.write_outcome(outcome)
         self._folder.remove_checkpoints()
@@ -185,6 +207,8 @@ class DistillationTrainable(tune.Trainable):
             "wall_s": outcome.wall_s if outcome else self._wall_s,
             "error": outcome.error if outcome else None,
         }
+        if self._size is not None:
+            result["size"] = self._size.model_dump_json()
         if measurement is not None:
             result |= {
                 "step": measurement.step,

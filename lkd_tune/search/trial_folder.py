@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lkd_tune.spec.measurement import Measurement
-from lkd_tune.spec.run import Outcome, write_atomically
+from lkd_tune.spec.run import Ending, Outcome, write_atomically
 from lkd_tune.spec.settings import ResourceSettings
+from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.trial import TrialSpec
 
 _PREFIX = "checkpoint-"
@@ -51,6 +52,21 @@ class TrialFolder:
     def write_spec(self, spec: TrialSpec) -> None:
         """Writes spec.json, which makes the trial known to readers of the run."""
         write_atomically(self.path / "spec.json", spec.to_json())
+
+    def write_origin(self, origin: str) -> None:
+        """Notes where the trial's settings are from, if no sampler drew them."""
+        write_atomically(self.path / "origin", origin)
+
+    def read_size(self) -> ModelSize | None:
+        """Returns what the student's architecture costs, None if that was not measured yet."""
+        try:
+            return ModelSize.model_validate_json((self.path / "size.json").read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def write_size(self, size: ModelSize) -> None:
+        """Writes what the student's architecture costs."""
+        write_atomically(self.path / "size.json", size.model_dump_json(indent=2))
 
     def read_checkpoint(self) -> Checkpoint | None:
         """Returns the newest whole checkpoint."""
@@ -107,7 +123,9 @@ class TrialFolder:
         write_atomically(self.path / "test.json", json.dumps(metrics, indent=2))
 
 
-def describe_student(name: str, spec: TrialSpec, last: Measurement, outcome: Outcome) -> str:
+def describe_student(
+    name: str, spec: TrialSpec, last: Measurement, outcome: Outcome, size: ModelSize | None
+) -> str:
     """Returns the text of a student.json."""
     facts: dict[str, Any] = {
         "name": name,
@@ -115,6 +133,7 @@ def describe_student(name: str, spec: TrialSpec, last: Measurement, outcome: Out
         "metrics": last.metrics,
         "test_metrics": None,
         "parameters": last.parameters,
+        "size": size.model_dump() if size else None,
         "step": last.step,
         "train_s": last.train_s,
         **outcome.model_dump(include={"wall_s", "gpu_s", "cpu_s"}),
@@ -124,7 +143,7 @@ def describe_student(name: str, spec: TrialSpec, last: Measurement, outcome: Out
 
 
 def outcome_of(
-    state: Literal["complete", "stopped", "failed"],
+    state: Ending,
     resources: ResourceSettings,
     wall_s: float,
     error: str | None = None,

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,18 +13,12 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from lkd_tune.search.cluster import check_room, connected, describe_cluster
+from lkd_tune.search.cluster import check_room, connected
 from lkd_tune.search.manifest import new_manifest, now, update_manifest, write_manifest
+from lkd_tune.search.session import Session
 from lkd_tune.spec.errors import Problem, SpecError
-from lkd_tune.spec.run import (
-    BASELINE,
-    RunFolder,
-    cache_dir,
-    read_measurements,
-    write_atomically,
-)
+from lkd_tune.spec.run import RunFolder, write_atomically
 from lkd_tune.spec.space import SearchSpace, load_space
-from lkd_tune.spec.trial import TrialSpec
 
 # What may change when a search goes on; all else would mix trials that can't be compared.
 _CHANGEABLE = (
@@ -87,8 +80,8 @@ def run_search(
     with _locked(run), connected(address) as started_here:
         room = check_room(space.settings.resources, space.source)
         write_space(run, space)
-        write_manifest(run, new_manifest(space.settings.search.seed, os.getcwd()))
-        return _Session(space, run, room if started_here else None, quiet=quiet).go()
+        write_manifest(run, new_manifest(space.settings, os.getcwd()))
+        return _go(Session(space, run, room if started_here else None, quiet=quiet))
 
 
 def resume_search(
@@ -125,254 +118,85 @@ def resume_search(
             room = check_room(space.settings.resources, space.source)
             if overrides:
                 write_space(run, space)
-            return _Session(space, run, room if started_here else None, quiet=quiet).go()
+            return _go(Session(space, run, room if started_here else None, quiet=quiet))
 
 
-class _Session:
-    """One process's part of a search.
+def _go(session: Session) -> SearchResult:
+    """Does all that is left to do of a search."""
+    from lkd_tune.search.comparison import compare_with_baseline, confirm_best, score_on_test
+    from lkd_tune.search.preparation import ensure_targets, ensure_teacher
 
-    Args:
-        space: What is searched.
-        run: Where; its manifest is there already.
-        room: Trials that fit into the cluster at a time, None if it may grow: Tune then draws one
-            trial more than runs, to be placed as soon as there is room.
-        quiet: Shows nothing.
-    """
+    run, stop = session.run, session.stop
+    with stop.on_signals(), session.view:
+        _tidy(run)
+        teacher = ensure_teacher(session)
+        if teacher is not None and not stop:
+            ensure_targets(session, teacher["model"])
+        if teacher is not None and not stop:
+            _search(session, teacher)
+        kept = session.keep()
+        best = next(iter(kept), None)
+        if kept and not stop:
+            best = confirm_best(session, kept)
+        if best is not None and not stop:
+            compare_with_baseline(session, best)
+        if best is not None and stop.reason != "interrupted":
+            score_on_test(session, best)
+        if stop.reason is None:
+            update_manifest(run, finished=now(), best=best)
+    return _result(session, best)
 
-    def __init__(self, space: SearchSpace, run: RunFolder, room: int | None, *, quiet: bool):
-        from lkd_tune.search.stop import StopRequest
-        from lkd_tune.search.view import View
 
-        self._space, self._run = space, run
-        self._settings = settings = space.settings
-        self._concurrency = settings.search.concurrency or room
-        manifest = run.read_manifest()
-        self._stop = StopRequest(settings.search.time_budget, manifest["seconds"])
-        records = run.read_trials()
-        self._view = View(settings.search.trials, settings.task.metric, records, quiet=quiet)
-        self._cwd, self._cache = os.getcwd(), str(cache_dir())
-        # Written before any trial starts: workers of an earlier session end when they see it.
-        session = uuid.uuid4().hex
-        update_manifest(run, session=session, cluster=describe_cluster(), finished=None)
-        self._common = {
-            "run": str(run.path),
-            "session": session,
-            "cache": self._cache,
-            "cwd": self._cwd,
-        }
+def _tidy(run: RunFolder) -> None:
+    """Removes what a killed session left behind."""
+    from lkd_tune.search.trial_folder import TrialFolder
 
-    def go(self) -> SearchResult:
-        """Does all that is left to do."""
-        with self._stop.on_signals(), self._view:
-            self._tidy()
-            teacher = self._teacher()
-            if teacher is not None and not self._stop:
-                self._targets(teacher["model"])
-            if teacher is not None and not self._stop:
-                self._search(teacher)
-            best = next(iter(self._keep()), None)
-            if best is not None and self._stop.reason != "interrupted":
-                self._finish(best)
-            if self._stop.reason is None:
-                update_manifest(self._run, finished=now())
-        return self._result(best)
+    shutil.rmtree(run.path / "ray", ignore_errors=True)
+    for record in run.read_trials():
+        if record.outcome is not None:
+            TrialFolder(run.trial(record.name)).remove_checkpoints()
 
-    def _tidy(self) -> None:
-        """Removes what a killed session left behind."""
-        from lkd_tune.search.trial_folder import TrialFolder
 
-        shutil.rmtree(self._run.path / "ray", ignore_errors=True)
-        for record in self._run.read_trials():
-            if record.outcome is not None:
-                TrialFolder(self._run.trial(record.name)).remove_checkpoints()
+def _search(session: Session, teacher: dict[str, Any]) -> None:
+    """Draws and runs trials until there are enough."""
+    from lkd_tune.search.preparation import find_starts
+    from lkd_tune.search.rungs import Rungs
+    from lkd_tune.search.study import StudySearcher
 
-    def _teacher(self) -> dict[str, Any] | None:
-        """Returns the teacher's facts, from the manifest if it was prepared before."""
-        from lkd_tune.distill.teacher import teacher_depth
-        from lkd_tune.search.tasks import prepare_teacher, run_task
+    settings, run = session.settings, session.run
+    session.keep()
+    records = [record for record in run.read_trials() if record.is_drawn]
+    searcher = StudySearcher(
+        session.space,
+        run,
+        teacher=teacher["model"],
+        teacher_layers=teacher["layers"],
+        common=session.common,
+        starts=[] if records else find_starts(session, teacher["layers"]),
+    )
+    scheduler = None
+    if settings.search.scheduler == "asha":
+        scheduler = Rungs(settings.search.reduction_factor, records, settings.objectives)
+    session.view.phase("searching")
+    session.stop.start_clock()
+    session.fit(searcher, scheduler)
+    update_manifest(run, seconds=session.stop.seconds)
 
-        settings = self._settings
-        facts = self._run.read_manifest().get("teacher")
-        if facts is None:
-            trained = settings.teacher.train is not None
-            self._view.phase("training the teacher" if trained else "scoring the teacher")
-            progress = self._run.path / "teacher"
-            # On one machine the cache serves all; elsewhere only the run folder surely does.
-            several = describe_cluster()["nodes"] > 1
-            facts = run_task(
-                prepare_teacher,
-                settings.teacher.model_dump_json(),
-                settings.task.model_dump_json(),
-                self._cache,
-                self._cwd,
-                str(progress),
-                str(progress / "model") if several else None,
-                resources=settings.resources,
-                stop=self._stop,
-                poll=lambda: self._view.teacher_measured(read_measurements(progress)),
-            )
-            if facts is None:
-                return None
-            node = facts.pop("node")
-            layers = teacher_depth(settings.teacher)
-            facts = {"layers": layers, **facts}
-            update_manifest(self._run, teacher=facts, hardware=node)
-        self._view.teacher_scored(facts["dev"][settings.task.metric])
-        return facts
 
-    def _targets(self, model: str) -> None:
-        """Has the teacher run over the data once, for all trials."""
-        from lkd_tune.search.tasks import prepare_targets, run_task
-
-        settings = self._settings
-        if (
-            self._run.read_manifest().get("targets") is not None
-            or settings.targets.source == "live"
-        ):
-            return
-        self._view.phase("storing the teacher's targets")
-        progress = self._run.path / ".targets"
-        facts = run_task(
-            prepare_targets,
-            model,
-            settings.task.model_dump_json(),
-            settings.targets.model_dump_json(),
-            self._cache,
-            self._cwd,
-            str(progress),
-            resources=settings.resources,
-            stop=self._stop,
-            poll=lambda: self._view.targets_stored(progress),
-        )
-        progress.unlink(missing_ok=True)
-        if facts is None:
-            return
-        if not facts:
-            self._view.phase(
-                f"stored targets would exceed targets.max_gb {settings.targets.max_gb:g}; "
-                "the teacher runs in every trial"
-            )
-        update_manifest(self._run, targets=facts)
-
-    def _search(self, teacher: dict[str, Any]) -> None:
-        from lkd_tune.search.rungs import Rungs
-        from lkd_tune.search.study import StudySearcher
-
-        settings = self._settings
-        searcher = StudySearcher(
-            self._space,
-            self._run,
-            teacher=teacher["model"],
-            teacher_layers=teacher["layers"],
-            common=self._common,
-        )
-        self._keep()
-        scheduler = None
-        if settings.search.scheduler == "asha":
-            records = [r for r in self._run.read_trials() if r.name != BASELINE]
-            scheduler = Rungs(settings.search.reduction_factor, records)
-        self._view.phase("searching")
-        self._stop.start_clock()
-        self._fit(searcher, scheduler)
-        update_manifest(self._run, seconds=self._stop.seconds)
-
-    def _fit(self, searcher: Any, scheduler: Any) -> None:
-        """Runs trials until the searcher has no more or the search is to stop."""
-        from ray import tune
-
-        from lkd_tune.search.follower import Follower
-        from lkd_tune.search.stop import StopAll
-        from lkd_tune.search.trainable import DistillationTrainable
-
-        stop_all = StopAll(self._stop)
-        follower = Follower(
-            self._run, self._view, self._stop, stop_all.actors, keep=self._settings.keep.top
-        )
-        # `run`, not a `Tuner`: that one pickles all of this into the run folder for its own way of
-        # resuming, which needs Tune's state to be whole. Ours needs the study and the trials.
-        tune.run(
-            DistillationTrainable,
-            name="ray",
-            storage_path=str(self._run.path),
-            search_alg=searcher,
-            scheduler=scheduler,
-            stop=stop_all,
-            callbacks=[follower],
-            num_samples=-1,
-            max_concurrent_trials=self._concurrency,
-            max_failures=self._settings.search.max_failures,
-            reuse_actors=True,
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
-            raise_on_failed_trial=False,
-            verbose=0,
-        )
-
-    def _keep(self) -> list[str]:
-        from lkd_tune.search.keep import keep_best
-
-        return keep_best(self._run, self._settings.keep.top)
-
-    def _finish(self, best: str) -> None:
-        """Compares the winner with plain training, and scores both on test."""
-        from lkd_tune.distill.teacher import LABELS_ONLY
-
-        winner = self._run.read_trial(best)
-        if self._settings.search.baseline and not self._stop:
-            self._baseline(winner.spec.model_copy(update={"losses": LABELS_ONLY}))
-        if self._settings.task.test is not None:
-            self._score_on_test(best)
-
-    def _baseline(self, spec: TrialSpec) -> None:
-        from lkd_tune.search.once import OneTrial
-        from lkd_tune.search.trial_folder import TrialFolder
-
-        folder = TrialFolder(self._run.trial(BASELINE))
-        if (folder.path / "spec.json").exists():
-            record = self._run.read_trial(BASELINE)
-            if record.spec != spec:  # of an earlier winner
-                shutil.rmtree(folder.path)
-            elif record.outcome is not None:
-                return
-        folder.write_spec(spec)
-        self._view.phase("training the winner's depth without distillation")
-        self._fit(OneTrial(self._run, BASELINE, spec, self._common), None)
-
-    def _score_on_test(self, best: str) -> None:
-        from lkd_tune.search.keep import add_test_metrics
-        from lkd_tune.search.tasks import run_task, score_model
-
-        if (self._run.trial(best) / "test.json").exists():
-            return
-        self._view.phase("scoring the winner on test")
-        scores = run_task(
-            score_model,
-            str(self._run.student(best)),
-            self._settings.task.model_dump_json(),
-            self._cache,
-            self._cwd,
-            ("test",),
-            resources=self._settings.resources,
-            stop=self._stop,
-        )
-        if scores is not None:
-            add_test_metrics(self._run, best, scores["test"])
-
-    def _result(self, best: str | None) -> SearchResult:
-        ended = [r for r in self._run.read_trials() if r.outcome and r.name != BASELINE]
-        return SearchResult(
-            self._run,
-            best,
-            interrupted=self._stop.reason == "interrupted",
-            out_of_time=self._stop.reason == "time",
-            failures={
-                r.name: r.outcome.error or ""
-                for r in ended
-                if r.outcome and r.outcome.state == "failed"
-            },
-            trials=len(ended),
-        )
+def _result(session: Session, best: str | None) -> SearchResult:
+    ended = [record for record in session.run.read_trials() if record.outcome and record.is_drawn]
+    return SearchResult(
+        session.run,
+        best,
+        interrupted=session.stop.reason == "interrupted",
+        out_of_time=session.stop.reason == "time",
+        failures={
+            r.name: r.outcome.error or ""
+            for r in ended
+            if r.outcome and r.outcome.state == "failed"
+        },
+        trials=len(ended),
+    )
 
 
 def write_space(run: RunFolder, space: SearchSpace) -> None:
@@ -400,8 +224,10 @@ _Dumper.add_implicit_resolver(
 
 def _check(space: SearchSpace) -> None:
     from lkd_tune.distill.checks import check_space  # loads torch
+    from lkd_tune.search.preparation import check_warm_start
 
     check_space(space)
+    check_warm_start(space.settings, space.source)
 
 
 @contextlib.contextmanager
@@ -425,7 +251,3 @@ def _locked(run: RunFolder) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _name(trial: Any) -> str:
-    return trial.config["name"]

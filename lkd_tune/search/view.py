@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lkd_tune.spec.measurement import Measurement
-from lkd_tune.spec.run import BASELINE, TrialRecord
+from lkd_tune.spec.run import TrialRecord
 from lkd_tune.spec.trial import TrialSpec
 
 _MOST_ROWS = 12
@@ -52,7 +52,7 @@ class View:
         self._clock_began: float | None = None
         self._seconds_left: float | None = None
         for record in records:
-            if record.outcome and record.name != BASELINE:
+            if record.outcome and record.is_drawn:
                 self._count(record.name, record.spec, record.outcome.state, record.score)
         self._ended_before = self._ended.total()
         self._live = Live(
@@ -115,11 +115,11 @@ class View:
         """Tells a trial's end."""
         spec = self._specs.get(name)
         self._last.pop(name, None)
-        if name != BASELINE and spec is not None:
+        if name.isdigit() and spec is not None:
             self._count(name, spec, state, score)
         shown = f" {self._metric} {score:.4f}" if score is not None else ""
         student = f", {_in_words(spec)}" if spec else ""
-        number = f"[{self._ended.total()}/{self._trials}] " if name != BASELINE else ""
+        number = f"[{self._ended.total()}/{self._trials}] " if name.isdigit() else ""
         self._say(f"{number}trial {name} {state}{shown}{student}{f': {error}' if error else ''}")
 
     def _count(self, name: str, spec: TrialSpec, state: str, score: float | None) -> None:
@@ -142,7 +142,7 @@ class View:
             Text(
                 f"trials {ended.total()}/{self._trials}: {ended['complete']} complete, "
                 f"{ended['stopped']} stopped early, {ended['failed']} failed, "
-                f"{len([name for name, _ in running if name != BASELINE])} running"
+                f"{len([name for name, _ in running if name.isdigit()])} running"
                 f"{self._time_left()}"
             )
         )

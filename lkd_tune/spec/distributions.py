@@ -36,12 +36,15 @@ class Choice:
 
     def draw(self, name: str, suggester: Suggester) -> Any:
         """Returns one option."""
-        if all(option is None or isinstance(option, bool | int | float | str)
-               for option in self.options):  # fmt: skip
-            return suggester.suggest_categorical(name, list(self.options))
+        categories = [self.category(option) for option in self.options]
+        return self.options[categories.index(suggester.suggest_categorical(name, categories))]
+
+    def category(self, option: Any) -> Any:
+        """Returns what a study stores for an option."""
+        if all(o is None or isinstance(o, bool | int | float | str) for o in self.options):
+            return option
         # Lists and blocks are no categories that a study can store; their JSON text is.
-        texts = [json.dumps(option, default=str) for option in self.options]
-        return self.options[texts.index(suggester.suggest_categorical(name, texts))]
+        return json.dumps(option, default=str)
 
     @property
     def probes(self) -> tuple[Any, ...]:
@@ -76,6 +79,15 @@ class Numbers:
                 name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log
             )
         return suggester.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+    def nearest(self, value: float) -> float:
+        """Returns the number nearest to a value that can be drawn."""
+        value = min(max(value, self.low), self.high)
+        if self.integer or self.step:
+            step = self.step or 1
+            value = self.low + round((value - self.low) / step) * step
+            value = value if value <= self.high else value - step
+        return int(value) if self.integer else float(value)
 
     @property
     def probes(self) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ output of the embeddings, layer k that of the k-th encoder layer, as in `hidden_
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -98,6 +99,54 @@ def draw_free(
         else:
             entries.append(suggester.suggest_int(f"{name}.free.{i}", 1, teacher_layers))
     return tuple(entries)
+
+
+def draw_listed(
+    suggester: Suggester,
+    name: str,
+    kind: str,
+    teacher_layers: int,
+    depth: int,
+    *,
+    pin_embeddings: bool = True,
+    pin_last: bool = True,
+) -> LayerMap:
+    """Returns a map drawn as one of a list, for a sampler that tries each value once.
+
+    The parameter `{name}.of.{depth}` is the map's place among all `monotone` maps of that depth;
+    `free` ones are numbers already.
+    """
+    pins = {"pin_embeddings": pin_embeddings, "pin_last": pin_last}
+    if kind == "free":
+        return draw_free(suggester, name, teacher_layers, depth, **pins)
+    fixed, candidates = _pinned(teacher_layers, depth, pin_embeddings, pin_last)
+    maps = list(itertools.combinations(candidates, depth + 1 - len(fixed)))
+    place = suggester.suggest_int(f"{name}.of.{depth}", 0, len(maps) - 1)
+    return tuple(sorted([*fixed, *maps[place]]))
+
+
+def params_of_map(
+    kind: str,
+    name: str,
+    entries: Sequence[int],
+    teacher_layers: int,
+    depth: int,
+    *,
+    pin_embeddings: bool = True,
+    pin_last: bool = True,
+) -> dict[str, float] | None:
+    """Returns parameters by which a `monotone` or `free` map is drawn; None if it can't be."""
+    if map_problem(entries, teacher_layers, depth) is not None:
+        return None
+    _, candidates = _pinned(teacher_layers, depth, pin_embeddings, pin_last)
+    if (pin_embeddings and entries[0] != 0) or (pin_last and entries[-1] != teacher_layers):
+        return None
+    if kind == "monotone":
+        if sorted({*entries}) != [*entries]:
+            return None
+        return {f"{name}.key.{t}": 0.75 if t in entries else 0.25 for t in candidates}
+    last = depth if pin_last else depth + 1
+    return {f"{name}.free.{i}": entries[i] for i in range(1 if pin_embeddings else 0, last)}
 
 
 def random_map(

@@ -5,7 +5,9 @@ RUN/
   manifest.json     versions, seed, hardware, teacher and its scores, seconds used so far
   study.journal     Optuna's storage
   ray/              Ray Tune's own
-  trials/0007/      spec.json, measurements.jsonl, outcome.json, checkpoint-<step>/
+  trials/0007/      spec.json, size.json, measurements.jsonl, outcome.json, checkpoint-<step>/
+  latencies/        of each architecture, timed once
+  confirmation.json the best trials again with other seeds
   students/0007/    a kept student: a Hugging Face folder and student.json
   leaderboard.csv, leaderboard.json
 """
@@ -23,9 +25,11 @@ from pydantic import BaseModel, ConfigDict
 
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.trial import TrialSpec
 
-State = Literal["running", "complete", "stopped", "failed"]
+Ending = Literal["complete", "stopped", "refused", "failed"]
+State = Literal["running", "complete", "stopped", "refused", "failed"]
 BASELINE = "baseline"
 
 
@@ -34,10 +38,12 @@ class Outcome(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    state: Literal["complete", "stopped", "failed"]
-    """complete: reached its last step; stopped: by the scheduler; failed: see `error`."""
+    state: Ending
+    """complete: reached its last step; stopped: by the scheduler; refused: above a limit, so it
+    did not train; failed: see `error`."""
     error: str | None = None
-    """The reason of a failure, in one line; the traceback is in error.txt beside it."""
+    """The reason of a refusal or a failure, in one line; the traceback of a failure is in
+    error.txt beside it."""
     wall_s: float = 0.0
     """Seconds from the trial's start to its end, evaluations included."""
     gpu_s: float = 0.0
@@ -56,6 +62,9 @@ class TrialRecord:
         measurements: All so far, by step.
         outcome: None while it runs, or after a crash until it is resumed.
         kept: Whether its student is kept.
+        size: What its architecture costs, None before that was measured.
+        origin: Where its settings are from if no sampler drew them: `published`, or the trial of
+            another run that the search was started from.
     """
 
     name: str
@@ -63,6 +72,13 @@ class TrialRecord:
     measurements: tuple[Measurement, ...]
     outcome: Outcome | None
     kept: bool
+    size: ModelSize | None = None
+    origin: str | None = None
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it is one of the search, and not made for comparison like the baseline."""
+        return self.name.isdigit()
 
     @property
     def state(self) -> State:
@@ -100,6 +116,16 @@ class RunFolder:
     def students(self) -> Path:
         """The folder of kept students."""
         return self.path / "students"
+
+    @property
+    def latencies(self) -> Path:
+        """The folder of latencies, one file for each architecture."""
+        return self.path / "latencies"
+
+    @property
+    def confirmation(self) -> Path:
+        """What the best trials gave with other seeds, as JSON."""
+        return self.path / "confirmation.json"
 
     @property
     def leaderboard_csv(self) -> Path:
@@ -141,7 +167,7 @@ class RunFolder:
     def read_trial(self, name: str) -> TrialRecord:
         """Returns one trial."""
         folder = self.trial(name)
-        outcome = folder / "outcome.json"
+        outcome, size, origin = folder / "outcome.json", folder / "size.json", folder / "origin"
         return TrialRecord(
             name=name,
             spec=TrialSpec.model_validate_json((folder / "spec.json").read_text("utf-8")),
@@ -150,6 +176,8 @@ class RunFolder:
             if outcome.exists()
             else None,
             kept=(self.student(name) / "student.json").exists(),
+            size=ModelSize.model_validate_json(size.read_text("utf-8")) if size.exists() else None,
+            origin=origin.read_text("utf-8") if origin.exists() else None,
         )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from lkd_tune.spec.layer_map import NAMED
+from lkd_tune.spec.objectives import Objective
 from lkd_tune.spec.tasks import is_file_name, with_task_defaults
 
 
@@ -309,6 +310,9 @@ class ResourceSettings(Settings):
         return self
 
 
+Sampler = Literal["tpe", "random", "grid", "nsga2", "nsga3", "gp", "cma", "evolution"]
+
+
 class SearchSettings(Settings):
     """How the space is searched."""
 
@@ -316,8 +320,14 @@ class SearchSettings(Settings):
     """Distillations in all, those stopped early included."""
     time_budget: float | None = Field(None, gt=0)
     """Minutes after which no trial goes on; none: no limit."""
-    sampler: Literal["tpe", "random"] = "tpe"
-    """Optuna's sampler: multivariate TPE with a constant liar, or random."""
+    sampler: Sampler = "tpe"
+    """Optuna's tpe (multivariate, with a constant liar), random, grid (each point of a finite
+    space once), nsga2, nsga3, gp or cma; or evolution, which mutates and crosses layer maps."""
+    published_start: bool = True
+    """Begin with the published recipe: its loss weights and the uniform layer map, as far as the
+    space has them."""
+    warm_start: list[str] = []
+    """Run folders of earlier searches; the best of each are tried again at the beginning."""
     scheduler: Literal["asha", "none"] = "asha"
     """asha stops trials whose score falls behind at an evaluation."""
     reduction_factor: float = Field(3, gt=1)
@@ -332,11 +342,59 @@ class SearchSettings(Settings):
     """Seed of the sampler and of every trial."""
 
 
+class LimitSettings(Settings):
+    """What a student may cost at most. `limits: [parameters <= 15e6]` may be written as well.
+
+    A student that is too large is refused before it trains, one that is too slow as soon as its
+    architecture was timed; the sampler learns both.
+    """
+
+    parameters: float | None = Field(None, gt=0)
+    """Embeddings included."""
+    flops: float | None = Field(None, gt=0)
+    """Of one forward pass for one example of task.max_length tokens."""
+    disk_mb: float | None = Field(None, gt=0)
+    """Size of the weights in MB (10⁶ bytes)."""
+    latency_ms: float | None = Field(None, gt=0)
+    """Milliseconds for one example of task.max_length tokens on the trial's device."""
+    latency_ms_batch_32: float | None = Field(None, gt=0)
+    """Milliseconds for 32 of them together."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_inequalities(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = [value]
+        return dict(map(_read_inequality, value)) if isinstance(value, list) else value
+
+    @property
+    def given(self) -> dict[str, float]:
+        """Limits by name, those that are none left out."""
+        return {name: limit for name, limit in self if limit is not None}
+
+
+def _read_inequality(text: Any) -> tuple[str, str]:
+    name, sign, limit = str(text).partition("<=")
+    if not sign:
+        raise ValueError(f"{text!r} is no limit; write `parameters <= 15e6`")
+    return name.strip(), limit.strip()
+
+
+class ConfirmSettings(Settings):
+    """Training the best configurations again with other seeds: one score of one seed is noise."""
+
+    top: int = Field(3, ge=1)
+    """How many of the best trials are confirmed."""
+    seeds: int = Field(3, ge=2)
+    """How many new seeds each is trained with, at full length."""
+
+
 class KeepSettings(Settings):
     """What is kept of the students."""
 
     top: int = Field(3, ge=1)
-    """How many of the best are kept as complete model folders."""
+    """How many of the best are kept as complete model folders; with several objectives the knee
+    of the Pareto front, the one of the best score, and those that add most to its hypervolume."""
 
 
 class SpaceSettings(Settings):
@@ -352,10 +410,20 @@ class SpaceSettings(Settings):
     search: SearchSettings = SearchSettings()
     resources: ResourceSettings = ResourceSettings()
     keep: KeepSettings = KeepSettings()
+    objectives: list[Objective] = ["score"]
+    """What is best: score (to be large), and parameters, flops, latency_ms, latency_ms_batch_32 or
+    disk_mb (to be small). Several give a Pareto front and a recommended knee."""
+    limits: LimitSettings = LimitSettings()
+    confirm: ConfirmSettings | None = None
+    """At the end, train the best again with new seeds; none: take one score of one seed for it."""
 
     @model_validator(mode="after")
     def _check(self) -> SpaceSettings:
         check_batch(self.train, self.resources)
+        if "score" not in self.objectives or len({*self.objectives}) < len(self.objectives):
+            raise ValueError(f"objectives needs score, and nothing twice; found {self.objectives}")
+        if self.search.sampler == "cma" and len(self.objectives) > 1:
+            raise ValueError("search.sampler cma has one objective; use tpe, gp, nsga2 or nsga3")
         return self
 
 

@@ -21,8 +21,10 @@ from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.explain import explain
 from lkd_tune.spec.layer_map import (
     PRESETS,
+    SEARCHED,
     count_maps,
     draw_free,
+    draw_listed,
     draw_monotone,
     map_problem,
     preset_map,
@@ -34,6 +36,7 @@ from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
 # Only what a trial may differ in; the rest of a run is the same for all of its trials.
 SEARCHABLE = ("student", "layer_map", "losses", "train")
 _MOST_COMBINATIONS = 2000
+_LARGEST_GRID = 100_000
 
 _WRONG = object()  # In place of a distribution that could not be parsed.
 
@@ -72,7 +75,11 @@ class SearchSpace:
         """
         settings = self.resolve(lambda name, dist: dist.draw(name, suggester))
         layer_map = resolve_layer_map(
-            settings.layer_map, suggester, teacher_layers, settings.student.depth
+            settings.layer_map,
+            suggester,
+            teacher_layers,
+            settings.student.depth,
+            listed=settings.search.sampler == "grid",
         )
         return TrialSpec(
             task=settings.task,
@@ -128,8 +135,23 @@ class SearchSpace:
             first, *others = sorted(by_depth)
             also = f" (nor does it fit depth {', '.join(map(str, others))})" if others else ""
             problems.append(self.source.problem(("layer_map", key), by_depth[first] + also))
+        if not problems and self.settings.search.sampler == "grid":
+            problems += self._check_grid(teacher_layers)
         if problems:
             raise SpecError(problems)
+
+    def _check_grid(self, teacher_layers: int) -> list[Problem]:
+        """Returns why a grid can't go through this space, if so."""
+        path = ("search", "sampler")
+        for name, dist in self.distributions().items():
+            if math.isinf(dist.size):
+                message = f"grid needs a finite space, {name} is continuous; give it a step, a "
+                return [self.source.problem(path, message + "choice, or use tpe")]
+        points = self.size(teacher_layers)
+        if points > _LARGEST_GRID:
+            message = f"the space has {points:,.0f} points; grid takes at most {_LARGEST_GRID:,}"
+            return [self.source.problem(path, message)]
+        return []
 
     def distributions(self) -> dict[str, Distribution]:
         """Returns all distributions by the name of their parameter, layer maps left out."""
@@ -179,9 +201,14 @@ class SearchSpace:
 
 
 def resolve_layer_map(
-    settings: LayerMapSettings, suggester: Suggester, teacher_layers: int, depth: int
+    settings: LayerMapSettings,
+    suggester: Suggester,
+    teacher_layers: int,
+    depth: int,
+    *,
+    listed: bool = False,
 ) -> ResolvedLayerMap:
-    """Returns the maps of one trial, searched ones drawn."""
+    """Returns the maps of one trial, searched ones drawn; `listed` for an exhaustive search."""
     pins = {"pin_embeddings": settings.pin_embeddings, "pin_last": settings.pin_last}
 
     def one(wanted: str | list[int], name: str) -> Any:
@@ -189,6 +216,8 @@ def resolve_layer_map(
             return tuple(wanted)
         if wanted in PRESETS:
             return preset_map(wanted, teacher_layers, depth)
+        if listed and wanted in SEARCHED:
+            return draw_listed(suggester, name, wanted, teacher_layers, depth, **pins)
         if wanted == "monotone":
             return draw_monotone(suggester, name, teacher_layers, depth, **pins)
         if wanted == "free":

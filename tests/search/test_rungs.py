@@ -9,6 +9,7 @@ import pytest
 from lkd_tune.search.rungs import Rungs
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import Outcome, TrialRecord
+from lkd_tune.spec.size import ModelSize
 from tests.search.test_study import drawn, measurement, searcher
 
 
@@ -69,3 +70,29 @@ def test_a_resumed_search_knows_the_rungs_but_judges_open_questions_anew(tmp_pat
     )
     assert rungs.goes_on("b", measurement(2, 0.8))  # it did
     assert not rungs.goes_on("b", measurement(4, 0.1))
+
+
+def size(parameters: int) -> ModelSize:
+    return ModelSize(parameters=parameters, flops=1, disk_mb=1.0)
+
+
+def test_with_several_objectives_small_students_are_not_stopped_for_their_score():
+    rungs = Rungs(2, objectives=["score", "parameters"])
+    trials = [(0.9, 100), (0.5, 10), (0.8, 90), (0.85, 95), (0.4, 20), (0.95, 50)]
+    went_on = [
+        rungs.goes_on(f"{i}", measurement(2, score), size(parameters))
+        for i, (score, parameters) in enumerate(trials)
+    ]
+    # None of the first four dominates another; of them the best score and the smallest, its
+    # farthest, would go on. The fifth is dominated by the second, the last dominates the others.
+    assert went_on == [True, False, False, False, False, True]
+
+
+def test_records_fill_the_rungs_with_their_sizes(tmp_path):
+    search = searcher(tmp_path)
+    _, spec = drawn(search.suggest("a"))
+    record = TrialRecord(
+        "0000", spec, (measurement(2, 0.9),), Outcome(state="stopped"), False, size(10)
+    )
+    rungs = Rungs(2, [record], ["score", "parameters"])
+    assert not rungs.goes_on("0001", measurement(2, 0.8), size(20))

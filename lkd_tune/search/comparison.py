@@ -1,0 +1,138 @@
+"""What happens after the last trial: other seeds, the baseline, scores on test."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from lkd_tune.search.confirmation import Confirmed, summarise
+from lkd_tune.search.session import Session
+from lkd_tune.search.trial_folder import TrialFolder
+from lkd_tune.spec.ranking import rank_trials
+from lkd_tune.spec.run import BASELINE, TrialRecord, write_atomically
+from lkd_tune.spec.trial import TrialSpec
+
+
+def confirm_best(session: Session, best: list[str]) -> str:
+    """Trains the best configurations with other seeds, and returns the best by its mean.
+
+    Args:
+        session: The search.
+        best: The kept trials, best first; at least one.
+    """
+    confirm = session.settings.confirm
+    if confirm is None:
+        return best[0]
+    names = best[: confirm.top]
+    session.view.phase(f"training the best {len(names)} again with {confirm.seeds} other seeds")
+    specs = {name: session.run.read_trial(name).spec for name in names}
+    for name in names:
+        _train_seeds(session, name, specs[name], confirm.seeds)
+    means = {entry.trial: entry.mean for entry in _write_confirmation(session, names)}
+    objectives = session.settings.objectives
+    return rank_trials(session.run.read_trials(), objectives, means).names[0]
+
+
+def compare_with_baseline(session: Session, best: str) -> None:
+    """Trains the winner's depth without distillation, with the same seeds."""
+    from lkd_tune.distill.teacher import LABELS_ONLY
+
+    if not session.settings.search.baseline:
+        return
+    winner = session.run.read_trial(best)
+    spec = winner.spec.model_copy(update={"losses": LABELS_ONLY})
+    session.view.phase("training the winner's depth without distillation")
+    _train_given(session, {BASELINE: spec})
+    confirm = session.settings.confirm
+    if confirm is not None and not session.stop:
+        _train_seeds(session, BASELINE, spec, confirm.seeds)
+        done = json.loads(session.run.confirmation.read_text("utf-8"))
+        names = [entry["trial"] for entry in done["trials"] if entry["trial"] != BASELINE]
+        _write_confirmation(session, [*names, BASELINE])
+
+
+def score_on_test(session: Session, best: str) -> None:
+    """Scores the winner on test, once."""
+    from lkd_tune.search.keep import add_test_metrics
+    from lkd_tune.search.tasks import run_task, score_model
+
+    run, settings = session.run, session.settings
+    if settings.task.test is None or (run.trial(best) / "test.json").exists():
+        return
+    session.view.phase("scoring the winner on test")
+    scores = run_task(
+        score_model,
+        str(run.student(best)),
+        settings.task.model_dump_json(),
+        session.cache,
+        session.cwd,
+        ("test",),
+        resources=settings.resources,
+        stop=session.stop,
+    )
+    if scores is not None:
+        add_test_metrics(run, best, scores["test"])
+
+
+def _seed_name(name: str, number: int) -> str:
+    return f"{name}-seed{number}"
+
+
+def _train_seeds(session: Session, name: str, spec: TrialSpec, seeds: int) -> None:
+    """Trains a configuration with the seeds after its own."""
+    _train_given(
+        session,
+        {
+            _seed_name(name, i): spec.model_copy(update={"seed": spec.seed + i})
+            for i in range(1, seeds + 1)
+        },
+    )
+
+
+def _train_given(session: Session, specs: dict[str, TrialSpec]) -> None:
+    """Runs those of some trials that have not ended yet."""
+    from lkd_tune.search.given import GivenTrials
+
+    left = {}
+    for name, spec in specs.items():
+        folder = session.run.trial(name)
+        if (folder / "spec.json").exists():
+            record = session.run.read_trial(name)
+            if record.spec == spec and record.outcome is not None:
+                continue
+            if record.spec != spec:  # of an earlier winner
+                shutil.rmtree(folder)
+        left[name] = spec
+    if left and not session.stop:
+        session.fit(GivenTrials(session.run, left, session.common), None)
+
+
+def _write_confirmation(session: Session, names: list[str]) -> list[Confirmed]:
+    """Writes what the other seeds gave, as far as they are done."""
+    metric = session.settings.task.metric
+    runs = {name: _complete_seeds(session, name) for name in names}
+    scores = {name: {r.spec.seed: r.score or 0.0 for r in done} for name, done in runs.items()}
+    tests = {
+        name: [
+            json.loads(file.read_text("utf-8"))[metric]
+            for record in done
+            if (file := TrialFolder(session.run.trial(record.name)).path / "test.json").exists()
+        ]
+        for name, done in runs.items()
+    }
+    confirmed = summarise(scores, tests)
+    facts = {"metric": metric, "trials": [entry.model_dump() for entry in confirmed]}
+    write_atomically(session.run.confirmation, json.dumps(facts, indent=2))
+    return confirmed
+
+
+def _complete_seeds(session: Session, name: str) -> list[TrialRecord]:
+    confirm = session.settings.confirm
+    assert confirm is not None
+    names = [_seed_name(name, i) for i in range(1, confirm.seeds + 1)]
+    records = [
+        session.run.read_trial(each)
+        for each in names
+        if (session.run.trial(each) / "spec.json").exists()
+    ]
+    return [record for record in records if record.state == "complete"]

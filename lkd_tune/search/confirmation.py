@@ -1,0 +1,80 @@
+"""What several seeds of a configuration tell: mean, confidence interval, and who is as good."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict
+from scipy import stats
+
+_LEVEL = 0.95
+
+
+class Confirmed(BaseModel):
+    """A configuration trained with seeds that had no part in choosing it."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    trial: str
+    """The trial of the search that had these settings, or the baseline."""
+    seeds: list[int]
+    scores: list[float]
+    """Metric on dev for each seed."""
+    mean: float
+    low: float | None
+    """Lower end of the mean's 95 % confidence interval (Student's t); None for a single seed."""
+    high: float | None
+    """Its upper end."""
+    test_scores: list[float]
+    """Metric on test for each seed, where there is a test split."""
+    ties_with_best: bool
+    """Whether it can't be told apart from the best mean (Welch's t-test, p > 0.05)."""
+
+
+def summarise(
+    scores: Mapping[str, Mapping[int, float]], tests: Mapping[str, Sequence[float]]
+) -> list[Confirmed]:
+    """Returns what the seeds of each configuration tell, the best mean first.
+
+    Args:
+        scores: Metric on dev by seed, by the configuration's name; those without any are left out.
+        tests: Metrics on test by name.
+    """
+    means = {name: statistics.mean(own.values()) for name, own in scores.items() if own}
+    ordered = sorted(means, key=lambda name: (-means[name], name))
+    confirmed = []
+    for name in ordered:
+        values = list(scores[name].values())
+        low, high = _interval(values)
+        confirmed.append(
+            Confirmed(
+                trial=name,
+                seeds=list(scores[name]),
+                scores=values,
+                mean=means[name],
+                low=low,
+                high=high,
+                test_scores=list(tests.get(name, [])),
+                ties_with_best=_alike(values, list(scores[ordered[0]].values())),
+            )
+        )
+    return confirmed
+
+
+def _interval(values: list[float]) -> tuple[float | None, float | None]:
+    if len(values) < 2:
+        return None, None
+    mean, error = statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
+    if error == 0:
+        return mean, mean
+    low, high = stats.t.interval(_LEVEL, len(values) - 1, loc=mean, scale=error)
+    return float(low), float(high)
+
+
+def _alike(values: list[float], best: list[float]) -> bool:
+    if values == best or min(len(values), len(best)) < 2:
+        return True
+    if len({*values}) == len({*best}) == 1:  # no spread to judge by
+        return values[0] == best[0]
+    return bool(stats.ttest_ind(values, best, equal_var=False).pvalue > 1 - _LEVEL)

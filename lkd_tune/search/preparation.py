@@ -1,0 +1,141 @@
+"""What happens before the first trial: the teacher, its targets, the points to begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lkd_tune.search.cluster import describe_cluster
+from lkd_tune.search.manifest import update_manifest
+from lkd_tune.search.session import Session
+from lkd_tune.spec.errors import SpecError
+from lkd_tune.spec.run import RunFolder, read_measurements
+from lkd_tune.spec.start import Start, published_start, start_from
+
+# So many of the best trials of each earlier run are tried again.
+_BEST_OF_EACH = 3
+
+
+def ensure_teacher(session: Session) -> dict[str, Any] | None:
+    """Returns the teacher's facts, from the manifest if it was prepared before.
+
+    Returns None if interrupted.
+    """
+    from lkd_tune.distill.teacher import teacher_depth
+    from lkd_tune.search.tasks import prepare_teacher, run_task
+
+    settings, run, view = session.settings, session.run, session.view
+    facts = run.read_manifest().get("teacher")
+    if facts is None:
+        trained = settings.teacher.train is not None
+        view.phase("training the teacher" if trained else "scoring the teacher")
+        progress = run.path / "teacher"
+        # On one machine the cache serves all; elsewhere only the run folder surely does.
+        several = describe_cluster()["nodes"] > 1
+        facts = run_task(
+            prepare_teacher,
+            settings.teacher.model_dump_json(),
+            settings.task.model_dump_json(),
+            session.cache,
+            session.cwd,
+            str(progress),
+            str(progress / "model") if several else None,
+            resources=settings.resources,
+            stop=session.stop,
+            poll=lambda: view.teacher_measured(read_measurements(progress)),
+        )
+        if facts is None:
+            return None
+        node = facts.pop("node")
+        facts = {"layers": teacher_depth(settings.teacher), **facts}
+        update_manifest(run, teacher=facts, hardware=node)
+    view.teacher_scored(facts["dev"][settings.task.metric])
+    return facts
+
+
+def ensure_targets(session: Session, model: str) -> None:
+    """Has the teacher run over the data once, for all trials."""
+    from lkd_tune.search.tasks import prepare_targets, run_task
+
+    settings, run, view = session.settings, session.run, session.view
+    if run.read_manifest().get("targets") is not None or settings.targets.source == "live":
+        return
+    view.phase("storing the teacher's targets")
+    progress = run.path / ".targets"
+    facts = run_task(
+        prepare_targets,
+        model,
+        settings.task.model_dump_json(),
+        settings.targets.model_dump_json(),
+        session.cache,
+        session.cwd,
+        str(progress),
+        resources=settings.resources,
+        stop=session.stop,
+        poll=lambda: view.targets_stored(progress),
+    )
+    progress.unlink(missing_ok=True)
+    if facts is None:
+        return
+    if not facts:
+        view.phase(
+            f"stored targets would exceed targets.max_gb {settings.targets.max_gb:g}; "
+            "the teacher runs in every trial"
+        )
+    update_manifest(run, targets=facts)
+
+
+def find_starts(session: Session, teacher_layers: int) -> list[Start]:
+    """Returns the points that a new search begins with, and tells them.
+
+    Raises:
+        SpecError: If a run named by `search.warm_start` is none.
+    """
+    space, settings = session.space, session.settings
+    starts = []
+    if settings.search.published_start:
+        starts.append(published_start(space, teacher_layers))
+    for folder in settings.search.warm_start:
+        starts += _best_of(RunFolder(Path(folder)), session, teacher_layers)
+    starts = [start for start in starts if start.params]
+    for start in starts:
+        moved = ", ".join(f"{name} {value}" for name, value in start.moved.items())
+        session.view.phase(
+            f"begins with {start.origin}" + (f"; outside of this space: {moved}" if moved else "")
+        )
+    return starts
+
+
+def check_warm_start(session_settings: Any, source: Any) -> None:
+    """Refuses earlier runs that are none, or that no trial of is complete.
+
+    Raises:
+        SpecError: With each of them.
+    """
+    problems = []
+    for folder in session_settings.search.warm_start:
+        try:
+            RunFolder(Path(folder)).read_manifest()
+        except SpecError as error:
+            problems += [
+                source.problem(("search", "warm_start"), f"{p.where} {p.message}")
+                for p in error.problems
+            ]
+            continue
+        if not _complete(RunFolder(Path(folder))):
+            message = f"{folder} has no complete trial"
+            problems.append(source.problem(("search", "warm_start"), message))
+    if problems:
+        raise SpecError(problems)
+
+
+def _best_of(run: RunFolder, session: Session, teacher_layers: int) -> list[Start]:
+    return [
+        start_from(f"{run.path} {record.name}", record.spec, session.space, teacher_layers)
+        for record in _complete(run)[:_BEST_OF_EACH]
+    ]
+
+
+def _complete(run: RunFolder) -> list[Any]:
+    records = [r for r in run.read_trials() if r.is_drawn and r.state == "complete"]
+    return sorted(records, key=lambda r: (-(r.score or 0.0), r.name))

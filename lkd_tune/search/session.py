@@ -1,0 +1,106 @@
+"""One process's part of a search: what all of its phases share, and running trials."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import Any
+
+from lkd_tune.search.cluster import describe_cluster
+from lkd_tune.search.keep import keep_best
+from lkd_tune.search.manifest import update_manifest
+from lkd_tune.spec.run import RunFolder, cache_dir
+from lkd_tune.spec.settings import SpaceSettings
+from lkd_tune.spec.space import SearchSpace
+
+
+class Session:
+    """What the phases of a search share.
+
+    Args:
+        space: What is searched.
+        run: Where; its manifest is there already.
+        room: Trials that fit into the cluster at a time, None if it may grow: Tune then draws one
+            trial more than runs, to be placed as soon as there is room.
+        quiet: Shows nothing.
+
+    Attributes:
+        cache: Folder of trained teachers, tokenised data and stored targets.
+        cwd: What paths in the space are relative to.
+        common: What the config of each trial holds besides its name and spec.
+        stop: Whether to end now.
+        view: What the user sees.
+    """
+
+    def __init__(self, space: SearchSpace, run: RunFolder, room: int | None, *, quiet: bool):
+        from lkd_tune.search.stop import StopRequest
+        from lkd_tune.search.view import View
+
+        self.space, self.run = space, run
+        settings = space.settings
+        self._concurrency = settings.search.concurrency or room
+        manifest = run.read_manifest()
+        self.stop = StopRequest(settings.search.time_budget, manifest["seconds"])
+        records = run.read_trials()
+        self.view = View(settings.search.trials, settings.task.metric, records, quiet=quiet)
+        self.cwd, self.cache = os.getcwd(), str(cache_dir())
+        # Written before any trial starts: workers of an earlier session end when they see it.
+        session = uuid.uuid4().hex
+        update_manifest(run, session=session, cluster=describe_cluster(), finished=None)
+        self.common = {
+            "run": str(run.path),
+            "session": session,
+            "cache": self.cache,
+            "cwd": self.cwd,
+            "limits": settings.limits.given,
+        }
+
+    @property
+    def settings(self) -> SpaceSettings:
+        """What does not vary between trials."""
+        return self.space.settings
+
+    @property
+    def kept(self) -> int:
+        """How many students are kept: those to be confirmed among them."""
+        confirm = self.settings.confirm
+        return max(self.settings.keep.top, confirm.top if confirm else 0)
+
+    def keep(self) -> list[str]:
+        """Keeps the best students; returns their names, best first."""
+        return keep_best(self.run, self.kept, self.settings.objectives)
+
+    def fit(self, searcher: Any, scheduler: Any) -> None:
+        """Runs trials until the searcher has no more or the search is to stop."""
+        from ray import tune
+
+        from lkd_tune.search.follower import Follower
+        from lkd_tune.search.stop import StopAll
+        from lkd_tune.search.trainable import DistillationTrainable
+
+        stop_all = StopAll(self.stop)
+        follower = Follower(self.run, self.view, self.stop, stop_all.actors, keep=self.keep)
+        # `run`, not a `Tuner`: that one pickles all of this into the run folder for its own way of
+        # resuming, which needs Tune's state to be whole. Ours needs the study and the trials.
+        tune.run(
+            DistillationTrainable,
+            name="ray",
+            storage_path=str(self.run.path),
+            search_alg=searcher,
+            scheduler=scheduler,
+            stop=stop_all,
+            callbacks=[follower],
+            num_samples=-1,
+            max_concurrent_trials=self._concurrency,
+            max_failures=self.settings.search.max_failures,
+            reuse_actors=True,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+            raise_on_failed_trial=False,
+            verbose=0,
+        )
+
+
+def _name(trial: Any) -> str:
+    return trial.config["name"]

@@ -1,0 +1,65 @@
+"""Which trial is the best, and which come next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lkd_tune.spec.objectives import by_front, costs_of, front_of, knee_of
+from lkd_tune.spec.run import TrialRecord
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The complete trials in order.
+
+    Attributes:
+        names: Best first.
+        front: Those of the Pareto front; with one objective the best alone.
+    """
+
+    names: list[str]
+    front: list[str]
+
+    def rank(self, name: str) -> int | None:
+        """Returns 1 for the best; None for a trial that is not complete."""
+        return self.names.index(name) + 1 if name in self.names else None
+
+
+def rank_trials(
+    records: Iterable[TrialRecord], objectives: Sequence[str], means: Mapping[str, float]
+) -> Ranking:
+    """Returns the order of the drawn trials that are complete.
+
+    Trials that were confirmed with other seeds come first, by their mean: what one seed scored
+    has chosen them, and can't be compared with a mean. Of equal ones the earlier comes first, as
+    with the kept students. With several objectives the first is the knee of those of the front
+    that are kept.
+
+    Args:
+        records: All trials.
+        objectives: What is best.
+        means: Mean scores of other seeds, by trial.
+    """
+    drawn = sorted((r for r in records if r.is_drawn and r.state == "complete"), key=_name)
+    costs = {
+        record.name: costs_of(objectives, means.get(record.name, record.score or 0.0), record.size)
+        for record in drawn
+    }
+    confirmed = {name: own for name, own in costs.items() if name in means}
+    others = {name: own for name, own in costs.items() if name not in means}
+    if len(objectives) == 1:
+        names = [
+            name for part in (confirmed, others) for name in sorted(part, key=part.__getitem__)
+        ]
+        return Ranking(names, names[:1])
+    front = front_of(costs)
+    kept = [record.name for record in drawn if record.kept]
+    knee = knee_of(costs, among=list(confirmed) or kept or None) or knee_of(costs)
+    first = [knee] if knee is not None else []
+    rest = [name for part in (confirmed, others) for name in by_front(part) if name != knee]
+    return Ranking([*first, *rest], front)
+
+
+def _name(record: TrialRecord) -> str:
+    return record.name
