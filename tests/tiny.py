@@ -95,7 +95,7 @@ def make_space_tree(
         },
     }
     train = {"batch_size": 16, "steps": 8, "lr": 1e-3, "evaluations": 3}
-    search = {"trials": 6, "seed": 1, "baseline": False}
+    search = {"trials": 6, "seed": 1, "baseline": False, "published_start": False}
     tree["train"] = {**train, **blocks.pop("train", {})}
     tree["search"] = {**search, **blocks.pop("search", {})}
     return {**tree, **blocks}

@@ -89,7 +89,8 @@ def measure_size(
     size = count_size(config, length)
     path = known / f"{architecture_key(config, length)}.json"
     if not path.exists():
-        model = _build(config).to(on, torch.bfloat16 if bf16 else torch.float32)
+        with torch.random.fork_rng():  # the trial's own random numbers are not to change by this
+            model = _build(config).to(on, torch.bfloat16 if bf16 else torch.float32)
         times = {
             "latency_ms": time_forward(model, 1, _fitting(config, length)),
             "latency_ms_batch_32": time_forward(model, LARGE_BATCH, _fitting(config, length)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,7 +104,7 @@ class _Fit:
                 self.node(value, inner.get(key), f"{name}.{key}")
 
     def _number(self, numbers: Numbers, wanted: Any, name: str) -> None:
-        if isinstance(wanted, bool) or not isinstance(wanted, int | float):
+        if not _is_number(wanted):
             return
         value = numbers.nearest(wanted)
         self.params[name] = self.picked[name] = value
@@ -115,6 +116,8 @@ class _Fit:
         if option is None:
             if wanted is not None:
                 self.moved[name] = _scalar(wanted)
+            option = _nearest(choice.options, _scalar(wanted))
+        if option is None:
             return
         self._take(choice, option, name)
         self.node(option, wanted, name)
@@ -152,6 +155,19 @@ def _holds(option: Any, wanted: Any) -> bool:
             return option.get(_MAIN_KEY) == 0
         return all(_holds(value, inner[key]) for key, value in option.items() if key in inner)
     return option == _scalar(wanted)
+
+
+def _nearest(options: tuple[Any, ...], wanted: Any) -> Any:
+    """Returns the option nearest to a number, None where there are no numbers to compare."""
+    if not all(_is_number(each) for each in (wanted, *options)):
+        return None
+    if wanted > 0 and min(options) > 0:  # weights and rates differ by factors
+        return min(options, key=lambda option: abs(math.log(option / wanted)))
+    return min(options, key=lambda option: abs(option - wanted))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _scalar(wanted: Any) -> Any:

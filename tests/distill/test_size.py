@@ -77,3 +77,13 @@ def test_an_architecture_is_timed_once(tmp_path):
 def test_a_larger_batch_takes_longer(tmp_path):
     model = load_classifier(make_classifier(tmp_path / "model"))
     assert time_forward(model, 1, 8) < time_forward(model, 64, 32)
+
+
+def test_timing_changes_nothing_of_the_trial(tmp_path):
+    spec = _spec(tmp_path)
+    with Distillation(spec) as plain:
+        *_, expected = plain
+    with Distillation(spec) as timed:
+        timed.measure_size(tmp_path / "latencies")
+        *_, found = timed
+    assert found.losses == expected.losses

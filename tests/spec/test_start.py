@@ -79,7 +79,7 @@ def test_the_uniform_map_in_every_kind_of_map(map_setting):
 def test_what_a_space_does_not_have_is_moved_to_its_nearest_and_told():
     narrow = space("losses: {wr_pair: {loguniform: [0.1, 10]}, wr_triple: {choice: [1, 2]}}")
     start = published_start(narrow, 6)
-    assert start.params == {"losses.wr_pair": 10.0}
+    assert start.params == {"losses.wr_pair": 10.0, "losses.wr_triple": 2}
     assert start.moved == {"losses.wr_pair": 100, "losses.wr_triple": 1000}
 
 
