@@ -70,8 +70,14 @@ class Session:
         """Keeps the best students; returns their names, best first."""
         return keep_best(self.run, self.kept, self.settings.objectives)
 
-    def fit(self, searcher: Any, scheduler: Any) -> None:
-        """Runs trials until the searcher has no more or the search is to stop."""
+    def fit(self, searcher: Any, scheduler: Any, *, trainable: Any = None) -> None:
+        """Runs trials until the searcher has no more or the search is to stop.
+
+        Args:
+            searcher: Gives out the trials.
+            scheduler: Stops some; none: no trial is stopped.
+            trainable: What runs a trial; none: a distillation.
+        """
         from ray import tune
 
         from lkd_tune.search.follower import Follower
@@ -83,7 +89,7 @@ class Session:
         # `run`, not a `Tuner`: that one pickles all of this into the run folder for its own way of
         # resuming, which needs Tune's state to be whole. Ours needs the study and the trials.
         tune.run(
-            DistillationTrainable,
+            trainable or DistillationTrainable,
             name="ray",
             storage_path=str(self.run.path),
             search_alg=searcher,

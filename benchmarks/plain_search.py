@@ -1,0 +1,122 @@
+"""A search as plain Ray Tune would run it: a fresh process and the whole recipe in each trial."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lkd_tune.spec.space import SearchSpace
+from lkd_tune.spec.trial import TrialSpec
+
+
+class Drawing:
+    """OptunaSearch's define-by-run space; a class, as a local function can't be pickled."""
+
+    def __init__(self, space: SearchSpace, teacher: str, layers: int):
+        self._space, self._teacher, self._layers = space, teacher, layers
+
+    def __call__(self, trial: Any) -> dict[str, str]:
+        """Returns the trial's spec as what Tune adds to its config."""
+        spec = self._space.draw(
+            trial,
+            teacher=self._teacher,
+            teacher_layers=self._layers,
+            seed=self._space.settings.search.seed,
+        )
+        return {"spec": spec.to_json()}
+
+
+def plain_trial(config: dict[str, Any]) -> None:
+    """Trains one student: live teacher, padding to the full length, materialised losses."""
+    from ray import tune
+
+    torch.set_num_threads(1)
+    sys.path.insert(0, config["benchmarks"])
+    spec = TrialSpec.model_validate_json(config["spec"])
+    tune.report({"score": train(spec, Path(config["cache"]))})
+
+
+def train(spec: TrialSpec, cache: Path) -> float:
+    """Returns the student's score on dev after the steps of its spec."""
+    from direct_losses import direct_terms
+
+    from lkd_tune.distill.evaluate import evaluate
+    from lkd_tune.distill.models import build_student, forward, load_classifier, load_tokenizer
+    from lkd_tune.distill.optimizer import build_optimizer
+    from lkd_tune.distill.tokens import Batch, load_tokens
+
+    assert spec.teacher is not None
+    assert spec.train.steps is not None
+    torch.manual_seed(spec.seed)
+    teacher = load_classifier(spec.teacher)
+    tokenizer, device = load_tokenizer(spec.teacher), torch.device("cpu")
+    data = {name: load_tokens(spec.task, name, tokenizer, cache=cache) for name in ("train", "dev")}
+    word, layer = spec.layer_map.word, spec.layer_map.layer
+    assert word == layer != "random"
+    student = build_student("teacher", teacher, word[1:], spec.student.depth, 2)  # type: ignore[arg-type]
+    optimizer, schedule = build_optimizer(student, spec.train, spec.train.steps)
+    weights = {name: term.weight for name, term in spec.losses}
+    temperature, window = spec.losses.logits.temperature, spec.losses.wr_triple.window
+    rng = np.random.default_rng(spec.seed)
+    for _ in range(spec.train.steps):
+        batch = data["train"].batch(
+            rng.integers(0, len(data["train"]), spec.train.batch_size), device
+        )
+        more = spec.task.max_length - batch.ids.shape[1]
+        ids, types, mask = (
+            torch.nn.functional.pad(x, (0, more)) for x in (batch.ids, batch.types, batch.mask)
+        )
+        batch = Batch(ids, types, mask, batch.labels, batch.examples)
+        with torch.no_grad():
+            theirs = forward(teacher, batch, hidden_states=True)
+        ours = forward(student, batch, hidden_states=True)
+        terms = direct_terms(
+            torch.stack(ours.hidden_states, 1),
+            torch.stack([theirs.hidden_states[i] for i in word], 1),
+            mask,
+            ours.logits / temperature,
+            theirs.logits / temperature,
+            window or spec.task.max_length,
+        )
+        loss = sum(weights[name] * value for name, value in terms.items())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), spec.train.max_grad_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    return evaluate(student, spec.task, data["dev"], device)[spec.task.metric]
+
+
+def search_plainly(
+    space: SearchSpace, teacher: str, layers: int, cache: Path, sampler: Any, folder: Path
+) -> list[tuple[float, float]]:
+    """Returns (seconds since the start, score) of each trial as it ended."""
+    from ray import tune
+    from ray.tune.search.optuna import OptunaSearch
+
+    class Clock(tune.Callback):
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            ended.append((time.monotonic() - began, trial.last_result["score"]))
+
+    ended: list[tuple[float, float]] = []
+    began = time.monotonic()
+    tune.Tuner(
+        tune.with_resources(plain_trial, {"cpu": 1}),
+        param_space={"benchmarks": str(Path(__file__).parent), "cache": str(cache)},
+        tune_config=tune.TuneConfig(
+            search_alg=OptunaSearch(
+                Drawing(space, teacher, layers), metric="score", mode="max", sampler=sampler
+            ),
+            metric=None,
+            num_samples=space.settings.search.trials,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(folder), name="plain", callbacks=[Clock()], verbose=0
+        ),
+    ).fit()
+    return ended

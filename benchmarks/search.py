@@ -1,0 +1,151 @@
+"""Wall time until a search has a student as good as plain Ray Tune's best.
+
+Look at the last line: how many times sooner `lkd-tune search` has a student as good as the best
+that Optuna's TPE finds in plain Ray Tune, in which each trial has a process of its own, runs the
+teacher, pads to the full length and materialises the differences. Both search the same space with
+the same number of trials of the same steps; random search is the third. The teacher is trained
+before the clocks start; storing its targets counts.
+
+    python benchmarks/search.py [--space layer_map.yaml] [--set KEY=VALUE …] [--seeds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import optuna
+import ray
+from plain_search import search_plainly
+
+from lkd_tune.distill.models import read_depth
+from lkd_tune.distill.teacher import train_teacher
+from lkd_tune.search.cluster import quieten_ray
+from lkd_tune.search.tuner import run_search
+from lkd_tune.spaces import find_space
+from lkd_tune.spec.run import RunFolder, cache_dir
+from lkd_tune.spec.space import SearchSpace, load_space
+
+Curve = list[tuple[float, float]]
+
+
+def ours(space: SearchSpace, folder: Path) -> Curve:
+    """Returns (seconds since the start, score) of each complete trial of `lkd-tune search`."""
+    run, began = RunFolder(folder / "run"), time.time()
+    run_search(space, run, quiet=True)
+    return sorted(
+        ((run.trial(record.name) / "outcome.json").stat().st_mtime - began, record.score or 0.0)
+        for record in run.read_trials()
+        if record.is_drawn and record.state == "complete"
+    )
+
+
+def measure(overrides: list[str], name: str, seed: int) -> dict[str, Any]:
+    """Returns the curves of one seed."""
+    own = [f"search.seed={seed}", "search.baseline=false", "confirm=null"]
+    space = load_space(find_space(name), [*overrides, *own])
+    settings = space.settings
+    if settings.teacher.train is not None:
+        teacher = str(train_teacher(settings.task, settings.teacher.train))
+        space = load_space(find_space(name), [*overrides, *own, f"teacher={teacher}"])
+    else:
+        teacher = settings.teacher.model or ""
+    curves = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        curves["lkd_tune"] = ours(space, folder)
+        for kind, sampler in (
+            ("plain TPE", optuna.samplers.TPESampler(seed=seed)),
+            ("plain random", optuna.samplers.RandomSampler(seed=seed)),
+        ):
+            curves[kind] = search_plainly(
+                space, teacher, read_depth(teacher), cache_dir(), sampler, folder / kind
+            )
+    return {"seed": seed, "curves": curves}
+
+
+def best_by(curve: Curve, seconds: float = float("inf")) -> float:
+    """Returns the best score within some seconds."""
+    return max((score for at, score in curve if at <= seconds), default=float("-inf"))
+
+
+def reached(curve: Curve, score: float) -> float | None:
+    """Returns when a curve first has a score, None if never."""
+    return next((at for at, found in curve if found >= score), None)
+
+
+def main() -> None:
+    """Prints a row a seed and the median of the ratios."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--space", default="layer_map.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="where to write the curves")
+    parser.add_argument("--plot", type=Path, help="where to draw them")
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    quieten_ray()
+    results = []
+    print(
+        "seed  plain TPE's best after s  lkd-tune has it after s  times sooner   its best  random's"
+    )
+    for seed in range(arguments.seeds):
+        ray.init(
+            "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+        )
+        result = measure(arguments.set, arguments.space, seed)
+        ray.shutdown()
+        results.append(result)
+        curves = result["curves"]
+        best = best_by(curves["plain TPE"])
+        whole = reached(curves["plain TPE"], best) or 0.0
+        sooner = reached(curves["lkd_tune"], best)
+        result["ratio"] = whole / sooner if sooner else 0.0
+        print(
+            f"{seed:4}  {best:9.4f} {whole:13.0f}  "
+            f"{f'{sooner:.0f}' if sooner else 'never':>22}  {result['ratio']:12.1f}  "
+            f"{best_by(curves['lkd_tune']):9.4f}  {best_by(curves['plain random']):8.4f}",
+            flush=True,
+        )
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results))
+    if arguments.plot:
+        draw(results, arguments.plot)
+    print(f"median: {statistics.median(result['ratio'] for result in results):.1f} times sooner")
+
+
+def draw(results: list[dict[str, Any]], path: Path) -> None:
+    """Draws the best score so far over wall time, a thin line for each seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    colours = {"lkd_tune": "#0072b2", "plain TPE": "#d55e00", "plain random": "#999999"}
+    for kind, colour in colours.items():
+        for i, result in enumerate(results):
+            curve = sorted(result["curves"][kind])
+            best = [best_by(curve, at) for at, _ in curve]
+            label = kind if i == 0 else None
+            axes.step(
+                [at for at, _ in curve], best, where="post", color=colour, alpha=0.7, label=label
+            )
+    axes.set(xlabel="seconds", ylabel="best score on dev so far", xscale="log")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
