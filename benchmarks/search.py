@@ -3,8 +3,8 @@
 Look at the last line: how many times sooner `lkd-tune search` has a student as good as the best
 that Optuna's TPE finds in plain Ray Tune, in which each trial has a process of its own, runs the
 teacher, pads to the full length and materialises the differences. Both search the same space with
-the same number of trials of the same steps; random search is the third. The teacher is trained
-before the clocks start; storing its targets counts.
+the same number of trials of the same steps. The third is lkd-tune's trials drawn at random, none
+stopped. The teacher is trained before the clocks start; storing its targets counts.
 
     python benchmarks/search.py [--space layer_map.yaml] [--set KEY=VALUE …] [--seeds 5]
 """
@@ -39,7 +39,7 @@ Curve = list[tuple[float, float]]
 
 def ours(space: SearchSpace, folder: Path) -> Curve:
     """Returns (seconds since the start, score) of each complete trial of `lkd-tune search`."""
-    run, began = RunFolder(folder / "run"), time.time()
+    run, began = RunFolder(folder), time.time()
     run_search(space, run, quiet=True)
     return sorted(
         ((run.trial(record.name) / "outcome.json").stat().st_mtime - began, record.score or 0.0)
@@ -61,14 +61,18 @@ def measure(overrides: list[str], name: str, seed: int) -> dict[str, Any]:
     curves = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        curves["lkd_tune"] = ours(space, folder)
-        for kind, sampler in (
-            ("plain TPE", optuna.samplers.TPESampler(seed=seed)),
-            ("plain random", optuna.samplers.RandomSampler(seed=seed)),
-        ):
-            curves[kind] = search_plainly(
-                space, teacher, read_depth(teacher), cache_dir(), sampler, folder / kind
-            )
+        curves["lkd-tune"] = ours(space, folder / "ours")
+        by_chance = [
+            "search.sampler=random",
+            "search.scheduler=none",
+            "search.published_start=false",
+        ]
+        space = load_space(find_space(name), [*overrides, *own, f"teacher={teacher}", *by_chance])
+        curves["random"] = ours(space, folder / "random")
+        sampler = optuna.samplers.TPESampler(seed=seed)
+        curves["plain TPE"] = search_plainly(
+            space, teacher, read_depth(teacher), cache_dir(), sampler, folder
+        )
     return {"seed": seed, "curves": curves}
 
 
@@ -109,12 +113,12 @@ def main() -> None:
         curves = result["curves"]
         best = best_by(curves["plain TPE"])
         whole = reached(curves["plain TPE"], best) or 0.0
-        sooner = reached(curves["lkd_tune"], best)
+        sooner, chance = (reached(curves[kind], best) for kind in ("lkd-tune", "random"))
         result["ratio"] = whole / sooner if sooner else 0.0
         print(
-            f"{seed:4}  {best:9.4f} {whole:13.0f}  "
-            f"{f'{sooner:.0f}' if sooner else 'never':>22}  {result['ratio']:12.1f}  "
-            f"{best_by(curves['lkd_tune']):9.4f}  {best_by(curves['plain random']):8.4f}",
+            f"{seed:4}  {best:16.4f} {whole:9.0f} {_seconds(sooner):>9} {_seconds(chance):>8} "
+            f"{result['ratio']:21.1f} {best_by(curves['lkd-tune']):15.4f} "
+            f"{best_by(curves['random']):7.4f}",
             flush=True,
         )
         if arguments.json:
@@ -122,6 +126,10 @@ def main() -> None:
     if arguments.plot:
         draw(results, arguments.plot)
     print(f"median: {statistics.median(result['ratio'] for result in results):.1f} times sooner")
+
+
+def _seconds(value: float | None) -> str:
+    return "never" if value is None else f"{value:.0f}"
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
@@ -132,7 +140,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    colours = {"lkd_tune": "#0072b2", "plain TPE": "#d55e00", "plain random": "#999999"}
+    colours = {"lkd-tune": "#0072b2", "plain TPE": "#d55e00", "random": "#999999"}
     for kind, colour in colours.items():
         for i, result in enumerate(results):
             curve = sorted(result["curves"][kind])
