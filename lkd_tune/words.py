@@ -139,6 +139,9 @@ def summary(board: Leaderboard) -> list[str]:
             f"teacher targets: {targets['teacher_examples']:,} examples, "
             f"{targets['bytes'] / 1e6:.1f} MB, built in {targets['build_s']:.0f} s, once for all"
         )
+    cut = [row.name for row in board.rows if row.accumulation > 1]
+    if cut:
+        lines.append(f"out of memory, went on with smaller micro-batches: {', '.join(cut)}")
     if best is not None and best.padding is not None:
         lines.append(f"padding: {best.padding:.1%} of the tokens in its batches")
     lines += [f"{row.name} failed: {row.error}" for row in board.rows if row.state == "failed"][:5]

@@ -93,6 +93,24 @@ def evaluation_steps(train: TrainSettings, total: int) -> list[int]:
     return sorted({max(1, round(total / 2**k)) for k in range(train.evaluations)})
 
 
+def most_accumulation(spec: TrialSpec) -> int:
+    """Returns into how many parts a micro-batch can be cut at most: single examples."""
+    if spec.train.tokens_per_batch is not None:
+        # Batches of full-length examples are the smallest ones.
+        longest = spec.task.max_length * spec.resources.workers
+        return max(1, spec.train.tokens_per_batch // longest)
+    share = spec.train.batch_size // spec.resources.workers
+    return share // _micro_batches(spec)
+
+
+def _micro_batches(spec: TrialSpec) -> int:
+    """Returns the micro-batches that each worker cuts its share of a batch into."""
+    if spec.train.tokens_per_batch is not None:
+        return 1
+    share = spec.train.batch_size // spec.resources.workers
+    return share // min(spec.train.micro_batch_size or share, share)
+
+
 class Distillation:
     """One distillation on this rank; iterate over it for its measurements.
 
@@ -106,8 +124,8 @@ class Distillation:
         Args:
             spec: What to do.
             cache: Folder for tokenised data; none: the user's cache.
-            accumulation: Cuts each micro-batch into so many, where memory is short; the
-                effective batch and the objective stay the same.
+            accumulation: Cuts each micro-batch into so many, where memory is short, at most into
+                single examples; the effective batch and the objective stay the same.
 
         Raises:
             SpecError: If the teacher, the data or a starting point can't be had or do not fit.
@@ -133,7 +151,8 @@ class Distillation:
         )
         _name_labels(student.config, spec)
         self.parameters = count_parameters(student)
-        self._micro_batches = self._count_micro_batches(accumulation)
+        self._accumulation = accumulation
+        self._micro_batches = min(most_accumulation(spec), accumulation) * _micro_batches(spec)
         shares = self._world * self._micro_batches
         self._batches = Batches(self._train.lengths, spec.train, spec.seed, shares=shares)
         self.total = self._batches.total_steps()
@@ -200,7 +219,9 @@ class Distillation:
 
     def evaluate(self, split: str) -> dict[str, float]:
         """Returns all metrics of the student on a split."""
-        return evaluate(self._engine, self.spec.task, self.tokens(split), device())
+        return evaluate(
+            self._engine, self.spec.task, self.tokens(split), device(), cut=self._accumulation
+        )
 
     def save_checkpoint(self, folder: Path) -> None:
         """Writes all that `load_checkpoint` needs to go on exactly; each rank its own files.
@@ -355,14 +376,6 @@ class Distillation:
             0, seed=self.spec.seed, teacher_layers=self._layers, depth=self.spec.student.depth
         )
         return word[1:]
-
-    def _count_micro_batches(self, accumulation: int) -> int:
-        """Returns the micro-batches that each worker cuts its share of a batch into."""
-        train = self.spec.train
-        if train.tokens_per_batch is not None:
-            return accumulation
-        share = train.batch_size // self._world
-        return min(share, accumulation * (share // min(train.micro_batch_size or share, share)))
 
     def _refuse_nan(self, seen: torch.Tensor) -> None:
         for name, total in zip(TERMS, summed(seen.clone())[:, 0].tolist(), strict=True):

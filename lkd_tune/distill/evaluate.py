@@ -20,21 +20,30 @@ from lkd_tune.spec.settings import TaskSettings
 _BATCH = 128
 
 
-def evaluate(model: Any, task: TaskSettings, tokens: Tokens, on: torch.device) -> dict[str, float]:
+def evaluate(
+    model: Any, task: TaskSettings, tokens: Tokens, on: torch.device, *, cut: int = 1
+) -> dict[str, float]:
     """Returns all metrics of a model, or of a DeepSpeed engine, on a tokenised split.
 
     In a process group the ranks share the work and get the same result; all of them must call.
+
+    Args:
+        model: What is scored.
+        task: Whose metrics.
+        tokens: The split.
+        on: Where the model is.
+        cut: Makes batches so many times smaller, where memory is short.
     """
-    outputs = predict(model, tokens, on)
+    outputs = predict(model, tokens, on, cut=cut)
     return score_predictions(task, outputs, tokens.labels)
 
 
-def predict(model: Any, tokens: Tokens, on: torch.device) -> np.ndarray:
+def predict(model: Any, tokens: Tokens, on: torch.device, *, cut: int = 1) -> np.ndarray:
     """Returns the logits for all examples, float32, shape (examples, classes)."""
     in_group = dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if in_group else (0, 1)
     order = np.argsort(tokens.lengths, kind="stable")
-    batches = np.array_split(order, max(1, -(-len(order) // _BATCH)))
+    batches = np.array_split(order, max(1, -(-len(order) // max(1, _BATCH // cut))))
     # ZeRO-3 gathers weights in each forward pass, so all ranks need equally many of them.
     rounds = -(-len(batches) // world)
     mine = [batches[(i * world + rank) % len(batches)] for i in range(rounds)]

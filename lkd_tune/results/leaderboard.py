@@ -45,6 +45,7 @@ class Row:
         cpu_s: Seconds times CPU cores held.
         peak_memory_gib: Of the largest worker.
         samples_per_s: Training examples per second at the last measurement.
+        accumulation: Parts that its micro-batches were cut into, as memory was short.
         padding: Share of the tokens in batches that were padding.
         weights: Of the five terms.
         lr: Peak learning rate.
@@ -82,6 +83,7 @@ class Row:
     peak_memory_gib: float | None
     samples_per_s: float | None
     padding: float | None
+    accumulation: int
     weights: dict[str, float]
     lr: float
     temperature: float
@@ -235,6 +237,7 @@ def _row(
         peak_memory_gib=max((m.peak_memory_gib for m in record.measurements), default=None),
         samples_per_s=last.samples_per_s if last else None,
         padding=last.padding if last else None,
+        accumulation=record.accumulation,
         weights={name: term.weight for name, term in spec.losses},
         lr=spec.train.lr,
         temperature=spec.losses.logits.temperature,

@@ -55,14 +55,16 @@ class Rank:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         join_process_group(rank, world_size, address, port)
 
-    def begin(self, spec: str, cache: str, checkpoint: str | None) -> None:
+    def begin(self, spec: str, cache: str, checkpoint: str | None, accumulation: int) -> None:
         """Builds a distillation, from where a checkpoint left it."""
         from lkd_tune.distill.engine import Distillation
 
         self.end()
         if os.path.isdir(self._cwd):
             os.chdir(self._cwd)  # for relative paths; Tune changes it with each trial
-        self._distillation = Distillation(TrialSpec.model_validate_json(spec), cache=Path(cache))
+        self._distillation = Distillation(
+            TrialSpec.model_validate_json(spec), cache=Path(cache), accumulation=accumulation
+        )
         if checkpoint is not None:
             self._distillation.load_checkpoint(Path(checkpoint))
 

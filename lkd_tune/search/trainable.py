@@ -33,8 +33,11 @@ class DistillationTrainable(tune.Trainable):
     actor, on another node or in another session, it goes on from its last checkpoint. Its last
     measurement is then reported again, since the scheduler may not have judged it.
 
-    What goes wrong in a distillation (a loss that is not finite, a model that does not fit in
-    memory) would go wrong again, so the trial ends as failed and the actor goes on to the next.
+    A trial that runs out of memory goes on from its last checkpoint with micro-batches of half the
+    size, down to single examples; its effective batch stays the same.
+
+    What else goes wrong in a distillation (a loss that is not finite, data that do not fit)
+    would go wrong again, so the trial ends as failed and the actor goes on to the next.
     Only the loss of a process is raised, for Tune to start the trial again elsewhere.
 
     The config holds `run`, `session`, `cache`, `cwd` and `limits`, which are the same for all
@@ -67,14 +70,16 @@ class DistillationTrainable(tune.Trainable):
             LostWorkerError: If a process of the gang is gone.
         """
         self._refuse_if_replaced()
-        if self._gang is None:
-            self._gang = Gang(self._spec.resources, self._cwd, self._write_failure)
-        try:
-            return self._next_result()
-        except LostWorkerError:
-            raise
-        except Exception as error:
-            return self._fail(error)
+        while True:
+            if self._gang is None:
+                self._gang = Gang(self._spec.resources, self._cwd, self._write_failure)
+            try:
+                return self._next_result()
+            except LostWorkerError:
+                raise
+            except Exception as error:
+                if not (is_out_of_memory(error) and self._cut_micro_batches(error)):
+                    return self._fail(error)
 
     def cleanup(self) -> None:
         """Called when the actor is not needed any more."""
@@ -93,12 +98,13 @@ class DistillationTrainable(tune.Trainable):
         self._limits = config["limits"]
         self._size: ModelSize | None = None
         self._began: float | None = None
+        self._ready = False
         self._wall_s_before = 0.0
 
     def _next_result(self) -> dict[str, Any]:
         assert self._gang is not None
-        if self._began is None:
-            self._began = time.monotonic()
+        if not self._ready:
+            self._ready = True
             if (told := self._begin()) is not None:
                 return told
         measurement: Measurement = self._gang.run("advance")
@@ -122,10 +128,15 @@ class DistillationTrainable(tune.Trainable):
             last = measurements[max(measurements)] if measurements else None
             return self._result(last, outcome.state, outcome)
         checkpoint = self._folder.read_checkpoint()
-        if checkpoint is not None:
-            self._wall_s_before = checkpoint.wall_s
+        if self._began is None:
+            self._began = time.monotonic()
+            self._wall_s_before = checkpoint.wall_s if checkpoint else 0.0
         self._gang.run(
-            "begin", self._spec_text, self._cache, str(checkpoint.path) if checkpoint else None
+            "begin",
+            self._spec_text,
+            self._cache,
+            str(checkpoint.path) if checkpoint else None,
+            self._folder.read_accumulation(),
         )
         if checkpoint is not None:
             return self._result(measurements[checkpoint.step], "running")
@@ -169,6 +180,23 @@ class DistillationTrainable(tune.Trainable):
         self._gang.run("end")
         return self._result(last, "complete", outcome)
 
+    def _cut_micro_batches(self, error: Exception) -> bool:
+        """Has the trial begin again with micro-batches of half the size; not if that can't be."""
+        from lkd_tune.distill.engine import most_accumulation
+
+        parts = self._folder.read_accumulation()
+        if parts >= most_accumulation(self._spec):
+            return False
+        self._folder.write_accumulation(2 * parts)
+        error.__traceback__ = None  # its frames hold the tensors that there is no room for
+        self._ready = False
+        if self._spec.resources.workers > 1:
+            self.cleanup()  # the ranks are out of step
+        else:
+            assert self._gang is not None
+            self._gang.run("end")
+        return True
+
     def _fail(self, error: Exception) -> dict[str, Any]:
         """Records a failure and makes the actor fit for the next trial, or ends it."""
         trace = "".join(traceback.format_exception(error))
@@ -195,8 +223,8 @@ class DistillationTrainable(tune.Trainable):
 
     @property
     def _wall_s(self) -> float:
-        assert self._began is not None
-        return self._wall_s_before + time.monotonic() - self._began
+        began = time.monotonic() if self._began is None else self._began
+        return self._wall_s_before + time.monotonic() - began
 
     def _result(
         self, measurement: Measurement | None, state: str, outcome: Outcome | None = None
@@ -221,6 +249,17 @@ class DistillationTrainable(tune.Trainable):
         """Ends this process if the run was resumed by another driver, which has this trial now."""
         if self._run.read_manifest().get("session") != self._session:
             os._exit(1)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory was short, on a GPU or on the host."""
+    text = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"  # torch's, which is not loaded here
+        or "can't allocate memory" in text
+        or "not enough memory" in text
+    )
 
 
 def _one_line(error: Exception) -> str:

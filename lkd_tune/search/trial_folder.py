@@ -57,6 +57,15 @@ class TrialFolder:
         """Notes where the trial's settings are from, if no sampler drew them."""
         write_atomically(self.path / "origin", origin)
 
+    def read_accumulation(self) -> int:
+        """Returns into how many parts micro-batches are cut, as memory was short; else 1."""
+        path = self.path / "accumulation"
+        return int(path.read_text("utf-8")) if path.exists() else 1
+
+    def write_accumulation(self, parts: int) -> None:
+        """Notes into how many parts micro-batches are to be cut from now on."""
+        write_atomically(self.path / "accumulation", str(parts))
+
     def read_size(self) -> ModelSize | None:
         """Returns what the student's architecture costs, None if that was not measured yet."""
         try:

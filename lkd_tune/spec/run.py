@@ -65,6 +65,7 @@ class TrialRecord:
         size: What its architecture costs, None before that was measured.
         origin: Where its settings are from if no sampler drew them: `published`, or the trial of
             another run that the search was started from.
+        accumulation: Into how many parts its micro-batches were cut, as memory was short.
     """
 
     name: str
@@ -74,6 +75,7 @@ class TrialRecord:
     kept: bool
     size: ModelSize | None = None
     origin: str | None = None
+    accumulation: int = 1
 
     @property
     def is_drawn(self) -> bool:
@@ -168,6 +170,7 @@ class RunFolder:
         """Returns one trial."""
         folder = self.trial(name)
         outcome, size, origin = folder / "outcome.json", folder / "size.json", folder / "origin"
+        accumulation = folder / "accumulation"
         return TrialRecord(
             name=name,
             spec=TrialSpec.model_validate_json((folder / "spec.json").read_text("utf-8")),
@@ -178,6 +181,7 @@ class RunFolder:
             kept=(self.student(name) / "student.json").exists(),
             size=ModelSize.model_validate_json(size.read_text("utf-8")) if size.exists() else None,
             origin=origin.read_text("utf-8") if origin.exists() else None,
+            accumulation=int(accumulation.read_text("utf-8")) if accumulation.exists() else 1,
         )
 
 

@@ -1,0 +1,108 @@
+"""Out of memory: smaller micro-batches, the same effective batch, the same results."""
+
+from __future__ import annotations
+
+import logging
+import resource
+
+import pytest
+import ray
+
+from lkd_tune.distill.engine import most_accumulation
+from lkd_tune.search.cluster import quieten_ray
+from lkd_tune.search.trainable import is_out_of_memory
+from lkd_tune.search.tuner import run_search
+from lkd_tune.spec.run import RunFolder
+from lkd_tune.spec.trial import TrialSpec
+from tests.tiny import make_space
+
+ROOM = 500 * 2**20
+BATCH = 8192
+
+
+def _give_little_memory() -> None:
+    """Has each process refuse memory beyond some hundred MiB once its first training begins."""
+    from lkd_tune.distill.engine import Distillation
+
+    train_until = Distillation._train_until
+
+    def with_little_memory(self, until):
+        if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+            with open("/proc/self/statm") as file:
+                used = int(file.read().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, resource.RLIM_INFINITY))
+        return train_until(self, until)
+
+    Distillation._train_until = with_little_memory
+
+
+def _search(folder, hook):
+    quieten_ray()
+    ray.init(
+        "local",
+        num_cpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=100 * 2**20,
+        runtime_env={"worker_process_setup_hook": hook} if hook else None,
+    )
+    try:
+        space = make_space(
+            folder,
+            rows=256,
+            train={"batch_size": BATCH, "steps": 2, "evaluations": 2},
+            search={"trials": 1},
+            student={"depth": 2},
+            losses={"wr_triple": {"window": None}},
+        )
+        run = RunFolder(folder / "run")
+        run_search(space, run, quiet=True)
+    finally:
+        ray.shutdown()
+    (record,) = run.read_trials()
+    return run, record
+
+
+def test_a_trial_out_of_memory_goes_on_with_smaller_micro_batches(tmp_path):
+    run, record = _search(tmp_path / "little", _give_little_memory)
+    assert record.outcome is not None
+    assert record.outcome.state == "complete", record.outcome.error
+    parts = int((run.trial(record.name) / "accumulation").read_text())
+    assert parts >= 2
+    _, expected = _search(tmp_path / "much", None)
+    # As far as dropout, which falls otherwise on smaller micro-batches, lets them be equal.
+    for term, value in expected.measurements[-1].losses.items():
+        assert record.measurements[-1].losses[term] == pytest.approx(value, rel=0.05), term
+    assert record.accumulation == parts
+
+
+def test_what_is_out_of_memory():
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+    )
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+
+
+@pytest.mark.parametrize(
+    ("train", "most"),
+    [
+        ({"batch_size": 32}, 16),
+        ({"batch_size": 32, "micro_batch_size": 4}, 4),
+        ({"tokens_per_batch": 1024}, 32),
+        ({"tokens_per_batch": 8}, 1),
+    ],
+)
+def test_micro_batches_are_cut_down_to_single_examples(train, most):
+    spec = TrialSpec.model_validate(
+        {
+            "task": {"name": "own", "train": "a.csv", "dev": "a.csv", "max_length": 16},
+            "teacher": "somewhere",
+            "student": {"depth": 1},
+            "layer_map": {"word": (0, 2), "layer": (0, 2)},
+            "train": train,
+            "resources": {"workers": 2},
+        }
+    )
+    assert most_accumulation(spec) == most
