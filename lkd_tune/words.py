@@ -77,7 +77,7 @@ def show_leaderboard(board: Leaderboard) -> None:
             row.name,
             _number(row.score),
             f"{row.share:.0%}" if row.share is not None else "",
-            str(row.depth),
+            _size(row),
             _maps(row),
             _millions(row.parameters),
             f"{row.wall_s:.0f}" if row.wall_s is not None else "",
@@ -156,6 +156,7 @@ def show_best(board: Leaderboard) -> None:
         ("teacher", f"{_number(board.teacher_score)}"
          + (f", of which {row.share:.1%} are kept" if row.share is not None else "")),
         ("depth", row.depth),
+        *([("width", _width(row))] if row.hidden_size else []),
         ("layer map", _maps(row)),
         ("parameters", f"{row.parameters:,}" if row.parameters else ""),
         ("weights", ", ".join(f"{name} {weight:.3g}" for name, weight in row.weights.items())),
@@ -253,6 +254,15 @@ def _changed(tree: Any, sections: tuple[str, ...], prefix: str = "") -> list[str
         ):
             texts.append(f"{prefix}{key}={value}")
     return texts
+
+
+def _size(row: Row) -> str:
+    """Returns '3', or '3 × 192' of a student with a width of its own."""
+    return f"{row.depth} × {row.hidden_size}" if row.hidden_size else str(row.depth)
+
+
+def _width(row: Row) -> str:
+    return f"{row.hidden_size} hidden, {row.heads} heads, {row.intermediate_size} feed-forward"
 
 
 def _maps(row: Row) -> str:

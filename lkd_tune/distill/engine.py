@@ -34,6 +34,8 @@ from lkd_tune.distill.target_store import StoredTargets, ensure_store, stored_ta
 from lkd_tune.distill.targets import LiveTeacher
 from lkd_tune.distill.tasks.data import count_labels
 from lkd_tune.distill.tokens import Tokens, batches_from, load_tokens, steps_per_epoch
+from lkd_tune.distill.vocabulary import Vocabulary, trim_vocabulary
+from lkd_tune.distill.width import check_given_width, student_source
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import cache_dir
@@ -103,13 +105,23 @@ class Distillation:
         self._tokenizer = load_tokenizer(source)
         self._cache = cache
         self._splits: dict[str, Tokens] = {}
-        self._train = self.tokens("train")
+        self._train = load_tokens(spec.task, "train", self._tokenizer, cache=cache)
         labels = count_labels(spec.task)
         teacher = _load_teacher(spec, labels)
         self._layers = teacher.config.num_hidden_layers if teacher is not None else 0
-        student = build_student(
-            spec.student.init, teacher, self._layers_to_carve(), spec.student.depth, labels
+        start = student_source(
+            spec.student, spec.teacher, teacher, self._train, device(), cache or cache_dir()
         )
+        student = build_student(
+            spec.student.init, start, self._layers_to_carve(), spec.student.depth, labels
+        )
+        check_given_width(spec.student, student)
+        # Training text stays in the tokens of the teacher, so that both have the same words.
+        self._vocabulary: Vocabulary | None = None
+        if spec.student.vocab == "trim":
+            self._vocabulary = trim_vocabulary(self._tokenizer, self._train, device())
+            self._vocabulary.trim(student)
+            self._tokenizer = self._vocabulary.tokenizer
         _name_labels(student.config, spec)
         self.parameters = count_parameters(student)
         self.total = total_steps(spec.train, len(self._train))
@@ -154,7 +166,7 @@ class Distillation:
     _repeat_last = False
 
     def tokens(self, split: str) -> Tokens:
-        """Returns a tokenised split."""
+        """Returns a split in the student's tokens."""
         if split not in self._splits:
             self._splits[split] = load_tokens(
                 self.spec.task, split, self._tokenizer, cache=self._cache
@@ -255,7 +267,8 @@ class Distillation:
 
     def _train_micro_batch(self, batch: Any, maps: Any, counts: torch.Tensor) -> torch.Tensor:
         relations = self.spec.losses.needs_relations
-        output = forward(self._engine, batch, hidden_states=relations)
+        translate = self._vocabulary.translate if self._vocabulary else lambda batch: batch
+        output = forward(self._engine, translate(batch), hidden_states=relations)
         targets = self._targets(batch, maps, relations=relations) if self._targets else None
         sums = self._objective.sums(output, targets, batch)
         self._memory.sample()

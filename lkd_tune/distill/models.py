@@ -27,24 +27,32 @@ def read_depth(model: str) -> int:
     Raises:
         SpecError: If there is no such model, or it says no number of layers.
     """
-    folder = Path(model)
-    if folder.is_dir():
-        # Read by hand: seconds faster than transformers, for `check` and for error messages.
-        path = folder / "config.json"
-        try:
-            config = json.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
-            message = f"{model} is no model folder: it has no config.json"
-            raise SpecError(Problem("", "teacher", message)) from None
-        except (OSError, json.JSONDecodeError) as error:
-            raise SpecError(Problem("", "teacher", f"{path} can't be read: {error}")) from None
-    else:
-        config = load_config(model).to_dict()
+    config = read_config(model)
     for key in _DEPTH_KEYS:
         if isinstance(config.get(key), int):
             return config[key]
     message = f"{model} says no number of layers; encoders such as BERT's are supported"
     raise SpecError(Problem("", "teacher", message))
+
+
+def read_config(model: str) -> dict[str, Any]:
+    """Returns the configuration of a model folder or hub id as plain data.
+
+    Raises:
+        SpecError: If there is no such model.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return load_config(model).to_dict()
+    # Read by hand: seconds faster than transformers, for `check` and for error messages.
+    path = folder / "config.json"
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        message = f"{model} is no model folder: it has no config.json"
+        raise SpecError(Problem("", "teacher", message)) from None
+    except (OSError, json.JSONDecodeError) as error:
+        raise SpecError(Problem("", "teacher", f"{path} can't be read: {error}")) from None
 
 
 def load_config(model: str) -> Any:

@@ -24,6 +24,10 @@ class Row:
             is not positive.
         test_score: Metric on test, where it was measured.
         depth: Encoder layers.
+        hidden_size: Width of the hidden states; None where it is the teacher's or a given
+            model's. So are the next two.
+        heads: Attention heads of a layer.
+        intermediate_size: Neurons of a feed-forward layer.
         word_map: Layer map of the word relations.
         layer_map: Layer map of the layer transforming relations.
         parameters: Embeddings included.
@@ -48,6 +52,9 @@ class Row:
     share: float | None
     test_score: float | None
     depth: int
+    hidden_size: int | None
+    heads: int | None
+    intermediate_size: int | None
     word_map: str
     layer_map: str
     parameters: int | None
@@ -178,6 +185,9 @@ def _row(
         share=share,
         test_score=tests.get(metric),
         depth=spec.student.depth,
+        hidden_size=spec.student.hidden_size,
+        heads=spec.student.heads,
+        intermediate_size=spec.student.intermediate_size,
         word_map=_map_text(spec.layer_map.word),
         layer_map=_map_text(spec.layer_map.layer),
         parameters=last.parameters if last else None,
