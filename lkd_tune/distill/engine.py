@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from lkd_tune.distill.augmentation import load_training_tokens
 from lkd_tune.distill.cost import PeakMemory, count_parameters
 from lkd_tune.distill.evaluate import evaluate
 from lkd_tune.distill.models import (
@@ -105,7 +106,9 @@ class Distillation:
         self._tokenizer = load_tokenizer(source)
         self._cache = cache
         self._splits: dict[str, Tokens] = {}
-        self._train = load_tokens(spec.task, "train", self._tokenizer, cache=cache)
+        self._train = load_training_tokens(
+            spec.task, spec.teacher, self._tokenizer, device(), cache=cache
+        )
         labels = count_labels(spec.task)
         teacher = _load_teacher(spec, labels)
         self._layers = teacher.config.num_hidden_layers if teacher is not None else 0

@@ -98,6 +98,25 @@ def load_classifier(model: str, *, labels: int | None = None) -> Any:
     return _from_hub(AutoModelForSequenceClassification.from_pretrained, model, **options).eval()
 
 
+def load_masked_lm(model: str) -> Any:
+    """Returns a masked language model in fp32, in evaluation mode.
+
+    Raises:
+        SpecError: If there is no such model, or it has no head to predict words with.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    found, facts = _from_hub(
+        AutoModelForMaskedLM.from_pretrained, model, dtype=torch.float32, output_loading_info=True
+    )
+    # A missing bias alone is that of a head tied to the embeddings.
+    missing = sorted(name for name in facts["missing_keys"] if name.endswith("weight"))
+    if missing:
+        message = f"{model} is no masked language model: it has no {missing[0]}"
+        raise SpecError(Problem("", "model", message))
+    return found.eval()
+
+
 def build_student(init: str, teacher: Any, layers: Sequence[int], depth: int, labels: int) -> Any:
     """Returns a student of `depth` encoder layers.
 

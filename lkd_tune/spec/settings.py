@@ -10,10 +10,14 @@ from lkd_tune.spec.layer_map import NAMED
 from lkd_tune.spec.tasks import is_file_name, with_task_defaults
 
 
-def _block_from(key: str) -> BeforeValidator:
+def _block_from(key: str, *, optional: bool = False) -> BeforeValidator:
     """Lets a scalar or list stand for a block: `wr_pair: 10` is `wr_pair: {weight: 10}`."""
     return BeforeValidator(
-        lambda value: value if isinstance(value, dict | BaseModel) else {key: value}
+        lambda value: (
+            value
+            if isinstance(value, dict | BaseModel) or (optional and value is None)
+            else {key: value}
+        )
     )
 
 
@@ -37,6 +41,21 @@ class Columns(Settings):
     """The second sentence of a pair."""
     label: str = "label"
     """The label: an integer, a name from `task.labels`, or a number in regression."""
+
+
+class Augmentation(Settings):
+    """Copies of the training text with words replaced by likely others, as TinyBERT makes them."""
+
+    copies: int = Field(20, ge=1)
+    """Copies of each example; an epoch goes over the text and all copies."""
+    probability: float = Field(0.4, gt=0, le=1)
+    """Chance of each word of one token to be replaced."""
+    candidates: int = Field(15, ge=1)
+    """Likeliest words, of which one is drawn."""
+    model: str | None = None
+    """Masked language model with the teacher's vocabulary that says which words are likely; none:
+    those nearest in the teacher's embeddings."""
+    seed: int = 0
 
 
 class TaskSettings(Settings):
@@ -67,6 +86,8 @@ class TaskSettings(Settings):
     """Longest input in tokens; longer ones are cut."""
     seed: int = 0
     """Seed of the generated data."""
+    augment: Annotated[Augmentation | None, _block_from("copies", optional=True)] = None
+    """More training examples for the students; a number alone is that of the copies."""
 
     @model_validator(mode="before")
     @classmethod
@@ -95,7 +116,7 @@ class TaskSettings(Settings):
 
 
 class Architecture(Settings):
-    """A BERT from scratch, with a vocabulary of the task's words."""
+    """A BERT from scratch, with a vocabulary of the task's training text."""
 
     layers: int = Field(6, ge=1)
     hidden_size: int = Field(128, ge=8)
@@ -105,6 +126,11 @@ class Architecture(Settings):
     dropout: float = Field(0.1, ge=0, lt=1)
     init_std: float = Field(0.02, gt=0)
     """Standard deviation of the first weights; a narrow, deep model needs more than BERT's."""
+    vocabulary: Literal["words", "wordpiece", "unigram"] = "words"
+    """`words`: whole words, lower-cased, for small generated text; `wordpiece` or `unigram`: pieces
+    of words, case and accents kept, for real text in any language."""
+    vocabulary_size: int = Field(8000, ge=100)
+    """Largest number of tokens; `words` keeps all words."""
 
 
 class TrainSettings(Settings):
