@@ -89,7 +89,7 @@ def show_leaderboard(board: Leaderboard) -> None:
             _number(row.score),
             *(_interval(row) for _ in confirmed),
             f"{row.share:.0%}" if row.share is not None else "",
-            str(row.depth),
+            _size(row),
             _maps(row),
             _millions(row.parameters),
             *(_extra(row, name) for name in extra),
@@ -242,6 +242,7 @@ def show_best(board: Leaderboard) -> None:
         ("teacher", f"{_number(board.teacher_score)}"
          + (f", of which {row.share:.1%} are kept" if row.share is not None else "")),
         ("depth", row.depth),
+        *([("width", _width(row))] if row.hidden_size else []),
         ("layer map", _maps(row)),
         ("parameters", f"{row.parameters:,}" if row.parameters else ""),
         ("weights", ", ".join(f"{name} {weight:.3g}" for name, weight in row.weights.items())),
@@ -339,6 +340,15 @@ def _changed(tree: Any, sections: tuple[str, ...], prefix: str = "") -> list[str
         ):
             texts.append(f"{prefix}{key}={value}")
     return texts
+
+
+def _size(row: Row) -> str:
+    """Returns '3', or '3 × 192' of a student with a width of its own."""
+    return f"{row.depth} × {row.hidden_size}" if row.hidden_size else str(row.depth)
+
+
+def _width(row: Row) -> str:
+    return f"{row.hidden_size} hidden, {row.heads} heads, {row.intermediate_size} feed-forward"
 
 
 def _maps(row: Row) -> str:

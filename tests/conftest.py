@@ -11,6 +11,11 @@ os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="lkd-tune-dat
 import shutil
 
 import pytest
+from hypothesis import settings
+
+# Machines are shared; how long an example takes says nothing.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lkd_tune.spec.settings import TrainSettings
+from lkd_tune.spec.trial import TrialSpec
 
 # Tensor cores and vector units like lengths in eights; more would only be padding.
 PAD_MULTIPLE = 8
@@ -18,6 +19,24 @@ POOL_BATCHES = 50
 def padded_width(lengths: np.ndarray) -> int:
     """Returns the width of a batch: its longest example, rounded up to a multiple of 8."""
     return int(-(-lengths.max() // PAD_MULTIPLE) * PAD_MULTIPLE)
+
+
+def most_accumulation(spec: TrialSpec) -> int:
+    """Returns into how many parts a micro-batch can be cut at most: single examples."""
+    if spec.train.tokens_per_batch is not None:
+        # Batches of full-length examples are the smallest ones.
+        longest = spec.task.max_length * spec.resources.workers
+        return max(1, spec.train.tokens_per_batch // longest)
+    share = spec.train.batch_size // spec.resources.workers
+    return share // count_micro_batches(spec)
+
+
+def count_micro_batches(spec: TrialSpec) -> int:
+    """Returns the micro-batches that each worker cuts its share of a batch into."""
+    if spec.train.tokens_per_batch is not None:
+        return 1
+    share = spec.train.batch_size // spec.resources.workers
+    return share // min(spec.train.micro_batch_size or share, share)
 
 
 class Batches:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lkd_tune.distill.tasks.data import check_data
 from lkd_tune.distill.teacher import teacher_depth
+from lkd_tune.distill.width import teacher_width
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.space import SearchSpace
 
@@ -21,7 +22,15 @@ def check_space(space: SearchSpace) -> int:
     layers = 0
     try:
         layers = teacher_depth(space.settings.teacher)
-        space.check_teacher(layers)
+        width = teacher_width(space.settings.teacher)
+        for check in (
+            lambda: space.check_teacher(layers),
+            lambda: space.check_width(width),
+        ):
+            try:
+                check()
+            except SpecError as error:
+                problems += error.problems
     except SpecError as error:
         problems += [
             # What reads a model does not know where in the file it was named.

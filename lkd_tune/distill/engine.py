@@ -14,31 +14,21 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from lkd_tune.distill.batches import Batches
+from lkd_tune.distill.augmentation import load_training_tokens
+from lkd_tune.distill.batches import Batches, count_micro_batches, most_accumulation
 from lkd_tune.distill.cost import PeakMemory, count_parameters
 from lkd_tune.distill.evaluate import evaluate
-from lkd_tune.distill.models import (
-    build_student,
-    forward,
-    load_classifier,
-    load_tokenizer,
-    save_classifier,
-)
+from lkd_tune.distill.models import build_student, forward, load_tokenizer, save_classifier
 from lkd_tune.distill.objective import TERMS, Objective
-from lkd_tune.distill.optimizer import build_optimizer
-from lkd_tune.distill.process_group import (
-    device,
-    ensure_process_group,
-    largest,
-    load_deepspeed,
-    summed,
-)
+from lkd_tune.distill.process_group import device, ensure_process_group, largest, summed
+from lkd_tune.distill.setup import build_engine, load_teacher, name_labels, uses_bf16
 from lkd_tune.distill.size import measure_size
 from lkd_tune.distill.target_store import StoredTargets, ensure_store, stored_targets_fit
 from lkd_tune.distill.targets import LiveTeacher
 from lkd_tune.distill.tasks.data import count_labels
 from lkd_tune.distill.tokens import Tokens, load_tokens
-from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.distill.vocabulary import Vocabulary, trim_vocabulary
+from lkd_tune.distill.width import check_given_width, student_source
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import cache_dir
 from lkd_tune.spec.settings import TrainSettings
@@ -93,24 +83,6 @@ def evaluation_steps(train: TrainSettings, total: int) -> list[int]:
     return sorted({max(1, round(total / 2**k)) for k in range(train.evaluations)})
 
 
-def most_accumulation(spec: TrialSpec) -> int:
-    """Returns into how many parts a micro-batch can be cut at most: single examples."""
-    if spec.train.tokens_per_batch is not None:
-        # Batches of full-length examples are the smallest ones.
-        longest = spec.task.max_length * spec.resources.workers
-        return max(1, spec.train.tokens_per_batch // longest)
-    share = spec.train.batch_size // spec.resources.workers
-    return share // _micro_batches(spec)
-
-
-def _micro_batches(spec: TrialSpec) -> int:
-    """Returns the micro-batches that each worker cuts its share of a batch into."""
-    if spec.train.tokens_per_batch is not None:
-        return 1
-    share = spec.train.batch_size // spec.resources.workers
-    return share // min(spec.train.micro_batch_size or share, share)
-
-
 class Distillation:
     """One distillation on this rank; iterate over it for its measurements.
 
@@ -142,24 +114,38 @@ class Distillation:
         self._tokenizer = load_tokenizer(source)
         self._cache = cache
         self._splits: dict[str, Tokens] = {}
-        self._train = self.tokens("train")
-        labels = count_labels(spec.task)
-        teacher = _load_teacher(spec, labels)
-        self._layers = teacher.config.num_hidden_layers if teacher is not None else 0
-        student = build_student(
-            spec.student.init, teacher, self._layers_to_carve(), spec.student.depth, labels
+        self._train = load_training_tokens(
+            spec.task, spec.teacher, self._tokenizer, device(), cache=cache
         )
-        _name_labels(student.config, spec)
+        labels = count_labels(spec.task)
+        teacher = load_teacher(spec, labels)
+        self._layers = teacher.config.num_hidden_layers if teacher is not None else 0
+        start = student_source(
+            spec.student, spec.teacher, teacher, self._train, device(), cache or cache_dir()
+        )
+        student = build_student(
+            spec.student.init, start, self._layers_to_carve(), spec.student.depth, labels
+        )
+        check_given_width(spec.student, student)
+        # Training text stays in the tokens of the teacher, so that both have the same words.
+        self._vocabulary: Vocabulary | None = None
+        if spec.student.vocab == "trim":
+            self._vocabulary = trim_vocabulary(self._tokenizer, self._train, device())
+            self._vocabulary.trim(student)
+            self._tokenizer = self._vocabulary.tokenizer
+        name_labels(student.config, spec)
         self.parameters = count_parameters(student)
         self._accumulation = accumulation
-        self._micro_batches = min(most_accumulation(spec), accumulation) * _micro_batches(spec)
+        self._micro_batches = min(most_accumulation(spec), accumulation) * count_micro_batches(spec)
         shares = self._world * self._micro_batches
         self._batches = Batches(self._train.lengths, spec.train, spec.seed, shares=shares)
         self.total = self._batches.total_steps()
         self._evaluations = evaluation_steps(spec.train, self.total)
-        self._bf16 = _use_bf16(spec.train)
+        self._bf16 = uses_bf16(spec.train)
         self._config = student.config
-        self._engine = self._build_engine(student)
+        self._engine = build_engine(
+            student, spec, self.total, micro_batches=self._micro_batches, bf16=self._bf16
+        )
         self._targets = self._build_targets(teacher, labels) if spec.losses.needs_teacher else None
         self._objective = Objective(spec.losses, spec.task.regression)
         # Each rank drops out other units.
@@ -210,7 +196,7 @@ class Distillation:
         )
 
     def tokens(self, split: str) -> Tokens:
-        """Returns a tokenised split."""
+        """Returns a split in the student's tokens."""
         if split not in self._splits:
             self._splits[split] = load_tokens(
                 self.spec.task, split, self._tokenizer, cache=self._cache
@@ -315,7 +301,8 @@ class Distillation:
 
     def _train_micro_batch(self, batch: Any, maps: Any, counts: torch.Tensor) -> torch.Tensor:
         relations = self.spec.losses.needs_relations
-        output = forward(self._engine, batch, hidden_states=relations)
+        translate = self._vocabulary.translate if self._vocabulary else lambda batch: batch
+        output = forward(self._engine, translate(batch), hidden_states=relations)
         targets = self._targets(batch, maps, relations=relations) if self._targets else None
         sums = self._objective.sums(output, targets, batch)
         self._memory.sample()
@@ -384,56 +371,3 @@ class Distillation:
                     f"the loss {name} is {total} at or before step {self._step}; "
                     "try a smaller train.lr or weights"
                 )
-
-    def _build_engine(self, student: Any) -> Any:
-        train = self.spec.train
-        optimizer, schedule = build_optimizer(student, train, self.total)
-        config = {
-            # DeepSpeed looks at no batch; it only counts micro-batches.
-            "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": self._micro_batches,
-            "gradient_clipping": train.max_grad_norm,
-            "zero_optimization": {"stage": self.spec.resources.zero_stage},
-            "zero_allow_untested_optimizer": True,  # torch's AdamW is right on any device
-            "bf16": {"enabled": self._bf16},
-            "steps_per_print": 10**9,
-        }
-        engine, *_ = load_deepspeed().initialize(
-            model=student,
-            optimizer=optimizer,
-            lr_scheduler=schedule,
-            config=config,
-            dist_init_required=False,
-        )
-        return engine
-
-
-def _load_teacher(spec: TrialSpec, labels: int) -> Any:
-    if spec.teacher is None:
-        return None
-    teacher = load_classifier(spec.teacher)
-    if teacher.config.num_labels != labels:
-        message = (
-            f"{spec.teacher} tells {teacher.config.num_labels} classes apart, the task "
-            f"{spec.task.name} has {labels}; fine-tune it on this task first (teacher.train)"
-        )
-        raise SpecError(Problem("", "teacher", message))
-    depth = spec.student.depth
-    if spec.student.init == "teacher" and depth > teacher.config.num_hidden_layers:
-        message = f"depth {depth} is above the teacher's {teacher.config.num_hidden_layers} layers"
-        raise SpecError(Problem("", "student.depth", message))
-    return teacher
-
-
-def _name_labels(config: Any, spec: TrialSpec) -> None:
-    if spec.task.regression:
-        config.problem_type = "regression"
-    elif spec.task.labels:
-        config.id2label = dict(enumerate(spec.task.labels))
-        config.label2id = {name: i for i, name in enumerate(spec.task.labels)}
-
-
-def _use_bf16(train: TrainSettings) -> bool:
-    if train.precision == "auto":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return train.precision == "bf16"

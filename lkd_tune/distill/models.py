@@ -27,24 +27,32 @@ def read_depth(model: str) -> int:
     Raises:
         SpecError: If there is no such model, or it says no number of layers.
     """
-    folder = Path(model)
-    if folder.is_dir():
-        # Read by hand: seconds faster than transformers, for `check` and for error messages.
-        path = folder / "config.json"
-        try:
-            config = json.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
-            message = f"{model} is no model folder: it has no config.json"
-            raise SpecError(Problem("", "teacher", message)) from None
-        except (OSError, json.JSONDecodeError) as error:
-            raise SpecError(Problem("", "teacher", f"{path} can't be read: {error}")) from None
-    else:
-        config = load_config(model).to_dict()
+    config = read_config(model)
     for key in _DEPTH_KEYS:
         if isinstance(config.get(key), int):
             return config[key]
     message = f"{model} says no number of layers; encoders such as BERT's are supported"
     raise SpecError(Problem("", "teacher", message))
+
+
+def read_config(model: str) -> dict[str, Any]:
+    """Returns the configuration of a model folder or hub id as plain data.
+
+    Raises:
+        SpecError: If there is no such model.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return load_config(model).to_dict()
+    # Read by hand: seconds faster than transformers, for `check` and for error messages.
+    path = folder / "config.json"
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        message = f"{model} is no model folder: it has no config.json"
+        raise SpecError(Problem("", "teacher", message)) from None
+    except (OSError, json.JSONDecodeError) as error:
+        raise SpecError(Problem("", "teacher", f"{path} can't be read: {error}")) from None
 
 
 def load_config(model: str) -> Any:
@@ -88,6 +96,25 @@ def load_classifier(model: str, *, labels: int | None = None) -> Any:
     if labels is not None:
         options |= {"num_labels": labels, "ignore_mismatched_sizes": True}
     return _from_hub(AutoModelForSequenceClassification.from_pretrained, model, **options).eval()
+
+
+def load_masked_lm(model: str) -> Any:
+    """Returns a masked language model in fp32, in evaluation mode.
+
+    Raises:
+        SpecError: If there is no such model, or it has no head to predict words with.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    found, facts = _from_hub(
+        AutoModelForMaskedLM.from_pretrained, model, dtype=torch.float32, output_loading_info=True
+    )
+    # A missing bias alone is that of a head tied to the embeddings.
+    missing = sorted(name for name in facts["missing_keys"] if name.endswith("weight"))
+    if missing:
+        message = f"{model} is no masked language model: it has no {missing[0]}"
+        raise SpecError(Problem("", "model", message))
+    return found.eval()
 
 
 def build_student(init: str, teacher: Any, layers: Sequence[int], depth: int, labels: int) -> Any:

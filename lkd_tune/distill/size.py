@@ -15,18 +15,22 @@ import torch
 from lkd_tune.distill.cost import count_parameters
 from lkd_tune.distill.fingerprint import digest
 from lkd_tune.distill.models import load_config, student_config
+from lkd_tune.distill.width import resized, width_of_config
 from lkd_tune.spec.run import write_atomically
 from lkd_tune.spec.settings import StudentSettings
 from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.trial import TrialSpec
+from lkd_tune.spec.width import asks_for_width, resolve_width
 
 LARGE_BATCH = 32
 # A timing goes on for so long, but has at least and at most so many runs.
 _SECONDS, _LEAST, _MOST = 0.5, 3, 50
 
 
-def expected_size(spec: TrialSpec, *, known: Path) -> ModelSize:
+def expected_size(spec: TrialSpec, *, known: Path) -> ModelSize | None:
     """Returns what is known of a trial's student before anything is trained.
+
+    Nothing is of one whose vocabulary is trimmed: that depends on the training text.
 
     Args:
         spec: The trial.
@@ -35,6 +39,8 @@ def expected_size(spec: TrialSpec, *, known: Path) -> ModelSize:
     Raises:
         SpecError: If the teacher or the starting point does not exist.
     """
+    if spec.student.vocab == "trim":
+        return None
     student, length = spec.student.model_dump_json(), spec.task.max_length
     size, key = _expected(spec.teacher, student, length)
     path = known / f"{key}.json"
@@ -47,6 +53,8 @@ def _expected(teacher: str | None, student: str, length: int) -> tuple[ModelSize
     settings = StudentSettings.model_validate_json(student)
     teacher_config = load_config(teacher) if teacher is not None else None
     config = student_config(settings.init, teacher_config, settings.depth)
+    if settings.init in ("teacher", "random") and asks_for_width(settings):
+        config = resized(config, resolve_width(settings, width_of_config(config)))
     return count_size(config, length), architecture_key(config, length)
 
 

@@ -18,6 +18,11 @@ from lkd_tune.distill.fingerprint import digest, model_digest
 from lkd_tune.distill.models import read_depth, save_classifier
 from lkd_tune.distill.process_group import ensure_process_group
 from lkd_tune.distill.tasks.data import GENERATED, count_labels, load_split, source_fingerprint
+from lkd_tune.distill.tokenizer_training import (
+    SPECIAL,
+    as_bert_tokenizer,
+    train_subword_tokenizer,
+)
 from lkd_tune.spec.layer_map import preset_map
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import cache_dir
@@ -161,10 +166,10 @@ def _train_into(
 
 
 def build_from_scratch(architecture: Architecture, task: TaskSettings, folder: Path) -> None:
-    """Writes a BERT with random weights and a tokenizer of the task's words."""
+    """Writes a BERT with random weights and a tokenizer of the task's text."""
     from transformers import BertConfig, BertForSequenceClassification
 
-    tokenizer = build_word_tokenizer(_words(task), task.max_length)
+    tokenizer = _build_tokenizer(architecture, task)
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=architecture.hidden_size,
@@ -181,30 +186,27 @@ def build_from_scratch(architecture: Architecture, task: TaskSettings, folder: P
     save_classifier(BertForSequenceClassification(config), tokenizer, folder)
 
 
+def _build_tokenizer(architecture: Architecture, task: TaskSettings) -> Any:
+    if architecture.vocabulary == "words":
+        return build_word_tokenizer(_words(task), task.max_length)
+    train = load_split(task, "train")
+    return train_subword_tokenizer(
+        architecture.vocabulary,
+        [*train.text, *(train.pair or [])],
+        architecture.vocabulary_size,
+        task.max_length,
+    )
+
+
 def build_word_tokenizer(words: list[str], max_length: int) -> Any:
     """Returns a BERT tokenizer whose vocabulary is whole words; others become [UNK]."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = {word: i for i, word in enumerate([*special, *words])}
+    vocabulary = {word: i for i, word in enumerate([*SPECIAL, *words])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        model_max_length=max_length,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
+    return as_bert_tokenizer(backend, max_length)
 
 
 def _words(task: TaskSettings) -> list[str]:

@@ -31,6 +31,10 @@ class Row:
         test_score: Metric on test, where it was measured.
         test_mean: Mean metric on test of the other seeds.
         depth: Encoder layers.
+        hidden_size: Width of the hidden states; None where it is the teacher's or a given
+            model's. So are the next two.
+        heads: Attention heads of a layer.
+        intermediate_size: Neurons of a feed-forward layer.
         word_map: Layer map of the word relations.
         layer_map: Layer map of the layer transforming relations.
         parameters: Embeddings included.
@@ -68,6 +72,9 @@ class Row:
     test_score: float | None
     test_mean: float | None
     depth: int
+    hidden_size: int | None
+    heads: int | None
+    intermediate_size: int | None
     word_map: str
     layer_map: str
     parameters: int | None
@@ -222,6 +229,9 @@ def _row(
         test_score=tests.get(metric),
         test_mean=statistics.mean(seeds_on_test) if seeds_on_test else None,
         depth=spec.student.depth,
+        hidden_size=spec.student.hidden_size,
+        heads=spec.student.heads,
+        intermediate_size=spec.student.intermediate_size,
         word_map=_map_text(spec.layer_map.word),
         layer_map=_map_text(spec.layer_map.layer),
         parameters=last.parameters if last else None,

@@ -125,14 +125,16 @@ def prepare_targets(
         SpecError: If the data can't be had.
     """
     _settle(threads, cwd)
+    from lkd_tune.distill.augmentation import load_training_tokens
     from lkd_tune.distill.models import load_tokenizer, read_depth
     from lkd_tune.distill.process_group import device
     from lkd_tune.distill.target_store import ensure_store, read_facts, stored_targets_fit
     from lkd_tune.distill.tasks.data import count_labels
-    from lkd_tune.distill.tokens import load_tokens
 
     settings = TaskSettings.model_validate_json(task)
-    tokens = load_tokens(settings, "train", load_tokenizer(model), cache=Path(cache))
+    tokens = load_training_tokens(
+        settings, model, load_tokenizer(model), device(), cache=Path(cache)
+    )
     limits = TargetSettings.model_validate_json(targets)
     if not stored_targets_fit(limits, tokens, read_depth(model) + 1, count_labels(settings)):
         return {}

@@ -182,7 +182,7 @@ class DistillationTrainable(tune.Trainable):
 
     def _cut_micro_batches(self, error: Exception) -> bool:
         """Has the trial begin again with micro-batches of half the size; not if that can't be."""
-        from lkd_tune.distill.engine import most_accumulation
+        from lkd_tune.distill.batches import most_accumulation
 
         parts = self._folder.read_accumulation()
         if parts >= most_accumulation(self._spec):

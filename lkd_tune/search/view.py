@@ -189,7 +189,8 @@ def _in_words(spec: TrialSpec) -> str:
     )
     maps = f"map {word}" if word == layer else f"maps {word} / {layer}"
     depth = spec.student.depth
-    return f"{depth} layer{'s' if depth > 1 else ''}, {maps}"
+    width = f" of {spec.student.hidden_size}" if spec.student.hidden_size else ""
+    return f"{depth} layer{'s' if depth > 1 else ''}{width}, {maps}"
 
 
 def _duration(seconds: float) -> str:

@@ -11,10 +11,14 @@ from lkd_tune.spec.objectives import Objective
 from lkd_tune.spec.tasks import is_file_name, with_task_defaults
 
 
-def _block_from(key: str) -> BeforeValidator:
+def _block_from(key: str, *, optional: bool = False) -> BeforeValidator:
     """Lets a scalar or list stand for a block: `wr_pair: 10` is `wr_pair: {weight: 10}`."""
     return BeforeValidator(
-        lambda value: value if isinstance(value, dict | BaseModel) else {key: value}
+        lambda value: (
+            value
+            if isinstance(value, dict | BaseModel) or (optional and value is None)
+            else {key: value}
+        )
     )
 
 
@@ -38,6 +42,21 @@ class Columns(Settings):
     """The second sentence of a pair."""
     label: str = "label"
     """The label: an integer, a name from `task.labels`, or a number in regression."""
+
+
+class Augmentation(Settings):
+    """Copies of the training text with words replaced by likely others, as TinyBERT makes them."""
+
+    copies: int = Field(20, ge=1)
+    """Copies of each example; an epoch goes over the text and all copies."""
+    probability: float = Field(0.4, gt=0, le=1)
+    """Chance of each word of one token to be replaced."""
+    candidates: int = Field(15, ge=1)
+    """Likeliest words, of which one is drawn."""
+    model: str | None = None
+    """Masked language model with the teacher's vocabulary that says which words are likely; none:
+    those nearest in the teacher's embeddings."""
+    seed: int = 0
 
 
 class TaskSettings(Settings):
@@ -68,6 +87,8 @@ class TaskSettings(Settings):
     """Longest input in tokens; longer ones are cut."""
     seed: int = 0
     """Seed of the generated data."""
+    augment: Annotated[Augmentation | None, _block_from("copies", optional=True)] = None
+    """More training examples for the students; a number alone is that of the copies."""
 
     @model_validator(mode="before")
     @classmethod
@@ -96,7 +117,7 @@ class TaskSettings(Settings):
 
 
 class Architecture(Settings):
-    """A BERT from scratch, with a vocabulary of the task's words."""
+    """A BERT from scratch, with a vocabulary of the task's training text."""
 
     layers: int = Field(6, ge=1)
     hidden_size: int = Field(128, ge=8)
@@ -106,6 +127,11 @@ class Architecture(Settings):
     dropout: float = Field(0.1, ge=0, lt=1)
     init_std: float = Field(0.02, gt=0)
     """Standard deviation of the first weights; a narrow, deep model needs more than BERT's."""
+    vocabulary: Literal["words", "wordpiece", "unigram"] = "words"
+    """`words`: whole words, lower-cased, for small generated text; `wordpiece` or `unigram`: pieces
+    of words, case and accents kept, for real text in any language."""
+    vocabulary_size: int = Field(8000, ge=100)
+    """Largest number of tokens; `words` keeps all words."""
 
 
 class TrainSettings(Settings):
@@ -181,6 +207,16 @@ class StudentSettings(Settings):
     init: str = "teacher"
     """`teacher`: embeddings, mapped layers and head carved from the teacher; `random`; or a
     folder or hub id to start from (its depth must agree)."""
+    hidden_size: int | None = Field(None, ge=8)
+    """Width of the hidden states; none: the teacher's. A narrower student keeps the teacher's most
+    important dimensions, heads and neurons, measured once on training text."""
+    heads: int | None = Field(None, ge=1)
+    """Attention heads of a layer; none: as many of the teacher's size as hidden_size holds."""
+    intermediate_size: int | None = Field(None, ge=8)
+    """Neurons of a feed-forward layer; none: in the teacher's proportion to hidden_size."""
+    vocab: Literal["teacher", "trim"] = "teacher"
+    """`trim`: only the tokens that occur in the training text, special ones and single characters;
+    the student's tokenizer is trimmed to match."""
 
 
 LayerMapName = Literal["skip", "last", "first", "top_bottom", "random", "monotone", "free"]

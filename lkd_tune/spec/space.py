@@ -32,6 +32,7 @@ from lkd_tune.spec.layer_map import (
 from lkd_tune.spec.settings import LayerMapSettings, SpaceSettings
 from lkd_tune.spec.source import KeyPath, Source, dotted, read_source
 from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
+from lkd_tune.spec.width import Width, width_problems, with_width
 
 # Only what a trial may differ in; the rest of a run is the same for all of its trials.
 SEARCHABLE = ("student", "layer_map", "losses", "train")
@@ -52,11 +53,13 @@ class SearchSpace:
         tree: The same with distributions parsed.
         settings: What does not vary (task, teacher, search, resources, keep), and one example of
             what does.
+        teacher_width: What student widths are checked against, known after `check_width`.
     """
 
     source: Source
     tree: dict[str, Any]
     settings: SpaceSettings
+    teacher_width: Width | None = None
 
     def draw(
         self, suggester: Suggester, *, teacher: str | None, teacher_layers: int, seed: int
@@ -84,7 +87,7 @@ class SearchSpace:
         return TrialSpec(
             task=settings.task,
             teacher=teacher,
-            student=settings.student,
+            student=with_width(settings.student, self.teacher_width),
             layer_map=layer_map,
             losses=settings.losses,
             train=settings.train,
@@ -152,6 +155,19 @@ class SearchSpace:
             message = f"the space has {points:,.0f} points; grid takes at most {_LARGEST_GRID:,}"
             return [self.source.problem(path, message)]
         return []
+
+    def check_width(self, teacher: Width) -> None:
+        """Checks every student width against the teacher's, and keeps it for later draws.
+
+        Raises:
+            SpecError: With the widths that fit in no combination.
+        """
+        self.teacher_width = teacher
+        problems = width_problems((shape.student for shape in self._shapes()), teacher)
+        if problems:
+            raise SpecError(
+                self.source.problem(problem.key.split("."), problem.message) for problem in problems
+            )
 
     def distributions(self) -> dict[str, Distribution]:
         """Returns all distributions by the name of their parameter, layer maps left out."""

@@ -8,7 +8,7 @@ import resource
 import pytest
 import ray
 
-from lkd_tune.distill.engine import most_accumulation
+from lkd_tune.distill.batches import most_accumulation
 from lkd_tune.search.cluster import quieten_ray
 from lkd_tune.search.trainable import is_out_of_memory
 from lkd_tune.search.tuner import run_search

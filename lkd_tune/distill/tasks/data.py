@@ -80,7 +80,7 @@ def source_fingerprint(task: TaskSettings, split: str) -> str:
     """Returns what changes when the data of a split do: settings, and the content of a file."""
     from lkd_tune.distill.fingerprint import file_digest
 
-    facts: dict[str, Any] = task.model_dump(exclude={"name", "metric", "max_length"})
+    facts: dict[str, Any] = task.model_dump(exclude={"name", "metric", "max_length", "augment"})
     where = facts.get(split)
     for name in SPLITS:
         facts.pop(name)
