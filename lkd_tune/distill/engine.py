@@ -20,7 +20,13 @@ from lkd_tune.distill.cost import PeakMemory, count_parameters
 from lkd_tune.distill.evaluate import evaluate
 from lkd_tune.distill.models import build_student, forward, load_tokenizer, save_classifier
 from lkd_tune.distill.objective import TERMS, Objective
-from lkd_tune.distill.process_group import device, ensure_process_group, largest, summed
+from lkd_tune.distill.process_group import (
+    device,
+    ensure_process_group,
+    largest,
+    load_deepspeed,
+    summed,
+)
 from lkd_tune.distill.setup import build_engine, load_teacher, name_labels, uses_bf16
 from lkd_tune.distill.size import measure_size
 from lkd_tune.distill.target_store import StoredTargets, ensure_store, stored_targets_fit
