@@ -22,6 +22,9 @@ BATCH = 8192
 
 def _give_little_memory() -> None:
     """Has each process refuse memory beyond some hundred MiB once its first training begins."""
+    import scipy.stats  # noqa: F401
+    import sklearn.metrics  # noqa: F401  # what is loaded later would find no room either
+
     from lkd_tune.distill.engine import Distillation
 
     train_until = Distillation._train_until
