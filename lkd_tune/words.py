@@ -216,7 +216,8 @@ def _extra(row: Row, name: str) -> str:
 def _compared(best: Row, score: float, baseline: Row, baseline_score: float) -> str:
     """Returns what distillation brought over plain training."""
     # After an interruption the baseline may still be that of an earlier winner.
-    alike = (best.depth, best.word_map) == (baseline.depth, baseline.word_map)
+    ours, other = ((r.depth, r.hidden_size, r.word_map) for r in (best, baseline))
+    alike = ours == other
     student = "the same student" if alike else f"a student of depth {baseline.depth}"
     said = f"without distillation {student} has {_number(baseline_score)}"
     said += f" ({score - baseline_score:+.3f} by distillation)" if alike else ""

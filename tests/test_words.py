@@ -55,6 +55,20 @@ def test_a_narrow_terminal_cuts_no_number(tmp_path, capsys):
     assert lines[6].split()[:2] == ["baseline", "0.700"]
 
 
+def test_a_width_of_its_own_is_told(tmp_path, capsys):
+    made = HandMade(tmp_path)
+    wide = made.add("0000", 0.7, depth=3)
+    narrow = {"hidden_size": 192, "heads": 6, "intermediate_size": 768}
+    student = wide.student.model_copy(update=narrow)
+    made.add("0001", 0.75, like=wide.model_copy(update={"student": student}))
+    board = read_leaderboard(made.run)
+    show_leaderboard(board)
+    assert "3 × 192" in capsys.readouterr().out
+    show_best(board)
+    assert "192 hidden, 6 heads, 768 feed-forward" in capsys.readouterr().out
+    assert [row.hidden_size for row in board.rows] == [192, None]
+
+
 def test_many_trials_are_cut_short_but_for_the_baseline(tmp_path, capsys):
     made = HandMade(tmp_path)
     for number in range(23):
