@@ -69,6 +69,12 @@ def search(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with a run instead.")
     ] = None,
+    allow_changed: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changed", help="With --resume and --space: take over what may change."
+        ),
+    ] = False,
     address: AddressOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
 ) -> None:
@@ -83,20 +89,31 @@ def search(
         lkd-tune search --space layer_map.yaml --set search.trials=32 --name first
 
         lkd-tune search --resume runs/first --set search.trials=64
+
+        lkd-tune search --resume runs/first --space mine.yaml --allow-changed
     """
     from lkd_tune.spec.errors import Problem, SpecError
     from lkd_tune.spec.run import RunFolder
 
-    if bool(space) == (resume is not None):
+    if not space and resume is None:
         raise SpecError(Problem("search", "", "one of --space FILE and --resume RUN is needed"))
+    if allow_changed and not (space and resume):
+        raise SpecError(Problem("--allow-changed", "", "goes with --resume RUN and --space FILE"))
     if resume is not None:
         if name is not None or run_dir is not None:
             message = "names the run already; leave out --name and --run-dir"
             raise SpecError(Problem("--resume", "", message))
         from lkd_tune.search.tuner import resume_search
+        from lkd_tune.spaces import find_space
+        from lkd_tune.spec.space import load_space
 
         result = resume_search(
-            RunFolder(resume), address=address, quiet=quiet, overrides=overrides or []
+            RunFolder(resume),
+            address=address,
+            quiet=quiet,
+            overrides=[] if space else overrides or [],
+            changed=load_space(find_space(space), overrides or []) if space else None,
+            allow_changed=allow_changed,
         )
     else:
         from lkd_tune.search.tuner import run_search

@@ -104,7 +104,7 @@ def test_console_script():
 
 BAD = [
     (["search"], "one of --space FILE and --resume RUN is needed"),
-    (["search", "--space", "x", "--resume", "y"], "one of --space FILE and --resume RUN"),
+    (["search", "--space", "x", "--allow-changed"], "goes with --resume RUN and --space FILE"),
     (["search", "--resume", "none", "--name", "x"], "leave out --name and --run-dir"),
     (["search", "--resume", "none"], "none: is no run folder: it has no manifest.json"),
     (["search", "--space", "layer_mp"], "layer_mp: no such file, and no shipped space (did you m"),

@@ -13,21 +13,13 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from lkd_tune.search.changes import changed_space, check_overrides
 from lkd_tune.search.cluster import check_room, connected
 from lkd_tune.search.manifest import new_manifest, now, update_manifest, write_manifest
 from lkd_tune.search.session import Session
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.run import RunFolder, write_atomically
 from lkd_tune.spec.space import SearchSpace, load_space
-
-# What may change when a search goes on; all else would mix trials that can't be compared.
-_CHANGEABLE = (
-    "search.trials",
-    "search.time_budget",
-    "search.concurrency",
-    "search.max_failures",
-    "search.baseline",
-)
 
 
 @dataclass
@@ -90,6 +82,8 @@ def resume_search(
     address: str | None = None,
     quiet: bool = False,
     overrides: Sequence[str] = (),
+    changed: SearchSpace | None = None,
+    allow_changed: bool = False,
 ) -> SearchResult:
     """Goes on with a search that was interrupted, killed, or is to have more trials or time.
 
@@ -98,25 +92,25 @@ def resume_search(
         address: As for `run_search`.
         quiet: Shows nothing.
         overrides: `search.trials=32`, `search.time_budget=60`, …; kept in the run's space.yaml.
+        changed: The space file as it is now, overrides applied; none: the run's own is right.
+        allow_changed: Takes over what differs there and may change.
 
     Raises:
-        SpecError: If the folder holds no run, an override is not allowed, or as `run_search`.
+        SpecError: If the folder holds no run, something differs that may not, or as `run_search`.
     """
     run = RunFolder(run.path.absolute())
     manifest = run.read_manifest()
-    for override in overrides:
-        key = override.partition("=")[0].strip()
-        if key not in _CHANGEABLE:
-            message = f"can't change in a run; {', '.join(_CHANGEABLE)} can"
-            raise SpecError(Problem(f"--set {override}", "", message))
+    check_overrides(overrides)
     space = load_space(run.space, overrides)
+    if changed is not None:
+        space = changed_space(run, changed, allowed=allow_changed)
     # Paths in the space are relative to where the search began, if that is still there.
     cwd = manifest["cwd"] if os.path.isdir(manifest["cwd"]) else os.getcwd()
     with contextlib.chdir(cwd):
         _check(space)
         with _locked(run), connected(address) as started_here:
             room = check_room(space.settings.resources, space.source)
-            if overrides:
+            if overrides or changed is not None:
                 write_space(run, space)
             return _go(Session(space, run, room if started_here else None, quiet=quiet))
 

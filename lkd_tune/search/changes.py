@@ -1,0 +1,88 @@
+"""What may change in a run that goes on: nothing that trials of before and after differ by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.run import RunFolder
+from lkd_tune.spec.space import SearchSpace, load_space
+
+CHANGEABLE = (
+    "search.trials",
+    "search.time_budget",
+    "search.concurrency",
+    "search.max_failures",
+    "search.baseline",
+    "confirm",
+)
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Refuses overrides of what may not change.
+
+    Raises:
+        SpecError: With the first of them.
+    """
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if not _changeable(key):
+            message = f"can't change in a run; {', '.join(CHANGEABLE)} can"
+            raise SpecError(Problem(f"--set {override}", "", message))
+
+
+def changed_space(run: RunFolder, space: SearchSpace, *, allowed: bool) -> SearchSpace:
+    """Returns a run's space with the changes that another file makes to it.
+
+    Args:
+        run: The run.
+        space: The file as it is now.
+        allowed: Whether changes are taken at all.
+
+    Raises:
+        SpecError: With each key that differs and may not, what it was and what it is.
+    """
+    before = _flat(load_space(run.space).settings.model_dump(mode="json"))
+    after = _flat(space.settings.model_dump(mode="json"))
+    trees = _flat(load_space(run.space).source.tree), _flat(space.source.tree)
+    # As written where either was written (a distribution is no setting), else as it counts.
+    keys = dict.fromkeys([*trees[0], *trees[1]])
+    different = {
+        key: (trees[0].get(key, before.get(key)), trees[1].get(key, after.get(key))) for key in keys
+    }
+    different = {key: pair for key, pair in different.items() if pair[0] != pair[1]}
+    refused = [key for key in different if not (allowed and _changeable(key))]
+    if refused:
+        raise SpecError(
+            space.source.problem(key.split("."), _difference(*different[key], key, allowed))
+            for key in refused
+        )
+    overrides = [f"{key}={_text(after_)}" for key, (_, after_) in different.items()]
+    return load_space(run.space, overrides)
+
+
+def _difference(before: Any, after: Any, key: str, allowed: bool) -> str:
+    said = f"is {_text(after)} here, {_text(before)} in the run"
+    if _changeable(key) and not allowed:
+        return f"{said}; --allow-changed takes it over"
+    return f"{said}, and can't change there; start another run"
+
+
+def _changeable(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE)
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def _text(value: Any) -> str:
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )

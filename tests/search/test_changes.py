@@ -1,0 +1,77 @@
+"""A run goes on with what it was begun with, and every difference is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from lkd_tune.search.changes import changed_space, check_overrides
+from lkd_tune.search.tuner import write_space
+from lkd_tune.spec.errors import SpecError
+from lkd_tune.spec.run import RunFolder
+from lkd_tune.spec.source import parse_source
+from lkd_tune.spec.space import SearchSpace, build_space
+
+TEXT = """
+task: {name: tiny, train: train.csv, dev: dev.csv}
+teacher: somewhere
+losses: {wr_pair: {loguniform: [0.1, 100]}}
+train: {lr: 1e-3}
+search: {trials: 8}
+"""
+
+
+def space(**changes: str) -> SearchSpace:
+    text = TEXT
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return build_space(parse_source(text, "mine.yaml"))
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    run = RunFolder(tmp_path)
+    write_space(run, space())
+    return run
+
+
+def test_the_same_file_changes_nothing(run):
+    assert changed_space(run, space(), allowed=False).tree == space().tree
+
+
+def test_what_may_change_is_taken_over_if_allowed(run):
+    changed = space(**{"trials: 8": "trials: 9, time_budget: 5"})
+    with pytest.raises(SpecError) as refused:
+        changed_space(run, changed, allowed=False)
+    assert [str(problem) for problem in refused.value.problems] == [
+        "mine.yaml:6 search.trials: is 9 here, 8 in the run; --allow-changed takes it over",
+        "mine.yaml:6 search.time_budget: is 5 here, null in the run; --allow-changed takes it over",
+    ]
+    taken = changed_space(run, changed, allowed=True).settings.search
+    assert (taken.trials, taken.time_budget) == (9, 5)
+
+
+def test_confirmation_can_be_asked_for_later(run):
+    changed = build_space(parse_source(TEXT + "confirm: {top: 2, seeds: 2}\n", "mine.yaml"))
+    confirm = changed_space(run, changed, allowed=True).settings.confirm
+    assert confirm is not None
+    assert (confirm.top, confirm.seeds) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("lr: 1e-3", "lr: 1e-4", "train.lr: is 0.0001 here, 0.001 in the run, and can't change"),
+        ("[0.1, 100]", "[0.1, 10]", r"loguniform: is \[0.1, 10\] here, \[0.1, 100\] in the run"),
+        ("train: {lr: 1e-3}\n", "", "train.lr: is 5e-05 here, 0.001 in the run"),
+    ],
+)
+def test_what_trials_differ_by_is_refused_even_if_changes_are_allowed(run, old, new, message):
+    with pytest.raises(SpecError, match=message):
+        changed_space(run, space(**{old: new}), allowed=True)
+
+
+def test_overrides_are_checked_alike():
+    check_overrides(["search.trials=9", "confirm.top=2"])
+    with pytest.raises(SpecError, match="can't change in a run"):
+        check_overrides(["train.lr=1"])
