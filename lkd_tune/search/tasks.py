@@ -13,7 +13,7 @@ from lkd_tune.search.cluster import describe_node, largest_node_cpus
 from lkd_tune.search.stop import StopRequest
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.measurement import Measurement
-from lkd_tune.spec.run import append_measurement
+from lkd_tune.spec.run import append_measurement, node_cache
 from lkd_tune.spec.settings import ResourceSettings, TargetSettings, TaskSettings, TeacherSettings
 
 
@@ -92,7 +92,7 @@ def prepare_teacher(
         folder = train_teacher(
             TaskSettings.model_validate_json(task),
             settings.train,
-            cache=Path(cache),
+            cache=node_cache(cache),
             progress=note,
         )
         if copy is not None:
@@ -132,7 +132,7 @@ def prepare_targets(
     from lkd_tune.distill.tokens import load_tokens
 
     settings = TaskSettings.model_validate_json(task)
-    tokens = load_tokens(settings, "train", load_tokenizer(model), cache=Path(cache))
+    tokens = load_tokens(settings, "train", load_tokenizer(model), cache=node_cache(cache))
     limits = TargetSettings.model_validate_json(targets)
     if not stored_targets_fit(limits, tokens, read_depth(model) + 1, count_labels(settings)):
         return {}
@@ -140,7 +140,7 @@ def prepare_targets(
     def note(done: int, total: int) -> None:
         Path(progress).write_text(f"{done / total:.0%}", "utf-8")
 
-    folder = ensure_store(model, tokens, device(), Path(cache), progress=note)
+    folder = ensure_store(model, tokens, device(), node_cache(cache), progress=note)
     return read_facts(folder)
 
 
@@ -158,7 +158,7 @@ def score_model(
     settings = TaskSettings.model_validate_json(task)
     if not splits:
         splits = ("dev",) if settings.test is None else ("dev", "test")
-    return evaluate_model(model, settings, splits=splits, cache=Path(cache))
+    return evaluate_model(model, settings, splits=splits, cache=node_cache(cache))
 
 
 def _settle(threads: int, cwd: str) -> None:

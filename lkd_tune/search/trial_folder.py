@@ -52,6 +52,11 @@ class TrialFolder:
         """Writes spec.json, which makes the trial known to readers of the run."""
         write_atomically(self.path / "spec.json", spec.to_json())
 
+    def note_workers(self, workers: list[dict[str, Any]]) -> None:
+        """Adds a line that says on which nodes the trial begins or goes on."""
+        with (self.path / "workers.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"workers": workers}) + "\n")
+
     def read_checkpoint(self) -> Checkpoint | None:
         """Returns the newest whole checkpoint."""
         found = {}

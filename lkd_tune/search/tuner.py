@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from lkd_tune.search.cluster import check_room, connected, describe_cluster
+from lkd_tune.search.cluster import check_nodes, check_room, connected, describe_cluster
 from lkd_tune.search.manifest import new_manifest, now, update_manifest, write_manifest
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.run import (
@@ -86,6 +86,8 @@ def run_search(
     _check(space)
     with _locked(run), connected(address) as started_here:
         room = check_room(space.settings.resources, space.source)
+        if not started_here:
+            check_nodes(run.path)
         write_space(run, space)
         write_manifest(run, new_manifest(space.settings.search.seed, os.getcwd()))
         return _Session(space, run, room if started_here else None, quiet=quiet).go()
@@ -123,6 +125,8 @@ def resume_search(
         _check(space)
         with _locked(run), connected(address) as started_here:
             room = check_room(space.settings.resources, space.source)
+            if not started_here:
+                check_nodes(run.path)
             if overrides:
                 write_space(run, space)
             return _Session(space, run, room if started_here else None, quiet=quiet).go()
@@ -146,6 +150,7 @@ class _Session:
         self._space, self._run = space, run
         self._settings = settings = space.settings
         self._concurrency = settings.search.concurrency or room
+        self._may_grow = room is None
         manifest = run.read_manifest()
         self._stop = StopRequest(settings.search.time_budget, manifest["seconds"])
         records = run.read_trials()
@@ -197,8 +202,9 @@ class _Session:
             trained = settings.teacher.train is not None
             self._view.phase("training the teacher" if trained else "scoring the teacher")
             progress = self._run.path / "teacher"
-            # On one machine the cache serves all; elsewhere only the run folder surely does.
-            several = describe_cluster()["nodes"] > 1
+            # On one machine the cache serves all; a cluster may have other nodes, or get them,
+            # and only the run folder surely serves those.
+            several = self._may_grow
             facts = run_task(
                 prepare_teacher,
                 settings.teacher.model_dump_json(),
