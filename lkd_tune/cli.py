@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from lkd_tune import __version__
+from lkd_tune import __version__, cluster_cli
 
 app = typer.Typer(
     name="lkd-tune",
@@ -121,7 +121,7 @@ def search(
         from lkd_tune.spec.space import load_space
 
         loaded = load_space(find_space(space), overrides or [])
-        run = RunFolder((run_dir or Path("runs")) / (name or _run_name(space)))
+        run = RunFolder((run_dir or Path("runs")) / (name or run_name(space)))
         result = run_search(loaded, run, address=address, quiet=quiet)
     _finish(result)
 
@@ -278,6 +278,9 @@ def spaces(
         print(f"{name:<20} {describe_space(path)}")
 
 
+cluster_cli.register(app)
+
+
 def _finish(result) -> None:  # type: ignore[no-untyped-def]  # its type is behind a heavy import
     """Writes and shows what came out of a search, and exits as it ended."""
     from collections import Counter
@@ -315,7 +318,8 @@ def _refuse_used_folder(folder: Path | None) -> None:
         raise SpecError(Problem("--to", "", f"{folder} is not empty; name a new folder"))
 
 
-def _run_name(space: str) -> str:
+def run_name(space: str) -> str:
+    """Returns a run's default name: its space and the time."""
     from datetime import datetime
 
     return f"{Path(space).stem}-{datetime.now():%Y%m%d-%H%M%S}"

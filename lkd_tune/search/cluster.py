@@ -6,10 +6,13 @@ import logging
 import os
 import platform
 import subprocess
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from lkd_tune import __version__
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.settings import ResourceSettings
 from lkd_tune.spec.source import Source
@@ -28,6 +31,8 @@ _SETTINGS = {
 }
 # Trials go through files; Ray's own object store stays nearly empty.
 _STORE_BYTES = 128 * 2**20
+# A node that is asked for a file has to load Ray's worker first, which takes seconds.
+_NODE_ANSWERS_S = 60.0
 
 
 @contextmanager
@@ -95,6 +100,77 @@ def check_room(resources: ResourceSettings, source: Source) -> int:
         f"the cluster's node(s) have {has}"
     )
     raise SpecError(source.problem(("resources",), message))
+
+
+def check_nodes(folder: Path) -> None:
+    """Asks each node of the cluster whether it can take part.
+
+    Args:
+        folder: The run's; it is made if need be.
+
+    Raises:
+        SpecError: If a node does not see the folder or can't write there, or has another version
+            of this package or none.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark = folder / f".seen-{uuid.uuid4().hex}"
+        mark.write_text("driver", "utf-8")
+    except OSError as error:
+        message = f"can't be written by the driver: {error.strerror or error}"
+        raise SpecError(Problem(str(folder), "", message)) from None
+    look = ray.remote(num_cpus=0, max_retries=0)(_look)
+    asked = {}
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
+            asked[look.options(scheduling_strategy=there).remote(str(mark))] = node
+    ready, _ = ray.wait([*asked], num_returns=len(asked), timeout=_NODE_ANSWERS_S)
+    mark.unlink(missing_ok=True)
+    problems = []
+    for answer, node in asked.items():
+        trouble = _unfit(answer if answer in ready else None, folder)
+        if trouble is not None:
+            problems.append(Problem(f"node {node['NodeManagerAddress']}", "", trouble))
+    if problems:
+        raise SpecError(problems)
+
+
+def _look(mark: str) -> tuple[str, str | None]:
+    """Returns the package's version here, and why the marked folder can't be used."""
+    try:
+        if Path(mark).read_text("utf-8") != "driver":
+            return __version__, "holds something else there"
+        own = Path(f"{mark}-{uuid.uuid4().hex}")
+        own.write_text("node", "utf-8")
+        own.unlink()
+    except FileNotFoundError:
+        return __version__, "does not see it"
+    except OSError as error:
+        return __version__, f"can't write there ({error.strerror or error})"
+    return __version__, None
+
+
+def _unfit(answer: Any, folder: Path) -> str | None:
+    import ray
+
+    if answer is None:
+        return f"did not answer within {_NODE_ANSWERS_S:g} s; is it overloaded, or its disk full?"
+    try:
+        version, trouble = ray.get(answer)
+    except ray.exceptions.NodeDiedError:
+        return None  # on its way out, as a spot node may be
+    except ray.exceptions.RayError as error:
+        last = str(error).strip().splitlines()[-1][:200]
+        return f"can't run lkd_tune ({last}); install lkd-tune=={__version__} on every node"
+    if version != __version__:
+        return f"has lkd-tune {version}, the driver {__version__}; install the same on every node"
+    if trouble is not None:
+        return f"{trouble}: {folder}; give a folder that all nodes share, such as NFS, by --run-dir"
+    return None
 
 
 def largest_node_cpus() -> float:

@@ -16,6 +16,7 @@ import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.run import node_cache
 from lkd_tune.spec.settings import ResourceSettings
 from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.trial import TrialSpec
@@ -55,6 +56,11 @@ class Rank:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         join_process_group(rank, world_size, address, port)
 
+    def where(self) -> dict[str, Any]:
+        """Returns where this process runs."""
+        node = ray.get_runtime_context().get_node_id()
+        return {"node": node, "host": socket.gethostname(), "pid": os.getpid()}
+
     def begin(self, spec: str, cache: str, checkpoint: str | None, accumulation: int) -> None:
         """Builds a distillation, from where a checkpoint left it."""
         from lkd_tune.distill.engine import Distillation
@@ -63,7 +69,9 @@ class Rank:
         if os.path.isdir(self._cwd):
             os.chdir(self._cwd)  # for relative paths; Tune changes it with each trial
         self._distillation = Distillation(
-            TrialSpec.model_validate_json(spec), cache=Path(cache), accumulation=accumulation
+            TrialSpec.model_validate_json(spec),
+            cache=node_cache(cache),
+            accumulation=accumulation,
         )
         if checkpoint is not None:
             self._distillation.load_checkpoint(Path(checkpoint))
@@ -110,6 +118,9 @@ class Gang:
         cwd: Working directory for all.
         on_failure: Told the traceback if another rank fails and this one is stuck in a
             collective call with it, right before this process ends.
+
+    Attributes:
+        workers: Where each rank runs: its `node`, `host` and `pid`.
     """
 
     def __init__(self, resources: ResourceSettings, cwd: str, on_failure: Callable[[str], Any]):
@@ -130,6 +141,8 @@ class Gang:
         address, port = _free_address()
         world = resources.workers
         self._lockstep("join", [(rank, world, address, port) for rank in range(world)])
+        others = ray.get([other.where.remote() for other in self._others])
+        self.workers: list[dict[str, Any]] = [self._own.where(), *others]
 
     def run(self, method: str, *arguments: Any) -> Any:
         """Calls a method of all ranks; returns what it gives on rank 0.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lkd_tune.search.cluster import describe_cluster
 from lkd_tune.search.manifest import update_manifest
 from lkd_tune.search.session import Session
 from lkd_tune.spec.errors import SpecError
@@ -30,8 +29,9 @@ def ensure_teacher(session: Session) -> dict[str, Any] | None:
         trained = settings.teacher.train is not None
         view.phase("training the teacher" if trained else "scoring the teacher")
         progress = run.path / "teacher"
-        # On one machine the cache serves all; elsewhere only the run folder surely does.
-        several = describe_cluster()["nodes"] > 1
+        # On one machine the cache serves all; a cluster may have other nodes, or get them,
+        # and only the run folder surely serves those.
+        several = session.may_grow
         facts = run_task(
             prepare_teacher,
             settings.teacher.model_dump_json(),

@@ -28,6 +28,7 @@ class Session:
         cache: Folder of trained teachers, tokenised data and stored targets.
         cwd: What paths in the space are relative to.
         common: What the config of each trial holds besides its name and spec.
+        may_grow: Whether the cluster has, or may get, other nodes.
         stop: Whether to end now.
         view: What the user sees.
     """
@@ -39,6 +40,7 @@ class Session:
         self.space, self.run = space, run
         settings = space.settings
         self._concurrency = settings.search.concurrency or room
+        self.may_grow = room is None
         manifest = run.read_manifest()
         self.stop = StopRequest(settings.search.time_budget, manifest["seconds"])
         records = run.read_trials()

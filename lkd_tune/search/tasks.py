@@ -13,7 +13,7 @@ from lkd_tune.search.cluster import describe_node, largest_node_cpus
 from lkd_tune.search.stop import StopRequest
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.measurement import Measurement
-from lkd_tune.spec.run import append_measurement
+from lkd_tune.spec.run import append_measurement, node_cache
 from lkd_tune.spec.settings import ResourceSettings, TargetSettings, TaskSettings, TeacherSettings
 
 
@@ -92,7 +92,7 @@ def prepare_teacher(
         folder = train_teacher(
             TaskSettings.model_validate_json(task),
             settings.train,
-            cache=Path(cache),
+            cache=node_cache(cache),
             progress=note,
         )
         if copy is not None:
@@ -133,7 +133,7 @@ def prepare_targets(
 
     settings = TaskSettings.model_validate_json(task)
     tokens = load_training_tokens(
-        settings, model, load_tokenizer(model), device(), cache=Path(cache)
+        settings, model, load_tokenizer(model), device(), cache=node_cache(cache)
     )
     limits = TargetSettings.model_validate_json(targets)
     if not stored_targets_fit(limits, tokens, read_depth(model) + 1, count_labels(settings)):
@@ -142,7 +142,7 @@ def prepare_targets(
     def note(done: int, total: int) -> None:
         Path(progress).write_text(f"{done / total:.0%}", "utf-8")
 
-    folder = ensure_store(model, tokens, device(), Path(cache), progress=note)
+    folder = ensure_store(model, tokens, device(), node_cache(cache), progress=note)
     return read_facts(folder)
 
 
@@ -160,7 +160,7 @@ def score_model(
     settings = TaskSettings.model_validate_json(task)
     if not splits:
         splits = ("dev",) if settings.test is None else ("dev", "test")
-    return evaluate_model(model, settings, splits=splits, cache=Path(cache))
+    return evaluate_model(model, settings, splits=splits, cache=node_cache(cache))
 
 
 def _settle(threads: int, cwd: str) -> None:

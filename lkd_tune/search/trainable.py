@@ -127,6 +127,7 @@ class DistillationTrainable(tune.Trainable):
         if outcome is not None:  # it ended, but nobody was told
             last = measurements[max(measurements)] if measurements else None
             return self._result(last, outcome.state, outcome)
+        self._folder.note_workers(self._gang.workers)
         checkpoint = self._folder.read_checkpoint()
         if self._began is None:
             self._began = time.monotonic()

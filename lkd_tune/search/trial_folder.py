@@ -77,6 +77,11 @@ class TrialFolder:
         """Writes what the student's architecture costs."""
         write_atomically(self.path / "size.json", size.model_dump_json(indent=2))
 
+    def note_workers(self, workers: list[dict[str, Any]]) -> None:
+        """Adds a line that says on which nodes the trial begins or goes on."""
+        with (self.path / "workers.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"workers": workers}) + "\n")
+
     def read_checkpoint(self) -> Checkpoint | None:
         """Returns the newest whole checkpoint."""
         found = {}

@@ -14,7 +14,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from lkd_tune.search.changes import changed_space, check_overrides
-from lkd_tune.search.cluster import check_room, connected
+from lkd_tune.search.cluster import check_nodes, check_room, connected
 from lkd_tune.search.manifest import new_manifest, now, update_manifest, write_manifest
 from lkd_tune.search.session import Session
 from lkd_tune.spec.errors import Problem, SpecError
@@ -71,6 +71,8 @@ def run_search(
     _check(space)
     with _locked(run), connected(address) as started_here:
         room = check_room(space.settings.resources, space.source)
+        if not started_here:
+            check_nodes(run.path)
         write_space(run, space)
         write_manifest(run, new_manifest(space.settings, os.getcwd()))
         return _go(Session(space, run, room if started_here else None, quiet=quiet))
@@ -110,6 +112,8 @@ def resume_search(
         _check(space)
         with _locked(run), connected(address) as started_here:
             room = check_room(space.settings.resources, space.source)
+            if not started_here:
+                check_nodes(run.path)
             if overrides or changed is not None:
                 write_space(run, space)
             return _go(Session(space, run, room if started_here else None, quiet=quiet))

@@ -5,7 +5,8 @@ RUN/
   manifest.json     versions, seed, hardware, teacher and its scores, seconds used so far
   study.journal     Optuna's storage
   ray/              Ray Tune's own
-  trials/0007/      spec.json, size.json, measurements.jsonl, outcome.json, checkpoint-<step>/
+  trials/0007/      spec.json, size.json, measurements.jsonl, workers.jsonl, outcome.json,
+                    checkpoint-<step>/
   latencies/        of each architecture, timed once
   confirmation.json the best trials again with other seeds
   students/0007/    a kept student: a Hugging Face folder and student.json
@@ -226,6 +227,14 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def node_cache(driver: str) -> Path:
+    """Returns a node's cache: LKD_TUNE_NODE_CACHE as set where Ray was started, else the driver's.
+
+    For nodes whose fast local disk lies elsewhere than the driver's cache.
+    """
+    return Path(os.environ.get("LKD_TUNE_NODE_CACHE") or driver)
 
 
 def cache_dir() -> Path:

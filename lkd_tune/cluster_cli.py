@@ -1,0 +1,186 @@
+"""Commands that talk to a cluster's job server: submit, jobs, logs, stop."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ServerOption = Annotated[
+    str,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        envvar="RAY_API_SERVER_ADDRESS",
+        help="The cluster's job server, http://HEAD:8265.",
+    ),
+]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="As `lkd-tune jobs` lists it.")]
+_HERE = "http://127.0.0.1:8265"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    for command in (submit, jobs, logs, stop):
+        app.command()(command)
+
+
+def submit(
+    space: Annotated[
+        str, typer.Option("--space", metavar="FILE", help="Space file: a path, or a shipped one.")
+    ] = "",
+    address: ServerOption = _HERE,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override any setting; repeatable."),
+    ] = None,
+    run_dir: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Where runs are put: a folder that all nodes share."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The run's folder in DIR; default: space and time.")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with a run on the cluster instead.")
+    ] = None,
+    ship: Annotated[
+        bool, typer.Option("--ship", help="Take local data and models along (up to 400 MiB).")
+    ] = False,
+    cache: Annotated[
+        str | None, typer.Option(metavar="DIR", help="LKD_TUNE_CACHE on the cluster.")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Show what the search prints, and exit as it does.")
+    ] = False,
+) -> None:
+    """Send a search to a Ray cluster; it goes on when this machine is off.
+
+    Returns when the search has begun, or says why it can't. If the run is there already, as after
+    the loss of its driver, the job goes on with it.
+
+    Examples:
+
+        lkd-tune submit --space layer_map.yaml --address http://head:8265 --run-dir /shared/runs
+
+        lkd-tune submit --space mine.yaml --ship --run-dir /shared/runs --name first --wait
+
+        lkd-tune submit --resume /shared/runs/first --set search.trials=64
+    """
+    from lkd_tune.spec.errors import Problem, SpecError
+    from lkd_tune.submission import JobServer
+
+    if bool(space) == (resume is not None):
+        raise SpecError(Problem("submit", "", "one of --space FILE and --resume RUN is needed"))
+    loaded = None
+    if resume is not None:
+        if ship or name is not None or run_dir is not None:
+            message = "names a run that is there; leave out --name, --run-dir and --ship"
+            raise SpecError(Problem("--resume", "", message))
+        run = resume
+    else:
+        from lkd_tune.cli import run_name
+        from lkd_tune.spaces import find_space
+        from lkd_tune.spec.space import load_space
+
+        if run_dir is None:
+            message = "is needed: an absolute folder that every node of the cluster sees"
+            raise SpecError(Problem("--run-dir", "", message))
+        loaded = load_space(find_space(space), overrides or [])
+        run = os.path.join(run_dir, name or run_name(space))
+    server = JobServer(address)
+    job = server.submit(
+        run=run,
+        space=loaded,
+        overrides=(overrides or []) if loaded is None else [],
+        ship=ship,
+        cache=cache,
+    )
+    print(f"job: {job}\nrun: {run}")
+    if not wait:
+        print(f"follow it: lkd-tune logs {job} -f --address {address}")
+        return
+    _follow(server, job, address)
+
+
+def jobs(address: ServerOption = _HERE) -> None:
+    """List the searches that were submitted to a cluster.
+
+    Example:
+
+        lkd-tune jobs --address http://head:8265
+    """
+    from lkd_tune.submission import JobServer
+
+    found = JobServer(address).jobs()
+    if not found:
+        print("no searches were submitted")
+        return
+    width = max(len(job.name) for job in found)
+    print(f"{'job':<{width}}  {'state':<9}  {'started':<25}  run")
+    for job in found:
+        print(f"{job.name:<{width}}  {job.state:<9}  {job.started or '':<25}  {job.run}")
+
+
+def logs(
+    job: JobArgument,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the search ends.")
+    ] = False,
+    address: ServerOption = _HERE,
+) -> None:
+    """Show what a submitted search printed; with -f, exit as it does.
+
+    Example:
+
+        lkd-tune logs first-3f9a21 -f --address http://head:8265
+    """
+    from lkd_tune.submission import JobServer
+
+    server = JobServer(address)
+    if follow:
+        _follow(server, job, address)
+        return
+    for text in server.logs(job):
+        print(text, end="", flush=True)
+
+
+def stop(job: JobArgument, address: ServerOption = _HERE) -> None:
+    """Stop a submitted search as Ctrl-C would: nothing is lost, and it can go on.
+
+    Example:
+
+        lkd-tune stop first-3f9a21 --address http://head:8265
+    """
+    from lkd_tune.submission import JobServer
+
+    server = JobServer(address)
+    ended = server.stop(job)
+    print(f"{ended.name}: {ended.state}")
+    if ended.state != "SUCCEEDED":
+        print(f"go on with: {_resume(ended.run, address)}")
+
+
+def _follow(server, job: str, address: str) -> None:  # type: ignore[no-untyped-def]
+    """Shows a job's output until it ends, and exits with its driver's code."""
+    try:
+        for text in server.logs(job, follow=True):
+            print(text, end="", flush=True)
+    except KeyboardInterrupt:
+        print(f"\nthe search goes on; follow it again: lkd-tune logs {job} -f --address {address}")
+        print(f"stop it: lkd-tune stop {job} --address {address}")
+        raise typer.Exit(130) from None
+    ended = server.job(job)
+    if ended.state == "SUCCEEDED":
+        print(f"run: {Path(ended.run)}")
+        return
+    print(f"{job}: {ended.state}; go on with: {_resume(ended.run, address)}")
+    if ended.state == "FAILED" and ended.exit_code is None:
+        print(f"its driver was lost: {ended.message}")
+    raise typer.Exit(130 if ended.state == "STOPPED" else ended.exit_code or 1)
+
+
+def _resume(run: str, address: str) -> str:
+    return f"lkd-tune submit --resume {run} --address {address}"

@@ -1,0 +1,80 @@
+"""The driver of a submitted search: `python -m lkd_tune.job`, in the folder that was sent."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+BEGUN = "lkd-tune: the cluster fits; run "
+
+
+def main() -> None:
+    """Searches as `job.json` says; exits as `lkd-tune search` does."""
+    try:
+        import typer
+
+        from lkd_tune.search import study, trainable  # noqa: F401
+        from lkd_tune.spec.errors import SpecError
+    except ImportError as error:
+        fix = "install lkd-tune's dependencies on every node, in the environment that Ray runs in"
+        print(f"lkd-tune: {sys.executable} of the cluster's head: {error}; {fix}", flush=True)
+        sys.exit(2)
+
+    try:
+        _search(json.loads(Path("job.json").read_text("utf-8")))
+    except SpecError as error:
+        for problem in error.problems:
+            print(f"lkd-tune: {problem}", flush=True)
+        sys.exit(2)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+
+
+def _search(request: dict[str, object]) -> None:
+    from lkd_tune import __version__, cli
+    from lkd_tune.distill.checks import check_space
+    from lkd_tune.search.cluster import check_nodes, connected
+    from lkd_tune.search.tuner import write_space
+    from lkd_tune.spec.errors import Problem, SpecError
+    from lkd_tune.spec.run import RunFolder
+
+    if request["version"] != __version__:
+        message = f"submitted by lkd-tune {request['version']}, the cluster has {__version__}"
+        raise SpecError(Problem("", "", f"{message}; install the same version"))
+    run = RunFolder(Path(str(request["run"])))
+    overrides = [str(each) for each in request["overrides"]]  # type: ignore[attr-defined]
+    with connected(None):
+        check_nodes(run.path)
+        if request["resume"] or run.manifest.exists():
+            run.read_manifest()
+            _begun(run)
+            cli.search(resume=run.path, overrides=overrides)
+            return
+        space = _unpacked(run)
+        check_space(space)
+        write_space(run, space)
+        _begun(run)
+        cli.search(space=str(run.space), run_dir=run.path.parent, name=run.path.name)
+
+
+def _begun(run) -> None:  # type: ignore[no-untyped-def]  # its type is behind an import
+    print(f"{BEGUN}{run.path}", flush=True)
+
+
+def _unpacked(run):  # type: ignore[no-untyped-def]
+    """Returns the space that was sent, its files put where all nodes see them."""
+    from lkd_tune.shipping import unpack_files
+    from lkd_tune.spec.source import read_source
+    from lkd_tune.spec.space import build_space
+
+    source = read_source(Path("space.yaml"))
+    if Path("files").is_dir():
+        shutil.copytree("files", run.path / "shipped", dirs_exist_ok=True)
+    source.tree = unpack_files(source.tree, run.path)
+    return build_space(source)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,289 @@
+"""Searches as jobs of a Ray cluster: sent there, followed and stopped through its job server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lkd_tune import __version__
+from lkd_tune.job import BEGUN
+from lkd_tune.search.cluster import quieten_ray
+from lkd_tune.shipping import absolute_paths, ship_files
+from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.space import SearchSpace
+
+_CONNECT_S = 5.0
+# A job's start on an idle cluster takes about ten seconds; beyond this it waits for room.
+_BEGIN_S = 120.0
+_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+_MARK = "lkd_tune"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A submitted search.
+
+    Attributes:
+        name: What `logs` and `stop` are told.
+        state: Ray's: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
+        run: The run's folder on the cluster.
+        started: UTC, ISO 8601; None while it waits.
+        exit_code: The driver's, as of `lkd-tune search`; None if it was lost or still runs.
+        message: What Ray says of its state.
+    """
+
+    name: str
+    state: str
+    run: str
+    started: str | None
+    exit_code: int | None
+    message: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.state in _ENDED
+
+
+class JobServer:
+    """The job server of a cluster.
+
+    Args:
+        address: `http://HEAD:8265`.
+
+    Raises:
+        SpecError: If there is none, it does not take our token, or it has another Ray.
+    """
+
+    def __init__(self, address: str):
+        self.address = address
+        _check_reachable(address)
+        quieten_ray()
+        import ray
+        from ray.job_submission import JobSubmissionClient
+
+        with self._told():
+            self._client = JobSubmissionClient(address)
+            self._client.list_jobs()  # the first call that needs the token
+            version = self._client.get_version()
+            found = self._client._do_request("GET", "/api/version").json()["ray_version"]
+        if found != ray.__version__:
+            message = (
+                f"the cluster runs Ray {found} (job API {version}), this client {ray.__version__}; "
+                f"pip install 'ray[default]=={found}' here, or start the cluster with "
+                f"Ray {ray.__version__}"
+            )
+            raise SpecError(Problem(address, "", message))
+
+    def submit(
+        self,
+        *,
+        run: str,
+        space: SearchSpace | None,
+        overrides: Sequence[str] = (),
+        ship: bool = False,
+        cache: str | None = None,
+    ) -> str:
+        """Sends a search; returns the job's name, once the search has begun.
+
+        Args:
+            run: The run's folder, absolute and seen by all nodes. If it holds a run, the job goes
+                on with that.
+            space: What is searched; None to go on with the run.
+            overrides: Those of `--resume`, for a run that is there already.
+            ship: Takes local data and models along, into the run's folder.
+            cache: LKD_TUNE_CACHE on the cluster.
+
+        Raises:
+            SpecError: If the run is no absolute path, what is shipped is too large, or the search
+                can't begin; with what the driver said.
+        """
+        if not os.path.isabs(run):
+            message = f"{run!r} has to be absolute: a folder that every node of the cluster sees"
+            raise SpecError(Problem("--run-dir" if space else "--resume", "", message))
+        folder = Path(tempfile.mkdtemp(prefix="lkd-tune-job-"))
+        try:
+            if space is not None:
+                tree = ship_files(space, folder) if ship else absolute_paths(space)
+                # JSON is YAML, and leaves no doubt about which text is a number.
+                (folder / "space.yaml").write_text(json.dumps(tree, indent=1), "utf-8")
+            request = {
+                "version": __version__,
+                "run": run,
+                "resume": space is None,
+                "overrides": [*overrides],
+            }
+            (folder / "job.json").write_text(json.dumps(request), "utf-8")
+            name = _job_name(run)
+            with self._told():
+                self._client.submit_job(
+                    # No text of the user's is read by a shell: it is all in job.json.
+                    entrypoint="exec python -m lkd_tune.job",
+                    submission_id=name,
+                    runtime_env=_runtime_env(folder, cache),
+                    metadata={_MARK: __version__, "run": run},
+                )
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._wait_for_begin(name)
+        return name
+
+    def jobs(self) -> list[Job]:
+        """Returns all searches that were submitted to the cluster, the newest first."""
+        with self._told():
+            found = self._client.list_jobs()
+        ours = [_job(each) for each in found if _MARK in (each.metadata or {})]
+        return sorted(ours, key=lambda job: job.started or "9", reverse=True)
+
+    def job(self, name: str) -> Job:
+        """Returns a search by its name.
+
+        Raises:
+            SpecError: If there is no such job.
+        """
+        for job in self.jobs():
+            if job.name == name:
+                return job
+        message = f"the cluster has no such search; `lkd-tune jobs --address {self.address}`"
+        raise SpecError(Problem(name, "", f"{message} lists those it has"))
+
+    def logs(self, name: str, *, follow: bool = False) -> Iterator[str]:
+        """Gives what a search printed, as it comes if it is followed."""
+        shown = 0
+        while True:
+            ended = self.job(name).ended  # before the log is read, so that its end is not missed
+            with self._told():
+                text = self._client.get_job_logs(name)
+            if len(text) > shown:
+                yield text[shown:]
+                shown = len(text)
+            if ended or not follow:
+                return
+            time.sleep(1)
+
+    def stop(self, name: str, wait: Callable[[], None] = lambda: None) -> Job:
+        """Stops a search as Ctrl-C would; returns it when it has ended."""
+        job = self.job(name)
+        if not job.ended:
+            with self._told():
+                self._client.stop_job(name)
+        while not (job := self.job(name)).ended:
+            wait()
+            time.sleep(0.5)
+        return job
+
+    def _wait_for_begin(self, name: str) -> None:
+        deadline = time.monotonic() + _BEGIN_S
+        while time.monotonic() < deadline:
+            job = self.job(name)
+            with self._told():
+                log = self._client.get_job_logs(name)
+            if BEGUN in log or job.state == "SUCCEEDED":
+                return
+            if job.ended:
+                said = [
+                    Problem("", "", line.removeprefix("lkd-tune: "))
+                    for line in log.splitlines()
+                    if line.startswith("lkd-tune: ")
+                ]
+                message = f"the search did not begin: {job.message.strip()[-600:]}"
+                raise SpecError(said or Problem(name, "", message))
+            time.sleep(0.5)
+
+    def _told(self) -> _Told:
+        return _Told(self.address)
+
+
+class _Told:
+    """Turns what the client raises into a `SpecError` that says what to do."""
+
+    def __init__(self, address: str):
+        self._address = address
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        import ray
+
+        if error is None or isinstance(error, SpecError):
+            return
+        if isinstance(error, ray.exceptions.AuthenticationError):
+            message = (
+                "the cluster does not take this token; put the one of its head node "
+                "(`ray get-auth-token` there) into RAY_AUTH_TOKEN or ~/.ray/auth_token here, "
+                "and set RAY_AUTH_MODE=token"
+            )
+        elif isinstance(error, ConnectionError | OSError):
+            message = "the connection is lost; is the head node up, and its dashboard running?"
+        elif isinstance(error, RuntimeError | ValueError):
+            message = " ".join(str(error).split())[:400]
+        else:
+            return
+        raise SpecError(Problem(self._address, "", message)) from None
+
+
+def _check_reachable(address: str) -> None:
+    """Fails at once where Ray's client would wait for minutes."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        message = f"{address!r} is no address of a job server; it looks like http://HEAD:8265"
+        raise SpecError(Problem("--address", "", message))
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname, port), timeout=_CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        message = (
+            f"{address} does not answer ({error}); give the address of the head's dashboard, "
+            "which serves jobs too (port 8265), or a tunnel to it: ssh -L 8265:localhost:8265 HEAD"
+        )
+        raise SpecError(Problem("--address", "", message)) from None
+
+
+def _runtime_env(folder: Path, cache: str | None) -> dict[str, Any]:
+    package = Path(__file__).parent
+    variables = {
+        # A search that is stopped ends its trials and writes what it knows before it goes.
+        "RAY_JOB_STOP_SIGNAL": "SIGTERM",
+        "RAY_JOB_STOP_WAIT_TIME_S": "60",
+    }
+    if cache is not None:
+        variables["LKD_TUNE_CACHE"] = cache
+    return {
+        "working_dir": str(folder),
+        # The client's own package, so that the cluster runs the very version that was asked.
+        "py_modules": [str(package)],
+        "excludes": ["__pycache__/"],
+        "env_vars": variables,
+    }
+
+
+def _job_name(run: str) -> str:
+    word = re.sub(r"[^A-Za-z0-9-]+", "-", Path(run).name).strip("-")[:40] or "run"
+    return f"{word}-{secrets.token_hex(3)}"
+
+
+def _job(details: Any) -> Job:
+    began = details.start_time
+    return Job(
+        name=details.submission_id,
+        state=str(getattr(details.status, "value", details.status)),
+        run=details.metadata.get("run", ""),
+        started=datetime.fromtimestamp(began / 1000, UTC).isoformat(timespec="seconds")
+        if began
+        else None,
+        exit_code=details.driver_exit_code,
+        message=details.message or "",
+    )

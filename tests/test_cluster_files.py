@@ -1,0 +1,152 @@
+"""The files in cluster/, each read by what will read it in the field."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from lkd_tune import __version__
+from lkd_tune.spec.run import RunFolder
+from tests.system.test_nodes import nodes_of
+from tests.tiny import make_space
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "cluster"
+FILES = sorted(path for path in FOLDER.iterdir() if path.is_file())
+TOOLS = Path(sysconfig.get_path("scripts"))
+SLURM = FOLDER / "slurm.sbatch"
+
+
+def check(*command: str | Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["aws.yaml", "gcp.yaml"])
+def test_ray_up_takes_the_file(name):
+    config = yaml.safe_load((FOLDER / name).read_text())
+    validate_config(prepare_config(config))
+    types = config["available_node_types"]
+    assert config["head_node_type"] in types
+    assert types["gpu"]["min_workers"] == 0
+    assert types["gpu"]["resources"]["GPU"] > 0
+    assert config["provider"]["use_internal_ips"]
+    assert "spot" in str(types["gpu"]["node_config"]).lower()
+    assert f"lkd-tune:{__version__}" in config["docker"]["image"]
+    # `ray up` opens SSH to the world for nodes that name no group of their own.
+    if name == "aws.yaml":
+        assert all(node["node_config"]["SecurityGroupIds"] for node in types.values())
+    else:
+        for node in types.values():
+            assert all("accessConfigs" not in n for n in node["node_config"]["networkInterfaces"])
+
+
+def manifests(name: str) -> list[dict]:
+    return list(yaml.safe_load_all((FOLDER / name).read_text()))
+
+
+@pytest.mark.parametrize("name", ["raycluster.yaml", "rayjob.yaml"])
+def test_kubernetes_takes_the_pods_and_claims(name):
+    ray_object, claim = manifests(name)
+    kubernetes_validate.validate(claim, "1.31", strict=True)
+    spec = ray_object["spec"]
+    spec = spec.get("rayClusterSpec", spec)
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "pod"},
+            "spec": group["template"]["spec"],
+        }
+        kubernetes_validate.validate(pod, "1.31", strict=True)
+    assert spec["authOptions"] == {"mode": "token"}
+    assert spec["headGroupSpec"]["serviceType"] == "ClusterIP"
+    assert spec["enableInTreeAutoscaling"]
+    (gpu,) = spec["workerGroupSpecs"]
+    assert gpu["minReplicas"] == 0
+    assert "nvidia.com/gpu" in str(gpu["template"])
+
+
+def test_the_slurm_script_is_sound():
+    check("bash", "-n", SLURM)
+    check(TOOLS / "shellcheck", SLURM)
+
+
+def test_the_image_s_file_is_sound():
+    check(TOOLS / "hadolint", FOLDER / "Dockerfile")
+    for source in re.findall(r"^COPY (.*) \S+$", (FOLDER / "Dockerfile").read_text(), re.MULTILINE):
+        assert all((ROOT / each).exists() for each in source.split())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_nothing_is_open_and_nothing_secret(path):
+    text = path.read_text()
+    assert "0.0.0.0" not in text
+    assert not re.search(r"AKIA|BEGIN .*PRIVATE KEY|(token|password|secret): *[\"']?\w{16,}", text)
+
+
+STUB = """#!{python}
+import os, sys
+# What Slurm would start on another machine is started here.
+arguments = [a for a in sys.argv[1:] if not a.startswith("--n") and a != "--overlap"]
+os.execvp(arguments[0], arguments)
+"""
+
+
+def test_the_slurm_script_starts_two_nodes_and_searches(tmp_path):
+    stubs = tmp_path / "bin"
+    stubs.mkdir()
+    ray = f"#!/bin/sh\nexec {sys.executable} -c 'from ray.scripts.scripts import main; main()' "
+    texts = {
+        "srun": STUB.format(python=sys.executable),
+        "scontrol": "#!/bin/sh\nprintf 'first\\nsecond\\n'\n",
+        "hostname": "#!/bin/sh\necho 127.0.0.1\n",
+        "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
+        "ray": ray + '"$@"\n',
+        "lkd-tune": f'#!/bin/sh\nexec {sys.executable} -m lkd_tune.cli "$@"\n',
+    }
+    for name, text in texts.items():
+        (stubs / name).write_text(text)
+        (stubs / name).chmod((stubs / name).stat().st_mode | stat.S_IXUSR)
+    make_space(
+        tmp_path,
+        resources={"workers": 2, "cpus": 1},
+        search={"trials": 1, "scheduler": "none"},
+        student={"depth": 1},
+    )
+    run = RunFolder(tmp_path / "runs" / "first")
+    env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    env |= {
+        "PATH": f"{stubs}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "SPACE": str(tmp_path / "space.yaml"),
+        "RUN": str(run.path),
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_JOB_NODELIST": "[first,second]",
+        "SLURM_CPUS_PER_TASK": "1",
+    }
+    done = subprocess.run(
+        ["bash", SLURM, "--set", "search.baseline=false"],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    # One CPU each, so that two workers take two nodes.
+    (workers,) = nodes_of(run, "0000")
+    assert len(set(workers)) == 2
+    assert run.read_trial("0000").state == "complete"
+    assert not list(run.path.glob(".token*"))
