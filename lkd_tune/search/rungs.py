@@ -27,11 +27,16 @@ class Rungs(FIFOScheduler):
     least one, go on; a trial is judged when it comes, by those that came before. With several
     objectives, the best are those first in `by_front`.
 
+    With several brackets it is the asynchronous Hyperband of the same paper: bracket s is not
+    judged at the first s rungs, and trials are dealt out to brackets in Hyperband's proportions, so
+    that some of what starts slowly is seen to its end. Each bracket has rungs of its own.
+
     Args:
         reduction_factor: One in so many goes on.
         records: The trials of a search that is resumed. The last score of an unfinished one is
             left out: the trial reports it again and is judged then.
         objectives: What is best.
+        brackets: 1 for successive halving; for Hyperband as many as there are evaluations.
     """
 
     def __init__(
@@ -39,10 +44,13 @@ class Rungs(FIFOScheduler):
         reduction_factor: float,
         records: Iterable[TrialRecord] = (),
         objectives: Sequence[str] = ("score",),
+        *,
+        brackets: int = 1,
     ):
         super().__init__()
         self._factor, self._objectives = reduction_factor, objectives
-        self._rungs: dict[int, dict[str, Costs]] = defaultdict(dict)
+        self._brackets = brackets
+        self._rungs: dict[tuple[int, int], dict[str, Costs]] = defaultdict(dict)
         for record in records:
             judged = record.measurements if record.outcome else record.measurements[:-1]
             for measurement in judged:
@@ -50,8 +58,11 @@ class Rungs(FIFOScheduler):
 
     def goes_on(self, name: str, measurement: Measurement, size: ModelSize | None = None) -> bool:
         """Notes a score and returns whether its trial goes on; asked again, it does."""
-        rung = self._rungs[round(math.log2(measurement.total_steps / measurement.step))]
-        if name in rung or measurement.finished:
+        bracket = bracket_of(int(name), self._brackets, self._factor) if self._brackets > 1 else 0
+        halvings = round(math.log2(measurement.total_steps / measurement.step))
+        rung = self._rungs[bracket, halvings]
+        first = bracket > 0 and halvings >= self._brackets - bracket
+        if name in rung or measurement.finished or first:
             return True
         own = rung[name] = costs_of(self._objectives, measurement.score, size)
         if len(self._objectives) == 1:
@@ -68,3 +79,18 @@ class Rungs(FIFOScheduler):
         size = ModelSize.model_validate_json(result["size"]) if "size" in result else None
         goes_on = self.goes_on(trial.config["name"], measurement, size)
         return self.CONTINUE if goes_on or spared else self.STOP
+
+
+def bracket_of(number: int, brackets: int, factor: float) -> int:
+    """Returns the Hyperband bracket of a trial, 0 the one that stops earliest.
+
+    Of n brackets the one that is judged at k rungs gets a share of n / (k + 1) · factor^k (Li et
+    al., "Hyperband", JMLR 2018, algorithm 1). Trials are dealt out such that after each one the
+    shares are as near to that as can be.
+    """
+    shares = [brackets / (k + 1) * factor**k for k in reversed(range(brackets))]
+    dealt = [0] * brackets
+    for _ in range(number + 1):
+        bracket = min(range(brackets), key=lambda b: ((dealt[b] + 1) / shares[b], b))
+        dealt[bracket] += 1
+    return bracket

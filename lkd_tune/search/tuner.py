@@ -158,7 +158,7 @@ def _tidy(run: RunFolder) -> None:
 def _search(session: Session, teacher: dict[str, Any]) -> None:
     """Draws and runs trials until there are enough."""
     from lkd_tune.search.preparation import find_starts
-    from lkd_tune.search.rungs import Rungs
+    from lkd_tune.search.schedulers import build_scheduler
     from lkd_tune.search.study import StudySearcher
 
     settings, run = session.settings, session.run
@@ -172,12 +172,9 @@ def _search(session: Session, teacher: dict[str, Any]) -> None:
         common=session.common,
         starts=[] if records else find_starts(session, teacher["layers"]),
     )
-    scheduler = None
-    if settings.search.scheduler == "asha":
-        scheduler = Rungs(settings.search.reduction_factor, records, settings.objectives)
     session.view.phase("searching")
     session.stop.start_clock()
-    session.fit(searcher, scheduler)
+    session.fit(searcher, build_scheduler(settings, records))
     update_manifest(run, seconds=session.stop.seconds)
 
 

@@ -34,6 +34,11 @@ class Measurement(BaseModel):
     memory of the process."""
 
     @property
+    def share(self) -> float:
+        """Share of the trial's steps that are done."""
+        return self.step / self.total_steps
+
+    @property
     def finished(self) -> bool:
         """Whether this is the trial's last measurement."""
         return self.step >= self.total_steps

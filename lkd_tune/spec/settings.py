@@ -364,10 +364,11 @@ class SearchSettings(Settings):
     space has them."""
     warm_start: list[str] = []
     """Run folders of earlier searches; the best of each are tried again at the beginning."""
-    scheduler: Literal["asha", "none"] = "asha"
-    """asha stops trials whose score falls behind at an evaluation."""
+    scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
+    """asha stops trials that fall behind at an evaluation; hyperband spares some of them the first
+    ones; median stops what is below the median of the others."""
     reduction_factor: float = Field(3, gt=1)
-    """asha goes on with the best 1 / reduction_factor of the trials at each rung."""
+    """asha and hyperband go on with the best 1 / reduction_factor of the trials at each rung."""
     concurrency: int | None = Field(None, ge=1)
     """Trials at a time; none: as many as the cluster has room for."""
     max_failures: int = Field(1, ge=0)
@@ -458,6 +459,8 @@ class SpaceSettings(Settings):
         check_batch(self.train, self.resources)
         if "score" not in self.objectives or len({*self.objectives}) < len(self.objectives):
             raise ValueError(f"objectives needs score, and nothing twice; found {self.objectives}")
+        if self.search.scheduler == "median" and len(self.objectives) > 1:
+            raise ValueError("search.scheduler median has one objective; use asha or hyperband")
         if self.search.sampler == "cma" and len(self.objectives) > 1:
             raise ValueError("search.sampler cma has one objective; use tpe, gp, nsga2 or nsga3")
         return self

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from lkd_tune.search.rungs import Rungs
+from lkd_tune.search.rungs import Rungs, bracket_of
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import Outcome, TrialRecord
 from lkd_tune.spec.size import ModelSize
@@ -96,3 +96,21 @@ def test_records_fill_the_rungs_with_their_sizes(tmp_path):
     )
     rungs = Rungs(2, [record], ["score", "parameters"])
     assert not rungs.goes_on("0001", measurement(2, 0.8), size(20))
+
+
+def test_hyperbands_brackets_have_its_shares():
+    # Of 3 brackets at factor 3: 9, 4.5 and 3 configurations.
+    dealt = [bracket_of(i, 3, 3) for i in range(33)]
+    assert [dealt.count(bracket) for bracket in range(3)] == [18, 9, 6]
+    assert dealt[0] == 0
+    assert {*dealt[:6]} == {0, 1, 2}
+
+
+def test_a_bracket_is_judged_by_itself_and_not_at_its_first_rungs():
+    rungs = Rungs(2, brackets=3)
+    by_bracket = {b: [i for i in range(40) if bracket_of(i, 3, 2) == b] for b in range(3)}
+    for numbers, judged_at in zip(by_bracket.values(), [{2, 4}, {4}, set()], strict=True):
+        best, worse = (f"{i:04d}" for i in numbers[:2])
+        for step in (2, 4):
+            assert rungs.goes_on(best, measurement(step, 0.9))
+            assert rungs.goes_on(worse, measurement(step, 0.1)) == (step not in judged_at)
