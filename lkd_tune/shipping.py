@@ -61,7 +61,7 @@ def ship_files(space: SearchSpace, folder: Path) -> dict[str, Any]:
             if source.is_dir():
                 shutil.copytree(source, target)
             else:
-                target.parent.mkdir(exist_ok=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
         block[key] = SHIPPED + taken[value]
     return tree

@@ -71,6 +71,8 @@ class JobServer:
         self.address = address
         _check_reachable(address)
         quieten_ray()
+        # Ray takes the address from its variables, RAY_ADDRESS too, before the one it is given.
+        os.environ["RAY_API_SERVER_ADDRESS"] = address
         import ray
         from ray.job_submission import JobSubmissionClient
 

@@ -6,10 +6,14 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from lkd_tune import __version__
+from lkd_tune.search.cluster import _look
 from lkd_tune.spec.run import RunFolder
 from tests.clusters import LocalCluster
 from tests.system.driver import wait_until
@@ -143,3 +147,38 @@ def test_a_run_goes_on_after_its_driver_s_node_was_lost(tmp_path):
     # The trial that was lost went on from its checkpoint: at most one step was measured again.
     lines = (checkpoint.parent / "measurements.jsonl").read_text().splitlines()
     assert len(lines) <= 7
+
+
+class OtherRay(BaseHTTPRequestHandler):
+    """A job server of another Ray, as far as a client asks it."""
+
+    def do_GET(self):
+        answer = {"version": "4", "ray_version": "2.59.0", "ray_commit": "", "session_name": ""}
+        body = json.dumps([] if self.path.startswith("/api/jobs") else answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_another_ray_is_told_with_the_fix():
+    with HTTPServer(("127.0.0.1", 0), OtherRay) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        command = [sys.executable, "-m", "lkd_tune.cli", "jobs", "--address", address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        server.shutdown()
+    assert done.returncode == 2
+    assert "the cluster runs Ray 2.59.0" in done.stderr
+    assert "pip install 'ray[default]==2.59.0'" in done.stderr
+
+
+def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):
+    version, trouble = _look(str(tmp_path / "elsewhere" / ".seen"))
+    assert (version, trouble) == (__version__, "does not see it")
+    (tmp_path / ".seen").write_text("driver")
+    assert _look(str(tmp_path / ".seen")) == (__version__, None)
+    assert [path.name for path in tmp_path.iterdir()] == [".seen"]
