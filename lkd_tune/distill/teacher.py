@@ -24,12 +24,11 @@ from lkd_tune.distill.tokenizer_training import (
     train_subword_tokenizer,
 )
 from lkd_tune.spec.layer_map import preset_map
+from lkd_tune.spec.losses import LogitLoss, LossSettings
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import cache_dir
 from lkd_tune.spec.settings import (
     Architecture,
-    LogitLoss,
-    LossSettings,
     ResourceSettings,
     StudentSettings,
     TaskSettings,

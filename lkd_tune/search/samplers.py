@@ -18,7 +18,7 @@ from optuna.samplers import (
 )
 
 from lkd_tune.search.evolution import LayerMapEvolution
-from lkd_tune.spec.settings import SearchSettings
+from lkd_tune.spec.search import SearchSettings
 
 
 def build_sampler(search: SearchSettings, seed: int, *, by_chance: bool = False) -> BaseSampler:

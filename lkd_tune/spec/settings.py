@@ -4,31 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from lkd_tune.spec.base import Settings, block_from
 from lkd_tune.spec.layer_map import NAMED
+from lkd_tune.spec.losses import LossSettings
 from lkd_tune.spec.objectives import Objective
+from lkd_tune.spec.search import ConfirmSettings, KeepSettings, LimitSettings, SearchSettings
 from lkd_tune.spec.tasks import is_file_name, with_task_defaults
-
-
-def _block_from(key: str, *, optional: bool = False) -> BeforeValidator:
-    """Lets a scalar or list stand for a block: `wr_pair: 10` is `wr_pair: {weight: 10}`."""
-    return BeforeValidator(
-        lambda value: (
-            value
-            if isinstance(value, dict | BaseModel) or (optional and value is None)
-            else {key: value}
-        )
-    )
-
-
-class Settings(BaseModel):
-    """A block of settings: frozen, complete, and refusing keys it does not know."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
 
 Metric = Literal["accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"]
 
@@ -87,7 +70,7 @@ class TaskSettings(Settings):
     """Longest input in tokens; longer ones are cut."""
     seed: int = 0
     """Seed of the generated data."""
-    augment: Annotated[Augmentation | None, _block_from("copies", optional=True)] = None
+    augment: Annotated[Augmentation | None, block_from("copies", optional=True)] = None
     """More training examples for the students; a number alone is that of the copies."""
 
     @model_validator(mode="before")
@@ -237,86 +220,6 @@ class LayerMapSettings(Settings):
     """Match the last layer with the teacher's last, in random and searched maps."""
 
 
-Distance = Literal["cosine", "l2"]
-Discrepancy = Literal["kl", "l2", "l1", "smooth_l1"]
-Weight = Annotated[float, Field(ge=0)]
-
-
-class PairLoss(Settings):
-    """A pair-wise relation. A number alone is its weight."""
-
-    weight: Weight = 1.0
-    """0 leaves the term out."""
-    distance: Distance = "cosine"
-    discrepancy: Discrepancy = "kl"
-
-    @model_validator(mode="after")
-    def _check(self) -> PairLoss:
-        if self.discrepancy == "kl" and self.distance != "cosine":
-            raise ValueError(
-                f"discrepancy kl goes with distance cosine only, found {self.distance}; "
-                "use l2, l1 or smooth_l1"
-            )
-        return self
-
-
-class TripleLoss(Settings):
-    """A triple-wise relation: the angles that triples form. A number alone is its weight."""
-
-    weight: Weight = 10.0
-    discrepancy: Literal["l2", "l1", "smooth_l1"] = "l2"
-
-
-class WindowedTripleLoss(TripleLoss):
-    """The triple-wise word relation."""
-
-    window: int | None = Field(21, ge=3)
-    """Width of the local window in words, an odd number; none: all words."""
-    variant: Literal["masked", "paper"] = "masked"
-    """`paper`: the published form, in which padding near the end of a sentence counts."""
-
-    @model_validator(mode="after")
-    def _check(self) -> WindowedTripleLoss:
-        if self.window is not None and self.window % 2 == 0:
-            raise ValueError(f"window {self.window} is even; use an odd number of words")
-        return self
-
-
-class LogitLoss(Settings):
-    """The task's own loss against the teacher's logits. A number alone is its weight."""
-
-    weight: Weight = 1.0
-    temperature: float = Field(3.0, gt=0)
-    alpha: float = Field(0.0, ge=0, le=1)
-    """Share of the hard label's loss; 1: the labels alone."""
-
-
-class LossSettings(Settings):
-    """The five terms of the objective; the defaults are the published weights for CoLA."""
-
-    wr_pair: Annotated[PairLoss, _block_from("weight")] = PairLoss()
-    wr_triple: Annotated[WindowedTripleLoss, _block_from("weight")] = WindowedTripleLoss()
-    ltr_pair: Annotated[PairLoss, _block_from("weight")] = PairLoss()
-    ltr_triple: Annotated[TripleLoss, _block_from("weight")] = TripleLoss()
-    logits: Annotated[LogitLoss, _block_from("weight")] = LogitLoss()
-
-    @model_validator(mode="after")
-    def _check(self) -> LossSettings:
-        if all(term.weight == 0 for _, term in self):
-            raise ValueError("all five weights are 0: nothing to train on")
-        return self
-
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether any term looks at the teacher."""
-        return self.needs_relations or (self.logits.weight > 0 and self.logits.alpha < 1)
-
-    @property
-    def needs_relations(self) -> bool:
-        """Whether any term compares hidden states."""
-        return any(term.weight > 0 for name, term in self if name != "logits")
-
-
 class TargetSettings(Settings):
     """Where the teacher's part of the losses comes from."""
 
@@ -346,108 +249,20 @@ class ResourceSettings(Settings):
         return self
 
 
-Sampler = Literal["tpe", "random", "grid", "nsga2", "nsga3", "gp", "cma", "evolution"]
-
-
-class SearchSettings(Settings):
-    """How the space is searched."""
-
-    trials: int = Field(16, ge=1)
-    """Distillations in all, those stopped early included."""
-    time_budget: float | None = Field(None, gt=0)
-    """Minutes after which no trial goes on; none: no limit."""
-    sampler: Sampler = "tpe"
-    """Optuna's tpe (multivariate, with a constant liar), random, grid (each point of a finite
-    space once), nsga2, nsga3, gp or cma; or evolution, which mutates and crosses layer maps."""
-    published_start: bool = True
-    """Begin with the published recipe: its loss weights and the uniform layer map, as far as the
-    space has them."""
-    warm_start: list[str] = []
-    """Run folders of earlier searches; the best of each are tried again at the beginning."""
-    scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
-    """asha stops trials that fall behind at an evaluation; hyperband spares some of them the first
-    ones; median stops what is below the median of the others."""
-    reduction_factor: float = Field(3, gt=1)
-    """asha and hyperband go on with the best 1 / reduction_factor of the trials at each rung."""
-    concurrency: int | None = Field(None, ge=1)
-    """Trials at a time; none: as many as the cluster has room for."""
-    max_failures: int = Field(1, ge=0)
-    """Times a trial is started again after its worker or node was lost."""
-    baseline: bool = True
-    """At the end, train the winner's depth without distillation, for comparison."""
-    seed: int = 0
-    """Seed of the sampler and of every trial."""
-
-
-class LimitSettings(Settings):
-    """What a student may cost at most. `limits: [parameters <= 15e6]` may be written as well.
-
-    A student that is too large is refused before it trains, one that is too slow as soon as its
-    architecture was timed; the sampler learns both.
-    """
-
-    parameters: float | None = Field(None, gt=0)
-    """Embeddings included."""
-    flops: float | None = Field(None, gt=0)
-    """Of one forward pass for one example of task.max_length tokens."""
-    disk_mb: float | None = Field(None, gt=0)
-    """Size of the weights in MB (10⁶ bytes)."""
-    latency_ms: float | None = Field(None, gt=0)
-    """Milliseconds for one example of task.max_length tokens on the trial's device."""
-    latency_ms_batch_32: float | None = Field(None, gt=0)
-    """Milliseconds for 32 of them together."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_inequalities(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = [value]
-        return dict(map(_read_inequality, value)) if isinstance(value, list) else value
-
-    @property
-    def given(self) -> dict[str, float]:
-        """Limits by name, those that are none left out."""
-        return {name: limit for name, limit in self if limit is not None}
-
-
-def _read_inequality(text: Any) -> tuple[str, str]:
-    name, sign, limit = str(text).partition("<=")
-    if not sign:
-        raise ValueError(f"{text!r} is no limit; write `parameters <= 15e6`")
-    return name.strip(), limit.strip()
-
-
-class ConfirmSettings(Settings):
-    """Training the best configurations again with other seeds: one score of one seed is noise."""
-
-    top: int = Field(3, ge=1)
-    """How many of the best trials are confirmed."""
-    seeds: int = Field(3, ge=2)
-    """How many new seeds each is trained with, at full length."""
-
-
-class KeepSettings(Settings):
-    """What is kept of the students."""
-
-    top: int = Field(3, ge=1)
-    """How many of the best are kept as complete model folders; with several objectives the knee
-    of the Pareto front, the one of the best score, and those that add most to its hypervolume."""
-
-
 class SpaceSettings(Settings):
     """A whole space file, with a value drawn for each distribution."""
 
-    task: Annotated[TaskSettings, _block_from("name")]
-    teacher: Annotated[TeacherSettings, _block_from("model")]
+    task: Annotated[TaskSettings, block_from("name")]
+    teacher: Annotated[TeacherSettings, block_from("model")]
     student: StudentSettings = StudentSettings()
-    layer_map: Annotated[LayerMapSettings, _block_from("word")] = LayerMapSettings()
+    layer_map: Annotated[LayerMapSettings, block_from("word")] = LayerMapSettings()
     losses: LossSettings = LossSettings()
     train: TrainSettings = TrainSettings()
     targets: TargetSettings = TargetSettings()
     search: SearchSettings = SearchSettings()
     resources: ResourceSettings = ResourceSettings()
     keep: KeepSettings = KeepSettings()
-    objectives: list[Objective] = ["score"]
+    objectives: tuple[Objective, ...] = ("score",)
     """What is best: score (to be large), and parameters, flops, latency_ms, latency_ms_batch_32 or
     disk_mb (to be small). Several give a Pareto front and a recommended knee."""
     limits: LimitSettings = LimitSettings()
@@ -458,7 +273,9 @@ class SpaceSettings(Settings):
     def _check(self) -> SpaceSettings:
         check_batch(self.train, self.resources)
         if "score" not in self.objectives or len({*self.objectives}) < len(self.objectives):
-            raise ValueError(f"objectives needs score, and nothing twice; found {self.objectives}")
+            raise ValueError(
+                f"objectives needs score, and nothing twice; found {', '.join(self.objectives)}"
+            )
         if self.search.scheduler == "median" and len(self.objectives) > 1:
             raise ValueError("search.scheduler median has one objective; use asha or hyperband")
         if self.search.sampler == "cma" and len(self.objectives) > 1:

@@ -9,12 +9,12 @@ from typing import Literal
 
 from pydantic import ValidationError, model_validator
 
+from lkd_tune.spec.base import Settings
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.layer_map import random_map
+from lkd_tune.spec.losses import LossSettings
 from lkd_tune.spec.settings import (
-    LossSettings,
     ResourceSettings,
-    Settings,
     StudentSettings,
     TargetSettings,
     TaskSettings,

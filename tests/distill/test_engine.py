@@ -20,8 +20,9 @@ from lkd_tune.distill.evaluate import evaluate_model
 from lkd_tune.distill.models import load_classifier
 from lkd_tune.distill.process_group import free_address, join_process_group
 from lkd_tune.spec.errors import SpecError
+from lkd_tune.spec.losses import LossSettings
 from lkd_tune.spec.measurement import Measurement
-from lkd_tune.spec.settings import LossSettings, TrainSettings
+from lkd_tune.spec.settings import TrainSettings
 from lkd_tune.spec.trial import TrialSpec
 from tests.distill.families import CONFIGS, make_classifier, make_csv, without_dropout
 

@@ -1,7 +1,8 @@
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from lkd_tune.spec.settings import LossSettings, SpaceSettings, TaskSettings
+from lkd_tune.spec.losses import LossSettings
+from lkd_tune.spec.settings import SpaceSettings, TaskSettings
 from lkd_tune.spec.tasks import TASKS, is_file_name
 
 

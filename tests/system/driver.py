@@ -33,7 +33,7 @@ if __name__ == "__main__":
         result = run_search(load_space(folder / "space.yaml"), run)
     print("result", result.best, result.interrupted, result.trials)
 """
-PATIENCE_S = 100
+PATIENCE_S = 240
 
 
 def start(folder: Path, what: str = "run") -> subprocess.Popen[str]:
