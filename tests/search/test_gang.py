@@ -55,7 +55,7 @@ class Leader:
 
     def begin_alone(self, spec: str, cache: str) -> None:
         """Begins a trial that rank 1 can't begin: rank 0 waits for it in a collective call."""
-        self.gang._lockstep("begin", [(spec, cache, None), ("no spec", cache, None)])
+        self.gang._lockstep("begin", [(spec, cache, None, 1), ("no spec", cache, None, 1)])
 
     def pid(self) -> int:
         return os.getpid()
