@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: search test lint bench clean
+.PHONY: search test lint kills bench clean
 
 search: $(READY)
 	$(BIN)/lkd-tune search --space layer_map.yaml
@@ -18,6 +18,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+kills: $(READY)
+	$(BIN)/python -m tests.system.kill_often --times 20
 
 bench: $(READY)
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done

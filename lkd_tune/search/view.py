@@ -51,6 +51,7 @@ class View:
         self._best: tuple[float, str, TrialSpec] | None = None
         self._clock_began: float | None = None
         self._seconds_left: float | None = None
+        self._estimated = False
         for record in records:
             if record.outcome and record.is_drawn:
                 self._count(record.name, record.spec, record.outcome.state, record.score)
@@ -108,8 +109,17 @@ class View:
         self._last[name] = None
 
     def measured(self, name: str, measurement: Measurement) -> None:
-        """Tells a trial's measurement."""
+        """Tells a trial's measurement; with the first of all, about how long the search takes."""
         self._last[name] = measurement
+        left = self._trials - self._ended.total()
+        if not self._estimated and name.isdigit() and left > 1:
+            self._estimated = True
+            seconds = measurement.train_s / measurement.share
+            at_once = max(1, len(self._last))
+            self._say(
+                f"about {left} trials × {_duration(seconds)}, {at_once} at a time: "
+                f"{_duration(left * seconds / at_once)}, less what is stopped early"
+            )
 
     def trial_ended(self, name: str, state: str, score: float | None, error: str | None) -> None:
         """Tells a trial's end."""

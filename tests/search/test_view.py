@@ -39,6 +39,8 @@ def test_without_a_terminal_each_event_is_one_plain_line(spec):
     assert console.file.getvalue().splitlines() == [
         "searching",
         "teacher: accuracy 0.8000 on dev",
+        # Half of its steps took a second.
+        "about 4 trials × 0:02 min, 1 at a time: 0:08 min, less what is stopped early",
         f"[1/4] trial 0000 complete accuracy 0.6000, {student}",
         f"[2/4] trial 0001 failed, {student}: DivergedError: the loss is nan",
     ]
