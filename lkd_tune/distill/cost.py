@@ -16,8 +16,8 @@ def count_parameters(model: Any) -> int:
 class PeakMemory:
     """The largest memory of this process from here on: GPU memory where there is a GPU.
 
-    On a CPU it is resident memory at the moments of `sample`, best called where activations are
-    alive. (The kernel's own peak would be that of all trials this process has run.)
+    On a CPU, and of the host, it is resident memory at the moments of `sample`, best called where
+    activations are alive. (The kernel's own peak would be that of all trials this process has run.)
     """
 
     def __init__(self) -> None:
@@ -28,12 +28,16 @@ class PeakMemory:
 
     def sample(self) -> None:
         """Looks at the memory now."""
-        if not torch.cuda.is_available():
-            self._peak = max(self._peak, self._process.memory_info().rss)
+        self._peak = max(self._peak, self._process.memory_info().rss)
 
     @property
     def gib(self) -> float:
         """The peak so far in GiB."""
         if torch.cuda.is_available():
             return torch.cuda.max_memory_allocated() / 2**30
+        return self.host_gib
+
+    @property
+    def host_gib(self) -> float:
+        """The peak of resident memory on the host so far in GiB."""
         return self._peak / 2**30

@@ -333,6 +333,7 @@ class Distillation:
             train_s=self._train_s,
             samples_per_s=progress.examples / progress.seconds,
             padding=progress.padding,
+            peak_host_gib=largest(self._memory.host_gib),
             peak_memory_gib=largest(self._memory.gib),
         )
 

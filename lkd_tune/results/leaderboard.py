@@ -48,6 +48,7 @@ class Row:
         gpu_s: Seconds times GPUs held.
         cpu_s: Seconds times CPU cores held.
         peak_memory_gib: Of the largest worker.
+        peak_host_gib: The same on the host, where peak_memory_gib is of a GPU.
         samples_per_s: Training examples per second at the last measurement.
         accumulation: Parts that its micro-batches were cut into, as memory was short.
         padding: Share of the tokens in batches that were padding.
@@ -88,6 +89,7 @@ class Row:
     gpu_s: float | None
     cpu_s: float | None
     peak_memory_gib: float | None
+    peak_host_gib: float | None
     samples_per_s: float | None
     padding: float | None
     accumulation: int
@@ -245,6 +247,7 @@ def _row(
         gpu_s=outcome.gpu_s if outcome else None,
         cpu_s=outcome.cpu_s if outcome else None,
         peak_memory_gib=max((m.peak_memory_gib for m in record.measurements), default=None),
+        peak_host_gib=max((m.peak_host_gib for m in record.measurements), default=None),
         samples_per_s=last.samples_per_s if last else None,
         padding=last.padding if last else None,
         accumulation=record.accumulation,

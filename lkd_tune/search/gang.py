@@ -44,6 +44,9 @@ class Rank:
         import torch
 
         torch.set_num_threads(max(1, int(cpus)))
+        if 0 < gpus < 1 and torch.cuda.is_available():
+            # Trials that share a GPU: each is out of memory by itself, and not by another's doing.
+            torch.cuda.set_per_process_memory_fraction(gpus)
         self._cwd = cwd
         self._distillation: Any = None
 

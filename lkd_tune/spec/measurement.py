@@ -29,6 +29,8 @@ class Measurement(BaseModel):
     """Training examples per second since the last measurement, over all workers."""
     padding: float = 0.0
     """Share of the tokens in batches since the last measurement that were padding."""
+    peak_host_gib: float = 0.0
+    """Largest resident memory of a worker on the host."""
     peak_memory_gib: float
     """Largest memory of a worker in this trial: GPU memory allocated, or on a CPU resident
     memory of the process."""

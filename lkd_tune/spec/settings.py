@@ -238,7 +238,8 @@ class ResourceSettings(Settings):
     cpus: float = Field(1, gt=0)
     """CPU cores per worker."""
     gpus: float = Field(0, ge=0, le=1)
-    """GPUs per worker; a share lets trials of one worker share a GPU."""
+    """GPUs per worker; a share lets trials of one worker share a GPU, each with that share of its
+    memory."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO: 1 shards optimizer states, 2 gradients too, 3 parameters too."""
 
