@@ -294,6 +294,9 @@ def _finish(result) -> None:  # type: ignore[no-untyped-def]  # its type is behi
     if result.interrupted:
         print(f"interrupted; nothing is lost. Go on with: {resume}")
         raise typer.Exit(130)
+    if result.disk_full:
+        print(f"stopped: the disk is nearly full (search.min_free_gb). Free some, then: {resume}")
+        raise typer.Exit(1)
     if result.all_failed:
         for reason, number in Counter(result.failures.values()).most_common(5):
             print(f"{number} trials failed: {reason}", file=sys.stderr)

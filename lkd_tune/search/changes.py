@@ -14,6 +14,7 @@ CHANGEABLE = (
     "search.time_budget",
     "search.concurrency",
     "search.max_failures",
+    "search.min_free_gb",
     "search.baseline",
     "confirm",
 )

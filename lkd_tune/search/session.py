@@ -42,7 +42,12 @@ class Session:
         self._concurrency = settings.search.concurrency or room
         self.may_grow = room is None
         manifest = run.read_manifest()
-        self.stop = StopRequest(settings.search.time_budget, manifest["seconds"])
+        self.stop = StopRequest(
+            settings.search.time_budget,
+            manifest["seconds"],
+            folder=run.path,
+            min_free_gb=settings.search.min_free_gb,
+        )
         records = run.read_trials()
         self.view = View(settings.search.trials, settings.task.metric, records, quiet=quiet)
         self.cwd, self.cache = os.getcwd(), str(cache_dir())

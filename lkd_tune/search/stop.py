@@ -1,28 +1,42 @@
-"""Ending a search before its last trial: Ctrl-C, a cluster's SIGTERM, or the time budget."""
+"""Ending a search before its last trial: Ctrl-C, SIGTERM, the time budget, or a full disk."""
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import ray
 from ray.tune import Stopper
+
+_LOOK_EVERY_S = 2.0
 
 
 class StopRequest:
     """Whether the search is to end now, and why.
 
     Attributes:
-        reason: `interrupted`, or `time` when the budget is used up; None while it goes on.
+        reason: `interrupted`; `time` when the budget is used up; `disk` when the run's disk is
+            nearly full; None while it goes on.
         seconds: Seconds of trials in all sessions of the run.
     """
 
-    def __init__(self, minutes: float | None, seconds_before: float):
-        self.reason: Literal["interrupted", "time"] | None = None
+    def __init__(
+        self,
+        minutes: float | None,
+        seconds_before: float,
+        *,
+        folder: Path | None = None,
+        min_free_gb: float = 0.0,
+    ):
+        self.reason: Literal["interrupted", "time", "disk"] | None = None
+        self._folder, self._min_free = folder, min_free_gb * 1e9
+        self._looked = float("-inf")
         self._budget = None if minutes is None else minutes * 60
         self._before = seconds_before
         self._began: float | None = None
@@ -44,7 +58,20 @@ class StopRequest:
     def __bool__(self) -> bool:
         if self.reason is None and self.seconds_left == 0:
             self.reason = "time"
+        if self.reason is None and self._disk_is_full():
+            self.reason = "disk"
         return self.reason is not None
+
+    def _disk_is_full(self) -> bool:
+        """Whether less is free than asked for; looked at every few seconds.
+
+        What finds no room on a full disk fails in a hundred ways; a search that stops before can
+        go on when there is room again.
+        """
+        if self._folder is None or time.monotonic() - self._looked < _LOOK_EVERY_S:
+            return False
+        self._looked = time.monotonic()
+        return shutil.disk_usage(self._folder).free < self._min_free
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:

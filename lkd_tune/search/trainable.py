@@ -241,7 +241,6 @@ class DistillationTrainable(tune.Trainable):
         if measurement is not None:
             result |= {
                 "step": measurement.step,
-                "share": measurement.share,
                 "score": measurement.score,
                 "measurement": measurement.model_dump_json(),
             }

@@ -31,6 +31,7 @@ class SearchResult:
         best: Name of the best trial whose student is kept, None if there is none.
         interrupted: Whether it was stopped by Ctrl-C or SIGTERM; it can be resumed.
         out_of_time: Whether its time budget was used up; it can be resumed with a larger one.
+        disk_full: Whether it was stopped because its disk is nearly full; it can be resumed.
         failures: Reasons by the names of the trials that failed.
         trials: Trials that have ended, failed ones included.
     """
@@ -39,6 +40,7 @@ class SearchResult:
     best: str | None
     interrupted: bool = False
     out_of_time: bool = False
+    disk_full: bool = False
     failures: dict[str, str] = field(default_factory=dict)
     trials: int = 0
 
@@ -138,7 +140,7 @@ def _go(session: Session) -> SearchResult:
             best = confirm_best(session, kept)
         if best is not None and not stop:
             compare_with_baseline(session, best)
-        if best is not None and stop.reason != "interrupted":
+        if best is not None and stop.reason in (None, "time"):
             score_on_test(session, best)
         if stop.reason is None:
             update_manifest(run, finished=now(), best=best)
@@ -185,6 +187,7 @@ def _result(session: Session, best: str | None) -> SearchResult:
         best,
         interrupted=session.stop.reason == "interrupted",
         out_of_time=session.stop.reason == "time",
+        disk_full=session.stop.reason == "disk",
         failures={
             r.name: r.outcome.error or ""
             for r in ended

@@ -35,6 +35,9 @@ class SearchSettings(Settings):
     """Trials at a time; none: as many as the cluster has room for."""
     max_failures: int = Field(1, ge=0)
     """Times a trial is started again after its worker or node was lost."""
+    min_free_gb: float = Field(0.5, ge=0)
+    """The search stops, and can be resumed, when less than so many GB (10⁹ bytes) are left on the
+    run's disk."""
     baseline: bool = True
     """At the end, train the winner's depth without distillation, for comparison."""
     seed: int = 0

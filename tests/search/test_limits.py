@@ -31,6 +31,18 @@ def test_the_time_budget_ends_a_search_that_a_larger_one_goes_on_with(tmp_path):
     assert all(record.state != "failed" for record in run.read_trials())
 
 
+def test_a_search_stops_before_its_disk_is_full_and_goes_on_when_there_is_room(tmp_path):
+    space = make_space(tmp_path, search={"trials": 2, "min_free_gb": 1e9})
+    run = RunFolder(tmp_path / "run")
+    result = run_search(space, run, quiet=True)
+    assert result.disk_full
+    assert run.read_manifest()["finished"] is None
+    more = resume_search(run, quiet=True, overrides=["search.min_free_gb=0"])
+    assert not more.disk_full
+    assert more.trials == 2
+    assert all(record.state != "failed" for record in run.read_trials())
+
+
 def test_a_teacher_is_trained_first(tmp_path):
     training = {
         "architecture": {"layers": 2, "hidden_size": 32, "heads": 2},
