@@ -18,6 +18,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from lkd_tune.distill.compiled_op import opening_ops
+
 # A rank that waits longer for another has lost it.
 TIMEOUT = timedelta(minutes=10)
 
@@ -56,7 +58,8 @@ def join_process_group(
         timeout=timeout,
     )
     deepspeed = load_deepspeed()
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints that its op was built
+    # It prints that its op was built.
+    with opening_ops(), contextlib.redirect_stdout(io.StringIO()):
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
 
 

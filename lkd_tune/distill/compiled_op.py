@@ -1,0 +1,56 @@
+"""The small op that DeepSpeed compiles once: opened by one process at a time, never hung on.
+
+PyTorch marks a compiled extension as being opened with a file, and whoever finds that file waits
+for it to go, without limit. A process that is killed in that moment leaves it for good: from then
+on every DeepSpeed process of the machine would stand still.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+# To open a compiled op takes a fraction of a second, to compile it up to a minute or two.
+_OPENING_S, _COMPILING_S = 10.0, 300.0
+
+
+@contextmanager
+def opening_ops(root: Path | None = None) -> Iterator[None]:
+    """Holds off other processes of this package, and removes marks of dead ones.
+
+    Args:
+        root: Folder of compiled extensions; none: PyTorch's.
+    """
+    if root is None:
+        from torch.utils.cpp_extension import get_default_build_root
+
+        root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    root.mkdir(parents=True, exist_ok=True)
+    # Unlike PyTorch's mark, this lock goes with its process.
+    with FileLock(root / "lkd_tune.lock"):
+        for mark in root.glob("**/deepspeed_*/lock"):
+            _wait_or_remove(mark)
+        yield
+
+
+def _wait_or_remove(mark: Path) -> None:
+    """Waits until a mark goes, or is older than what it stands for can take, and removes it.
+
+    It is no process of this package that works there: they hold the lock.
+    """
+    compiled = any(mark.parent.glob("*.so"))
+    limit = _OPENING_S if compiled else _COMPILING_S
+    while True:
+        try:
+            age = time.time() - mark.stat().st_mtime
+        except FileNotFoundError:
+            return
+        if age > limit:
+            mark.unlink(missing_ok=True)
+            return
+        time.sleep(0.1)
