@@ -30,6 +30,7 @@ from lkd_tune.distill.models import build_student, forward
 from lkd_tune.distill.objective import Objective
 from lkd_tune.distill.target_store import StoredTargets, ensure_store, read_facts
 from lkd_tune.distill.targets import LiveTeacher
+from lkd_tune.distill.tasks.sentences import Classification
 from lkd_tune.distill.tokens import Batch, Tokens
 from lkd_tune.spec.losses import LossSettings
 from lkd_tune.spec.settings import TrainSettings
@@ -83,13 +84,13 @@ def direct_loss(setup: Setup, student: Any, batch: Batch) -> torch.Tensor:
 
 def our_loss(source: Any, losses: LossSettings) -> Callable[[Setup, Any, Batch], torch.Tensor]:
     """Returns the objective as trials compute it, with targets from `source`."""
-    objective = Objective(losses, regression=False)
+    objective = Objective(losses, Classification())
 
     def loss(setup: Setup, student: Any, batch: Batch) -> torch.Tensor:
         relations = losses.needs_relations
         output = forward(student, batch, hidden_states=relations)
         targets = source(batch, MAPS, relations=relations) if source else None
-        counts = objective.counts([batch.mask], MAPS)
+        counts = objective.counts([batch], MAPS)
         return objective.weighted(objective.sums(output, targets, batch), counts)
 
     return loss
@@ -169,11 +170,11 @@ def main() -> None:
     tokens = make_tokens(read_lengths(args.lengths))
     with tempfile.TemporaryDirectory() as cache:
         teacher.save_pretrained(f"{cache}/teacher")
-        folder = ensure_store(f"{cache}/teacher", tokens, device, Path(cache))
+        folder = ensure_store(f"{cache}/teacher", tokens, Classification(), device, Path(cache))
         stored = StoredTargets(folder, tokens, device)
         facts = read_facts(folder)
         setup = Setup(teacher.to(device), tokens, stored, device)
-        live, losses = LiveTeacher(teacher, device), LossSettings()
+        live, losses = LiveTeacher(teacher, Classification(), device), LossSettings()
         labels = LossSettings.model_validate(
             dict.fromkeys(("wr_pair", "wr_triple", "ltr_pair", "ltr_triple"), 0)
             | {"logits": {"alpha": 1}}

@@ -46,14 +46,14 @@ def train(spec: TrialSpec, cache: Path) -> float:
     from direct_losses import direct_terms
 
     from lkd_tune.distill.evaluate import evaluate
-    from lkd_tune.distill.models import build_student, forward, load_classifier, load_tokenizer
+    from lkd_tune.distill.models import build_student, forward, load_model, load_tokenizer
     from lkd_tune.distill.optimizer import build_optimizer
     from lkd_tune.distill.tokens import Batch, load_tokens
 
     assert spec.teacher is not None
     assert spec.train.steps is not None
     torch.manual_seed(spec.seed)
-    teacher = load_classifier(spec.teacher)
+    teacher = load_model(spec.teacher)
     tokenizer, device = load_tokenizer(spec.teacher), torch.device("cpu")
     data = {name: load_tokens(spec.task, name, tokenizer, cache=cache) for name in ("train", "dev")}
     word, layer = spec.layer_map.word, spec.layer_map.layer

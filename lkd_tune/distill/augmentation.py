@@ -25,7 +25,7 @@ import torch
 from filelock import FileLock
 
 from lkd_tune.distill.fingerprint import digest, model_digest
-from lkd_tune.distill.models import forward, load_classifier, load_masked_lm, load_tokenizer
+from lkd_tune.distill.models import forward, load_masked_lm, load_model, load_tokenizer
 from lkd_tune.distill.tokens import Tokens, load_tokens
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.run import cache_dir
@@ -77,7 +77,7 @@ def load_training_tokens(
         ids=np.load(path, mmap_mode="r"),
         types=np.tile(tokens.types, times),
         starts=np.concatenate([[0], np.cumsum(lengths)]),
-        labels=np.tile(tokens.labels, times),
+        labels=np.concatenate([tokens.labels] * times),
         key=key,
     )
 
@@ -129,7 +129,8 @@ def _predictor(
         message = "the teacher's tokenizer has no whole words to put in; leave augment out"
         raise SpecError(Problem("", "task.augment", message))
     if settings.model is None:
-        embeddings = load_classifier(teacher).get_input_embeddings().weight.detach()
+        # The head is of no weight here, so any will do.
+        embeddings = load_model(teacher).get_input_embeddings().weight.detach()
         return lambda positions: _nearest(embeddings, tokens.ids[positions], words, number)
     if load_tokenizer(settings.model).get_vocab() != tokenizer.get_vocab():
         message = f"{settings.model} has another vocabulary than the teacher {teacher}"

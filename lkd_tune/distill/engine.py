@@ -18,7 +18,7 @@ from lkd_tune.distill.augmentation import load_training_tokens
 from lkd_tune.distill.batches import Batches, count_micro_batches, most_accumulation
 from lkd_tune.distill.cost import PeakMemory, count_parameters
 from lkd_tune.distill.evaluate import evaluate
-from lkd_tune.distill.models import build_student, forward, load_tokenizer, save_classifier
+from lkd_tune.distill.models import build_student, forward, load_tokenizer, save_model
 from lkd_tune.distill.objective import TERMS, Objective
 from lkd_tune.distill.process_group import (
     device,
@@ -32,6 +32,7 @@ from lkd_tune.distill.size import measure_size
 from lkd_tune.distill.target_store import StoredTargets, ensure_store, stored_targets_fit
 from lkd_tune.distill.targets import LiveTeacher
 from lkd_tune.distill.tasks.data import count_labels
+from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.tokens import Tokens, load_tokens
 from lkd_tune.distill.vocabulary import Vocabulary, trim_vocabulary
 from lkd_tune.distill.width import check_given_width, student_source
@@ -123,14 +124,20 @@ class Distillation:
         self._train = load_training_tokens(
             spec.task, spec.teacher, self._tokenizer, device(), cache=cache
         )
-        labels = count_labels(spec.task)
-        teacher = load_teacher(spec, labels)
+        self._kind = kind_of(spec.task)
+        labels = count_labels(spec.task, cache=cache)
+        teacher = load_teacher(spec, cache)
         self._layers = teacher.config.num_hidden_layers if teacher is not None else 0
         start = student_source(
             spec.student, spec.teacher, teacher, self._train, device(), cache or cache_dir()
         )
         student = build_student(
-            spec.student.init, start, self._layers_to_carve(), spec.student.depth, labels
+            spec.student.init,
+            start,
+            self._layers_to_carve(),
+            spec.student.depth,
+            labels,
+            self._kind.head,
         )
         check_given_width(spec.student, student)
         # Training text stays in the tokens of the teacher, so that both have the same words.
@@ -139,7 +146,7 @@ class Distillation:
             self._vocabulary = trim_vocabulary(self._tokenizer, self._train, device())
             self._vocabulary.trim(student)
             self._tokenizer = self._vocabulary.tokenizer
-        name_labels(student.config, spec)
+        name_labels(student.config, spec, cache)
         self.parameters = count_parameters(student)
         self._accumulation = accumulation
         self._micro_batches = min(most_accumulation(spec), accumulation) * count_micro_batches(spec)
@@ -153,7 +160,7 @@ class Distillation:
             student, spec, self.total, micro_batches=self._micro_batches, bf16=self._bf16
         )
         self._targets = self._build_targets(teacher, labels) if spec.losses.needs_teacher else None
-        self._objective = Objective(spec.losses, spec.task.regression)
+        self._objective = Objective(spec.losses, self._kind)
         # Each rank drops out other units.
         torch.manual_seed(spec.seed + 1 + self._rank)
         self._step = 0
@@ -198,7 +205,12 @@ class Distillation:
         if self._rank != 0:
             return None
         return measure_size(
-            self._config, self.spec.task.max_length, device(), bf16=self._bf16, known=known
+            self._config,
+            self._kind.head,
+            self.spec.task.max_length,
+            device(),
+            bf16=self._bf16,
+            known=known,
         )
 
     def tokens(self, split: str) -> Tokens:
@@ -259,7 +271,7 @@ class Distillation:
         with gathered:
             if self._rank == 0:
                 weights = {name: t.detach().cpu() for name, t in student.state_dict().items()}
-                save_classifier(student, self._tokenizer, folder, weights)
+                save_model(student, self._tokenizer, folder, weights)
         dist.barrier()
 
     def close(self) -> None:
@@ -290,8 +302,7 @@ class Distillation:
             places += sum(micro_batch.mask.numel() for micro_batch in micro_batches)
             # What the sums are divided by is known before any of them: over all micro-batches
             # and ranks, so that neither number of them changes the objective.
-            masks = [micro_batch.mask for micro_batch in micro_batches]
-            counts = summed(self._objective.counts(masks, maps))
+            counts = summed(self._objective.counts(micro_batches, maps))
             for micro_batch in micro_batches:
                 seen += self._train_micro_batch(micro_batch, maps, counts)
             self._step += 1
@@ -343,12 +354,13 @@ class Distillation:
         triple = self.spec.losses.wr_triple
         # The published form counts padding, which a store has none of.
         padding = triple.weight > 0 and triple.variant == "paper" and triple.window is not None
-        fits = stored_targets_fit(self.spec.targets, self._train, self._layers + 1, classes)
+        layers, kind = self._layers + 1, self._kind
+        fits = stored_targets_fit(self.spec.targets, self._train, layers, classes, kind)
         if padding or not fits:
-            return LiveTeacher(teacher, device(), bf16=self._bf16)
+            return LiveTeacher(teacher, kind, device(), bf16=self._bf16)
         cache = self._cache or cache_dir()
         # Each rank asks, as its node may have a cache of its own; one on each node builds.
-        folder = ensure_store(self.spec.teacher, self._train, device(), cache)
+        folder = ensure_store(self.spec.teacher, self._train, kind, device(), cache)
         return StoredTargets(folder, self._train, device())
 
     def _maps(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from lkd_tune.distill.models import forward, load_classifier, load_tokenizer
-from lkd_tune.distill.tasks.data import count_labels
-from lkd_tune.distill.tasks.metrics import score_predictions
+from lkd_tune.distill.models import forward, load_model, load_tokenizer
+from lkd_tune.distill.tasks.data import count_labels, label_names
+from lkd_tune.distill.tasks.kind import Kind
+from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.tokens import Tokens, load_tokens
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.settings import TaskSettings
@@ -34,12 +35,17 @@ def evaluate(
         on: Where the model is.
         cut: Makes batches so many times smaller, where memory is short.
     """
-    outputs = predict(model, tokens, on, cut=cut)
-    return score_predictions(task, outputs, tokens.labels)
+    kind = kind_of(task)
+    return kind.score(predict(model, kind, tokens, on, cut=cut), tokens)
 
 
-def predict(model: Any, tokens: Tokens, on: torch.device, *, cut: int = 1) -> np.ndarray:
-    """Returns the logits for all examples, float32, shape (examples, classes)."""
+def predict(
+    model: Any, kind: Kind, tokens: Tokens, on: torch.device, *, cut: int = 1
+) -> np.ndarray:
+    """Returns the logits for a split, float32, shape (examples, C).
+
+    Where the task's are of tokens: unpadded, shape (all tokens, C).
+    """
     in_group = dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if in_group else (0, 1)
     order = np.argsort(tokens.lengths, kind="stable")
@@ -52,16 +58,23 @@ def predict(model: Any, tokens: Tokens, on: torch.device, *, cut: int = 1) -> np
     parts = []
     with torch.no_grad():
         for examples in mine:
-            logits = forward(model, tokens.batch(examples, on), hidden_states=False).logits
-            parts.append((examples, logits.float().cpu().numpy()))
+            output = forward(model, tokens.batch(examples, on), hidden_states=False)
+            parts.append((examples, kind.logits(output).float().cpu().numpy()))
     model.train(training)
     if world > 1:
         gathered: list[Any] = [None] * world
         dist.all_gather_object(gathered, parts)
         parts = [part for rank_parts in gathered for part in rank_parts]
-    outputs = np.empty((len(tokens), parts[0][1].shape[1]), np.float32)
+    width = parts[0][1].shape[-1]
+    outputs = np.empty((tokens.starts[-1] if kind.per_token else len(tokens), width), np.float32)
     for examples, logits in parts:
-        outputs[examples] = logits
+        if not kind.per_token:
+            outputs[examples] = logits
+            continue
+        for example, own in zip(examples, logits, strict=True):
+            outputs[tokens.starts[example] : tokens.starts[example + 1]] = own[
+                : tokens.lengths[example]
+            ]
     return outputs
 
 
@@ -77,15 +90,43 @@ def evaluate_model(
     Raises:
         SpecError: If the model or the data can't be had or do not fit together.
     """
-    classifier, tokenizer = load_classifier(model), load_tokenizer(model)
-    labels = count_labels(task)
-    if classifier.config.num_labels != labels:
-        message = f"{model} tells {classifier.config.num_labels} classes apart, the task {labels}"
-        raise SpecError(Problem("", "task", message))
+    kind = kind_of(task)
+    loaded, tokenizer = load_model(model, kind.head), load_tokenizer(model)
+    check_labels(loaded.config, model, task, cache=cache)
     on = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    classifier.to(on)
-    results = {}
-    for split in splits:
-        tokens = load_tokens(task, split, tokenizer, cache=cache)
-        results[split] = score_predictions(task, predict(classifier, tokens, on), tokens.labels)
-    return results
+    loaded.to(on)
+    return {
+        split: evaluate(loaded, task, load_tokens(task, split, tokenizer, cache=cache), on)
+        for split in splits
+    }
+
+
+def check_labels(config: Any, model: str, task: TaskSettings, *, cache: Path | None = None) -> int:
+    """Returns the width of a task's output, which a model must have too.
+
+    Args:
+        config: The model's configuration.
+        model: Its folder or hub id.
+        task: The task.
+        cache: Folder for data.
+
+    Raises:
+        SpecError: If the model has another width, or the same classes in another order.
+    """
+    width = count_labels(task, cache=cache)
+    if config.num_labels != width:
+        message = (
+            f"{model} tells {config.num_labels} classes apart, the task {task.name} has {width}; "
+            "fine-tune it on this task first (teacher.train)"
+        )
+        raise SpecError(Problem("", "teacher", message))
+    named = label_names(task, cache=cache)
+    theirs = [str(config.id2label.get(i)) for i in range(width)]
+    if named and sorted(named) == sorted(theirs) and named != theirs:
+        message = (
+            f"{model} has the classes of the task in another order: {', '.join(theirs)}; set "
+            f"task.labels to [{', '.join(theirs)}] if the data name their labels, or fine-tune "
+            "another teacher"
+        )
+        raise SpecError(Problem("", "task.labels", message))
+    return width

@@ -143,7 +143,7 @@ def soft_label_loss(
     teacher_logits: Tensor,
     *,
     temperature: float = 1.0,
-    regression: bool = False,
+    link: str = "softmax",
 ) -> Tensor:
     """Returns the logit loss, 0-dim.
 
@@ -151,14 +151,14 @@ def soft_label_loss(
         student_logits: (B, classes).
         teacher_logits: (B, classes); no gradient flows into it.
         temperature: Divides both; the loss is not scaled back by its square.
-        regression: Mean squared difference instead of cross-entropy with the teacher's softmax.
+        link: softmax, for one of several classes: cross-entropy with the teacher's probabilities;
+            sigmoid, for classes that may hold together: its mean over their yes or no; identity,
+            for numbers: the mean squared difference.
 
     Raises:
         ValueError: If the shapes differ or the temperature is not positive.
     """
-    return soft_labels(
-        student_logits, teacher_logits, temperature=temperature, regression=regression
-    ).mean()
+    return soft_labels(student_logits, teacher_logits, temperature=temperature, link=link).mean()
 
 
 def wr_pair(
@@ -241,7 +241,7 @@ def soft_labels(
     teacher_logits: Tensor,
     *,
     temperature: float = 1.0,
-    regression: bool = False,
+    link: str = "softmax",
 ) -> LossSum:
     """Returns the logit loss, summed over the examples; see `soft_label_loss`."""
     if student_logits.shape != teacher_logits.shape:
@@ -252,9 +252,16 @@ def soft_labels(
     student = student_logits / temperature
     teacher = teacher_logits.detach() / temperature
     count = torch.tensor(float(len(student)), dtype=torch.float64, device=student.device)
-    if regression:
-        return LossSum((student - teacher).square().mean(-1).sum(), count)
-    return LossSum(-(teacher.softmax(-1) * student.log_softmax(-1)).sum(), count)
+    if link == "identity":
+        total = (student - teacher).square().mean(-1).sum()
+    elif link == "sigmoid":
+        entropy = torch.nn.functional.binary_cross_entropy_with_logits
+        total = entropy(student, teacher.sigmoid(), reduction="none").mean(-1).sum()
+    elif link == "softmax":
+        total = -(teacher.softmax(-1) * student.log_softmax(-1)).sum()
+    else:
+        raise ValueError(f"link {link!r} is none of softmax, sigmoid, identity")
+    return LossSum(total, count)
 
 
 def wr_pair_count(mask: Tensor, layers: int) -> Tensor:

@@ -80,22 +80,30 @@ def load_tokenizer(model: str) -> Any:
     return tokenizer
 
 
-def load_classifier(model: str, *, labels: int | None = None) -> Any:
-    """Returns a sequence classifier in fp32, in evaluation mode.
+def auto_model(head: str) -> Any:
+    """Returns transformers' AutoModelFor… class for a head, such as SequenceClassification."""
+    import transformers
+
+    return getattr(transformers, f"AutoModelFor{head}")
+
+
+def load_model(
+    model: str, head: str = "SequenceClassification", *, labels: int | None = None
+) -> Any:
+    """Returns a model in fp32, in evaluation mode.
 
     Args:
         model: Folder or hub id.
+        head: As in transformers' AutoModelFor….
         labels: Width of the head; a pre-trained model without one of this width gets a new one.
 
     Raises:
-        SpecError: If there is no such model, or no head of `labels` outputs in a classifier.
+        SpecError: If there is no such model.
     """
-    from transformers import AutoModelForSequenceClassification
-
     options: dict[str, Any] = {"dtype": torch.float32}
     if labels is not None:
         options |= {"num_labels": labels, "ignore_mismatched_sizes": True}
-    return _from_hub(AutoModelForSequenceClassification.from_pretrained, model, **options).eval()
+    return _from_hub(auto_model(head).from_pretrained, model, **options).eval()
 
 
 def load_masked_lm(model: str) -> Any:
@@ -117,7 +125,14 @@ def load_masked_lm(model: str) -> Any:
     return found.eval()
 
 
-def build_student(init: str, teacher: Any, layers: Sequence[int], depth: int, labels: int) -> Any:
+def build_student(
+    init: str,
+    teacher: Any,
+    layers: Sequence[int],
+    depth: int,
+    labels: int,
+    head: str = "SequenceClassification",
+) -> Any:
     """Returns a student of `depth` encoder layers.
 
     Args:
@@ -127,21 +142,20 @@ def build_student(init: str, teacher: Any, layers: Sequence[int], depth: int, la
         layers: For 'teacher': the teacher layer (1 is the first) for each student layer.
         depth: Number of encoder layers.
         labels: Width of the head.
+        head: As in transformers' AutoModelFor….
 
     Raises:
         SpecError: If a given starting point does not exist or has another depth.
     """
     if init not in ("teacher", "random"):
-        student = load_classifier(init, labels=labels)
+        student = load_model(init, head, labels=labels)
         if student.config.num_hidden_layers != depth:
             found = student.config.num_hidden_layers
             message = f"{init} has {found} layers, but student.depth is {depth}"
             raise SpecError(Problem("", "student.init", message))
         return student.train()
-    from transformers import AutoModelForSequenceClassification
-
     config = student_config(init, teacher.config, depth)
-    student = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    student = auto_model(head).from_config(config, dtype=torch.float32)
     if init == "teacher":
         student.load_state_dict(carve(teacher.state_dict(), layers))
     return student.train()
@@ -176,7 +190,7 @@ def carve(weights: dict[str, torch.Tensor], layers: Sequence[int]) -> dict[str, 
     return carved
 
 
-def save_classifier(
+def save_model(
     model: Any, tokenizer: Any, folder: Path, weights: dict[str, torch.Tensor] | None = None
 ) -> None:
     """Writes a complete model folder; `weights` in place of the model's own if given."""
@@ -185,17 +199,17 @@ def save_classifier(
     tokenizer.save_pretrained(folder)
 
 
-def describe_model(model: str) -> dict[str, int]:
-    """Returns a classifier's `layers`, `hidden_size` and `parameters`.
+def describe_model(model: str, head: str = "SequenceClassification") -> dict[str, int]:
+    """Returns a model's `layers`, `hidden_size` and `parameters`, its head included.
 
     Raises:
         SpecError: If there is no such model.
     """
-    classifier = load_classifier(model)
+    loaded = load_model(model, head)
     return {
-        "layers": classifier.config.num_hidden_layers,
-        "hidden_size": classifier.config.hidden_size,
-        "parameters": count_parameters(classifier),
+        "layers": loaded.config.num_hidden_layers,
+        "hidden_size": loaded.config.hidden_size,
+        "parameters": count_parameters(loaded),
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from lkd_tune.distill.losses import (
     LossSum,
@@ -13,7 +12,6 @@ from lkd_tune.distill.losses import (
     ltr_pair_count,
     ltr_triple,
     ltr_triple_count,
-    soft_labels,
     wr_pair,
     wr_pair_count,
     wr_triple,
@@ -21,6 +19,7 @@ from lkd_tune.distill.losses import (
 )
 from lkd_tune.distill.relations import layer_relations, word_relations
 from lkd_tune.distill.targets import Maps, Targets
+from lkd_tune.distill.tasks.kind import Kind
 from lkd_tune.distill.tokens import Batch
 from lkd_tune.spec.losses import LogitLoss, LossSettings
 
@@ -30,8 +29,8 @@ TERMS = ("wr_pair", "wr_triple", "ltr_pair", "ltr_triple", "logits")
 class Objective:
     """The objective of one trial."""
 
-    def __init__(self, losses: LossSettings, regression: bool):
-        self._losses, self._regression = losses, regression
+    def __init__(self, losses: LossSettings, kind: Kind):
+        self._losses, self._kind = losses, kind
         self._weights = {name: getattr(losses, name).weight for name in TERMS}
         self._active = [name for name in TERMS if self._weights[name] > 0]
 
@@ -47,16 +46,16 @@ class Objective:
             One sum for each of `TERMS`; (0, 0) for those with weight 0.
         """
         relations = self._relation_sums(output, targets, batch)
-        logits = self._logit_sum(output.logits, targets, batch.labels)
-        nothing = torch.zeros((), device=output.logits.device)
+        logits = self._logit_sum(self._kind.logits(output), targets, batch)
+        nothing = torch.zeros((), device=batch.ids.device)
         sums = {**relations, "logits": logits}
         return [sums[name] if name in self._active else LossSum(nothing, nothing) for name in TERMS]
 
-    def counts(self, masks: list[torch.Tensor], maps: Maps) -> torch.Tensor:
+    def counts(self, batches: list[Batch], maps: Maps) -> torch.Tensor:
         """Returns what the sums over some micro-batches are divided by, float64, shape (terms,).
 
         Args:
-            masks: Of each micro-batch, shape (B, N).
+            batches: The micro-batches.
             maps: The layer maps, for their lengths.
         """
         words, layers, triple = len(maps[0]), len(maps[1]), self._losses.wr_triple
@@ -67,10 +66,10 @@ class Objective:
                     wr_triple_count(mask, words, window=triple.window, variant=triple.variant),
                     ltr_pair_count(mask, layers),
                     ltr_triple_count(mask, layers),
-                    torch.tensor(float(len(mask)), dtype=torch.float64, device=mask.device),
+                    torch.tensor(float(rows), dtype=torch.float64, device=mask.device),
                 ]
             )
-            for mask in masks
+            for mask, rows in ((batch.mask, self._kind.count(batch)) for batch in batches)
         ]
         return torch.stack(counts).sum(0)
 
@@ -149,26 +148,16 @@ class Objective:
                 )
         return sums
 
-    def _logit_sum(
-        self, logits: torch.Tensor, targets: Targets | None, labels: torch.Tensor
-    ) -> LossSum:
-        """Returns (1 - alpha) × soft + alpha × hard, summed over the examples."""
+    def _logit_sum(self, logits: torch.Tensor, targets: Targets | None, batch: Batch) -> LossSum:
+        """Returns (1 - alpha) × soft + alpha × hard, summed over the rows that are compared."""
         settings: LogitLoss = self._losses.logits
-        logits = logits.float()
-        total = torch.zeros((), device=logits.device)
+        kind = self._kind
+        rows = kind.rows(logits.float(), batch)
+        total = torch.zeros((), device=rows.device)
         if settings.alpha > 0:
-            if self._regression:
-                hard = F.mse_loss(logits[:, 0], labels, reduction="sum")
-            else:
-                hard = F.cross_entropy(logits, labels, reduction="sum")
-            total = total + settings.alpha * hard
+            total = total + settings.alpha * kind.hard(rows, kind.goals(batch))
         if settings.alpha < 1 and targets is not None:
-            soft = soft_labels(
-                logits,
-                targets.logits,
-                temperature=settings.temperature,
-                regression=self._regression,
-            )
+            theirs = kind.rows(targets.logits, batch)
+            soft = kind.soft(rows, theirs, settings.temperature)
             total = total + (1 - settings.alpha) * soft.total
-        count = torch.tensor(float(len(labels)), device=logits.device)
-        return LossSum(total, count)
+        return LossSum(total, torch.tensor(float(len(rows)), device=rows.device))

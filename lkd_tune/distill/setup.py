@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from lkd_tune.distill.models import load_classifier
+from lkd_tune.distill.evaluate import check_labels
+from lkd_tune.distill.models import load_model
 from lkd_tune.distill.optimizer import build_optimizer
 from lkd_tune.distill.process_group import load_deepspeed
+from lkd_tune.distill.tasks.data import label_names
+from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.settings import TrainSettings
 from lkd_tune.spec.trial import TrialSpec
 
 
-def load_teacher(spec: TrialSpec, labels: int) -> Any:
+def load_teacher(spec: TrialSpec, cache: Path | None) -> Any:
     """Returns a trial's teacher, None if it has none.
 
     Raises:
@@ -22,13 +26,8 @@ def load_teacher(spec: TrialSpec, labels: int) -> Any:
     """
     if spec.teacher is None:
         return None
-    teacher = load_classifier(spec.teacher)
-    if teacher.config.num_labels != labels:
-        message = (
-            f"{spec.teacher} tells {teacher.config.num_labels} classes apart, the task "
-            f"{spec.task.name} has {labels}; fine-tune it on this task first (teacher.train)"
-        )
-        raise SpecError(Problem("", "teacher", message))
+    teacher = load_model(spec.teacher, kind_of(spec.task).head)
+    check_labels(teacher.config, spec.teacher, spec.task, cache=cache)
     depth = spec.student.depth
     if spec.student.init == "teacher" and depth > teacher.config.num_hidden_layers:
         message = f"depth {depth} is above the teacher's {teacher.config.num_hidden_layers} layers"
@@ -36,13 +35,18 @@ def load_teacher(spec: TrialSpec, labels: int) -> Any:
     return teacher
 
 
-def name_labels(config: Any, spec: TrialSpec) -> None:
+def name_labels(config: Any, spec: TrialSpec, cache: Path | None) -> None:
     """Writes the task's classes into a model's configuration."""
-    if spec.task.regression:
-        config.problem_type = "regression"
-    elif spec.task.labels:
-        config.id2label = dict(enumerate(spec.task.labels))
-        config.label2id = {name: i for i, name in enumerate(spec.task.labels)}
+    problem_types = {
+        "classification": "single_label_classification",
+        "regression": "regression",
+        "multi_label": "multi_label_classification",
+    }
+    config.problem_type = problem_types.get(spec.task.kind)
+    names = label_names(spec.task, cache=cache)
+    if names:
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: i for i, name in enumerate(names)}
 
 
 def uses_bf16(train: TrainSettings) -> bool:

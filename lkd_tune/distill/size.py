@@ -14,7 +14,8 @@ import torch
 
 from lkd_tune.distill.cost import count_parameters
 from lkd_tune.distill.fingerprint import digest
-from lkd_tune.distill.models import load_config, student_config
+from lkd_tune.distill.models import auto_model, load_config, student_config
+from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.width import resized, width_of_config
 from lkd_tune.spec.run import write_atomically
 from lkd_tune.spec.settings import StudentSettings
@@ -42,33 +43,34 @@ def expected_size(spec: TrialSpec, *, known: Path) -> ModelSize | None:
     if spec.student.vocab == "trim":
         return None
     student, length = spec.student.model_dump_json(), spec.task.max_length
-    size, key = _expected(spec.teacher, student, length)
+    size, key = _expected(spec.teacher, student, kind_of(spec.task).head, length)
     path = known / f"{key}.json"
     times = json.loads(path.read_text("utf-8")) if path.exists() else {}
     return size.model_copy(update=times)
 
 
 @lru_cache(maxsize=256)
-def _expected(teacher: str | None, student: str, length: int) -> tuple[ModelSize, str]:
+def _expected(teacher: str | None, student: str, head: str, length: int) -> tuple[ModelSize, str]:
     settings = StudentSettings.model_validate_json(student)
     teacher_config = load_config(teacher) if teacher is not None else None
     config = student_config(settings.init, teacher_config, settings.depth)
     if settings.init in ("teacher", "random") and asks_for_width(settings):
         config = resized(config, resolve_width(settings, width_of_config(config)))
-    return count_size(config, length), architecture_key(config, length)
+    return count_size(config, head, length), architecture_key(config, head, length)
 
 
-def count_size(config: Any, length: int) -> ModelSize:
-    """Returns parameters, FLOPs and disk size of a classifier, without making its weights.
+def count_size(config: Any, head: str, length: int) -> ModelSize:
+    """Returns parameters, FLOPs and disk size of a model, without making its weights.
 
     Args:
         config: The model's configuration.
+        head: As in transformers' AutoModelFor….
         length: Tokens of the example that FLOPs are counted for.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"):
-        model = _build(config)
+        model = _build(config, head)
         ids = torch.zeros(1, _fitting(config, length), dtype=torch.long)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(input_ids=ids)
@@ -80,7 +82,7 @@ def count_size(config: Any, length: int) -> ModelSize:
 
 
 def measure_size(
-    config: Any, length: int, on: torch.device, *, bf16: bool, known: Path
+    config: Any, head: str, length: int, on: torch.device, *, bf16: bool, known: Path
 ) -> ModelSize:
     """Returns a student's size with its latencies on a device.
 
@@ -89,16 +91,17 @@ def measure_size(
 
     Args:
         config: The student's configuration.
+        head: As in transformers' AutoModelFor….
         length: Tokens of each example.
         on: Where it is timed, with random weights.
         bf16: Whether in bfloat16, else in fp32.
         known: Folder with the latencies of other trials; this one's are added.
     """
-    size = count_size(config, length)
-    path = known / f"{architecture_key(config, length)}.json"
+    size = count_size(config, head, length)
+    path = known / f"{architecture_key(config, head, length)}.json"
     if not path.exists():
         with torch.random.fork_rng():  # the trial's own random numbers are not to change by this
-            model = _build(config).to(on, torch.bfloat16 if bf16 else torch.float32)
+            model = _build(config, head).to(on, torch.bfloat16 if bf16 else torch.float32)
         times = {
             "latency_ms": time_forward(model, 1, _fitting(config, length)),
             "latency_ms_batch_32": time_forward(model, LARGE_BATCH, _fitting(config, length)),
@@ -107,12 +110,12 @@ def measure_size(
     return size.model_copy(update=json.loads(path.read_text("utf-8")))
 
 
-def architecture_key(config: Any, length: int) -> str:
-    """Returns what names an architecture and the length it is timed at."""
+def architecture_key(config: Any, head: str, length: int) -> str:
+    """Returns what names an architecture with its head and the length it is timed at."""
     facts = copy.deepcopy(config).to_dict()
     for key in ("_name_or_path", "id2label", "label2id", "problem_type", "dtype"):
         facts.pop(key, None)  # of no weight for speed
-    return digest("architecture", json.dumps(facts, sort_keys=True, default=str), length)
+    return digest("architecture", head, json.dumps(facts, sort_keys=True, default=str), length)
 
 
 def time_forward(model: Any, batch: int, length: int) -> float:
@@ -144,10 +147,8 @@ def _fitting(config: Any, length: int) -> int:
     return min(length, positions)
 
 
-def _build(config: Any) -> Any:
-    from transformers import AutoModelForSequenceClassification
-
-    return AutoModelForSequenceClassification.from_config(copy.deepcopy(config)).eval()
+def _build(config: Any, head: str) -> Any:
+    return auto_model(head).from_config(copy.deepcopy(config)).eval()
 
 
 def _wait(on: torch.device) -> None:

@@ -29,7 +29,7 @@ import torch
 from filelock import FileLock
 
 from lkd_tune.distill.fingerprint import digest, model_digest
-from lkd_tune.distill.models import forward, load_classifier
+from lkd_tune.distill.models import forward, load_model
 from lkd_tune.distill.relations import (
     LayerRelations,
     WordRelations,
@@ -37,13 +37,14 @@ from lkd_tune.distill.relations import (
     word_relations,
 )
 from lkd_tune.distill.targets import Maps, Targets
+from lkd_tune.distill.tasks.kind import Kind
 from lkd_tune.distill.tokens import Batch, Tokens
 from lkd_tune.spec.settings import TargetSettings
 
 _LEVELS = 65535
 # Tokens of a batch, padding included, that the teacher runs on at a time.
 _BATCH_TOKENS = 4096
-_FORMAT = "targets-1"
+_FORMAT = "targets-2"
 _TYPES: dict[str, np.dtype[Any]] = {
     "norms": np.dtype(np.float32),
     "word_scales": np.dtype(np.float32),
@@ -63,7 +64,8 @@ class StoredTargets:
             ValueError: If the store is not whole.
         """
         self._on, self._lengths = on, tokens.lengths
-        self._layers = int(_verified(folder)["layers"])
+        facts = _verified(folder)
+        self._layers, self._per_token = int(facts["layers"]), bool(facts["per_token"])
         self._shape = _Shape(self._lengths, self._layers)
         self._arrays = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*_TYPES, "logits")
@@ -71,7 +73,7 @@ class StoredTargets:
 
     def __call__(self, batch: Batch, maps: Maps, *, relations: bool) -> Targets:
         """Returns the targets of a batch; as `LiveTeacher`, up to the precision of the store."""
-        logits = torch.from_numpy(self._arrays["logits"][batch.examples]).to(self._on)
+        logits = torch.from_numpy(self._logits(batch)).to(self._on)
         if not relations:
             return Targets(logits, None, None)
         size, width = batch.mask.shape
@@ -99,21 +101,39 @@ class StoredTargets:
             logits, WordRelations(word_norms, words), LayerRelations(layer_norms, layers)
         )
 
+    def _logits(self, batch: Batch) -> np.ndarray:
+        """Returns logits, shape (B, C), or padded with zeros (B, N, C)."""
+        stored = self._arrays["logits"]
+        if not self._per_token:
+            return stored[batch.examples]
+        starts = self._shape.starts["tokens"]
+        logits = np.zeros((*batch.mask.shape, stored.shape[1]), np.float32)
+        for row, example in enumerate(batch.examples):
+            own = stored[starts[example] : starts[example + 1]]
+            logits[row, : len(own)] = own
+        return logits
+
     def _read(self, name: str, example: int) -> np.ndarray:
         starts = self._shape.starts[name]
         return np.asarray(self._arrays[name][starts[example] : starts[example + 1]])
 
 
-def target_bytes(tokens: Tokens, layers: int, classes: int) -> int:
+def target_bytes(tokens: Tokens, layers: int, classes: int, kind: Kind) -> int:
     """Returns the size that the targets of a split will have, `layers` with the embeddings."""
-    shape = _Shape(tokens.lengths, layers)
-    relations = sum(_TYPES[name].itemsize * int(at[-1]) for name, at in shape.starts.items())
-    return relations + 4 * len(tokens) * classes
+    starts = _Shape(tokens.lengths, layers).starts
+    relations = sum(kept.itemsize * int(starts[name][-1]) for name, kept in _TYPES.items())
+    return relations + 4 * _logit_rows(tokens, kind) * classes
 
 
-def stored_targets_fit(settings: TargetSettings, tokens: Tokens, layers: int, classes: int) -> bool:
+def _logit_rows(tokens: Tokens, kind: Kind) -> int:
+    return int(tokens.starts[-1]) if kind.per_token else len(tokens)
+
+
+def stored_targets_fit(
+    settings: TargetSettings, tokens: Tokens, layers: int, classes: int, kind: Kind
+) -> bool:
     """Returns whether targets are to be stored: asked for, and within their limit."""
-    size = target_bytes(tokens, layers, classes)
+    size = target_bytes(tokens, layers, classes, kind)
     return settings.source == "auto" and size <= settings.max_gb * 1e9
 
 
@@ -125,6 +145,7 @@ def store_folder(teacher: str, tokens: Tokens, cache: Path) -> Path:
 def ensure_store(
     teacher: str,
     tokens: Tokens,
+    kind: Kind,
     on: torch.device,
     cache: Path,
     *,
@@ -137,6 +158,8 @@ def ensure_store(
     Args:
         teacher: Folder or hub id.
         tokens: The training split.
+        tokens: The split.
+        kind: The task's, which says what of the teacher's output is kept.
         on: Where the teacher runs.
         cache: Folder that the store is put in.
         progress: Is told the number of examples done and their total.
@@ -148,7 +171,7 @@ def ensure_store(
             _verified(folder)
         except ValueError:
             shutil.rmtree(folder, ignore_errors=True)
-            _build(folder, load_classifier(teacher), tokens, on, progress)
+            _build(folder, load_model(teacher, kind.head), tokens, kind, on, progress)
     return folder
 
 
@@ -156,6 +179,7 @@ def _build(
     folder: Path,
     teacher: Any,
     tokens: Tokens,
+    kind: Kind,
     on: torch.device,
     progress: Callable[[int, int], None] | None,
 ) -> None:
@@ -172,7 +196,10 @@ def _build(
             for name, dtype in _TYPES.items()
         }
         logits = np.lib.format.open_memmap(
-            draft / "logits.npy", "w+", np.float32, (len(tokens), teacher.config.num_labels)
+            draft / "logits.npy",
+            "w+",
+            np.float32,
+            (_logit_rows(tokens, kind), teacher.config.num_labels),
         )
         done = 0
         for examples in _batches(tokens.lengths):
@@ -182,7 +209,13 @@ def _build(
                 hidden = torch.stack(output.hidden_states, dim=1)
                 word = word_relations(hidden, batch.mask)
                 layer = layer_relations(hidden, batch.mask)
-            logits[examples] = output.logits.float().cpu().numpy()
+            found = kind.logits(output).float().cpu().numpy()
+            if kind.per_token:
+                for row, example in enumerate(examples):
+                    own = slice(tokens.starts[example], tokens.starts[example + 1])
+                    logits[own] = found[row, : tokens.lengths[example]]
+            else:
+                logits[examples] = found
             _write(arrays, shape, examples, tokens.lengths, word, layer)
             done += len(examples)
             if progress is not None:
@@ -193,6 +226,7 @@ def _build(
         facts = {
             "format": _FORMAT,
             "layers": layers,
+            "per_token": kind.per_token,
             "examples": len(tokens),
             "teacher_examples": done,
             "bytes": sum(files.values()),
@@ -266,6 +300,7 @@ class _Shape:
     def __init__(self, lengths: np.ndarray, layers: int):
         n = lengths.astype(np.int64)
         sizes = {
+            "tokens": n,
             "norms": layers * n,
             "word_scales": np.full_like(n, layers),
             "words": layers * (n * (n - 1) // 2),

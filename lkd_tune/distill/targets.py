@@ -15,6 +15,7 @@ from lkd_tune.distill.relations import (
     layer_relations,
     word_relations,
 )
+from lkd_tune.distill.tasks.kind import Kind
 from lkd_tune.distill.tokens import Batch
 
 Maps = tuple[tuple[int, ...], tuple[int, ...]]
@@ -25,7 +26,7 @@ class Targets:
     """The teacher's part of a batch, layers already matched with the student's.
 
     Attributes:
-        logits: float32, shape (B, classes).
+        logits: float32, shape (B, C), or (B, N, C) if the task's are of tokens.
         word: Word relations at the layers of the word map, None if no term needs relations.
         layer: Layer transforming relations at the layers of the layer map, likewise.
     """
@@ -38,7 +39,8 @@ class Targets:
 class LiveTeacher:
     """Gives targets by running the teacher on each batch."""
 
-    def __init__(self, teacher: Any, on: torch.device, *, bf16: bool = False):
+    def __init__(self, teacher: Any, kind: Kind, on: torch.device, *, bf16: bool = False):
+        self._kind = kind
         self._teacher = teacher.to(on).eval().requires_grad_(False)
         self._on, self._bf16 = on, bf16
 
@@ -55,14 +57,15 @@ class LiveTeacher:
             precision = torch.autocast(self._on.type, torch.bfloat16)
         with torch.no_grad(), precision:
             output = forward(self._teacher, batch, hidden_states=relations)
+        logits = self._kind.logits(output).float()
         if not relations:
-            return Targets(output.logits.float(), None, None)
+            return Targets(logits, None, None)
         word, layer = (
             torch.stack([output.hidden_states[i] for i in entries], dim=1) for entries in maps
         )
         with torch.no_grad():
             return Targets(
-                output.logits.float(),
+                logits,
                 word_relations(word, batch.mask),
                 layer_relations(layer, batch.mask),
             )

@@ -15,9 +15,10 @@ from filelock import FileLock
 
 from lkd_tune.distill.engine import Distillation
 from lkd_tune.distill.fingerprint import digest, model_digest
-from lkd_tune.distill.models import read_depth, save_classifier
+from lkd_tune.distill.models import auto_model, read_depth, save_model
 from lkd_tune.distill.process_group import ensure_process_group
 from lkd_tune.distill.tasks.data import GENERATED, count_labels, load_split, source_fingerprint
+from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.tokenizer_training import (
     SPECIAL,
     as_bert_tokenizer,
@@ -166,7 +167,7 @@ def _train_into(
 
 def build_from_scratch(architecture: Architecture, task: TaskSettings, folder: Path) -> None:
     """Writes a BERT with random weights and a tokenizer of the task's text."""
-    from transformers import BertConfig, BertForSequenceClassification
+    from transformers import BertConfig
 
     tokenizer = _build_tokenizer(architecture, task)
     config = BertConfig(
@@ -182,7 +183,7 @@ def build_from_scratch(architecture: Architecture, task: TaskSettings, folder: P
         num_labels=count_labels(task),
         pad_token_id=tokenizer.pad_token_id,
     )
-    save_classifier(BertForSequenceClassification(config), tokenizer, folder)
+    save_model(auto_model(kind_of(task).head).from_config(config), tokenizer, folder)
 
 
 def _build_tokenizer(architecture: Architecture, task: TaskSettings) -> Any:
@@ -191,7 +192,7 @@ def _build_tokenizer(architecture: Architecture, task: TaskSettings) -> Any:
     train = load_split(task, "train")
     return train_subword_tokenizer(
         architecture.vocabulary,
-        [*train.text, *(train.pair or [])],
+        train.strings(),
         architecture.vocabulary_size,
         task.max_length,
     )
@@ -219,6 +220,6 @@ def _words(task: TaskSettings) -> list[str]:
     normalize, split = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     train = load_split(task, "train")
     words: set[str] = set()
-    for text in [*train.text, *(train.pair or [])]:
+    for text in train.strings():
         words.update(word for word, _ in split.pre_tokenize_str(normalize.normalize_str(text)))
     return sorted(words)

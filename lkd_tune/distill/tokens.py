@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -15,7 +16,9 @@ from filelock import FileLock
 
 from lkd_tune.distill.batches import padded_width
 from lkd_tune.distill.fingerprint import digest
-from lkd_tune.distill.tasks.data import load_split, source_fingerprint
+from lkd_tune.distill.tasks.data import label_names, load_split, source_fingerprint
+from lkd_tune.distill.tasks.kind import IGNORED
+from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.spec.run import cache_dir
 from lkd_tune.spec.settings import TaskSettings
 
@@ -24,13 +27,17 @@ from lkd_tune.spec.settings import TaskSettings
 class Tokens:
     """A tokenised split, unpadded: example e is [starts[e]:starts[e + 1]] of the flat arrays.
 
+    In question answering an example is a window; a question may have several.
+
     Attributes:
         ids: Token ids, int32, shape (all tokens,).
         types: Token type ids, int8, same shape.
         starts: int64, shape (examples + 1,).
-        labels: int64 class ids or float32 numbers, shape (examples,).
+        labels: One entry for an example, shape (examples, …), or for a token, shape (all tokens,).
         pad_id: The id that fills a batch up.
         key: Names what the tokens were made from; equal keys, equal tokens.
+        token_labels: Whether labels are of tokens.
+        folder: Where what scoring needs beyond these lies; None if that is nothing.
     """
 
     ids: np.ndarray
@@ -39,9 +46,21 @@ class Tokens:
     labels: np.ndarray
     pad_id: int
     key: str
+    token_labels: bool = False
+    folder: Path | None = None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.starts) - 1
+
+    def extra(self, name: str) -> np.ndarray:
+        """Returns one of the further arrays that the task's kind keeps."""
+        assert self.folder is not None
+        return np.load(self.folder / f"{name}.npy", mmap_mode="r")
+
+    def references(self) -> Any:
+        """Returns what scoring compares with beyond the labels."""
+        assert self.folder is not None
+        return json.loads((self.folder / "references.json").read_text("utf-8"))
 
     @property
     def lengths(self) -> np.ndarray:
@@ -54,23 +73,28 @@ class Tokens:
         width = padded_width(lengths)
         ids = np.full((len(examples), width), self.pad_id, dtype=np.int64)
         types = np.zeros((len(examples), width), dtype=np.int64)
+        labels = np.full((len(examples), width), IGNORED, dtype=np.int64)
         for row, example in enumerate(examples):
             start, end = self.starts[example], self.starts[example + 1]
             ids[row, : end - start] = self.ids[start:end]
             types[row, : end - start] = self.types[start:end]
+            if self.token_labels:
+                labels[row, : end - start] = self.labels[start:end]
+        if not self.token_labels:
+            labels = np.ascontiguousarray(self.labels[examples])
         mask = np.arange(width)[None, :] < lengths[:, None]
         return Batch(
             ids=torch.from_numpy(ids).to(device),
             types=torch.from_numpy(types).to(device),
             mask=torch.from_numpy(mask).to(device),
-            labels=torch.from_numpy(np.ascontiguousarray(self.labels[examples])).to(device),
+            labels=torch.from_numpy(labels).to(device),
             examples=examples,
         )
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded examples: ids, types and mask (B, N), labels (B,), and which examples they are."""
+    """Padded examples and which they are: ids, types and mask (B, N), labels (B, …) or (B, N)."""
 
     ids: torch.Tensor
     types: torch.Tensor
@@ -89,9 +113,11 @@ def load_tokens(
     """
     base = cache or cache_dir()
     key = digest(
-        "tokens-1",
+        "tokens-2",
         source_fingerprint(task, split),
-        tokenizer.backend_tokenizer.to_str(),
+        # The names of the classes may come from here.
+        source_fingerprint(task, "train") if task.labels is None else None,
+        _tokenizer_state(tokenizer),
         sorted(tokenizer.special_tokens_map.items()),
         task.max_length,
     )
@@ -107,32 +133,41 @@ def load_tokens(
     }
     # Small and read at random: in memory. The flat arrays stay on disk, shared between processes.
     arrays["starts"], arrays["labels"] = np.array(arrays["starts"]), np.array(arrays["labels"])
-    return Tokens(pad_id=tokenizer.pad_token_id or 0, key=key, **arrays)
+    return Tokens(
+        pad_id=tokenizer.pad_token_id or 0,
+        key=key,
+        token_labels=kind_of(task).token_labels,
+        folder=folder,
+        **arrays,
+    )
+
+
+def _tokenizer_state(tokenizer: Any) -> dict[str, Any]:
+    """Returns what a tokenizer does to text; not how it cut or padded the last one."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    return {name: part for name, part in state.items() if name not in ("truncation", "padding")}
 
 
 def _write_tokens(
     task: TaskSettings, split: str, tokenizer: Any, folder: Path, cache: Path
 ) -> None:
     text = load_split(task, split, cache=cache)
-    encoded = tokenizer(
-        text.text,
-        text.pair,
-        truncation=True,
-        max_length=task.max_length,
-        return_token_type_ids=True,
-        return_attention_mask=False,
-    )
-    lengths = [len(ids) for ids in encoded["input_ids"]]
+    encoded = kind_of(task).encode(task, text, tokenizer, label_names(task, cache=cache))
+    lengths = [len(ids) for ids in encoded.ids]
     arrays: dict[str, np.ndarray] = {
-        "ids": np.fromiter((t for ids in encoded["input_ids"] for t in ids), np.int32),
-        "types": np.fromiter((t for types in encoded["token_type_ids"] for t in types), np.int8),
+        "ids": np.fromiter((t for ids in encoded.ids for t in ids), np.int32),
+        "types": np.fromiter((t for types in encoded.types for t in types), np.int8),
         "starts": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        "labels": np.asarray(text.label, np.float32 if task.regression else np.int64),
+        "labels": encoded.labels,
+        **encoded.extras,
     }
     temporary = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array)
+        if encoded.references is not None:
+            references = json.dumps(encoded.references, ensure_ascii=False)
+            (temporary / "references.json").write_text(references, "utf-8")
         os.replace(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

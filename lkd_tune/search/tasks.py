@@ -79,9 +79,11 @@ def prepare_teacher(
     """
     _settle(threads, cwd)
     from lkd_tune.distill.models import describe_model
+    from lkd_tune.distill.tasks.kinds import kind_of
     from lkd_tune.distill.teacher import train_teacher
 
     settings = TeacherSettings.model_validate_json(teacher)
+    goal = TaskSettings.model_validate_json(task)
     model = settings.model
     if settings.train is not None:
 
@@ -90,7 +92,7 @@ def prepare_teacher(
 
         Path(progress).mkdir(parents=True, exist_ok=True)
         folder = train_teacher(
-            TaskSettings.model_validate_json(task),
+            goal,
             settings.train,
             cache=node_cache(cache),
             progress=note,
@@ -103,7 +105,7 @@ def prepare_teacher(
         model = copy or str(folder)
     assert model is not None  # TeacherSettings sees to it
     scores = score_model(threads, model, task, cache, cwd)
-    parameters = describe_model(model)["parameters"]
+    parameters = describe_model(model, kind_of(goal).head)["parameters"]
     return {"model": model, "parameters": parameters, **scores, "node": describe_node()}
 
 
@@ -130,19 +132,21 @@ def prepare_targets(
     from lkd_tune.distill.process_group import device
     from lkd_tune.distill.target_store import ensure_store, read_facts, stored_targets_fit
     from lkd_tune.distill.tasks.data import count_labels
+    from lkd_tune.distill.tasks.kinds import kind_of
 
     settings = TaskSettings.model_validate_json(task)
     tokens = load_training_tokens(
         settings, model, load_tokenizer(model), device(), cache=node_cache(cache)
     )
     limits = TargetSettings.model_validate_json(targets)
-    if not stored_targets_fit(limits, tokens, read_depth(model) + 1, count_labels(settings)):
+    kind, classes = kind_of(settings), count_labels(settings, cache=node_cache(cache))
+    if not stored_targets_fit(limits, tokens, read_depth(model) + 1, classes, kind):
         return {}
 
     def note(done: int, total: int) -> None:
         Path(progress).write_text(f"{done / total:.0%}", "utf-8")
 
-    folder = ensure_store(model, tokens, device(), node_cache(cache), progress=note)
+    folder = ensure_store(model, tokens, kind, device(), node_cache(cache), progress=note)
     return read_facts(folder)
 
 

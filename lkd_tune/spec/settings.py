@@ -11,20 +11,29 @@ from lkd_tune.spec.layer_map import NAMED
 from lkd_tune.spec.losses import LossSettings
 from lkd_tune.spec.objectives import Objective
 from lkd_tune.spec.search import ConfirmSettings, KeepSettings, LimitSettings, SearchSettings
-from lkd_tune.spec.tasks import is_file_name, with_task_defaults
+from lkd_tune.spec.tasks import METRICS, is_file_name, with_task_defaults
 
-Metric = Literal["accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"]
+TaskKind = Literal[
+    "classification", "regression", "multi_label", "tagging", "question_answering"
+]  # fmt: skip
+Metric = Literal[
+    "accuracy", "exact_match", "f1", "macro_f1", "matthews", "micro_f1", "pearson", "precision",
+    "recall", "spearman",
+]  # fmt: skip
+assert set(TaskKind.__args__) == set(METRICS)  # type: ignore[attr-defined]
 
 
 class Columns(Settings):
     """Which columns of the data hold what."""
 
     text: str = "text"
-    """The sentence, or the first of a pair."""
+    """The sentence, or the first of a pair; a list of words in tagging; the question."""
     pair: str | None = None
-    """The second sentence of a pair."""
+    """The second sentence of a pair; the context of a question."""
     label: str = "label"
-    """The label: an integer, a name from `task.labels`, or a number in regression."""
+    """The label: an integer, a name from `task.labels`, or a number in regression; several of them,
+    as a list or with commas between, in multi_label; one for each word in tagging; `answers` with
+    their text and answer_start in question_answering."""
 
 
 class Augmentation(Settings):
@@ -46,28 +55,34 @@ class TaskSettings(Settings):
     """What the student is to do. `task: NAME` is enough for a task that is known by name."""
 
     name: str
-    """A known task (acceptability or one of GLUE's), or any name for data of your own."""
+    """A known task (acceptability, one of GLUE's, squad, wnut17, goemotions), or any name for data
+    of your own."""
+    kind: TaskKind = "classification"
+    """One class or a number for a text or a pair, several classes, a tag for each word, or the
+    answer's place in a text."""
     data: str | None = None
     """Hub name of the data set; `generated` for the built-in one; none for local files."""
     config: str | None = None
     """Configuration of the hub data set, `cola` of `nyu-mll/glue`."""
     train: str | None = None
-    """Split to train on: a local csv, tsv, json, jsonl or parquet file, or the hub's split name."""
+    """Split to train on: a local csv, tsv, json, jsonl, parquet or conll file, or the hub's split
+    name. A json file may be nested as SQuAD's is."""
     dev: str | None = None
     """Split that scores the trials."""
     test: str | None = None
     """Split that scores the winner once, if there is one."""
     columns: Columns = Columns()
     column_names: list[str] | None = None
-    """Names of all columns of a csv or tsv file that has no header."""
+    """Names of all columns of a csv or tsv file that has no header, or of a conll file."""
     labels: list[str] | None = None
     """Names of the classes, in the order of their ids."""
-    regression: bool = False
-    """Whether the label is a number to predict, not a class."""
     metric: Metric = "accuracy"
-    """What scores a student on `dev`; the search maximises it."""
+    """What scores a student on `dev`; the search maximises it. f1 is that of class 1, of entities
+    in tagging, of words in question_answering."""
     max_length: int = Field(128, ge=4)
-    """Longest input in tokens; longer ones are cut."""
+    """Longest input in tokens; longer ones are cut, in question_answering into windows."""
+    stride: int = Field(128, ge=0)
+    """Tokens of the context that two windows share, in question_answering."""
     seed: int = 0
     """Seed of the generated data."""
     augment: Annotated[Augmentation | None, block_from("copies", optional=True)] = None
@@ -90,12 +105,18 @@ class TaskSettings(Settings):
             for split in (self.train, self.dev, self.test):
                 if split is not None and not is_file_name(split):
                     raise ValueError(
-                        f"{split!r} is no csv, tsv, json, jsonl or parquet file; for a split of a "
-                        "hub data set name the data set in task.data"
+                        f"{split!r} is no csv, tsv, json, jsonl, parquet or conll file; for a "
+                        "split of a hub data set name the data set in task.data"
                     )
-        if self.regression != (self.metric in ("pearson", "spearman")):
-            kind = "regression" if self.regression else "classification"
-            raise ValueError(f"metric {self.metric} does not go with {kind}")
+        if self.metric not in METRICS[self.kind]:
+            raise ValueError(
+                f"metric {self.metric} does not go with {self.kind}, but one of "
+                f"{', '.join(METRICS[self.kind])} does"
+            )
+        if self.augment is not None and self.kind in ("tagging", "question_answering"):
+            raise ValueError(f"augment would move what {self.kind} is to find; leave it out")
+        if self.kind == "question_answering" and self.stride >= self.max_length - 8:
+            raise ValueError(f"stride {self.stride} leaves no room in max_length {self.max_length}")
         return self
 
 
@@ -167,7 +188,7 @@ class TeacherSettings(Settings):
     """The model to learn from. `teacher: PATH` is short for `teacher: {model: PATH}`."""
 
     model: str | None = None
-    """A sequence classifier fine-tuned on the task: a local folder or a hub id."""
+    """A model fine-tuned on the task: a local folder or a hub id."""
     train: TeacherTraining | None = None
     """Or how to fine-tune one first."""
 

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from lkd_tune.distill.augmentation import augmented_ids, load_training_tokens
 from lkd_tune.distill.engine import Distillation
-from lkd_tune.distill.models import load_classifier, load_tokenizer
+from lkd_tune.distill.models import load_model, load_tokenizer
 from lkd_tune.distill.tokenizer_training import train_subword_tokenizer
 from lkd_tune.distill.tokens import Tokens, load_tokens
 from lkd_tune.spec.errors import SpecError
@@ -138,7 +138,7 @@ def test_a_masked_language_model_says_which_words_are_likely(tmp_path):
 def test_neighbours_are_those_in_the_teachers_embeddings(tmp_path):
     teacher = make_classifier(tmp_path / "teacher")
     tokenizer = load_tokenizer(teacher)
-    model = load_classifier(teacher)
+    model = load_model(teacher)
     dog, cat = (tokenizer.convert_tokens_to_ids(word) for word in ("dog", "cat"))
     with torch.no_grad():
         weight = model.get_input_embeddings().weight

@@ -46,7 +46,7 @@ def test_every_kind_of_file_gives_the_same(tmp_path, suffix):
     split = load_split(task, "train", cache=tmp_path / "cache")
     assert split.text == [text for text, _ in ROWS]
     assert split.label == [0, 1, 0]
-    assert count_labels(task, split) == 2
+    assert count_labels(task) == 2
 
 
 def test_a_file_without_header_takes_the_known_names(tmp_path):
@@ -67,7 +67,7 @@ def test_words_that_look_like_missing_values_stay(tmp_path):
 def test_numbers_for_regression(tmp_path):
     path = tmp_path / "data.tsv"
     path.write_text("text\tlabel\nx\t2.5\ny\t0\n")
-    task = _task(path, regression=True, metric="spearman")
+    task = _task(path, kind="regression", metric="spearman")
     assert load_split(task, "train", cache=tmp_path / "c").label == [2.5, 0.0]
     assert count_labels(task) == 1
 
@@ -82,8 +82,8 @@ def test_numbers_for_regression(tmp_path):
         ("text,label\nx,maybe\n", {"labels": ["no", "yes"]}, "task.labels: no, yes"),
         (
             "text,label\nx,high\n",
-            {"regression": True, "metric": "pearson"},
-            "could not convert string to float",
+            {"kind": "regression", "metric": "pearson"},
+            "row 1, column label: 'high' is no number",
         ),
     ],
 )

@@ -17,7 +17,7 @@ from lkd_tune.distill.engine import (
     evaluation_steps,
 )
 from lkd_tune.distill.evaluate import evaluate_model
-from lkd_tune.distill.models import load_classifier
+from lkd_tune.distill.models import load_model
 from lkd_tune.distill.process_group import free_address, join_process_group
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.losses import LossSettings
@@ -105,7 +105,7 @@ def test_a_finished_trial_resumed_gives_its_last_measurement_and_student(tmp_pat
         resumed.load_checkpoint(tmp_path / "end")
         assert list(resumed) == [expected]
         resumed.save_student(tmp_path / "b")
-    weights = [load_classifier(str(tmp_path / name)).state_dict() for name in "ab"]
+    weights = [load_model(str(tmp_path / name)).state_dict() for name in "ab"]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
@@ -204,7 +204,7 @@ def test_labels_alone_need_no_teacher_at_run_time(tmp_path):
 
 def test_regression(tmp_path):
     spec = _spec(tmp_path)
-    task = spec.task.model_copy(update={"regression": True, "metric": "spearman"})
+    task = spec.task.model_copy(update={"kind": "regression", "metric": "spearman"})
     teacher = make_classifier(tmp_path / "regression", labels=1)
     last = list(distill(spec.model_copy(update={"task": task, "teacher": teacher})))[-1]
     assert set(last.metrics) == {"pearson", "spearman"}

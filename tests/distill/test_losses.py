@@ -87,8 +87,8 @@ def test_published_values_and_gradients(name, key):
 def test_published_logit_losses(name, temperature):
     data = np.load(REFERENCE / f"ckd_losses_{name}.npz")
     logits = (torch.tensor(data["logits_student"]), torch.tensor(data["logits_teacher"]))
-    for regression, key in ((False, "logit_T"), (True, "logit_reg_T")):
-        found = soft_label_loss(*logits, temperature=temperature, regression=regression)
+    for link, key in (("softmax", "logit_T"), ("identity", "logit_reg_T")):
+        found = soft_label_loss(*logits, temperature=temperature, link=link)
         assert found.item() == pytest.approx(float(data[f"{key}{temperature}"]), rel=1e-9)
 
 

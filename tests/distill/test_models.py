@@ -6,7 +6,7 @@ import torch
 from lkd_tune.distill.models import (
     build_student,
     describe_model,
-    load_classifier,
+    load_model,
     load_tokenizer,
     read_depth,
 )
@@ -16,7 +16,7 @@ from tests.distill.families import CONFIGS, make_classifier
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_all_layers_carved_is_the_teacher(tmp_path, family):
-    teacher = load_classifier(make_classifier(tmp_path / "t", family))
+    teacher = load_model(make_classifier(tmp_path / "t", family))
     student = build_student("teacher", teacher, (1, 2, 3, 4), 4, 2).eval()
     ids = torch.randint(5, 12, (3, 9))
     assert torch.equal(student(ids).logits, teacher(ids).logits)
@@ -24,7 +24,7 @@ def test_all_layers_carved_is_the_teacher(tmp_path, family):
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_each_student_layer_is_the_mapped_teacher_layer(tmp_path, family):
-    teacher = load_classifier(make_classifier(tmp_path / "t", family))
+    teacher = load_model(make_classifier(tmp_path / "t", family))
     student = build_student("teacher", teacher, (2, 4), 2, 2)
     assert student.config.num_hidden_layers == 2
     theirs, ours = teacher.state_dict(), student.state_dict()
@@ -37,14 +37,14 @@ def test_each_student_layer_is_the_mapped_teacher_layer(tmp_path, family):
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_a_saved_student_loads_again(tmp_path, family):
-    teacher = load_classifier(make_classifier(tmp_path / "t", family))
+    teacher = load_model(make_classifier(tmp_path / "t", family))
     build_student("teacher", teacher, (4,), 1, 2).save_pretrained(tmp_path / "s")
     assert describe_model(str(tmp_path / "s"))["layers"] == read_depth(str(tmp_path / "s")) == 1
     assert read_depth(str(tmp_path / "t")) == 4
 
 
 def test_a_random_student_has_the_architecture_but_not_the_weights(tmp_path):
-    teacher = load_classifier(make_classifier(tmp_path / "t"))
+    teacher = load_model(make_classifier(tmp_path / "t"))
     student = build_student("random", teacher, (), 2, 2)
     name = "bert.embeddings.word_embeddings.weight"
     assert student.state_dict()[name].shape == teacher.state_dict()[name].shape
@@ -60,8 +60,8 @@ def test_a_given_student_must_have_the_depth(tmp_path):
 
 def test_fp16_weights_are_loaded_as_fp32(tmp_path):
     folder = make_classifier(tmp_path / "t")
-    load_classifier(folder).half().save_pretrained(folder)
-    assert load_classifier(folder).dtype == torch.float32
+    load_model(folder).half().save_pretrained(folder)
+    assert load_model(folder).dtype == torch.float32
 
 
 def test_a_model_that_is_not_there_is_told_in_one_line(tmp_path):

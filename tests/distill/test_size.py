@@ -57,7 +57,7 @@ def test_flops_are_those_of_the_matrix_products(tmp_path):
     n, d, h, layers = 16, config.hidden_size, config.intermediate_size, config.num_hidden_layers
     products = 2 * n * (4 * d * d + 2 * d * h) + 2 * 2 * n * n * d
     heads = 2 * d * d + 2 * d * config.num_labels
-    assert count_size(config, n).flops == layers * products + heads
+    assert count_size(config, "SequenceClassification", n).flops == layers * products + heads
 
 
 def test_an_architecture_is_timed_once(tmp_path):

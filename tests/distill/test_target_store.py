@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lkd_tune.distill.engine import distill
-from lkd_tune.distill.models import load_classifier, load_tokenizer
+from lkd_tune.distill.models import load_model, load_tokenizer
 from lkd_tune.distill.target_store import (
     StoredTargets,
     ensure_store,
@@ -20,12 +20,14 @@ from lkd_tune.distill.target_store import (
     target_bytes,
 )
 from lkd_tune.distill.targets import LiveTeacher
+from lkd_tune.distill.tasks.sentences import Classification
 from lkd_tune.distill.tokens import load_tokens
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.trial import TrialSpec
 from tests.distill.families import make_classifier, make_csv, without_dropout
 
 CPU = torch.device("cpu")
+KIND = Classification()
 
 
 def _parts(tmp_path: Path):
@@ -41,8 +43,8 @@ def _parts(tmp_path: Path):
 @pytest.mark.parametrize("maps", [((0, 2, 4), (0, 2, 4)), ((1,), (0, 3)), ((4, 0, 2), (3, 1, 1))])
 def test_stored_targets_are_those_of_the_live_teacher(tmp_path, maps):
     teacher, tokens, cache = _parts(tmp_path)
-    stored = StoredTargets(ensure_store(teacher, tokens, CPU, cache), tokens, CPU)
-    live = LiveTeacher(load_classifier(teacher), CPU)
+    stored = StoredTargets(ensure_store(teacher, tokens, KIND, CPU, cache), tokens, CPU)
+    live = LiveTeacher(load_model(teacher), KIND, CPU)
     batch = tokens.batch(np.array([3, 40, 9, 0]), CPU)
     found, expected = (source(batch, maps, relations=True) for source in (stored, live))
     torch.testing.assert_close(found.logits, expected.logits)
@@ -79,14 +81,17 @@ def test_training_losses_are_those_with_a_live_teacher(tmp_path):
 def test_a_store_is_built_once_and_has_the_size_that_was_estimated(tmp_path):
     teacher, tokens, cache = _parts(tmp_path)
     told = []
-    folder = ensure_store(teacher, tokens, CPU, cache, progress=lambda *n: told.append(n))
+    folder = ensure_store(teacher, tokens, KIND, CPU, cache, progress=lambda *n: told.append(n))
     assert told[-1] == (48, 48)
     facts = read_facts(folder)
     assert facts["teacher_examples"] == facts["examples"] == 48
     headers = 6 * 128  # of the npy files
-    assert facts["bytes"] == target_bytes(tokens, 5, 2) + headers
+    assert facts["bytes"] == target_bytes(tokens, 5, 2, KIND) + headers
     told.clear()
-    assert ensure_store(teacher, tokens, CPU, cache, progress=lambda *n: told.append(n)) == folder
+    assert (
+        ensure_store(teacher, tokens, KIND, CPU, cache, progress=lambda *n: told.append(n))
+        == folder
+    )
     assert told == []
 
 
@@ -94,7 +99,9 @@ def _ask(teacher: str, file: str, cache: str, out: str) -> None:
     task = TaskSettings(name="own", train=file, dev=file)
     tokens = load_tokens(task, "train", load_tokenizer(teacher), cache=Path(cache))
     built: list[int] = []
-    ensure_store(teacher, tokens, CPU, Path(cache), progress=lambda done, _: built.append(done))
+    ensure_store(
+        teacher, tokens, KIND, CPU, Path(cache), progress=lambda done, _: built.append(done)
+    )
     Path(out).write_text(json.dumps(built))
 
 
@@ -117,7 +124,7 @@ def test_of_processes_that_ask_together_one_builds(tmp_path):
 @pytest.mark.parametrize("damage", ["cut", "missing", "no facts"])
 def test_a_damaged_store_is_built_again(tmp_path, damage):
     teacher, tokens, cache = _parts(tmp_path)
-    folder = ensure_store(teacher, tokens, CPU, cache)
+    folder = ensure_store(teacher, tokens, KIND, CPU, cache)
     if damage == "cut":
         with (folder / "words.npy").open("r+b") as file:
             file.truncate(200)
@@ -125,14 +132,14 @@ def test_a_damaged_store_is_built_again(tmp_path, damage):
         (folder / ("words.npy" if damage == "missing" else "facts.json")).unlink()
     with pytest.raises(ValueError, match="holds"):
         StoredTargets(folder, tokens, CPU)
-    StoredTargets(ensure_store(teacher, tokens, CPU, cache), tokens, CPU)
+    StoredTargets(ensure_store(teacher, tokens, KIND, CPU, cache), tokens, CPU)
 
 
 def test_another_teacher_or_other_data_are_another_store(tmp_path):
     teacher, tokens, cache = _parts(tmp_path)
     before = store_folder(teacher, tokens, cache)
     torch.manual_seed(1)
-    model = load_classifier(teacher)
+    model = load_model(teacher)
     model.classifier.weight.data.add_(1)
     model.save_pretrained(teacher)
     assert store_folder(teacher, tokens, cache) != before

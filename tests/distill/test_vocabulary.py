@@ -25,7 +25,7 @@ from transformers import (
 
 from lkd_tune.distill.engine import Distillation
 from lkd_tune.distill.evaluate import evaluate_model
-from lkd_tune.distill.models import load_classifier, load_tokenizer
+from lkd_tune.distill.models import load_model, load_tokenizer
 from lkd_tune.distill.tokens import Tokens
 from lkd_tune.distill.vocabulary import trim_vocabulary
 from lkd_tune.spec.errors import SpecError
@@ -211,5 +211,5 @@ def test_a_trimmed_student_is_trained_beside_its_whole_teacher(tmp_path, kind):
     assert losses["trim"].parameters < losses["teacher"].parameters
     found = evaluate_model(str(tmp_path / "by-trim"), TaskSettings(**task))["dev"]
     assert found == losses["trim"].metrics
-    student = load_classifier(str(tmp_path / "by-trim"))
+    student = load_model(str(tmp_path / "by-trim"))
     assert student.config.vocab_size == len(load_tokenizer(str(tmp_path / "by-trim")))

@@ -11,7 +11,7 @@ from transformers import AutoModelForMaskedLM, AutoModelForTokenClassification
 
 from lkd_tune.distill.engine import Distillation, distill
 from lkd_tune.distill.importance import Importance, load_importance, measure_importance
-from lkd_tune.distill.models import build_student, load_classifier, load_tokenizer
+from lkd_tune.distill.models import build_student, load_model, load_tokenizer
 from lkd_tune.distill.tokens import Tokens, load_tokens
 from lkd_tune.distill.width import narrow, read_width, width_of
 from lkd_tune.spec.errors import SpecError
@@ -27,7 +27,7 @@ FULL = Width(32, 4, 48)
 
 
 def _measured(folder: Path, family: str) -> tuple[object, Importance, Tokens]:
-    teacher = load_classifier(make_classifier(folder / "teacher", family))
+    teacher = load_model(make_classifier(folder / "teacher", family))
     data = make_csv(folder)
     task = TaskSettings(name="own", train=data, dev=data)
     tokens = load_tokens(task, "train", load_tokenizer(str(folder / "teacher")), cache=folder)
@@ -50,7 +50,7 @@ def test_a_narrow_student_has_its_width_and_loads_again(tmp_path, family, width)
     student.save_pretrained(tmp_path / "s")
     assert read_width(str(tmp_path / "s")) == width
     ids = torch.randint(5, 12, (3, 9))
-    again = load_classifier(str(tmp_path / "s"))
+    again = load_model(str(tmp_path / "s"))
     assert torch.equal(again(ids).logits, student.eval()(ids).logits)
 
 

@@ -85,7 +85,7 @@ def _parameters(folder: Path, depth: int) -> int:
     from lkd_tune.distill.size import count_size
 
     config = student_config("teacher", load_config(str(folder / "teacher")), depth)
-    return count_size(config, 8).parameters
+    return count_size(config, "SequenceClassification", 8).parameters
 
 
 def test_what_is_too_large_is_refused_before_it_is_a_trial_and_the_sampler_hears_of_it(tmp_path):

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lkd_tune.distill.models import load_classifier
+from lkd_tune.distill.models import load_model
 from lkd_tune.results.leaderboard import read_leaderboard
 from lkd_tune.search.study import open_study
 from lkd_tune.spec.run import RunFolder
@@ -77,7 +77,7 @@ def _kill_once(
         ended = sum(board.count(state) for state in ("complete", "stopped", "failed"))
         # A student that can be seen is whole.
         for student in sorted(run.students.glob("[0-9]*")):
-            load_classifier(str(student))
+            load_model(str(student))
     what = "all" if everything else "driver"
     print(f"killed {what} after {moment:.1f} s: {ended} trials ended", flush=True)
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lkd_tune.distill.tasks.acceptability import Sentence, build_acceptability
+from lkd_tune.distill.tasks.files import file_columns, load_table
+from lkd_tune.distill.tasks.kind import Split
+from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.spec.errors import Problem, SpecError, did_you_mean
 from lkd_tune.spec.run import cache_dir
 from lkd_tune.spec.settings import TaskSettings
@@ -19,21 +18,6 @@ from lkd_tune.spec.tasks import is_file_name
 
 GENERATED = "generated"
 SPLITS = ("train", "dev", "test")
-
-
-@dataclass(frozen=True)
-class Split:
-    """Text and labels of one split, in the order of the source.
-
-    Attributes:
-        text: First sentences.
-        pair: Second sentences, or None for single-sentence tasks.
-        label: Class ids, or numbers in regression.
-    """
-
-    text: list[str]
-    pair: list[str] | None
-    label: list[int] | list[float]
 
 
 def load_split(task: TaskSettings, split: str, *, cache: Path | None = None) -> Split:
@@ -50,30 +34,70 @@ def load_split(task: TaskSettings, split: str, *, cache: Path | None = None) -> 
     if task.data == GENERATED:
         sentences = _generated(task.seed)[split]
         return Split([s.text for s in sentences], None, [s.label for s in sentences])
+    columns = task.columns
+    table = _table(task, split, cache)
+    where = str(getattr(task, split))
+    if not is_file_name(where):
+        where = f"{task.data} {task.config or ''} {where}"
+    if len(table) == 0:
+        raise SpecError(Problem("", f"task.{split}", f"{where} holds no examples"))
+    text = list(table[columns.text])
+    if task.kind != "tagging":
+        text = [_as_text(value) for value in text]
+    pair = [_as_text(value) for value in table[columns.pair]] if columns.pair else None
+    unlabelled = Split(text, pair, [])
+    raw = list(table[columns.label])
+    names = label_names(task, cache=cache)
+    label = kind_of(task).labels(raw, unlabelled, names, where, columns.label)
+    return Split(text, pair, label)
+
+
+def label_names(task: TaskSettings, *, cache: Path | None = None) -> list[str] | None:
+    """Returns the names of the classes, None if there are none.
+
+    They are the task's, or the data set's, or those that the training split holds.
+
+    Raises:
+        SpecError: If they are needed and the data can't be had.
+    """
+    if task.labels or task.data == GENERATED:
+        return task.labels
+    return _names_in_data(task.model_dump_json(), source_fingerprint(task, "train"), cache)
+
+
+@lru_cache(maxsize=8)
+def _names_in_data(task: str, _content: str, cache: Path | None) -> list[str] | None:
+    settings = TaskSettings.model_validate_json(task)
+    table = _table(settings, "train", cache)
+    feature: Any = table.features[settings.columns.label]
+    feature = getattr(feature, "feature", feature)  # a list's
+    if getattr(feature, "names", None):
+        return list(feature.names)
+    return kind_of(settings).names(settings, list(table[settings.columns.label]))
+
+
+def count_labels(task: TaskSettings, *, cache: Path | None = None) -> int:
+    """Returns the width of the task's output: 1 for regression, else the number of classes."""
+    names = label_names(task, cache=cache)
+    label = load_split(task, "train", cache=cache).label if names is None else []
+    return kind_of(task).width(names, label)
+
+
+def _table(task: TaskSettings, split: str, cache: Path | None) -> Any:
+    """Returns a split's table, which has the columns that the task needs."""
     problems = check_data(task)
     if problems:
         raise SpecError(Problem("", f"task.{key}", message) for key, message in problems)
-    table = _load_table(task, split, (cache or cache_dir()) / "datasets")
-    names = task.columns
-    wanted = [name for name in (names.text, names.pair, names.label) if name is not None]
-    missing = [name for name in wanted if name not in table.column_names]
-    if missing:
-        raise SpecError(
-            Problem("", "task.columns", _lacks(str(task.data), missing[0], table.column_names))
-        )
-    pair = [_as_text(value) for value in table[names.pair]] if names.pair else None
-    label = _labels(task, split, list(table[names.label]))
-    return Split([_as_text(value) for value in table[names.text]], pair, label)
-
-
-def count_labels(task: TaskSettings, train: Split | None = None) -> int:
-    """Returns the width of the task's output: 1 for regression, else the number of classes."""
-    if task.regression:
-        return 1
-    if task.labels:
-        return len(task.labels)
-    split = train or load_split(task, "train")
-    return int(max(split.label)) + 1
+    try:
+        table = load_table(task, split, (cache or cache_dir()) / "datasets")
+    except ValueError as error:  # a row that is not like the others
+        where = getattr(task, split)
+        raise SpecError(Problem("", f"task.{split}", f"{where} can't be read: {error}")) from None
+    for name in (task.columns.text, task.columns.pair, task.columns.label):
+        if name is not None and name not in table.column_names:
+            message = _lacks(str(task.data), name, table.column_names)
+            raise SpecError(Problem("", "task.columns", message))
+    return table
 
 
 def source_fingerprint(task: TaskSettings, split: str) -> str:
@@ -118,104 +142,13 @@ def check_data(task: TaskSettings) -> list[tuple[str, str]]:
         except (OSError, ValueError, EOFError) as error:
             problems.append((split, f"{file} can't be read: {error}"))
             continue
+        if not columns:
+            problems.append((split, f"{file} is empty"))
+            continue
         for key, column in wanted.items():
             if column is not None and column not in columns:
                 problems.append((f"columns.{key}", _lacks(file, column, columns)))
     return problems
-
-
-def file_columns(task: TaskSettings, path: Path) -> list[str]:
-    """Returns the names of a local file's columns.
-
-    A csv or tsv file has a header if its first row holds the columns the task needs; else its
-    columns are those of `task.column_names`.
-
-    Raises:
-        OSError, ValueError, EOFError: If the file can't be read as what its suffix says.
-    """
-    suffix = path.name.removesuffix(".gz").rsplit(".", 1)[-1]
-    if suffix == "parquet":
-        import pyarrow.parquet
-
-        return list(pyarrow.parquet.read_schema(path).names)
-    with _open_text(path) as file:
-        if suffix in ("json", "jsonl"):
-            text = file.readline() if suffix == "jsonl" else file.read()
-            rows = json.loads(text) if not text.lstrip().startswith("{") else [_first_json(text)]
-            if not isinstance(rows, list) or not rows or not isinstance(rows[0], Mapping):
-                raise ValueError("a list of objects, or one object a line, is needed")
-            return list(rows[0])
-        first = next(csv.reader(file, **_dialect(path)), [])
-    return list(first if _has_header(task, first) else task.column_names or first)
-
-
-def _has_header(task: TaskSettings, first: list[str]) -> bool:
-    needed = {task.columns.text, task.columns.label}
-    if needed <= set(first):
-        return True
-    return task.column_names is None or len(task.column_names) != len(first)
-
-
-def _load_table(task: TaskSettings, split: str, cache: Path) -> Any:
-    import datasets
-
-    datasets.disable_progress_bars()
-    where = getattr(task, split)
-    if where is None:
-        raise SpecError(Problem("", f"task.{split}", "is not given, so there is nothing to score"))
-    if not is_file_name(where):
-        try:
-            return datasets.load_dataset(task.data, task.config, split=where)
-        except Exception as error:  # datasets raises many kinds for 'not there' and 'no network'
-            line = str(error).strip().splitlines()[0] if str(error).strip() else ""
-            what = f"{task.data} {task.config or ''} {where}".strip()
-            message = f"{what} can't be loaded from the hub: {type(error).__name__}: {line}"
-            raise SpecError(Problem("", "task.data", message)) from error
-    path = Path(where)
-    suffix = path.name.removesuffix(".gz").rsplit(".", 1)[-1]
-    options: dict[str, Any] = {"data_files": str(path.resolve()), "split": "train"}
-    if suffix == "parquet":
-        return datasets.load_dataset("parquet", cache_dir=str(cache), **options)
-    if suffix in ("json", "jsonl"):
-        return datasets.load_dataset("json", cache_dir=str(cache), **options)
-    dialect = _dialect(path)
-    options |= {
-        "sep": dialect["delimiter"],
-        "quoting": dialect["quoting"],
-        "keep_default_na": False,
-    }
-    with _open_text(path) as file:
-        first = next(csv.reader(file, **dialect), [])
-    if not _has_header(task, first):
-        options |= {"names": task.column_names, "header": None}
-    return datasets.load_dataset("csv", cache_dir=str(cache), **options)
-
-
-def _labels(task: TaskSettings, split: str, raw: list[Any]) -> list[int] | list[float]:
-    where = getattr(task, split)
-    try:
-        if task.regression:
-            return [float(value) for value in raw]
-        if raw and isinstance(raw[0], str) and not all(_is_integer(value) for value in raw):
-            names = task.labels or sorted(set(raw))
-            return [names.index(value) for value in raw]
-        ids = [int(value) for value in raw]
-    except (TypeError, ValueError) as error:
-        known = f"; task.labels: {', '.join(task.labels)}" if task.labels else ""
-        message = f"{where} has a label that can't be used: {error}{known}"
-        raise SpecError(Problem("", "task.columns.label", message)) from None
-    classes = len(task.labels) if task.labels else None
-    wrong = [value for value in ids if value < 0 or (classes is not None and value >= classes)]
-    if wrong:
-        limit = f"0–{classes - 1}" if classes else "0 and up"
-        hint = "; the labels of this split are hidden" if wrong[0] == -1 else ""
-        message = f"{where} has the label {wrong[0]}, allowed is {limit}{hint}"
-        raise SpecError(Problem("", "task.columns.label", message))
-    return ids
-
-
-def _is_integer(value: str) -> bool:
-    return value.strip().lstrip("+-").isdigit()
 
 
 def _as_text(value: Any) -> str:
@@ -225,20 +158,3 @@ def _as_text(value: Any) -> str:
 def _lacks(file: str, column: str, columns: list[str]) -> str:
     near = did_you_mean(column, columns)
     return f"{file} has no column {column!r}{near}; it has {', '.join(columns)}"
-
-
-def _open_text(path: Path) -> Any:
-    opener = gzip.open if path.suffix == ".gz" else open
-    return opener(path, "rt", encoding="utf-8", newline="")
-
-
-def _dialect(path: Path) -> dict[str, Any]:
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".csv"):
-        return {"delimiter": ",", "quoting": csv.QUOTE_MINIMAL}
-    # Tab-separated corpora (GLUE, CoLA, STS-B) do not quote: a lone " is part of the sentence.
-    return {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-
-
-def _first_json(text: str) -> Any:
-    return json.JSONDecoder().raw_decode(text.lstrip())[0]

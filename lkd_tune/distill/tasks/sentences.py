@@ -1,55 +1,178 @@
-"""Scores of predictions: scikit-learn's and SciPy's, by the names that a space file uses."""
+"""Tasks on a text or a pair of texts: one class, a number, or several classes."""
 
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
+from typing_extensions import override
 
+from lkd_tune.distill.tasks.kind import Kind, Split, are_ids, class_id, refuse
 from lkd_tune.spec.settings import TaskSettings
 
-
-def score_predictions(
-    task: TaskSettings, outputs: np.ndarray, labels: np.ndarray
-) -> dict[str, float]:
-    """Returns all metrics of the task's kind; the task's own, `task.metric`, among them.
-
-    Args:
-        task: The task.
-        outputs: Logits, shape (examples, classes), or predictions (examples, 1) in regression.
-        labels: Class ids or numbers, shape (examples,).
-
-    A correlation with constant predictions, which is not defined, counts as 0.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the undefined cases, which are settled below
-        scores = _regression(outputs[:, 0], labels) if task.regression else _classes(
-            outputs.argmax(-1), labels, outputs.shape[-1]
-        )  # fmt: skip
-    return {name: float(np.nan_to_num(value)) for name, value in scores.items()}
+if TYPE_CHECKING:
+    from lkd_tune.distill.tokens import Tokens
 
 
-def _classes(predictions: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, float]:
-    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+class Classification(Kind):
+    """One class for each text or pair."""
 
-    scores = {
-        "accuracy": accuracy_score(labels, predictions),
-        "matthews": matthews_corrcoef(labels, predictions),
-        "macro_f1": f1_score(labels, predictions, average="macro", zero_division=0),
-    }
-    # F1 of class 1, as in MRPC and QQP, is defined for two classes only.
-    scores["f1"] = (
-        f1_score(labels, predictions, zero_division=0) if classes == 2 else scores["macro_f1"]
-    )
-    return scores
+    @override
+    def names(self, task: TaskSettings, raw: list[Any]) -> list[str] | None:
+        if task.labels or are_ids(raw):
+            return task.labels
+        return sorted(set(raw))
+
+    @override
+    def width(self, names: list[str] | None, label: list[Any]) -> int:
+        return len(names) if names else int(max(label)) + 1
+
+    @override
+    def labels(
+        self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
+    ) -> list[int]:
+        found = []
+        for row, value in enumerate(raw, 1):
+            try:
+                found.append(class_id(value, names))
+            except ValueError as error:
+                raise refuse(where, column, row, str(error)) from None
+        return found
+
+    @override
+    def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
+        from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+        labels, predictions = tokens.labels, outputs.argmax(-1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # where a class is never predicted
+            scores = {
+                "accuracy": accuracy_score(labels, predictions),
+                "matthews": matthews_corrcoef(labels, predictions),
+                "macro_f1": f1_score(labels, predictions, average="macro", zero_division=0),
+            }
+            # F1 of class 1, as in MRPC and QQP, is defined for two classes only.
+            scores["f1"] = (
+                f1_score(labels, predictions, zero_division=0)
+                if outputs.shape[-1] == 2
+                else scores["macro_f1"]
+            )
+        return {name: float(np.nan_to_num(value)) for name, value in scores.items()}
 
 
-def _regression(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    from scipy.stats import pearsonr, spearmanr
+class Regression(Kind):
+    """A number for each text or pair."""
 
-    if len(labels) < 2:
-        return {"pearson": 0.0, "spearman": 0.0}
-    return {
-        "pearson": pearsonr(predictions, labels).statistic,
-        "spearman": spearmanr(predictions, labels).statistic,
-    }
+    link = "identity"
+
+    @override
+    def width(self, names: list[str] | None, label: list[Any]) -> int:
+        return 1
+
+    @override
+    def labels(
+        self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
+    ) -> list[float]:
+        found = []
+        for row, value in enumerate(raw, 1):
+            try:
+                number = float(value)
+                if not np.isfinite(number):
+                    raise ValueError
+            except (TypeError, ValueError):
+                raise refuse(where, column, row, f"{value!r} is no number") from None
+            found.append(number)
+        return found
+
+    @override
+    def as_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
+        return np.asarray(label, np.float32)
+
+    @override
+    def hard(self, rows: Tensor, goals: Tensor) -> Tensor:
+        return torch.nn.functional.mse_loss(rows[:, 0], goals, reduction="sum")
+
+    @override
+    def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
+        """Returns correlations; with constant predictions, where there is none, they are 0."""
+        from scipy.stats import pearsonr, spearmanr
+
+        labels, predictions = tokens.labels, outputs[:, 0]
+        if len(labels) < 2:
+            return {"pearson": 0.0, "spearman": 0.0}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scores = {
+                "pearson": pearsonr(predictions, labels).statistic,
+                "spearman": spearmanr(predictions, labels).statistic,
+            }
+        return {name: float(np.nan_to_num(value)) for name, value in scores.items()}
+
+
+class MultiLabel(Kind):
+    """Any number of classes for each text or pair: a yes or no for each class."""
+
+    link = "sigmoid"
+
+    @override
+    def names(self, task: TaskSettings, raw: list[Any]) -> list[str] | None:
+        given = [value for values in raw for value in _several(values)]
+        if task.labels or are_ids(given):
+            return task.labels
+        return sorted(set(given))
+
+    @override
+    def width(self, names: list[str] | None, label: list[Any]) -> int:
+        return len(names) if names else max((max(ids) for ids in label if ids), default=0) + 1
+
+    @override
+    def labels(
+        self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
+    ) -> list[list[int]]:
+        found = []
+        for row, values in enumerate(raw, 1):
+            try:
+                found.append(sorted({class_id(value, names) for value in _several(values)}))
+            except ValueError as error:
+                raise refuse(where, column, row, str(error)) from None
+        return found
+
+    @override
+    def as_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
+        array = np.zeros((len(label), self.width(names, label)), np.float32)
+        for row, ids in enumerate(label):
+            array[row, ids] = 1
+        return array
+
+    @override
+    def hard(self, rows: Tensor, goals: Tensor) -> Tensor:
+        """Returns the mean cross-entropy of the yes or no of each class, summed over the rows."""
+        entropy = torch.nn.functional.binary_cross_entropy_with_logits
+        return entropy(rows, goals, reduction="none").mean(-1).sum()
+
+    @override
+    def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
+        """Returns F1 over classes and over decisions, and the share of rows all right.
+
+        A class is predicted where its probability is above 1/2.
+        """
+        from sklearn.metrics import f1_score
+
+        labels, predictions = tokens.labels > 0.5, outputs > 0
+        return {
+            "macro_f1": float(f1_score(labels, predictions, average="macro", zero_division=0)),
+            "micro_f1": float(f1_score(labels, predictions, average="micro", zero_division=0)),
+            "accuracy": float((labels == predictions).all(-1).mean()),
+        }
+
+
+def _several(values: Any) -> list[Any]:
+    """Returns the labels in a cell: a list, one label, or several with commas between."""
+    if isinstance(values, str):
+        return [value.strip() for value in values.split(",") if value.strip()]
+    if values is None:
+        return []
+    return list(values) if isinstance(values, list | tuple | np.ndarray) else [values]

@@ -1,0 +1,192 @@
+"""Questions whose answer is a stretch of a given text, as in SQuAD (Rajpurkar et al. 2016).
+
+A context longer than the input is cut into windows that overlap by `task.stride` tokens. A window
+without the answer is taught to point at its first token, [CLS]; so is a question without answer
+(SQuAD 2.0).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from lkd_tune.distill.tasks.kind import Encoded, Kind, Split, refuse
+from lkd_tune.spec.settings import TaskSettings
+
+if TYPE_CHECKING:
+    from lkd_tune.distill.tokens import Batch, Tokens
+
+# Candidates for a start and for an end, and the longest answer in tokens: BERT's own.
+_BEST, _LONGEST = 20, 30
+# Stands for minus infinity: small enough for a probability of 0, finite when multiplied by it.
+_NEVER = -1e9
+
+
+class QuestionAnswering(Kind):
+    """The start and the end of an answer; a row of the loss is one of them, over all tokens."""
+
+    head = "QuestionAnswering"
+    per_token = True
+
+    @override
+    def width(self, names: list[str] | None, label: list[Any]) -> int:
+        return 2
+
+    @override
+    def labels(
+        self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
+    ) -> list[dict[str, list[Any]]]:
+        assert split.pair is not None  # the columns of this kind have one
+        found = []
+        for row, (answers, context) in enumerate(zip(raw, split.pair, strict=True), 1):
+            try:
+                texts, starts = list(answers["text"]), [int(at) for at in answers["answer_start"]]
+            except (KeyError, TypeError, ValueError):
+                message = f"{answers!r} is no mapping with the lists text and answer_start"
+                raise refuse(where, column, row, message) from None
+            for text, at in zip(texts, starts, strict=True):
+                if context[at : at + len(text)] != text or not text:
+                    message = f"the answer {text!r} is not in the context at character {at}"
+                    raise refuse(where, column, row, message)
+            found.append({"text": texts, "answer_start": starts})
+        return found
+
+    @override
+    def encode(
+        self, task: TaskSettings, split: Split, tokenizer: Any, names: list[str] | None
+    ) -> Encoded:
+        encoded = tokenizer(
+            [question.strip() for question in split.text],
+            split.pair,
+            truncation="only_second",
+            max_length=task.max_length,
+            stride=task.stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_token_type_ids=True,
+            return_attention_mask=False,
+        )
+        examples = encoded["overflow_to_sample_mapping"]
+        labels, offsets = np.zeros((len(examples), 2), np.int64), []
+        for row, example in enumerate(examples):
+            # Only tokens of the context have a place in it.
+            in_context = np.array(encoded.sequence_ids(row), dtype=object) == 1
+            places = np.where(in_context[:, None], np.array(encoded["offset_mapping"][row]), -1)
+            offsets.append(places)
+            labels[row] = _token_span(split.label[example], places)
+        contexts = [split.pair[i] for i in range(len(split.text))] if split.pair else []
+        return Encoded(
+            encoded["input_ids"],
+            encoded["token_type_ids"],
+            labels,
+            {
+                "offsets": np.concatenate(offsets).astype(np.int32),
+                "questions": np.asarray(examples, np.int32),
+            },
+            {"contexts": contexts, "answers": [answers["text"] for answers in split.label]},
+        )
+
+    @override
+    def logits(self, output: Any) -> Tensor:
+        """Returns the logits of starts and ends, shape (B, N, 2)."""
+        return torch.stack([output.start_logits, output.end_logits], dim=-1)
+
+    @override
+    def rows(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Returns the logits of all tokens to be the start or the end, shape (2 B, N)."""
+        over_tokens = logits.transpose(1, 2).masked_fill(~batch.mask[:, None], _NEVER)
+        return over_tokens.reshape(-1, logits.shape[1])
+
+    @override
+    def goals(self, batch: Batch) -> Tensor:
+        return batch.labels.reshape(-1)
+
+    @override
+    def count(self, batch: Batch) -> int:
+        return 2 * len(batch.labels)
+
+    @override
+    def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
+        """Returns exact match and F1 by SQuAD's definition, as shares of 1."""
+        references = tokens.references()
+        found = predict_answers(outputs, tokens, references["contexts"], references["answers"])
+        return score_answers(found, references["answers"])
+
+
+def score_answers(found: list[str], answers: list[list[str]]) -> dict[str, float]:
+    """Returns SQuAD's exact match and F1, as shares of 1.
+
+    Args:
+        found: The predicted answers, "" for none.
+        answers: The right ones of each question, [] if there is none.
+    """
+    from torchmetrics.functional.text import squad
+
+    scores = squad(
+        [{"prediction_text": text, "id": str(i)} for i, text in enumerate(found)],
+        [
+            {"answers": {"text": right or [""], "answer_start": [0]}, "id": str(i)}
+            for i, right in enumerate(answers)
+        ],
+    )
+    return {name: float(scores[name]) / 100 for name in ("f1", "exact_match")}
+
+
+def predict_answers(
+    outputs: np.ndarray, tokens: Tokens, contexts: list[str], answers: list[list[str]]
+) -> list[str]:
+    """Returns the best stretch of each context.
+
+    Args:
+        outputs: Logits of start and end, unpadded, shape (all tokens, 2).
+        tokens: The split.
+        contexts: Of each question.
+        answers: Of each question; if all have one, none is said to have none.
+    """
+    best: list[tuple[float, str]] = [(-np.inf, "")] * len(contexts)
+    none = np.full(len(contexts), np.inf)
+    offsets, questions = tokens.extra("offsets"), tokens.extra("questions")
+    for row, question in enumerate(questions):
+        at = slice(tokens.starts[row], tokens.starts[row + 1])
+        logits, places = outputs[at], offsets[at]
+        none[question] = min(none[question], logits[0].sum())
+        score, start, end = _best_span(logits, places[:, 0] >= 0)
+        if score > best[question][0]:
+            text = contexts[question][places[start, 0] : places[end, 1]]
+            best[question] = (score, text)
+    all_answered = all(answers)
+    return [
+        text if all_answered or score > none[question] else ""
+        for question, (score, text) in enumerate(best)
+    ]
+
+
+def _best_span(logits: np.ndarray, admissible: np.ndarray) -> tuple[float, int, int]:
+    """Returns score, start and end of the best stretch of a window."""
+    tokens = np.flatnonzero(admissible)
+    starts = tokens[np.argsort(-logits[tokens, 0], kind="stable")[:_BEST]]
+    ends = tokens[np.argsort(-logits[tokens, 1], kind="stable")[:_BEST]]
+    scores = logits[starts, 0][:, None] + logits[ends, 1][None]
+    length = ends[None] - starts[:, None]
+    scores = np.where((length >= 0) & (length < _LONGEST), scores, -np.inf)
+    if not scores.size or not np.isfinite(scores).any():
+        return -np.inf, 0, 0
+    i, j = np.unravel_index(np.argmax(scores), scores.shape)
+    return float(scores[i, j]), int(starts[i]), int(ends[j])
+
+
+def _token_span(answers: dict[str, list[Any]], places: np.ndarray) -> tuple[int, int]:
+    """Returns the first and the last token of the first answer, (0, 0) if it is not in here."""
+    if not answers["text"]:
+        return 0, 0
+    begin = answers["answer_start"][0]
+    end = begin + len(answers["text"][0])
+    inside = (places[:, 0] < end) & (places[:, 1] > begin) & (places[:, 0] >= 0)
+    found = np.flatnonzero(inside)
+    if not len(found) or places[found[0], 0] > begin or places[found[-1], 1] < end:
+        return 0, 0  # only a part of it is in this window
+    return int(found[0]), int(found[-1])

@@ -1,0 +1,178 @@
+"""Tables of a task's data: from the hub or from local files of many kinds."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.settings import TaskSettings
+from lkd_tune.spec.tasks import is_file_name
+
+
+def file_columns(task: TaskSettings, path: Path) -> list[str]:
+    """Returns the names of a local file's columns.
+
+    A csv or tsv file has a header if its first row holds the columns the task needs; else its
+    columns are those of `task.column_names`.
+
+    Raises:
+        OSError, ValueError, EOFError: If the file can't be read as what its suffix says.
+    """
+    suffix = _suffix(path)
+    if suffix == "parquet":
+        import pyarrow.parquet
+
+        return list(pyarrow.parquet.read_schema(path).names)
+    if suffix == "conll":
+        return list(next(_conll_rows(task, path), {}))
+    with _open_text(path) as file:
+        if suffix in ("json", "jsonl"):
+            text = file.readline() if suffix == "jsonl" else file.read()
+            first = _first_json(text)
+            if _is_nested(first):
+                return list(next(_nested_rows(first), {}))
+            rows = first if isinstance(first, list) else [first]
+            if not rows or not isinstance(rows[0], Mapping):
+                raise ValueError("a list of objects, or one object a line, is needed")
+            return list(rows[0])
+        first = next(csv.reader(file, **_dialect(path)), [])
+    return list(first if _has_header(task, first) else task.column_names or first)
+
+
+def load_table(task: TaskSettings, split: str, cache: Path) -> Any:
+    """Returns a split as a `datasets` table.
+
+    Args:
+        task: The task.
+        split: 'train', 'dev' or 'test'.
+        cache: Folder for converted files.
+
+    Raises:
+        SpecError: If there is no such split.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    where = getattr(task, split)
+    if where is None:
+        raise SpecError(Problem("", f"task.{split}", "is not given, so there is nothing to score"))
+    if not is_file_name(where):
+        try:
+            return datasets.load_dataset(task.data, task.config, split=where)
+        except Exception as error:  # datasets raises many kinds for 'not there' and 'no network'
+            line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+            what = f"{task.data} {task.config or ''} {where}".strip()
+            message = f"{what} can't be loaded from the hub: {type(error).__name__}: {line}"
+            raise SpecError(Problem("", "task.data", message)) from error
+    path = Path(where)
+    suffix = _suffix(path)
+    if suffix == "conll":
+        return datasets.Dataset.from_list(list(_conll_rows(task, path)))
+    options: dict[str, Any] = {"split": "train", "cache_dir": str(cache)}
+    data_file = str(path.resolve())
+    if suffix == "parquet":
+        return datasets.load_dataset("parquet", data_files=data_file, **options)
+    if suffix == "json":
+        with _open_text(path) as file:
+            first = _first_json(file.read())
+        if _is_nested(first):
+            return datasets.Dataset.from_list(list(_nested_rows(first)))
+    if suffix in ("json", "jsonl"):
+        return datasets.load_dataset("json", data_files=data_file, **options)
+    dialect = _dialect(path)
+    options |= {
+        "sep": dialect["delimiter"],
+        "quoting": dialect["quoting"],
+        "keep_default_na": False,
+    }
+    with _open_text(path) as file:
+        header = next(csv.reader(file, **dialect), [])
+    if not _has_header(task, header):
+        options |= {"names": task.column_names, "header": None}
+    return datasets.load_dataset("csv", data_files=data_file, **options)
+
+
+def _has_header(task: TaskSettings, first: list[str]) -> bool:
+    needed = {task.columns.text, task.columns.label}
+    if needed <= set(first):
+        return True
+    return task.column_names is None or len(task.column_names) != len(first)
+
+
+def _conll_rows(task: TaskSettings, path: Path) -> Iterator[dict[str, list[str]]]:
+    """Yields sentences of a file with a word and its tags a line, and empty lines between.
+
+    Raises:
+        ValueError: If a line has another number of fields than the others.
+    """
+    names = task.column_names or [task.columns.text, task.columns.label]
+    rows: list[list[str]] = []
+    with _open_text(path) as file:
+        for number, line in enumerate(file, 1):
+            fields = line.rstrip("\n").split("\t" if "\t" in line.strip() else None)
+            if line.strip() and not line.startswith("-DOCSTART-"):
+                if len(fields) != len(names):
+                    message = f"line {number} has {len(fields)} fields, not {len(names)}"
+                    raise ValueError(f"{message} ({', '.join(names)})")
+                rows.append(fields)
+            elif rows:
+                yield {name: [row[i] for row in rows] for i, name in enumerate(names)}
+                rows = []
+    if rows:
+        yield {name: [row[i] for row in rows] for i, name in enumerate(names)}
+
+
+def _is_nested(first: Any) -> bool:
+    """Returns whether JSON is nested as SQuAD's: articles, paragraphs, questions."""
+    return isinstance(first, Mapping) and isinstance(first.get("data"), list)
+
+
+def _nested_rows(first: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields a row for each question of a SQuAD file, in the hub's form.
+
+    Raises:
+        ValueError: If it is nested in another way.
+    """
+    try:
+        for article in first["data"]:
+            for paragraph in article["paragraphs"]:
+                for question in paragraph["qas"]:
+                    answers = question.get("answers", [])
+                    yield {
+                        "id": question["id"],
+                        "title": article.get("title", ""),
+                        "context": paragraph["context"],
+                        "question": question["question"],
+                        "answers": {
+                            "text": [answer["text"] for answer in answers],
+                            "answer_start": [answer["answer_start"] for answer in answers],
+                        },
+                    }
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"is not nested as SQuAD's files are: it lacks {error}") from None
+
+
+def _suffix(path: Path) -> str:
+    return path.name.removesuffix(".gz").rsplit(".", 1)[-1]
+
+
+def _open_text(path: Path) -> Any:
+    opener = gzip.open if path.suffix == ".gz" else open
+    return opener(path, "rt", encoding="utf-8", newline="")
+
+
+def _dialect(path: Path) -> dict[str, Any]:
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".csv"):
+        return {"delimiter": ",", "quoting": csv.QUOTE_MINIMAL}
+    # Tab-separated corpora (GLUE, CoLA, STS-B) do not quote: a lone " is part of the sentence.
+    return {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+
+
+def _first_json(text: str) -> Any:
+    return json.JSONDecoder().raw_decode(text.lstrip())[0]

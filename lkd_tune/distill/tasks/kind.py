@@ -1,0 +1,191 @@
+"""What the engine asks of a kind of task; each kind is a file beside this one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lkd_tune.distill.losses import LossSum, soft_labels
+from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.settings import TaskSettings
+
+if TYPE_CHECKING:
+    from lkd_tune.distill.tokens import Batch, Tokens
+
+IGNORED = -100
+"""The label of a token that has none, as in PyTorch's cross-entropy."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Text and labels of one split, in the order of the source.
+
+    Attributes:
+        text: First sentences; lists of words in tagging; questions.
+        pair: Second sentences or contexts, or None.
+        label: What the kind makes of the labels: class ids, numbers, lists of class ids, answers.
+    """
+
+    text: list[Any]
+    pair: list[str] | None
+    label: list[Any]
+
+    def strings(self) -> list[str]:
+        """Returns all text there is, for a vocabulary."""
+        first = [text if isinstance(text, str) else " ".join(text) for text in self.text]
+        return [*first, *(self.pair or [])]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A split in tokens, unpadded: row r is [starts[r]:starts[r + 1]] of the flat arrays.
+
+    Attributes:
+        ids: Token ids of each row.
+        types: Token type ids of each row.
+        labels: One entry for a row, or for a token if the kind is `per_token` in its labels.
+        extras: Further arrays that scoring needs, by name.
+        references: What scoring compares with beyond the labels, as JSON holds it.
+    """
+
+    ids: Sequence[Sequence[int]]
+    types: Sequence[Sequence[int]]
+    labels: np.ndarray
+    extras: dict[str, np.ndarray]
+    references: Any = None
+
+
+class Kind(ABC):
+    """A kind of task: its head, labels, logit loss and metrics.
+
+    B examples in a batch, N tokens, C classes, R rows: what the logit loss compares one by one.
+    """
+
+    head: ClassVar[str] = "SequenceClassification"
+    """The head, as in transformers' AutoModelFor…"""
+    per_token: ClassVar[bool] = False
+    """Whether the logits are of tokens, shape (B, N, C), not (B, C)."""
+    token_labels: ClassVar[bool] = False
+    """Whether the labels are of tokens, too."""
+    link: ClassVar[str] = "softmax"
+    """What turns logits into predictions; see `soft_label_loss`."""
+
+    def names(self, task: TaskSettings, raw: list[Any]) -> list[str] | None:
+        """Returns the names of the classes that text labels stand for, None if there are none.
+
+        Args:
+            task: The task; its own names go before all.
+            raw: The label column of the training split.
+        """
+        return task.labels
+
+    @abstractmethod
+    def width(self, names: list[str] | None, label: list[Any]) -> int:
+        """Returns C, from the names of the classes or the labels of the training split."""
+
+    @abstractmethod
+    def labels(
+        self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
+    ) -> list[Any]:
+        """Returns the labels of a split, checked.
+
+        Args:
+            raw: The label column.
+            split: The text, without labels.
+            names: Names of the classes.
+            where: What error messages call the source.
+            column: The label column's name.
+
+        Raises:
+            SpecError: Naming the row of a label that can't be used.
+        """
+
+    def encode(
+        self, task: TaskSettings, split: Split, tokenizer: Any, names: list[str] | None
+    ) -> Encoded:
+        """Returns a split in tokens: here one row for a text or a pair."""
+        encoded = tokenizer(
+            split.text,
+            split.pair,
+            truncation=True,
+            max_length=task.max_length,
+            return_token_type_ids=True,
+            return_attention_mask=False,
+        )
+        labels = self.as_array(split.label, names)
+        return Encoded(encoded["input_ids"], encoded["token_type_ids"], labels, {})
+
+    def as_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
+        """Returns the labels of a split as an array, one entry for an example."""
+        return np.asarray(label, np.int64)
+
+    def logits(self, output: Any) -> Tensor:
+        """Returns what of a model's output is compared, shape (B, C) or (B, N, C)."""
+        return output.logits
+
+    def rows(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Returns the logits that the loss compares, shape (R, C)."""
+        return logits
+
+    def goals(self, batch: Batch) -> Tensor:
+        """Returns the labels of the rows, shape (R,) or (R, C)."""
+        return batch.labels
+
+    def count(self, batch: Batch) -> int:
+        """Returns R."""
+        return len(batch.labels)
+
+    def hard(self, rows: Tensor, goals: Tensor) -> Tensor:
+        """Returns the loss against the labels, summed over the rows, 0-dim."""
+        return torch.nn.functional.cross_entropy(rows, goals, reduction="sum")
+
+    def soft(self, rows: Tensor, teacher: Tensor, temperature: float) -> LossSum:
+        """Returns the loss against the teacher's rows, summed."""
+        return soft_labels(rows, teacher, temperature=temperature, link=self.link)
+
+    @abstractmethod
+    def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
+        """Returns all metrics of the kind.
+
+        Args:
+            outputs: Logits, shape (examples, C), or unpadded (all tokens, C) if `per_token`.
+            tokens: The split.
+        """
+
+
+def refuse(where: str, column: str, row: int, message: str) -> SpecError:
+    """Returns the error for a row of the data (the first is 1) that can't be used."""
+    return SpecError(Problem("", "task.columns", f"{where}, row {row}, column {column}: {message}"))
+
+
+def class_id(value: Any, names: list[str] | None) -> int:
+    """Returns the id of a class given by id or by name.
+
+    Raises:
+        ValueError: If there is no such class.
+    """
+    if isinstance(value, str) and names is not None and value in names:
+        return names.index(value)
+    try:
+        found = int(value)
+    except (TypeError, ValueError):
+        known = f"; task.labels: {', '.join(names)}" if names else ""
+        raise ValueError(f"{value!r} is no class{known}") from None
+    if found < 0 or (names is not None and found >= len(names)):
+        limit = f"0–{len(names) - 1}" if names else "0 and up"
+        hint = "; the labels of this split are hidden" if found == -1 else ""
+        raise ValueError(f"has the label {found}, allowed is {limit}{hint}")
+    return found
+
+
+def are_ids(values: list[Any]) -> bool:
+    """Returns whether labels are class ids, not names."""
+    return all(
+        not isinstance(value, str) or value.strip().lstrip("+-").isdigit() for value in values
+    )

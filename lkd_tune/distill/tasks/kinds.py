@@ -1,0 +1,24 @@
+"""All kinds of tasks, by the names of `task.kind`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lkd_tune.distill.tasks.answers import QuestionAnswering
+from lkd_tune.distill.tasks.kind import Kind
+from lkd_tune.distill.tasks.sentences import Classification, MultiLabel, Regression
+from lkd_tune.distill.tasks.tagging import Tagging
+from lkd_tune.spec.settings import TaskSettings
+
+_KINDS: Mapping[str, Kind] = {
+    "classification": Classification(),
+    "regression": Regression(),
+    "multi_label": MultiLabel(),
+    "tagging": Tagging(),
+    "question_answering": QuestionAnswering(),
+}
+
+
+def kind_of(task: TaskSettings) -> Kind:
+    """Returns what the engine asks of a task."""
+    return _KINDS[task.kind]

@@ -1,0 +1,131 @@
+"""A tag for each word, such as the names in a sentence (BIO tags)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+from typing_extensions import override
+
+from lkd_tune.distill.tasks.kind import IGNORED, Encoded, Kind, Split, are_ids, class_id, refuse
+from lkd_tune.spec.settings import TaskSettings
+
+if TYPE_CHECKING:
+    from lkd_tune.distill.tokens import Batch, Tokens
+
+_OUTSIDE = "O"
+
+
+class Tagging(Kind):
+    """A tag for each word; the first token of a word stands for it."""
+
+    head = "TokenClassification"
+    per_token = True
+    token_labels = True
+
+    @override
+    def names(self, task: TaskSettings, raw: list[Any]) -> list[str] | None:
+        given = [tag for tags in raw for tag in tags]
+        if task.labels or are_ids(given):
+            return task.labels
+        # Outside all names first, as is the custom.
+        return sorted(set(given), key=lambda tag: (tag != _OUTSIDE, tag))
+
+    @override
+    def width(self, names: list[str] | None, label: list[Any]) -> int:
+        return len(names) if names else max((max(tags) for tags in label if tags), default=0) + 1
+
+    @override
+    def labels(
+        self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
+    ) -> list[list[int]]:
+        found = []
+        for row, (tags, words) in enumerate(zip(raw, split.text, strict=True), 1):
+            if len(tags) != len(words):
+                message = f"{len(tags)} tags for {len(words)} words"
+                raise refuse(where, column, row, message)
+            try:
+                found.append([class_id(tag, names) for tag in tags])
+            except ValueError as error:
+                raise refuse(where, column, row, str(error)) from None
+        return found
+
+    @override
+    def encode(
+        self, task: TaskSettings, split: Split, tokenizer: Any, names: list[str] | None
+    ) -> Encoded:
+        encoded = tokenizer(
+            split.text,
+            is_split_into_words=True,
+            truncation=True,
+            max_length=task.max_length,
+            return_token_type_ids=True,
+            return_attention_mask=False,
+        )
+        labels, places = [], []
+        for row, tags in enumerate(split.label):
+            before = None
+            for word in encoded.word_ids(row):
+                first = word is not None and word != before
+                labels.append(tags[word] if first else IGNORED)
+                places.append(word if first else -1)
+                before = word
+        return Encoded(
+            encoded["input_ids"],
+            encoded["token_type_ids"],
+            np.asarray(labels, np.int64),
+            {"words": np.asarray(places, np.int32)},
+            {"tags": split.label, "names": names},
+        )
+
+    @override
+    def rows(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Returns the logits of the words, shape (words, C)."""
+        return logits[batch.labels != IGNORED]
+
+    @override
+    def goals(self, batch: Batch) -> Tensor:
+        return batch.labels[batch.labels != IGNORED]
+
+    @override
+    def count(self, batch: Batch) -> int:
+        return int((batch.labels != IGNORED).sum())
+
+    @override
+    def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
+        """Returns precision, recall and F1 of whole entities, and the accuracy of tags.
+
+        Entities are those of seqeval, which counts as conlleval does. Words beyond the longest
+        input count as outside, so what was cut is missed.
+        """
+        from seqeval.metrics import f1_score, precision_score, recall_score
+
+        references = tokens.references()
+        truth: list[list[int]] = references["tags"]
+        names: list[str] = references["names"] or _numbered(truth, outputs.shape[-1])
+        outside = names.index(_OUTSIDE) if _OUTSIDE in names else 0
+        predicted = [[outside] * len(tags) for tags in truth]
+        best, words = outputs.argmax(-1), tokens.extra("words")
+        for row in range(len(tokens)):
+            at = slice(tokens.starts[row], tokens.starts[row + 1])
+            for word, tag in zip(words[at], best[at], strict=True):
+                if word >= 0:
+                    predicted[row][word] = int(tag)
+        tags = [[[names[tag] for tag in row] for row in rows] for rows in (truth, predicted)]
+        right = [
+            true == found
+            for tags, guesses in zip(truth, predicted, strict=True)
+            for true, found in zip(tags, guesses, strict=True)
+        ]
+        metrics = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # where nothing is found at all
+            scores = {name: float(metric(*tags)) for name, metric in metrics.items()}
+        return {**scores, "accuracy": float(np.mean(right)) if right else 0.0}
+
+
+def _numbered(truth: list[list[int]], classes: int) -> list[str]:
+    """Returns tags for classes without names: each but the first a kind of entity."""
+    return [_OUTSIDE, *(f"B-{number}" for number in range(1, classes))]

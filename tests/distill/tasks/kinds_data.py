@@ -1,0 +1,81 @@
+"""Small data for every kind of task, in which a word or two tell all."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+from lkd_tune.spec.settings import TaskSettings
+from tests.tiny import BAD, FILLERS, GOOD
+
+
+def make_task(folder: Path, kind: str, rows: int = 128) -> TaskSettings:
+    """Writes training and dev data of a kind and returns the task."""
+    folder.mkdir(parents=True, exist_ok=True)
+    makers = {
+        "classification": _classified,
+        "regression": _rated,
+        "multi_label": _labelled,
+        "tagging": _tagged,
+        "question_answering": _asked,
+    }
+    files = {}
+    for split in ("train", "dev"):
+        rng = random.Random(f"{kind}:{split}")
+        files[split] = str(makers[kind](folder / split, [_sentence(rng) for _ in range(rows)]))
+    return TaskSettings(name=f"tiny-{kind}", kind=kind, max_length=24, stride=4, **files)
+
+
+Sentence = tuple[list[str], int, bool]
+"""Words, the place of the telling one, and whether that is a good one."""
+
+
+def _sentence(rng: random.Random) -> Sentence:
+    words = rng.choices(FILLERS, k=rng.randint(3, 8))
+    place, good = rng.randint(0, len(words)), rng.random() < 0.5
+    words.insert(place, rng.choice(GOOD if good else BAD))
+    return words, place, good
+
+
+def _classified(path: Path, sentences: list[Sentence]) -> Path:
+    rows = [f"{' '.join(words)}\t{'good' if good else 'bad'}" for words, _, good in sentences]
+    return _written(path.with_suffix(".tsv"), ["text\tlabel", *rows])
+
+
+def _rated(path: Path, sentences: list[Sentence]) -> Path:
+    rows = [f"{' '.join(words)}\t{2.5 if good else -1}" for words, _, good in sentences]
+    return _written(path.with_suffix(".tsv"), ["text\tlabel", *rows])
+
+
+def _labelled(path: Path, sentences: list[Sentence]) -> Path:
+    rows = []
+    for words, _, good in sentences:
+        labels = ["good" if good else "bad", *(["film"] if "film" in words else [])]
+        rows.append(f"{' '.join(words)}\t{','.join(labels)}")
+    return _written(path.with_suffix(".tsv"), ["text\tlabel", *rows])
+
+
+def _tagged(path: Path, sentences: list[Sentence]) -> Path:
+    lines = []
+    for words, place, good in sentences:
+        tag = "B-good" if good else "B-bad"
+        lines += [f"{word}\t{tag if i == place else 'O'}" for i, word in enumerate(words)]
+        lines.append("")
+    return _written(path.with_suffix(".conll"), lines)
+
+
+def _asked(path: Path, sentences: list[Sentence]) -> Path:
+    questions = []
+    for number, (words, place, good) in enumerate(sentences):
+        answer = {"text": words[place], "answer_start": len(" ".join([*words[:place], ""]))}
+        question = "good" if good else "bad"
+        qas = [{"id": str(number), "question": question, "answers": [answer]}]
+        questions.append({"context": " ".join(words), "qas": qas})
+    nested = {"version": "1.1", "data": [{"title": "tiny", "paragraphs": questions}]}
+    return _written(path.with_suffix(".json"), [json.dumps(nested)])
+
+
+def _written(path: Path, lines: list[str]) -> Path:
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return path
