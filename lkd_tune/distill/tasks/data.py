@@ -9,7 +9,7 @@ from typing import Any
 
 from lkd_tune.distill.tasks.acceptability import Sentence, build_acceptability
 from lkd_tune.distill.tasks.files import file_columns, load_table
-from lkd_tune.distill.tasks.kind import Split
+from lkd_tune.distill.tasks.kind import Split, refuse
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.spec.errors import Problem, SpecError, did_you_mean
 from lkd_tune.spec.run import cache_dir
@@ -44,6 +44,9 @@ def load_split(task: TaskSettings, split: str, *, cache: Path | None = None) -> 
     text = list(table[columns.text])
     if task.kind != "tagging":
         text = [_as_text(value) for value in text]
+    for row, words in enumerate(text, 1):
+        if task.kind == "tagging" and not isinstance(words, list):
+            raise refuse(where, columns.text, row, f"{words!r} is no list of words")
     pair = [_as_text(value) for value in table[columns.pair]] if columns.pair else None
     unlabelled = Split(text, pair, [])
     raw = list(table[columns.label])
@@ -90,9 +93,11 @@ def _table(task: TaskSettings, split: str, cache: Path | None) -> Any:
         raise SpecError(Problem("", f"task.{key}", message) for key, message in problems)
     try:
         table = load_table(task, split, (cache or cache_dir()) / "datasets")
-    except ValueError as error:  # a row that is not like the others
-        where = getattr(task, split)
-        raise SpecError(Problem("", f"task.{split}", f"{where} can't be read: {error}")) from None
+    except ValueError as error:
+        # A row that is not like the others, or none; of which datasets says only this.
+        empty = "corresponds to no data" in str(error)
+        said = "holds no examples" if empty else f"can't be read: {error}"
+        raise SpecError(Problem("", f"task.{split}", f"{getattr(task, split)} {said}")) from None
     for name in (task.columns.text, task.columns.pair, task.columns.label):
         if name is not None and name not in table.column_names:
             message = _lacks(str(task.data), name, table.column_names)
