@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from lkd_tune import __version__, cluster_cli
+
+if TYPE_CHECKING:
+    from lkd_tune.spec.run import RunFolder
 
 app = typer.Typer(
     name="lkd-tune",
@@ -75,6 +78,13 @@ def search(
             "--allow-changed", help="With --resume and --space: take over what may change."
         ),
     ] = False,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A known task for the space, or several with commas between; glue/all.",
+        ),
+    ] = None,
     address: AddressOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
 ) -> None:
@@ -88,6 +98,8 @@ def search(
 
         lkd-tune search --space layer_map.yaml --set search.trials=32 --name first
 
+        lkd-tune search --space glue.yaml --task glue/all --name glue
+
         lkd-tune search --resume runs/first --set search.trials=64
 
         lkd-tune search --resume runs/first --space mine.yaml --allow-changed
@@ -99,6 +111,9 @@ def search(
         raise SpecError(Problem("search", "", "one of --space FILE and --resume RUN is needed"))
     if allow_changed and not (space and resume):
         raise SpecError(Problem("--allow-changed", "", "goes with --resume RUN and --space FILE"))
+    if task is not None and resume is not None:
+        message = "the run has its task; to go on with several, give the same --name again"
+        raise SpecError(Problem("--task", "", message))
     if resume is not None:
         if name is not None or run_dir is not None:
             message = "names the run already; leave out --name and --run-dir"
@@ -120,8 +135,16 @@ def search(
         from lkd_tune.spaces import find_space
         from lkd_tune.spec.space import load_space
 
-        loaded = load_space(find_space(space), overrides or [])
         run = RunFolder((run_dir or Path("runs")) / (name or run_name(space)))
+        if task is not None:
+            from lkd_tune.several import split_tasks
+
+            names = split_tasks(task)
+            if len(names) > 1:
+                _search_several(space, names, run, overrides or [], address, quiet)
+                return
+            overrides = [f"task={names[0]}", *(overrides or [])] if names else overrides
+        loaded = load_space(find_space(space), overrides or [])
         result = run_search(loaded, run, address=address, quiet=quiet)
     _finish(result)
 
@@ -268,8 +291,8 @@ def spaces(
 
         lkd-tune spaces --settings
     """
+    from lkd_tune.reference import show_settings
     from lkd_tune.spaces import describe_space, shipped_spaces
-    from lkd_tune.words import show_settings
 
     if settings:
         show_settings()
@@ -306,6 +329,32 @@ def _finish(result) -> None:  # type: ignore[no-untyped-def]  # its type is behi
         print(f"export it: lkd-tune export {_short(result.run.path)} --to DIR")
     if result.out_of_time:
         print(f"the time budget is used up. For more: {resume} --set search.time_budget=MINUTES")
+
+
+def _search_several(
+    space: str,
+    tasks: list[str],
+    run: RunFolder,
+    overrides: list[str],
+    address: str | None,
+    quiet: bool,
+) -> None:
+    """Searches several tasks in turn, shows the table of all, and exits as the last one ended."""
+    from lkd_tune.results.task_table import read_task_table, write_task_table
+    from lkd_tune.several import search_tasks
+    from lkd_tune.task_words import show_task_table
+
+    results = search_tasks(space, tasks, run, overrides, address=address, quiet=quiet)
+    table = read_task_table({result.run.path.name: result.run for result in results})
+    path = run.path / "tasks.json"
+    write_task_table(table, path)
+    show_task_table(table)
+    print(f"written to {_short(path)}")
+    if results[-1].interrupted:
+        print("interrupted; nothing is lost. The same command, with --name, goes on.")
+        raise typer.Exit(130)
+    if any(result.best is None for result in results):
+        raise typer.Exit(1)
 
 
 def _refuse(error: Exception) -> NoReturn:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
 from lkd_tune.results.leaderboard import Leaderboard, Row
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import BASELINE
-from lkd_tune.spec.settings import SpaceSettings, TaskSettings
+from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.space import SearchSpace
 
 # Trials that were stopped early are told one by one only up to here.
@@ -59,7 +58,7 @@ def show_space(space: SearchSpace, teacher_layers: int) -> None:
 
 def show_leaderboard(board: Leaderboard) -> None:
     """Prints one row a trial, then the answer."""
-    console = _console()
+    console = terminal()
     table = Table(title=f"{board.task}: {board.metric} on dev", title_justify="left", box=None,
                   padding=(0, 2, 0, 0), header_style="dim")  # fmt: skip
     for column in ("", "trial"):
@@ -73,10 +72,10 @@ def show_leaderboard(board: Leaderboard) -> None:
     for column in ("params", *(_EXTRA[name] for name in extra), "seconds", "GiB", "test"):
         table.add_column(column, justify="right", no_wrap=True)
     if board.teacher:
-        table.add_row("", "teacher", _number(board.teacher_score), *("" for _ in confirmed), "",
-                      str(board.teacher["layers"]), "", _millions(board.teacher["parameters"]),
+        table.add_row("", "teacher", number(board.teacher_score), *("" for _ in confirmed), "",
+                      str(board.teacher["layers"]), "", millions(board.teacher["parameters"]),
                       *("" for _ in extra), "", "",
-                      _number(board.teacher.get("test", {}).get(board.metric)),
+                      number(board.teacher.get("test", {}).get(board.metric)),
                       style="dim")  # fmt: skip
     trials = [row for row in board.rows if row.name.isdigit()]
     hidden = {row.name for row in trials[_MOST_ROWS:]}
@@ -86,16 +85,16 @@ def show_leaderboard(board: Leaderboard) -> None:
         table.add_row(
             _place(row, board),
             row.name,
-            _number(row.score),
+            number(row.score),
             *(_interval(row) for _ in confirmed),
             f"{row.share:.0%}" if row.share is not None else "",
             _size(row),
             _maps(row),
-            _millions(row.parameters),
+            millions(row.parameters),
             *(_extra(row, name) for name in extra),
             f"{row.wall_s:.0f}" if row.wall_s is not None else "",
             f"{row.peak_memory_gib:.1f}" if row.peak_memory_gib else "",
-            _number(row.test_mean if row.test_mean is not None else row.test_score),
+            number(row.test_mean if row.test_mean is not None else row.test_score),
             style=_style(row),
         )
     console.print(table)
@@ -110,9 +109,9 @@ def summary(board: Leaderboard) -> list[str]:
     lines = []
     best, baseline = board.best, board.baseline
     if best is not None:
-        said = f"best student: {board.metric} {_number(best.score)}"
+        said = f"best student: {board.metric} {number(best.score)}"
         if best.share is not None:
-            said += f", {best.share:.0%} of the teacher's {_number(board.teacher_score)}"
+            said += f", {best.share:.0%} of the teacher's {number(board.teacher_score)}"
         if best.parameters and board.teacher.get("parameters"):
             size = best.parameters / board.teacher["parameters"]
             said += f" with {size:.0%} of its parameters"
@@ -180,21 +179,21 @@ def _published_lines(board: Leaderboard) -> list[str]:
     row = next((row for row in board.rows if row.origin == "published"), None)
     if row is None or row.state != "complete" or row.rank == 1:
         return []
-    return [f"the published recipe gave {_number(row.score)} (trial {row.name})"]
+    return [f"the published recipe gave {number(row.score)} (trial {row.name})"]
 
 
 def _means(row: Row) -> str:
-    on_test = f", on test {_number(row.test_mean)}" if row.test_mean is not None else ""
+    on_test = f", on test {number(row.test_mean)}" if row.test_mean is not None else ""
     return f"{_interval(row)}{on_test}"
 
 
 def _interval(row: Row) -> str:
     if row.mean is None:
         return ""
-    return _number(row.mean) + (f" ± {row.high - row.mean:.3f}" if row.high is not None else "")
+    return number(row.mean) + (f" ± {row.high - row.mean:.3f}" if row.high is not None else "")
 
 
-def _console() -> Console:
+def terminal() -> Console:
     """Returns standard output; where that is no terminal lines are as long as they need be."""
     console = Console(highlight=False, markup=False)
     return console if console.is_terminal else Console(highlight=False, markup=False, width=160)
@@ -219,12 +218,12 @@ def _compared(best: Row, score: float, baseline: Row, baseline_score: float) -> 
     ours, other = ((r.depth, r.hidden_size, r.word_map) for r in (best, baseline))
     alike = ours == other
     student = "the same student" if alike else f"a student of depth {baseline.depth}"
-    said = f"without distillation {student} has {_number(baseline_score)}"
+    said = f"without distillation {student} has {number(baseline_score)}"
     said += f" ({score - baseline_score:+.3f} by distillation)" if alike else ""
     if alike and best.test_score is not None and baseline.test_score is not None:
         gain = best.test_score - baseline.test_score
-        said += f"; on test {_number(best.test_score)} against "
-        said += f"{_number(baseline.test_score)} ({gain:+.3f})"
+        said += f"; on test {number(best.test_score)} against "
+        said += f"{number(baseline.test_score)} ({gain:+.3f})"
     return said
 
 
@@ -239,8 +238,8 @@ def show_best(board: Leaderboard) -> None:
         return
     facts = [
         ("folder", _short(Path(board.run) / "students" / row.name) if row.kept else "not kept"),
-        ("score", f"{board.metric} {_number(row.score)}"),
-        ("teacher", f"{_number(board.teacher_score)}"
+        ("score", f"{board.metric} {number(row.score)}"),
+        ("teacher", f"{number(board.teacher_score)}"
          + (f", of which {row.share:.1%} are kept" if row.share is not None else "")),
         ("depth", row.depth),
         *([("width", _width(row))] if row.hidden_size else []),
@@ -252,9 +251,7 @@ def show_best(board: Leaderboard) -> None:
     ]  # fmt: skip
     for name, value in facts:
         console.print(f"{name:<12}{value}", soft_wrap=True)
-    console.print(
-        "load it with AutoModelForSequenceClassification.from_pretrained(folder)", soft_wrap=True
-    )
+    console.print(f"load it with AutoModelFor{board.head}.from_pretrained(folder)", soft_wrap=True)
 
 
 def show_measurement(measurement: Measurement, metric: str) -> None:
@@ -271,62 +268,6 @@ def show_metrics(task: TaskSettings, split: str, metrics: dict[str, float]) -> N
     """Prints a model's metrics, the task's own first."""
     for name in sorted(metrics, key=lambda name: (name != task.metric, name)):
         print(f"{split} {name:<10} {metrics[name]:.6f}")
-
-
-def show_settings() -> None:
-    """Prints every setting of a space file: key, type, default, meaning."""
-    console = Console(highlight=False, markup=False)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("setting", no_wrap=True)
-    for column in ("type", "default", "meaning"):
-        table.add_column(column)
-    for key, kind, default, meaning in settings_reference():
-        table.add_row(key, kind, default, meaning)
-    console.print(table)
-
-
-def settings_reference(
-    model: type[BaseModel] = SpaceSettings, prefix: str = ""
-) -> list[tuple[str, str, str, str]]:
-    """Returns (key, type, default, meaning) of every setting."""
-    rows = []
-    for name, field in model.model_fields.items():
-        inner = _block(field.annotation)
-        if inner is not None:
-            rows += settings_reference(inner, f"{prefix}{name}.")
-            continue
-        default = "needed" if field.is_required() else _default_text(field.default)
-        meaning = " ".join((field.description or "").split())
-        rows.append((prefix + name, _type_text(field.annotation), default, meaning))
-    return rows
-
-
-def _block(annotation: Any) -> type[BaseModel] | None:
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
-
-
-def _type_text(annotation: Any) -> str:
-    if isinstance(annotation, type) and get_origin(annotation) is None:
-        return {"str": "text", "int": "integer", "float": "number", "bool": "true/false"}.get(
-            annotation.__name__, annotation.__name__
-        )
-    arguments = [argument for argument in get_args(annotation) if argument is not type(None)]
-    if all(isinstance(argument, str | int) for argument in arguments):
-        return ", ".join(map(str, arguments))
-    if get_origin(annotation) in (list, tuple):
-        return f"list of {_type_text(arguments[0])}"
-    return " or ".join(dict.fromkeys(_type_text(a) for a in arguments if not hasattr(a, "ge")))
-
-
-def _default_text(default: Any) -> str:
-    if isinstance(default, tuple):
-        return ", ".join(map(str, default)) or "none"
-    return {True: "true", False: "false", None: "none"}.get(default, str(default)) if (
-        isinstance(default, bool) or default is None
-    ) else str(default)  # fmt: skip
 
 
 def _changed(tree: Any, sections: tuple[str, ...], prefix: str = "") -> list[str]:
@@ -365,11 +306,13 @@ def _style(row: Row) -> str:
     return {"failed": "red", "stopped": "dim"}.get(row.state, "cyan" if not row.rank else "")
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Returns a score with three digits, nothing for none."""
     return "" if value is None else f"{value:.3f}"
 
 
-def _millions(parameters: int | None) -> str:
+def millions(parameters: int | None) -> str:
+    """Returns a number of parameters in millions or thousands."""
     if parameters is None:
         return ""
     return f"{parameters / 1e6:.1f} M" if parameters >= 1e6 else f"{parameters / 1e3:.0f} k"

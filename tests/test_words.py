@@ -1,10 +1,11 @@
 import pytest
 
+from lkd_tune.reference import settings_reference
 from lkd_tune.results.leaderboard import read_leaderboard
 from lkd_tune.spec.run import BASELINE
 from lkd_tune.spec.source import parse_source
 from lkd_tune.spec.space import build_space
-from lkd_tune.words import settings_reference, show_best, show_leaderboard, show_space, summary
+from lkd_tune.words import show_best, show_leaderboard, show_space, summary
 from tests.results.folder import HandMade, full_run
 
 

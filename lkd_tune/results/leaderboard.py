@@ -11,6 +11,7 @@ from typing import Any
 
 from lkd_tune.spec.ranking import Ranking, rank_trials
 from lkd_tune.spec.run import BASELINE, RunFolder, TrialRecord, write_atomically
+from lkd_tune.spec.tasks import HEADS
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class Leaderboard:
         teacher: The manifest's facts about the teacher, empty before it was scored.
         manifest: All facts of the manifest.
         rows: Complete trials best first, then the baseline, running, stopped and failed ones.
+        head: Of the student, as in transformers' AutoModelFor….
         objectives: What is best.
         seeds: How many other seeds the best were confirmed with, 0 for none.
     """
@@ -118,6 +120,7 @@ class Leaderboard:
     run: str
     task: str
     metric: str
+    head: str
     teacher: dict[str, Any]
     manifest: dict[str, Any]
     rows: list[Row]
@@ -181,7 +184,10 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
     ]
     task = records[0].spec.task.name if records else ""
     seeds = max((len(c["seeds"]) for c in confirmed.values()), default=0)
-    return Leaderboard(str(run.path), task, metric, teacher, manifest, rows, objectives, seeds)
+    head = HEADS[records[0].spec.task.kind] if records else ""
+    return Leaderboard(
+        str(run.path), task, metric, head, teacher, manifest, rows, objectives, seeds
+    )
 
 
 def write_leaderboard(run: RunFolder) -> Leaderboard:

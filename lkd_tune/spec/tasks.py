@@ -14,6 +14,15 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "question_answering": ("f1", "exact_match"),
 }
 
+# The head of each kind's models, as in transformers' AutoModelFor….
+HEADS: Mapping[str, str] = {
+    "classification": "SequenceClassification",
+    "regression": "SequenceClassification",
+    "multi_label": "SequenceClassification",
+    "tagging": "TokenClassification",
+    "question_answering": "QuestionAnswering",
+}
+
 # What the data of a kind are usually called, and how long its inputs are.
 _KIND_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "tagging": {"columns": {"text": "tokens", "label": "ner_tags"}},
@@ -152,6 +161,15 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         "max_length": 64,
     },
 }  # fmt: skip
+
+GLUE_TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
+
+# Where GLUE reports more than one metric of a task, or another than the search goes by.
+OFFICIAL_METRICS: Mapping[str, tuple[str, ...]] = {
+    "mrpc": ("f1", "accuracy"),
+    "qqp": ("f1", "accuracy"),
+    "stsb": ("pearson", "spearman"),
+}
 
 FILE_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet", ".conll")
 

@@ -106,7 +106,11 @@ def _table(task: TaskSettings, split: str, cache: Path | None) -> Any:
 
 
 def source_fingerprint(task: TaskSettings, split: str) -> str:
-    """Returns what changes when the data of a split do: settings, and the content of a file."""
+    """Returns what changes when the data of a split do: settings, and the content of a file.
+
+    Raises:
+        SpecError: If there is no such file.
+    """
     from lkd_tune.distill.fingerprint import file_digest
 
     facts: dict[str, Any] = task.model_dump(exclude={"name", "metric", "max_length", "augment"})
@@ -117,6 +121,8 @@ def source_fingerprint(task: TaskSettings, split: str) -> str:
         # The grammar is code: what it makes is the only sure sign that it changed.
         return json.dumps([facts, split, _generated(task.seed)[split][:200]], default=str)
     if where is not None and is_file_name(where):
+        if not Path(where).is_file():
+            raise SpecError(Problem("", f"task.{split}", _is_no_file(where)))
         where = file_digest(Path(where))
     return json.dumps([facts, split, where], sort_keys=True)
 
@@ -140,7 +146,7 @@ def check_data(task: TaskSettings) -> list[tuple[str, str]]:
             continue
         path = Path(file)
         if not path.is_file():
-            problems.append((split, f"{file} is no file; paths are taken from {Path.cwd()}"))
+            problems.append((split, _is_no_file(file)))
             continue
         try:
             columns = file_columns(task, path)
@@ -154,6 +160,10 @@ def check_data(task: TaskSettings) -> list[tuple[str, str]]:
             if column is not None and column not in columns:
                 problems.append((f"columns.{key}", _lacks(file, column, columns)))
     return problems
+
+
+def _is_no_file(file: str) -> str:
+    return f"{file} is no file; paths are taken from {Path.cwd()}"
 
 
 def _as_text(value: Any) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from lkd_tune.distill.losses import LossSum, soft_labels
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.settings import TaskSettings
+from lkd_tune.spec.tasks import HEADS
 
 if TYPE_CHECKING:
     from lkd_tune.distill.tokens import Batch, Tokens
@@ -67,7 +68,7 @@ class Kind(ABC):
     B examples in a batch, N tokens, C classes, R rows: what the logit loss compares one by one.
     """
 
-    head: ClassVar[str] = "SequenceClassification"
+    head: ClassVar[str] = HEADS["classification"]
     """The head, as in transformers' AutoModelFor…"""
     per_token: ClassVar[bool] = False
     """Whether the logits are of tokens, shape (B, N, C), not (B, C)."""

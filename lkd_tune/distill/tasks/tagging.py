@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from lkd_tune.distill.tasks.kind import IGNORED, Encoded, Kind, Split, are_ids, class_id, refuse
 from lkd_tune.spec.settings import TaskSettings
+from lkd_tune.spec.tasks import HEADS
 
 if TYPE_CHECKING:
     from lkd_tune.distill.tokens import Batch, Tokens
@@ -21,7 +22,7 @@ _OUTSIDE = "O"
 class Tagging(Kind):
     """A tag for each word; the first token of a word stands for it."""
 
-    head = "TokenClassification"
+    head = HEADS["tagging"]
     per_token = True
     token_labels = True
 
@@ -56,8 +57,12 @@ class Tagging(Kind):
     def encode(
         self, task: TaskSettings, split: Split, tokenizer: Any, names: list[str] | None
     ) -> Encoded:
+        words = split.text
+        if type(tokenizer.backend_tokenizer.pre_tokenizer).__name__ == "ByteLevel":
+            # RoBERTa's words have their space before them; without it they would be other tokens.
+            words = [[f" {word}" for word in sentence] for sentence in words]
         encoded = tokenizer(
-            split.text,
+            words,
             is_split_into_words=True,
             truncation=True,
             max_length=task.max_length,

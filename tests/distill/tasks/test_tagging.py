@@ -11,6 +11,7 @@ from lkd_tune.distill.tokenizer_training import train_subword_tokenizer
 from lkd_tune.distill.tokens import load_tokens
 from lkd_tune.spec.settings import TaskSettings
 from tests.distill.families import make_classifier
+from tests.distill.tokenizers_of import byte_bpe, unigram, wordpiece
 
 CONLL = """\
 -DOCSTART-\tO
@@ -107,4 +108,16 @@ def test_what_is_cut_off_is_missed(tmp_path):
 def test_every_family_s_tokenizer_takes_words(tmp_path, family):
     task = _task(tmp_path)
     tokens = _tokens(tmp_path, task, load_tokenizer(make_classifier(tmp_path / "f", family)))
+    assert (tokens.labels != IGNORED).sum() == 6
+
+
+@pytest.mark.parametrize("make", [wordpiece, byte_bpe, unigram])
+def test_words_have_the_tokens_that_they_have_in_a_sentence(tmp_path, make):
+    sentence = "the good dogs see cats not"
+    tokenizer = make([sentence, "good dogs", "cats see the dogs", "not good"] * 4, 300)
+    lines = "".join(f"{word}\tO\n" for word in sentence.split())
+    tokens = _tokens(tmp_path, _task(tmp_path, lines), tokenizer)
+    kept = tokens.ids[: tokens.starts[1]].tolist()
+    bare = tokenizer(f" {sentence}", add_special_tokens=False)["input_ids"]
+    assert [i for i in kept if i not in tokenizer.all_special_ids] == bare
     assert (tokens.labels != IGNORED).sum() == 6

@@ -1,0 +1,71 @@
+"""Searches of several tasks, one after the other, with one space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lkd_tune.results.leaderboard import write_leaderboard
+from lkd_tune.search.tuner import SearchResult, resume_search, run_search
+from lkd_tune.spaces import find_space
+from lkd_tune.spec.errors import Problem, SpecError, did_you_mean
+from lkd_tune.spec.run import RunFolder
+from lkd_tune.spec.space import load_space
+from lkd_tune.spec.tasks import GLUE_TASKS, TASKS
+
+
+def split_tasks(tasks: str) -> list[str]:
+    """Returns the names in `cola,rte` or `glue/all`.
+
+    Raises:
+        SpecError: If one of several is not known by name.
+    """
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    names = [task for name in names for task in (GLUE_TASKS if name == "glue/all" else (name,))]
+    unknown = [name for name in names if name not in TASKS]
+    if unknown and len(names) > 1:
+        near = did_you_mean(unknown[0], list(TASKS))
+        message = f"{unknown[0]} is no known task{near}; known are {', '.join(TASKS)}, glue/all"
+        raise SpecError(Problem("--task", "", message))
+    return names
+
+
+def search_tasks(
+    space: str,
+    tasks: Sequence[str],
+    runs: RunFolder,
+    overrides: Sequence[str],
+    *,
+    address: str | None = None,
+    quiet: bool = False,
+) -> list[SearchResult]:
+    """Searches a space for each task, into `runs`/NAME; goes on where an earlier call ended.
+
+    All spaces are checked before the first search begins. An interrupted search ends it all; a
+    search whose trials all fail does not.
+
+    Args:
+        space: Name or path of the space file.
+        tasks: Names of known tasks.
+        runs: Folder of the runs.
+        overrides: Of the space, for every task.
+        address: Ray cluster; none: that of RAY_ADDRESS, else this machine.
+        quiet: Shows no progress.
+
+    Raises:
+        SpecError: As `run_search` does, for any of the tasks.
+    """
+    spaces = {task: load_space(find_space(space), [f"task={task}", *overrides]) for task in tasks}
+    results = []
+    for task, loaded in spaces.items():
+        run = RunFolder(runs.path / task)
+        if not quiet:
+            print(f"== {task}", flush=True)
+        if run.manifest.exists():
+            result = resume_search(run, address=address, quiet=quiet)
+        else:
+            result = run_search(loaded, run, address=address, quiet=quiet)
+        write_leaderboard(run)
+        results.append(result)
+        if result.interrupted:
+            break
+    return results

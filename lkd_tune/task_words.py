@@ -1,0 +1,35 @@
+"""The table of several tasks on a terminal."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from lkd_tune.results.task_table import TaskTable
+from lkd_tune.words import millions, number, terminal
+
+
+def show_task_table(table: TaskTable) -> None:
+    """Prints a row for each task, and the averages."""
+    console = terminal()
+    shown = Table(title="all tasks, on dev", title_justify="left", box=None, pad_edge=False)
+    for column in ("task", "metrics"):
+        shown.add_column(column, no_wrap=True)
+    for column in ("teacher", "student", "without distillation", "on test", "params", "hours"):
+        shown.add_column(column, justify="right")
+
+    def several(found: dict[str, float]) -> str:
+        return " / ".join(number(value) for value in found.values())
+
+    for row in table.rows:
+        shown.add_row(
+            row.task, " / ".join(row.metrics), several(row.teacher), several(row.student),
+            several(row.baseline), several(row.student_on_test),
+            millions(row.parameters), f"{row.hours:.2f}",
+        )  # fmt: skip
+    averages: list[tuple[str, tuple[str, ...]]] = [("average", ())]
+    if any(row.task == "wnli" for row in table.rows):
+        averages.append(("without wnli", ("wnli",)))
+    for name, without in averages:
+        means = (table.average(of, without=without) for of in ("teacher", "student", "baseline"))
+        shown.add_row(name, "", *(number(mean) for mean in means), "", "", "")
+    console.print(shown)
