@@ -295,7 +295,9 @@ class Distillation:
             share = batch[self._rank :: self._world]
             maps = self._maps()
             micro_batches = [
-                self._train.batch(part, device())
+                self._kind.drawn(
+                    self._train.batch(part, device()), self._train, self.spec.seed, self._step
+                )
                 for part in np.array_split(share, self._micro_batches)
             ]
             tokens += int(self._train.lengths[share].sum())
@@ -348,7 +350,7 @@ class Distillation:
             peak_memory_gib=largest(self._memory.gib),
         )
 
-    def _build_targets(self, teacher: Any, classes: int) -> LiveTeacher | StoredTargets:
+    def _build_targets(self, teacher: Any, classes: int | None) -> LiveTeacher | StoredTargets:
         """Returns stored targets if they are small enough, else the teacher itself."""
         assert self.spec.teacher is not None  # TrialSpec sees to it
         triple = self.spec.losses.wr_triple

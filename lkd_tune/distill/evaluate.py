@@ -42,7 +42,7 @@ def evaluate(
 def predict(
     model: Any, kind: Kind, tokens: Tokens, on: torch.device, *, cut: int = 1
 ) -> np.ndarray:
-    """Returns the logits for a split, float32, shape (examples, C).
+    """Returns a model's answers for a split, its logits for most kinds, shape (examples, C).
 
     Where the task's are of tokens: unpadded, shape (all tokens, C).
     """
@@ -58,8 +58,9 @@ def predict(
     parts = []
     with torch.no_grad():
         for examples in mine:
-            output = forward(model, tokens.batch(examples, on), hidden_states=False)
-            parts.append((examples, kind.logits(output).float().cpu().numpy()))
+            batch = kind.drawn(tokens.batch(examples, on), tokens, seed=0, step=0)
+            found = kind.logits(forward(model, batch, hidden_states=False))
+            parts.append((examples, kind.answers(found, batch).float().cpu().numpy()))
     model.train(training)
     if world > 1:
         gathered: list[Any] = [None] * world
@@ -101,8 +102,10 @@ def evaluate_model(
     }
 
 
-def check_labels(config: Any, model: str, task: TaskSettings, *, cache: Path | None = None) -> int:
-    """Returns the width of a task's output, which a model must have too.
+def check_labels(
+    config: Any, model: str, task: TaskSettings, *, cache: Path | None = None
+) -> int | None:
+    """Returns the width of a task's output, which a model must have too; None: the vocabulary.
 
     Args:
         config: The model's configuration.
@@ -114,6 +117,8 @@ def check_labels(config: Any, model: str, task: TaskSettings, *, cache: Path | N
         SpecError: If the model has another width, or the same classes in another order.
     """
     width = count_labels(task, cache=cache)
+    if width is None:
+        return None
     if config.num_labels != width:
         message = (
             f"{model} tells {config.num_labels} classes apart, the task {task.name} has {width}; "

@@ -130,7 +130,7 @@ def build_student(
     teacher: Any,
     layers: Sequence[int],
     depth: int,
-    labels: int,
+    labels: int | None,
     head: str = "SequenceClassification",
 ) -> Any:
     """Returns a student of `depth` encoder layers.
@@ -141,7 +141,7 @@ def build_student(
         teacher: The teacher model; None only if `init` is a folder or hub id.
         layers: For 'teacher': the teacher layer (1 is the first) for each student layer.
         depth: Number of encoder layers.
-        labels: Width of the head.
+        labels: Width of the head; None for that of the vocabulary.
         head: As in transformers' AutoModelFor….
 
     Raises:

@@ -180,7 +180,7 @@ def build_from_scratch(architecture: Architecture, task: TaskSettings, folder: P
         attention_probs_dropout_prob=architecture.dropout,
         initializer_range=architecture.init_std,
         max_position_embeddings=task.max_length,
-        num_labels=count_labels(task),
+        num_labels=count_labels(task) or 2,  # of no weight to a head over the vocabulary
         pad_token_id=tokenizer.pad_token_id,
     )
     save_model(auto_model(kind_of(task).head).from_config(config), tokenizer, folder)

@@ -14,7 +14,7 @@ from lkd_tune.spec.search import ConfirmSettings, KeepSettings, LimitSettings, S
 from lkd_tune.spec.tasks import METRICS, is_file_name, with_task_defaults
 
 TaskKind = Literal[
-    "classification", "regression", "multi_label", "tagging", "question_answering"
+    "classification", "regression", "multi_label", "tagging", "question_answering", "masked_lm"
 ]  # fmt: skip
 Metric = Literal[
     "accuracy", "exact_match", "f1", "macro_f1", "matthews", "micro_f1", "pearson", "precision",
@@ -30,7 +30,7 @@ class Columns(Settings):
     """The sentence, or the first of a pair; a list of words in tagging; the question."""
     pair: str | None = None
     """The second sentence of a pair; the context of a question."""
-    label: str = "label"
+    label: str | None = "label"
     """The label: an integer, a name from `task.labels`, or a number in regression; several of them,
     as a list or with commas between, in multi_label; one for each word in tagging; `answers` with
     their text and answer_start in question_answering."""
@@ -55,18 +55,18 @@ class TaskSettings(Settings):
     """What the student is to do. `task: NAME` is enough for a task that is known by name."""
 
     name: str
-    """A known task (acceptability, one of GLUE's, squad, wnut17, goemotions), or any name for data
-    of your own."""
+    """A known task (acceptability, one of GLUE's, squad, wnut17, goemotions), or any name
+    for data of your own."""
     kind: TaskKind = "classification"
-    """One class or a number for a text or a pair, several classes, a tag for each word, or the
-    answer's place in a text."""
+    """One class or a number for a text or a pair, several classes, a tag for each word, the
+    answer's place in a text, or masked words, for a student that is not of one task."""
     data: str | None = None
     """Hub name of the data set; `generated` for the built-in one; none for local files."""
     config: str | None = None
     """Configuration of the hub data set, `cola` of `nyu-mll/glue`."""
     train: str | None = None
-    """Split to train on: a local csv, tsv, json, jsonl, parquet or conll file, or the hub's split
-    name. A json file may be nested as SQuAD's is."""
+    """Split to train on: a local csv, tsv, txt, json, jsonl, parquet or conll file, or the hub's
+    split name. A json file may be nested as SQuAD's is."""
     dev: str | None = None
     """Split that scores the trials."""
     test: str | None = None
@@ -83,6 +83,10 @@ class TaskSettings(Settings):
     """Longest input in tokens; longer ones are cut, in question_answering into windows."""
     stride: int = Field(128, ge=0)
     """Tokens of the context that two windows share, in question_answering."""
+    mask_share: float = Field(0.15, gt=0, lt=1)
+    """Share of the words to predict, in masked_lm."""
+    train_examples: int | None = Field(None, ge=1)
+    """Takes only the first so many training examples; a hub data set is streamed then."""
     seed: int = 0
     """Seed of the generated data."""
     augment: Annotated[Augmentation | None, block_from("copies", optional=True)] = None
@@ -105,15 +109,17 @@ class TaskSettings(Settings):
             for split in (self.train, self.dev, self.test):
                 if split is not None and not is_file_name(split):
                     raise ValueError(
-                        f"{split!r} is no csv, tsv, json, jsonl, parquet or conll file; for a "
-                        "split of a hub data set name the data set in task.data"
+                        f"{split!r} is no csv, tsv, txt, json, jsonl, parquet or conll file; "
+                        "for a split of a hub data set name the data set in task.data"
                     )
         if self.metric not in METRICS[self.kind]:
             raise ValueError(
                 f"metric {self.metric} does not go with {self.kind}, but one of "
                 f"{', '.join(METRICS[self.kind])} does"
             )
-        if self.augment is not None and self.kind in ("tagging", "question_answering"):
+        if self.columns.label is None and self.kind != "masked_lm":
+            raise ValueError(f"columns.label is needed for {self.kind}")
+        if self.augment is not None and self.kind in ("tagging", "question_answering", "masked_lm"):
             raise ValueError(f"augment would move what {self.kind} is to find; leave it out")
         if self.kind == "question_answering" and self.stride >= self.max_length - 8:
             raise ValueError(f"stride {self.stride} leaves no room in max_length {self.max_length}")
@@ -294,6 +300,8 @@ class SpaceSettings(Settings):
     @model_validator(mode="after")
     def _check(self) -> SpaceSettings:
         check_batch(self.train, self.resources)
+        if self.task.kind == "masked_lm" and self.student.vocab == "trim":
+            raise ValueError("student.vocab: trim would leave masked_lm without words to predict")
         if "score" not in self.objectives or len({*self.objectives}) < len(self.objectives):
             raise ValueError(
                 f"objectives needs score, and nothing twice; found {', '.join(self.objectives)}"

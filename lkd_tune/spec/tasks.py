@@ -12,6 +12,7 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "multi_label": ("macro_f1", "micro_f1", "accuracy"),
     "tagging": ("f1", "precision", "recall", "accuracy"),
     "question_answering": ("f1", "exact_match"),
+    "masked_lm": ("accuracy",),
 }
 
 # The head of each kind's models, as in transformers' AutoModelFor….
@@ -21,10 +22,12 @@ HEADS: Mapping[str, str] = {
     "multi_label": "SequenceClassification",
     "tagging": "TokenClassification",
     "question_answering": "QuestionAnswering",
+    "masked_lm": "MaskedLM",
 }
 
 # What the data of a kind are usually called, and how long its inputs are.
 _KIND_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "masked_lm": {"columns": {"text": "text", "label": None}},
     "tagging": {"columns": {"text": "tokens", "label": "ner_tags"}},
     "question_answering": {
         "columns": {"text": "question", "pair": "context", "label": "answers"},

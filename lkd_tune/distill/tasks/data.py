@@ -49,9 +49,9 @@ def load_split(task: TaskSettings, split: str, *, cache: Path | None = None) -> 
             raise refuse(where, columns.text, row, f"{words!r} is no list of words")
     pair = [_as_text(value) for value in table[columns.pair]] if columns.pair else None
     unlabelled = Split(text, pair, [])
-    raw = list(table[columns.label])
+    raw = list(table[columns.label]) if columns.label else []
     names = label_names(task, cache=cache)
-    label = kind_of(task).labels(raw, unlabelled, names, where, columns.label)
+    label = kind_of(task).labels(raw, unlabelled, names, where, str(columns.label))
     return Split(text, pair, label)
 
 
@@ -63,7 +63,7 @@ def label_names(task: TaskSettings, *, cache: Path | None = None) -> list[str] |
     Raises:
         SpecError: If they are needed and the data can't be had.
     """
-    if task.labels or task.data == GENERATED:
+    if task.labels or task.data == GENERATED or task.columns.label is None:
         return task.labels
     return _names_in_data(task.model_dump_json(), source_fingerprint(task, "train"), cache)
 
@@ -79,8 +79,10 @@ def _names_in_data(task: str, _content: str, cache: Path | None) -> list[str] | 
     return kind_of(settings).names(settings, list(table[settings.columns.label]))
 
 
-def count_labels(task: TaskSettings, *, cache: Path | None = None) -> int:
-    """Returns the width of the task's output: 1 for regression, else the number of classes."""
+def count_labels(task: TaskSettings, *, cache: Path | None = None) -> int | None:
+    """Returns the width of the task's output, None if that is the vocabulary."""
+    if task.kind == "masked_lm":
+        return None
     names = label_names(task, cache=cache)
     label = load_split(task, "train", cache=cache).label if names is None else []
     return kind_of(task).width(names, label)
@@ -98,6 +100,8 @@ def _table(task: TaskSettings, split: str, cache: Path | None) -> Any:
         empty = "corresponds to no data" in str(error)
         said = "holds no examples" if empty else f"can't be read: {error}"
         raise SpecError(Problem("", f"task.{split}", f"{getattr(task, split)} {said}")) from None
+    if split == "train" and task.train_examples is not None:
+        table = table.select(range(min(len(table), task.train_examples)))
     for name in (task.columns.text, task.columns.pair, task.columns.label):
         if name is not None and name not in table.column_names:
             message = _lacks(str(task.data), name, table.column_names)

@@ -28,6 +28,8 @@ def file_columns(task: TaskSettings, path: Path) -> list[str]:
         import pyarrow.parquet
 
         return list(pyarrow.parquet.read_schema(path).names)
+    if suffix == "txt":
+        return ["text"]
     if suffix == "conll":
         return list(next(_conll_rows(task, path), {}))
     with _open_text(path) as file:
@@ -62,7 +64,11 @@ def load_table(task: TaskSettings, split: str, cache: Path) -> Any:
     if where is None:
         raise SpecError(Problem("", f"task.{split}", "is not given, so there is nothing to score"))
     if not is_file_name(where):
+        limit = task.train_examples if split == "train" else None
         try:
+            if limit is not None:  # streamed: the rest is not even downloaded
+                stream = datasets.load_dataset(task.data, task.config, split=where, streaming=True)
+                return datasets.Dataset.from_list(list(stream.take(limit)), stream.features)
             return datasets.load_dataset(task.data, task.config, split=where)
         except Exception as error:  # datasets raises many kinds for 'not there' and 'no network'
             line = str(error).strip().splitlines()[0] if str(error).strip() else ""
@@ -75,6 +81,8 @@ def load_table(task: TaskSettings, split: str, cache: Path) -> Any:
         return datasets.Dataset.from_list(list(_conll_rows(task, path)))
     options: dict[str, Any] = {"split": "train", "cache_dir": str(cache)}
     data_file = str(path.resolve())
+    if suffix == "txt":
+        return datasets.load_dataset("text", data_files=data_file, **options)
     if suffix == "parquet":
         return datasets.load_dataset("parquet", data_files=data_file, **options)
     if suffix == "json":
@@ -98,7 +106,7 @@ def load_table(task: TaskSettings, split: str, cache: Path) -> Any:
 
 
 def _has_header(task: TaskSettings, first: list[str]) -> bool:
-    needed = {task.columns.text, task.columns.label}
+    needed: set[str | None] = {task.columns.text, task.columns.label}
     if needed <= set(first):
         return True
     return task.column_names is None or len(task.column_names) != len(first)
@@ -110,7 +118,7 @@ def _conll_rows(task: TaskSettings, path: Path) -> Iterator[dict[str, list[str]]
     Raises:
         ValueError: If a line has another number of fields than the others.
     """
-    names = task.column_names or [task.columns.text, task.columns.label]
+    names = task.column_names or [task.columns.text, str(task.columns.label)]
     rows: list[list[str]] = []
     with _open_text(path) as file:
         for number, line in enumerate(file, 1):

@@ -74,6 +74,8 @@ class Kind(ABC):
     """Whether the logits are of tokens, shape (B, N, C), not (B, C)."""
     token_labels: ClassVar[bool] = False
     """Whether the labels are of tokens, too."""
+    live: ClassVar[bool] = False
+    """Whether inputs change from step to step, so that nothing of the teacher can be stored."""
     link: ClassVar[str] = "softmax"
     """What turns logits into predictions; see `soft_label_loss`."""
 
@@ -87,8 +89,11 @@ class Kind(ABC):
         return task.labels
 
     @abstractmethod
-    def width(self, names: list[str] | None, label: list[Any]) -> int:
-        """Returns C, from the names of the classes or the labels of the training split."""
+    def width(self, names: list[str] | None, label: list[Any]) -> int | None:
+        """Returns C, from the names of the classes or the labels of the training split.
+
+        None stands for the vocabulary.
+        """
 
     @abstractmethod
     def labels(
@@ -130,6 +135,21 @@ class Kind(ABC):
         """Returns what of a model's output is compared, shape (B, C) or (B, N, C)."""
         return output.logits
 
+    def drawn(self, batch: Batch, tokens: Tokens, seed: int, step: int) -> Batch:
+        """Returns a batch as student and teacher are to see it in a step.
+
+        Args:
+            batch: Examples as they are.
+            tokens: The split they are of.
+            seed: The trial's; 0 in an evaluation.
+            step: Optimizer steps done; 0 in an evaluation.
+        """
+        return batch
+
+    def answers(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Returns what scoring needs of the logits, for each example or, if `per_token`, token."""
+        return logits
+
     def rows(self, logits: Tensor, batch: Batch) -> Tensor:
         """Returns the logits that the loss compares, shape (R, C)."""
         return logits
@@ -155,7 +175,7 @@ class Kind(ABC):
         """Returns all metrics of the kind.
 
         Args:
-            outputs: Logits, shape (examples, C), or unpadded (all tokens, C) if `per_token`.
+            outputs: The answers, shape (examples, C), or unpadded (all tokens, C) if `per_token`.
             tokens: The split.
         """
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from lkd_tune.distill.tasks.answers import QuestionAnswering
 from lkd_tune.distill.tasks.kind import Kind
+from lkd_tune.distill.tasks.masked_words import MaskedWords
 from lkd_tune.distill.tasks.sentences import Classification, MultiLabel, Regression
 from lkd_tune.distill.tasks.tagging import Tagging
 from lkd_tune.spec.settings import TaskSettings
@@ -16,6 +17,7 @@ _KINDS: Mapping[str, Kind] = {
     "multi_label": MultiLabel(),
     "tagging": Tagging(),
     "question_answering": QuestionAnswering(),
+    "masked_lm": MaskedWords(),
 }
 
 

@@ -19,6 +19,7 @@ def make_task(folder: Path, kind: str, rows: int = 128) -> TaskSettings:
         "multi_label": _labelled,
         "tagging": _tagged,
         "question_answering": _asked,
+        "masked_lm": _told,
     }
     files = {}
     for split in ("train", "dev"):
@@ -74,6 +75,12 @@ def _asked(path: Path, sentences: list[Sentence]) -> Path:
         questions.append({"context": " ".join(words), "qas": qas})
     nested = {"version": "1.1", "data": [{"title": "tiny", "paragraphs": questions}]}
     return _written(path.with_suffix(".json"), [json.dumps(nested)])
+
+
+def _told(path: Path, sentences: list[Sentence]) -> Path:
+    """Writes the fillers in their order, over and over: each word is told by those around it."""
+    lines = [" ".join(FILLERS) for _ in sentences]
+    return _written(path.with_suffix(".txt"), lines)
 
 
 def _written(path: Path, lines: list[str]) -> Path:
