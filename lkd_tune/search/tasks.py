@@ -63,7 +63,7 @@ def run_task(
 def prepare_teacher(
     threads: int, teacher: str, task: str, cache: str, cwd: str, progress: str, copy: str | None
 ) -> dict[str, Any]:
-    """Returns a teacher's facts: `model`, `parameters`, its metrics on `dev` and `test`.
+    """Returns a teacher's facts: `model`, `parameters`, `flops`, its metrics on `dev` and `test`.
 
     Args:
         threads: CPU threads to use.
@@ -78,7 +78,8 @@ def prepare_teacher(
         SpecError: If the teacher or the data can't be had or do not fit together.
     """
     _settle(threads, cwd)
-    from lkd_tune.distill.models import describe_model
+    from lkd_tune.distill.models import describe_model, load_config
+    from lkd_tune.distill.size import count_size
     from lkd_tune.distill.teacher import train_teacher
 
     settings = TeacherSettings.model_validate_json(teacher)
@@ -104,7 +105,10 @@ def prepare_teacher(
     assert model is not None  # TeacherSettings sees to it
     scores = score_model(threads, model, task, cache, cwd)
     parameters = describe_model(model)["parameters"]
-    return {"model": model, "parameters": parameters, **scores, "node": describe_node()}
+    length = TaskSettings.model_validate_json(task).max_length
+    flops = count_size(load_config(model), length).flops
+    facts = {"model": model, "parameters": parameters, "flops": flops}
+    return {**facts, **scores, "node": describe_node()}
 
 
 def prepare_targets(
