@@ -62,7 +62,7 @@ class Parameter:
     @property
     def label(self) -> str:
         """The name without the part that goes without saying."""
-        return self.name.removeprefix("losses.").removesuffix(".weight")
+        return label_of(self.name)
 
     @property
     def ends(self) -> list[tuple[float, str]]:
@@ -168,10 +168,23 @@ def _importance(
             )
         except (ValueError, RuntimeError):  # nothing was drawn in every trial, or nothing varies
             continue
-        shares = {n: s for n, s in shares.items() if math.isfinite(s)}
-        if len(shares) > 1:
-            found[objective] = shares
+        if all(map(math.isfinite, shares.values())) and len(together := _together(shares)) > 1:
+            found[objective] = together
     return found
+
+
+def _together(shares: dict[str, float]) -> dict[str, float]:
+    """Returns shares with those of the numbers that a layer map is drawn from added up."""
+    found: dict[str, float] = {}
+    for name, share in shares.items():
+        label = "layer map" if name.startswith("layer_map.") else label_of(name)
+        found[label] = found.get(label, 0.0) + share
+    return found
+
+
+def label_of(name: str) -> str:
+    """Returns a parameter's name without the parts that go without saying."""
+    return name.removeprefix("losses.").removesuffix(".weight")
 
 
 def _short(value: Any) -> str:

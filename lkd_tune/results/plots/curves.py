@@ -61,6 +61,8 @@ def plot_losses(record: TrialRecord) -> Figure | None:
         axes.plot(*zip(*points, strict=True), color=colour(_TERMS[place]), linewidth=1.6,
                   marker="o", markersize=3.5, label=f"{name} × {weights[name]:.3g}")  # fmt: skip
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")  # the usual one writes mathematics, which is off
+    axes.yaxis.set_minor_formatter("")
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=2, borderaxespad=0)
     finish_axes(axes, "optimizer step", "loss, unweighted")
     return figure

@@ -49,7 +49,8 @@ def plot_parallel(
               for p in axes_of]  # fmt: skip
         ys.append((trial.score - low) / (high - low) if high > low else 0.5)
         axes.plot(range(len(ys)), ys, linewidth=2.4 if chosen else 1.1, zorder=4 if chosen else 2,
-                  color=colour("best") if chosen else score_colour(trial.score, scores))  # fmt: skip
+                  color=colour("best") if chosen else score_colour(trial.score, scores),
+                  )  # fmt: skip
     for x, parameter in enumerate(axes_of):
         axes.axvline(x, color=colour("faint"), linewidth=0.8, zorder=1)
         for y, text in parameter.ends:
