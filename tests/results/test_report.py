@@ -91,20 +91,23 @@ def test_pictures_follow_light_and_dark(run):
 def test_what_users_name_is_text(tmp_path):
     made = HandMade(
         tmp_path / "run",
-        teacher={"model": NASTY, "layers": 6, "parameters": 10, "dev": {NASTY: 0.9}},
+        teacher={"model": NASTY, "layers": 6, "parameters": 10, "dev": {"matthews": 0.9}},
         hardware={"cpu": NASTY, "gpus": [NASTY]},
         versions={NASTY: NASTY},
     )
     spec = made.add("0000", 0.5)
-    task = spec.task.model_copy(update={"name": NASTY, "metric": NASTY})
+    task = spec.task.model_copy(update={"name": NASTY})
     for name in ("0000", "0001", "0002"):
         made.add(name, 0.5 + int(name) / 10, like=spec.model_copy(update={"task": task}))
     made.add("0003", None, "failed", error=NASTY, like=spec)
+    seeds = {"trial": NASTY, "scores": [0.5], "seeds": [1], "mean": 0.5, "low": None, "high": None,
+             "test_scores": [], "ties_with_best": True}  # fmt: skip
+    write_atomically(made.run.confirmation, json.dumps({"trials": [seeds]}))
     page = Page(write_report(made.run))
     assert page.count("script") == 0
     assert NASTY in page.text()
     assert f"1 failed: {NASTY}" in page.text("failures")
-    assert NASTY in page.text("plot-size")  # a picture's axis too, and not as mathematics
+    assert NASTY in page.text("plot-confirmation")  # in a picture too, and not as mathematics
 
 
 def test_no_trial_yet(tmp_path):
