@@ -79,8 +79,7 @@ def ablate(
     """Train the winner again without each of its loss terms: what is each of them worth?
 
     Writes RUN/ablation.json, which `lkd-tune report` shows. Cut off, it goes on when called again.
-    The winner was chosen by its score with its own seed; with other seeds (--seeds 3) the
-    comparison is fair.
+    The winner was chosen by its score with its own seed, so compare with others (--seeds 3).
 
     Examples:
 

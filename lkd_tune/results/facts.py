@@ -33,7 +33,8 @@ def answer(board: Leaderboard) -> list[Fact]:
     parameters = board.teacher.get("parameters")
     if best.parameters and parameters:
         note = f"{millions(best.parameters)} of {millions(parameters)} parameters"
-        facts.append(Fact("of its size", f"{best.parameters / parameters:.0%}", note))
+        share = best.parameters / parameters
+        facts.append(Fact("of its size", f"{share:.0%}" if share >= 0.1 else f"{share:.1%}", note))
     elif best.parameters:
         facts.append(Fact("parameters", millions(best.parameters)))
     flops = board.teacher.get("flops")

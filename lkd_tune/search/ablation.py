@@ -49,8 +49,8 @@ def ablate(
 
     Args:
         run: A run with a complete trial.
-        seeds: How many; 1 is the winner's own seed, and more are the seeds after it, which had
-            no part in choosing it.
+        seeds: How many; 1 is the winner's own seed, by whose score it was chosen; more are the
+            seeds after it, by which confirmation at most chose between the best few.
         address: Ray cluster; none: that of RAY_ADDRESS, else this machine.
         quiet: Shows nothing.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -10,7 +11,7 @@ from lkd_tune.results.leaderboard import read_leaderboard
 from lkd_tune.results.report import write_report
 from lkd_tune.results.study import read_study
 from lkd_tune.search.ablation import ablate
-from lkd_tune.search.tuner import run_search
+from lkd_tune.search.tuner import resume_search, run_search
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.run import RunFolder
 from tests.results.folder import HandMade
@@ -30,7 +31,7 @@ def run(two_cores, tmp_path_factory):
             "wr_pair": {"loguniform": [0.1, 10]},
             "logits": {"weight": {"uniform": [0.5, 1.5]}, "alpha": 1},
         },
-        train={"lr": {"loguniform": [1e-4, 1e-2]}},
+        train={"lr": {"loguniform": [1e-4, 3e-2]}, "steps": 40},
         search={"trials": 6, "time_budget": 60, "scheduler": "none"},
     )
     run = RunFolder(folder / "run")
@@ -69,10 +70,19 @@ def test_each_term_is_taken_away_once(run):
     assert read_leaderboard(run).rows == board.rows
     assert run.read_manifest()["finished"] == before["finished"]
 
-    # All of it is there; nothing is trained again.
+    # Nothing is trained again, but for what is missing, as after a kill.
     now = ended(run)
+    missing = run.trial(f"{best.name}-without-logits")
+    shutil.rmtree(missing)
+    run.ablation.unlink()
     assert ablate(run, quiet=True).facts == facts
-    assert ended(run) == now
+    again = ended(run)
+    assert [path.parent for path in now if again[path] != now[path]] == [missing]
+
+    # Nor has a search that goes on anything to do with these trials.
+    resume_search(run, quiet=True)
+    assert ended(run) == again
+    assert read_leaderboard(run).rows == board.rows
 
 
 def test_other_seeds(run):

@@ -27,7 +27,7 @@ def plot_wires(
 ) -> Figure | None:
     """Returns student layers wired to teacher layers, a panel for each depth, the best on top."""
     maps = _maps(records)
-    depths = _depths(maps)
+    depths = _depths(maps, board)
     if not depths:
         return None
     scores = [score for _, _, score in maps]
@@ -66,7 +66,7 @@ def plot_pairs(
 ) -> Figure | None:
     """Returns the mean score of the maps that hold a pair, teacher × student layer, by depth."""
     maps = _maps(records)
-    depths = _depths(maps)
+    depths = _depths(maps, board)
     if len(maps) < 2 or not depths:
         return None
     means = {depth: pair_means([e for e in maps if _depth(e) == depth]) for depth in depths}
@@ -125,10 +125,12 @@ def _depth(entry: Map) -> int:
     return len(entry[1]) - 1
 
 
-def _depths(maps: Sequence[Map]) -> list[int]:
-    """Returns the depths with most maps, in order."""
-    common = Counter(map(_depth, maps)).most_common(_MOST_DEPTHS)
-    return sorted(depth for depth, _ in common)
+def _depths(maps: Sequence[Map], board: Leaderboard) -> list[int]:
+    """Returns the best trial's depth and those with most maps, in order."""
+    counts = Counter(map(_depth, maps))
+    best = board.best.depth if board.best else None
+    common = sorted(counts, key=lambda depth: (depth != best, -counts[depth], depth))
+    return sorted(common[:_MOST_DEPTHS])
 
 
 def _place(layer: int, depth: int, teacher_layers: int) -> float:

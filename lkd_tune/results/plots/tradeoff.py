@@ -43,8 +43,9 @@ def plot_tradeoff(board: Leaderboard, cost: str) -> Figure | None:
                      linewidths=0, label=f"best ({best.name})", zorder=4)  # fmt: skip
     draw_references(axes, board)
     low, high = min(map(x, rows)), max(map(x, rows))
-    margin = 0.08 * (high - low) or 0.08 * high or 1
+    margin = max(0.08 * (high - low), 0.04 * high)  # the noise of a timer is not to fill the width
     axes.set_xlim(low - margin, high + margin)
+    axes.ticklabel_format(useOffset=False)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=3, borderaxespad=0)
     finish_axes(axes, label, f"{board.metric} on dev")
     return figure
