@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from lkd_tune import __version__, cluster_cli
+from lkd_tune import __version__, cluster_cli, report_cli
 
 if TYPE_CHECKING:
     from lkd_tune.spec.run import RunFolder
@@ -301,6 +301,7 @@ def spaces(
         print(f"{name:<20} {describe_space(path)}")
 
 
+report_cli.register(app)
 cluster_cli.register(app)
 
 
@@ -327,6 +328,7 @@ def _finish(result) -> None:  # type: ignore[no-untyped-def]  # its type is behi
         raise typer.Exit(1)
     if result.best is not None:
         print(f"export it: lkd-tune export {_short(result.run.path)} --to DIR")
+        print(f"see all of it: lkd-tune report {_short(result.run.path)} --open")
     if result.out_of_time:
         print(f"the time budget is used up. For more: {resume} --set search.time_budget=MINUTES")
 

@@ -19,7 +19,8 @@ from lkd_tune.spec.run import RunFolder
 from tests.results.folder import HandMade, full_run
 from tests.tiny import LABELS, make_csv, make_space, make_space_tree, make_teacher
 
-COMMANDS = ("search", "check", "distill", "best", "export", "evaluate", "spaces")
+COMMANDS = ("search", "check", "distill", "best", "export", "evaluate", "spaces", "report", "watch",
+            "ablate")  # fmt: skip
 
 
 def command_line(*args, cwd=None):

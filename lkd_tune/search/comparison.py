@@ -42,7 +42,7 @@ def compare_with_baseline(session: Session, best: str) -> None:
     winner = session.run.read_trial(best)
     spec = winner.spec.model_copy(update={"losses": LABELS_ONLY})
     session.view.phase("training the winner's depth without distillation")
-    _train_given(session, {BASELINE: spec})
+    train_given(session, {BASELINE: spec})
     confirm = session.settings.confirm
     if confirm is not None and not session.stop:
         _train_seeds(session, BASELINE, spec, confirm.seeds)
@@ -74,22 +74,23 @@ def score_on_test(session: Session, best: str) -> None:
         add_test_metrics(run, best, scores["test"])
 
 
-def _seed_name(name: str, number: int) -> str:
+def seed_name(name: str, number: int) -> str:
+    """Returns what a trial with the `number`-th seed after its own is called."""
     return f"{name}-seed{number}"
 
 
 def _train_seeds(session: Session, name: str, spec: TrialSpec, seeds: int) -> None:
     """Trains a configuration with the seeds after its own."""
-    _train_given(
+    train_given(
         session,
         {
-            _seed_name(name, i): spec.model_copy(update={"seed": spec.seed + i})
+            seed_name(name, i): spec.model_copy(update={"seed": spec.seed + i})
             for i in range(1, seeds + 1)
         },
     )
 
 
-def _train_given(session: Session, specs: dict[str, TrialSpec]) -> None:
+def train_given(session: Session, specs: dict[str, TrialSpec]) -> None:
     """Runs those of some trials that have not ended yet."""
     from lkd_tune.search.given import GivenTrials
 
@@ -129,7 +130,7 @@ def _write_confirmation(session: Session, names: list[str]) -> list[Confirmed]:
 def _complete_seeds(session: Session, name: str) -> list[TrialRecord]:
     confirm = session.settings.confirm
     assert confirm is not None
-    names = [_seed_name(name, i) for i in range(1, confirm.seeds + 1)]
+    names = [seed_name(name, i) for i in range(1, confirm.seeds + 1)]
     records = [
         session.run.read_trial(each)
         for each in names

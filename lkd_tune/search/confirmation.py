@@ -56,7 +56,7 @@ def summarise(
                 low=low,
                 high=high,
                 test_scores=list(tests.get(name, [])),
-                ties_with_best=_alike(values, list(scores[ordered[0]].values())),
+                ties_with_best=alike(values, list(scores[ordered[0]].values())),
             )
         )
     return confirmed
@@ -72,7 +72,8 @@ def _interval(values: list[float]) -> tuple[float | None, float | None]:
     return float(low), float(high)
 
 
-def _alike(values: list[float], best: list[float]) -> bool:
+def alike(values: list[float], best: list[float]) -> bool:
+    """Whether scores can't be told from the best's; too few to judge by can't."""
     if values == best or min(len(values), len(best)) < 2:
         return True
     if len({*values}) == len({*best}) == 1:  # no spread to judge by

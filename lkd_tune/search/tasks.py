@@ -63,7 +63,7 @@ def run_task(
 def prepare_teacher(
     threads: int, teacher: str, task: str, cache: str, cwd: str, progress: str, copy: str | None
 ) -> dict[str, Any]:
-    """Returns a teacher's facts: `model`, `parameters`, its metrics on `dev` and `test`.
+    """Returns a teacher's facts: `model`, `parameters`, `flops`, its metrics on `dev` and `test`.
 
     Args:
         threads: CPU threads to use.
@@ -78,7 +78,8 @@ def prepare_teacher(
         SpecError: If the teacher or the data can't be had or do not fit together.
     """
     _settle(threads, cwd)
-    from lkd_tune.distill.models import describe_model
+    from lkd_tune.distill.models import describe_model, load_config
+    from lkd_tune.distill.size import count_size
     from lkd_tune.distill.tasks.kinds import kind_of
     from lkd_tune.distill.teacher import train_teacher
 
@@ -105,8 +106,11 @@ def prepare_teacher(
         model = copy or str(folder)
     assert model is not None  # TeacherSettings sees to it
     scores = score_model(threads, model, task, cache, cwd)
-    parameters = describe_model(model, kind_of(goal).head)["parameters"]
-    return {"model": model, "parameters": parameters, **scores, "node": describe_node()}
+    head = kind_of(goal).head
+    parameters = describe_model(model, head)["parameters"]
+    flops = count_size(load_config(model), head, goal.max_length).flops
+    facts = {"model": model, "parameters": parameters, "flops": flops}
+    return {**facts, **scores, "node": describe_node()}
 
 
 def prepare_targets(

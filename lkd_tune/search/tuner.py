@@ -71,7 +71,7 @@ def run_search(
         message = f"holds a search already; go on with it ({resume}) or name another folder"
         raise SpecError(Problem(str(run.path), "", message))
     _check(space)
-    with _locked(run), connected(address) as started_here:
+    with locked(run), connected(address) as started_here:
         room = check_room(space.settings.resources, space.source)
         if not started_here:
             check_nodes(run.path)
@@ -112,7 +112,7 @@ def resume_search(
     cwd = manifest["cwd"] if os.path.isdir(manifest["cwd"]) else os.getcwd()
     with contextlib.chdir(cwd):
         _check(space)
-        with _locked(run), connected(address) as started_here:
+        with locked(run), connected(address) as started_here:
             room = check_room(space.settings.resources, space.source)
             if not started_here:
                 check_nodes(run.path)
@@ -229,7 +229,7 @@ def _check(space: SearchSpace) -> None:
 
 
 @contextlib.contextmanager
-def _locked(run: RunFolder) -> Iterator[None]:
+def locked(run: RunFolder) -> Iterator[None]:
     """Holds the run for this driver; a lock ends with its process, however that ends.
 
     Raises:

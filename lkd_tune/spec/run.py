@@ -9,8 +9,10 @@ RUN/
                     checkpoint-<step>/
   latencies/        of each architecture, timed once
   confirmation.json the best trials again with other seeds
+  ablation.json     the best trial again without each of its loss terms
   students/0007/    a kept student: a Hugging Face folder and student.json
   leaderboard.csv, leaderboard.json
+  report/           report.html, and each of its plots as SVG and PNG
 """
 
 from __future__ import annotations
@@ -129,6 +131,16 @@ class RunFolder:
     def confirmation(self) -> Path:
         """What the best trials gave with other seeds, as JSON."""
         return self.path / "confirmation.json"
+
+    @property
+    def ablation(self) -> Path:
+        """What the best trial gave without each of its loss terms, as JSON."""
+        return self.path / "ablation.json"
+
+    @property
+    def report(self) -> Path:
+        """The folder of the page and its plots."""
+        return self.path / "report"
 
     @property
     def leaderboard_csv(self) -> Path:

@@ -1,0 +1,56 @@
+"""A run's page, written anew every few seconds and served to this machine alone."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from lkd_tune.results.report import write_report
+from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.run import RunFolder
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing of requests."""
+
+    def end_headers(self) -> None:
+        """Keeps browsers from showing an earlier page."""
+        self.send_header("Cache-Control", "no-store")
+        super().end_headers()
+
+
+def serve_report(run: RunFolder, *, port: int, every_s: int, tell: Callable[[str], None]) -> None:
+    """Serves a run's page on loopback until Ctrl-C; then writes it once more, without refreshing.
+
+    Args:
+        run: The run; it may be searched meanwhile.
+        port: 0: any free one.
+        every_s: Seconds from one writing to the next.
+        tell: Given the page's address as soon as it can be opened.
+
+    Raises:
+        SpecError: If the folder is not that of a run, or the port is taken.
+    """
+    write_report(run, refresh_s=every_s)
+    handler = functools.partial(_Handler, directory=str(run.report))
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        message = f"{port} can't be had: {error.strerror}; name another, or 0 for any free one"
+        raise SpecError(Problem("--port", "", message)) from None
+    stopped = threading.Event()
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        tell(f"http://127.0.0.1:{server.server_address[1]}/report.html")
+        try:
+            while not stopped.wait(every_s):
+                write_report(run, refresh_s=every_s)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            server.shutdown()
+            write_report(run)

@@ -1,0 +1,176 @@
+"""The winner again without each of its loss terms: what each of them is worth."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from lkd_tune.search.cluster import check_nodes, check_room, connected
+from lkd_tune.search.comparison import seed_name, train_given
+from lkd_tune.search.confirmation import alike, summarise
+from lkd_tune.search.manifest import update_manifest
+from lkd_tune.search.session import Session
+from lkd_tune.search.tuner import locked
+from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.losses import LossSettings
+from lkd_tune.spec.ranking import rank_trials
+from lkd_tune.spec.run import RunFolder, write_atomically
+from lkd_tune.spec.space import load_space
+from lkd_tune.spec.trial import TrialSpec
+
+
+@dataclass(frozen=True)
+class AblationResult:
+    """How an ablation, or one session of it, ended.
+
+    Attributes:
+        facts: What ablation.json holds; None if nothing is known yet.
+        interrupted: Whether it was stopped by Ctrl-C or SIGTERM; called again it goes on.
+        disk_full: Whether it was stopped because its disk is nearly full.
+        failures: Reasons by the names of the trials that failed.
+    """
+
+    facts: dict[str, Any] | None
+    interrupted: bool
+    disk_full: bool
+    failures: dict[str, str]
+
+
+def ablate(
+    run: RunFolder, *, seeds: int = 1, address: str | None = None, quiet: bool = False
+) -> AblationResult:
+    """Trains the winner of a run with the weight of each of its loss terms at 0.
+
+    What is trained already is not trained again: neither trials of an earlier call, nor the
+    winner with the seeds that it was confirmed with.
+
+    Args:
+        run: A run with a complete trial.
+        seeds: How many; 1 is the winner's own seed, by whose score it was chosen; more are the
+            seeds after it, by which confirmation at most chose between the best few.
+        address: Ray cluster; none: that of RAY_ADDRESS, else this machine.
+        quiet: Shows nothing.
+
+    Raises:
+        SpecError: If the run has no complete trial, its winner has one term only, or the run is
+            being searched.
+    """
+    run = RunFolder(run.path.absolute())
+    manifest = run.read_manifest()
+    winner = _winner(run, manifest)
+    specs = ablated(run.read_trial(winner).spec)
+    if not specs:
+        message = f"its winner, trial {winner}, has one loss term only: there is none to remove"
+        raise SpecError(Problem(str(run.path), "", message))
+    # The budget was one for the search.
+    space = load_space(run.space, ["search.time_budget=null"])
+    cwd = manifest["cwd"] if os.path.isdir(manifest.get("cwd", "")) else os.getcwd()
+    with contextlib.chdir(cwd), locked(run), connected(address) as started_here:
+        room = check_room(space.settings.resources, space.source)
+        if not started_here:
+            check_nodes(run.path)
+        session = Session(space, run, room if started_here else None, quiet=quiet)
+        try:
+            with session.stop.on_signals(), session.view:
+                return _go(session, winner, specs, seeds)
+        finally:
+            update_manifest(run, finished=manifest.get("finished"))  # the search's own
+
+
+def ablated(spec: TrialSpec) -> dict[str, TrialSpec]:
+    """Returns a spec without each of its active terms, by the term; none if there is only one."""
+    active = [name for name, term in spec.losses if term.weight > 0]
+    if len(active) < 2:
+        return {}
+    return {
+        name: spec.model_copy(update={"losses": _without(spec.losses, name)}) for name in active
+    }
+
+
+def _without(losses: LossSettings, term: str) -> LossSettings:
+    off = getattr(losses, term).model_copy(update={"weight": 0.0})
+    return losses.model_copy(update={term: off})
+
+
+def _winner(run: RunFolder, manifest: dict[str, Any]) -> str:
+    means = {}
+    if run.confirmation.exists():
+        confirmed = json.loads(run.confirmation.read_text("utf-8"))["trials"]
+        means = {entry["trial"]: entry["mean"] for entry in confirmed}
+    names = rank_trials(run.read_trials(), manifest.get("objectives", ["score"]), means).names
+    if not names:
+        message = "has no complete trial, so there is no winner to take terms from"
+        raise SpecError(Problem(str(run.path), "", message))
+    return names[0]
+
+
+def _go(session: Session, winner: str, specs: dict[str, TrialSpec], seeds: int) -> AblationResult:
+    run = session.run
+    whole = run.read_trial(winner).spec
+    variants: dict[str | None, dict[str, TrialSpec]] = {
+        removed: _seeds(winner if removed is None else f"{winner}-without-{removed}", spec, seeds)
+        for removed, spec in [(None, whole), *specs.items()]
+    }
+    wanted = {name: spec for own in variants.values() for name, spec in own.items()}
+    session.view.phase(f"training trial {winner} without each of its {len(specs)} loss terms")
+    # The winner's own trial is complete, so it is passed over.
+    train_given(session, wanted)
+    facts = _facts(session, winner, variants)
+    if facts is not None:
+        write_atomically(run.ablation, json.dumps(facts, indent=2))
+    ended = {name: run.read_trial(name) for name in wanted if (run.trial(name)).exists()}
+    return AblationResult(
+        facts,
+        interrupted=session.stop.reason == "interrupted",
+        disk_full=session.stop.reason == "disk",
+        failures={
+            name: record.outcome.error or ""
+            for name, record in ended.items()
+            if record.outcome is not None and record.outcome.state == "failed"
+        },
+    )
+
+
+def _seeds(name: str, spec: TrialSpec, seeds: int) -> dict[str, TrialSpec]:
+    if seeds == 1:
+        return {name: spec}
+    return {
+        seed_name(name, i): spec.model_copy(update={"seed": spec.seed + i})
+        for i in range(1, seeds + 1)
+    }
+
+
+def _facts(
+    session: Session, winner: str, variants: dict[str | None, dict[str, TrialSpec]]
+) -> dict[str, Any] | None:
+    """Returns what is known of each variant, the winner first and then what was missed most."""
+    scores: dict[str, dict[int, float]] = {}
+    for removed, specs in variants.items():
+        own = scores.setdefault(removed or "", {})
+        for name, spec in specs.items():
+            if not (session.run.trial(name) / "spec.json").exists():
+                continue
+            record = session.run.read_trial(name)
+            if record.state == "complete" and record.score is not None:
+                own[spec.seed] = record.score
+    told = {entry.trial: entry for entry in summarise(scores, {})}
+    if "" not in told or len(told) < 2:
+        return None
+    all_terms = told.pop("")
+    entries = [
+        {
+            "removed": entry.trial or None,
+            "seeds": entry.seeds,
+            "scores": entry.scores,
+            "mean": entry.mean,
+            "low": entry.low,
+            "high": entry.high,
+            "difference": entry.mean - all_terms.mean,
+            "ties_with_winner": alike(entry.scores, all_terms.scores),
+        }
+        for entry in (all_terms, *sorted(told.values(), key=lambda e: (e.mean, e.trial)))
+    ]
+    return {"metric": session.settings.task.metric, "winner": winner, "entries": entries}
