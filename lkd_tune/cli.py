@@ -230,6 +230,8 @@ def export(
 ) -> None:
     """Copy the best students out of a run: DIR/1 is the best.
 
+    Each is a Hugging Face folder with a model card (README.md) and checksums (SHA256SUMS).
+
     Example:
 
         lkd-tune export runs/first --top 3 --to students

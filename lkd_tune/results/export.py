@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
+from lkd_tune.results.card import student_card
 from lkd_tune.results.leaderboard import read_leaderboard
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.run import RunFolder
@@ -14,6 +16,8 @@ from lkd_tune.spec.run import RunFolder
 
 def export_students(run: RunFolder, top: int, to: Path) -> list[Path]:
     """Copies the best students to `to`/1, `to`/2, …, 1 the best; each whole or not at all.
+
+    Each gets a model card (README.md) and the sha256 of its files (`sha256sum -c SHA256SUMS`).
 
     Args:
         run: The run; it may still be searching.
@@ -26,7 +30,9 @@ def export_students(run: RunFolder, top: int, to: Path) -> list[Path]:
     Raises:
         SpecError: If fewer students are kept than asked for, or `to` holds anything.
     """
-    kept = [row.name for row in read_leaderboard(run).rows if row.rank is not None and row.kept]
+    board = read_leaderboard(run)
+    rows = {row.name: row for row in board.rows if row.rank is not None and row.kept}
+    kept = list(rows)
     if not kept:
         raise SpecError(Problem(str(run.path), "", "keeps no student yet; no trial is complete"))
     if top > len(kept):
@@ -42,6 +48,8 @@ def export_students(run: RunFolder, top: int, to: Path) -> list[Path]:
         draft = Path(tempfile.mkdtemp(dir=to, prefix=".draft-"))
         try:
             shutil.copytree(run.student(name), draft, dirs_exist_ok=True)
+            (draft / "README.md").write_text(student_card(run, board, rows[name]), "utf-8")
+            _write_checksums(draft)
             draft.chmod(0o755)  # mkdtemp's own is for its user alone
             os.replace(draft, to / str(rank))
         except BaseException:
@@ -52,3 +60,11 @@ def export_students(run: RunFolder, top: int, to: Path) -> list[Path]:
             raise
         exported.append(to / str(rank))
     return exported
+
+
+def _write_checksums(folder: Path) -> None:
+    lines = []
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with path.open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+    (folder / "SHA256SUMS").write_text("".join(lines), "utf-8")

@@ -1,4 +1,5 @@
 import shutil
+import subprocess
 
 import pytest
 
@@ -21,8 +22,14 @@ def test_students_are_copied_best_first(run, tmp_path):
     to = tmp_path / "out" / "students"
     assert export_students(run, 2, to) == [to / "1", to / "2"]
     assert sorted(path.name for path in to.iterdir()) == ["1", "2"]
-    assert files_in(to / "1") == files_in(run.student("0003"))
-    assert files_in(to / "2") == files_in(run.student("0000"))
+    for place, name in (("1", "0003"), ("2", "0000")):
+        copied, added = files_in(to / place), {"README.md", "SHA256SUMS"}
+        assert files_in(run.student(name)) == {
+            name: text for name, text in copied.items() if name not in added
+        }
+        assert added < set(copied)
+    sums = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    assert subprocess.run(sums, cwd=to / "1", check=False).returncode == 0
     assert (to / "1").stat().st_mode & 0o777 == 0o755
 
 

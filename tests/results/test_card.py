@@ -1,0 +1,59 @@
+"""The card of an exported student: metadata the hub takes, and what a reader wants to know."""
+
+import json
+
+import pytest
+from huggingface_hub import ModelCard
+
+from lkd_tune.results.card import student_card
+from lkd_tune.results.leaderboard import read_leaderboard
+from lkd_tune.spec.run import write_atomically
+from tests.results.folder import HandMade, full_run
+
+
+def _card(run):
+    board = read_leaderboard(run)
+    return ModelCard(student_card(run, board, board.best))
+
+
+def test_the_metadata_are_the_hub_s(tmp_path):
+    data = _card(full_run(tmp_path / "run")).data
+    assert (data.library_name, data.pipeline_tag) == ("transformers", "text-classification")
+    results = {result.dataset_split: result for result in data.eval_results}
+    assert results["dev"].metric_type == "matthews"
+    assert results["dev"].metric_value == pytest.approx(0.76)
+    assert results["test"].metric_value == pytest.approx(0.66)
+    assert data.model_name == "acceptability-0003"
+    # The task is generated here: there is no data set of the hub to link.
+    assert data.datasets is None
+
+
+def test_the_text_says_what_it_keeps_how_it_was_made_and_what_it_cost(tmp_path):
+    text = _card(full_run(tmp_path / "run")).text
+    assert "Matthews 0.760 on dev, 95% of the teacher's 0.800, with 50% of its parameters" in text
+    assert "| this student (0003) | 0.7600 | 0.6600 |" in text
+    assert "| the same without distillation | 0.7000 | 0.6000 |" in text
+    assert "| teacher | 0.8000 | 0.7000 |" in text
+    assert "| machine | Some CPU |" in text
+    assert "AutoModelForSequenceClassification" in text
+    assert "| layer map | 0-" in text
+
+
+def test_other_seeds_are_told_with_their_interval(tmp_path):
+    run = full_run(tmp_path / "run")
+    found = {"trial": "0003", "seeds": [1, 2], "mean": 0.72, "low": 0.6, "high": 0.84}
+    write_atomically(run.confirmation, json.dumps({"trials": [found]}))
+    assert "0.7200 (95 %: 0.6000 to 0.8400)" in _card(run).text
+
+
+def test_the_teacher_s_licence_is_carried_over_and_text_can_t_break_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "README.md").write_text("---\nlicense: apache-2.0\n---\n# teacher\n")
+    made = HandMade(tmp_path / "run", versions={"lkd_tune": "1 | <script>x</script>\n| y"})
+    made.add("0000", 0.7, kept=True)
+    card = _card(made.run)
+    assert card.data.license == "apache-2.0"
+    assert "<script>" not in card.text
+    row = next(line for line in card.text.splitlines() if line.startswith("| versions"))
+    assert row.replace("\\|", "").count("|") == 3
