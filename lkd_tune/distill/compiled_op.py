@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from filelock import FileLock
 
-# To open a compiled op takes a fraction of a second, to compile it up to a minute or two.
+# For marks of processes on other machines, where the folder is shared: to open a compiled op takes
+# a fraction of a second, to compile it up to a minute or two.
 _OPENING_S, _COMPILING_S = 10.0, 300.0
 
 
@@ -39,9 +41,10 @@ def opening_ops(root: Path | None = None) -> Iterator[None]:
 
 
 def _wait_or_remove(mark: Path) -> None:
-    """Waits until a mark goes, or is older than what it stands for can take, and removes it.
+    """Waits until a mark goes, or nobody can be at work there any more, and removes it.
 
-    It is no process of this package that works there: they hold the lock.
+    Processes of this package hold the lock, so it is none of them. Whoever made the mark keeps the
+    file open while at work.
     """
     compiled = any(mark.parent.glob("*.so"))
     limit = _OPENING_S if compiled else _COMPILING_S
@@ -50,7 +53,18 @@ def _wait_or_remove(mark: Path) -> None:
             age = time.time() - mark.stat().st_mtime
         except FileNotFoundError:
             return
-        if age > limit:
+        if age > limit and not _is_open(mark):
             mark.unlink(missing_ok=True)
             return
         time.sleep(0.1)
+
+
+def _is_open(path: Path) -> bool:
+    """Returns whether a process of this machine has a file open, as far as this user may see."""
+    for process in psutil.process_iter():
+        try:
+            if any(file.path == str(path) for file in process.open_files()):
+                return True
+        except psutil.Error:  # it has just ended, or is another user's
+            continue
+    return False

@@ -35,6 +35,20 @@ def test_a_fresh_mark_is_waited_for(tmp_path, mark):
     assert process.wait(10) == 0  # it was there to be removed
 
 
+def test_a_mark_that_somebody_holds_is_waited_for_however_old(tmp_path, mark):
+    """As another program does that compiles the op on a slow machine."""
+    long_ago = time.time() - 3600
+    os.utime(mark, (long_ago, long_ago))
+    hold = f"import os, time; os.open({str(mark)!r}, os.O_RDONLY); print('open', flush=True); "
+    hold += f"time.sleep(1); os.unlink({str(mark)!r})"
+    process = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "open\n"
+    with opening_ops(tmp_path):
+        assert not mark.exists()
+    assert process.wait(10) == 0  # it was there to be removed
+
+
 def test_what_is_still_compiled_has_more_time(tmp_path, mark, monkeypatch):
     (mark.parent / "deepspeed_shm_comm.so").unlink()
     monkeypatch.setattr(compiled_op, "_COMPILING_S", 61.0)

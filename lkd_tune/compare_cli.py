@@ -1,0 +1,88 @@
+"""The command that sets two models side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from lkd_tune.distill.compare import Comparison
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command()(compare)
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A model folder or hub id.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    task: Annotated[
+        str | None,
+        typer.Option(help="A known task; default: the one that B or A was distilled for."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Score this file instead of the dev split.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="dev or test.")] = "dev",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override any setting of task; repeatable."
+        ),
+    ] = None,
+) -> None:
+    """Set two models side by side on the same data: scores, where they differ, size and speed.
+
+    Whether the difference is more than chance is told by the interval of B - A.
+
+    Examples:
+
+        lkd-tune compare my-teacher students/1
+
+        lkd-tune compare students/1 students/2 --split test
+
+        lkd-tune compare my-teacher my-student --task sst2 --data dev.tsv
+    """
+    from lkd_tune.evaluation import evaluation_task
+    from lkd_tune.spec.errors import Problem, SpecError
+
+    if split not in ("dev", "test"):
+        raise SpecError(Problem("--split", "", f"found {split!r}; allowed: dev, test"))
+    of = second if (Path(second) / "student.json").exists() else first
+    settings = evaluation_task(of, task, data, split, overrides or [])
+    from lkd_tune.distill.compare import compare_models
+
+    _show(compare_models((first, second), settings, split=split), settings.metric, split)
+
+
+def _show(found: Comparison, metric: str, split: str) -> None:
+    from rich.table import Table
+
+    from lkd_tune.words import millions, terminal
+
+    console = terminal()
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "A", "B"):
+        table.add_column(column, justify="right" if column else "left", overflow="fold")
+    a, b = found.sides
+    table.add_row("model", a.model, b.model)
+    table.add_row(f"{metric} on {split}", f"{a.score:.4f}", f"{b.score:.4f}")
+    table.add_row("95 % interval", *(f"{side.low:.4f} to {side.high:.4f}" for side in found.sides))
+    for name in a.metrics:
+        if name != metric:
+            table.add_row(name, f"{a.metrics[name]:.4f}", f"{b.metrics[name]:.4f}")
+    table.add_row("parameters", millions(a.size.parameters), millions(b.size.parameters))
+    for name, value in (("latency, ms", "latency_ms"), ("disk, MB", "disk_mb")):
+        table.add_row(name, *(f"{getattr(side.size, value):.1f}" for side in found.sides))
+    console.print(table)
+    chance = "not told from chance" if found.low <= 0 <= found.high else "more than chance"
+    interval = f"{found.low:+.4f} to {found.high:+.4f}"
+    print(f"B - A: {found.gain:+.4f}, 95 % {interval} on {found.examples:,} examples: {chance}")
+    if found.agreement is not None:
+        print(f"they agree on {found.agreement:.1%}")
+    for difference in found.differences:
+        ours, theirs = difference.answers
+        print(f"  right {difference.label}, A {ours}, B {theirs}: {difference.text}")

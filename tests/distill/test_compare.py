@@ -1,0 +1,82 @@
+"""Two models side by side: intervals, agreement, and what is said where they differ."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lkd_tune.distill.compare import compare_models
+from lkd_tune.distill.evaluate import evaluate_model
+from lkd_tune.distill.teacher import train_teacher
+from lkd_tune.spec.errors import SpecError
+from lkd_tune.spec.settings import TeacherTraining
+from tests.distill.tasks.kinds_data import make_task
+
+
+def _trained(task, folder, steps, seed=0):
+    small = {"layers": 1, "hidden_size": 16, "heads": 2, "init_std": 0.1, "dropout": 0}
+    training = TeacherTraining(
+        architecture=small, steps=steps, batch_size=32, lr=5e-3, evaluations=1, seed=seed
+    )
+    return str(train_teacher(task, training, cache=folder))
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Returns a task, a model that has learned next to nothing, one that has, and a cache."""
+    folder = tmp_path_factory.mktemp("compare")
+    task = make_task(folder / "data", "classification", rows=200)
+    return task, _trained(task, folder, 2), _trained(task, folder, 150), folder
+
+
+def test_a_trained_model_is_told_from_an_untrained_one(pair):
+    task, poor, good, cache = pair
+    found = compare_models((poor, good), task, cache=cache)
+    a, b = found.sides
+    scores = [evaluate_model(model, task, cache=cache)["dev"]["accuracy"] for model in (poor, good)]
+    assert [a.score, b.score] == pytest.approx(scores)
+    assert found.gain == pytest.approx(b.score - a.score)
+    assert 0 < found.low < found.gain < found.high
+    for side in found.sides:
+        assert side.low <= side.score <= side.high
+        assert side.size.latency_ms > 0
+    # The interval of an accuracy is about that of a binomial share.
+    width = 2 * 1.96 * np.sqrt(a.score * (1 - a.score) / 200)
+    assert a.high - a.low == pytest.approx(width, rel=0.2)
+    assert len(found.differences) == min(10, round(200 * (1 - found.agreement)))
+    for difference in found.differences:
+        assert difference.answers[0] != difference.answers[1]
+        assert difference.label in ("good", "bad")
+
+
+def test_a_model_is_not_told_from_itself(pair):
+    task, _, good, cache = pair
+    found = compare_models((good, good), task, cache=cache)
+    assert (found.gain, found.low, found.high, found.agreement) == (0, 0, 0, 1)
+    assert found.differences == []
+
+
+@pytest.mark.parametrize("kind", ["regression", "multi_label"])
+def test_other_kinds(kind, tmp_path):
+    task = make_task(tmp_path / "data", kind, rows=64)
+    models = tuple(_trained(task, tmp_path, steps) for steps in (1, 120))
+    found = compare_models(models, task, cache=tmp_path)
+    assert found.low <= found.gain <= found.high
+    assert (found.agreement is None) == (kind == "regression")
+    assert 0 < len(found.differences) <= 10
+
+
+def test_a_kind_without_one_answer_an_example_is_refused(tmp_path):
+    task = make_task(tmp_path, "tagging", rows=8)
+    with pytest.raises(SpecError, match="tagging can't be compared"):
+        compare_models(("a", "b"), task, cache=tmp_path)
+
+
+def test_the_command(pair):
+    task, poor, good, _ = pair
+    command = [sys.executable, "-m", "lkd_tune.cli", "compare", poor, good, "--data", task.dev]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "more than chance" in done.stdout
+    assert "they agree on" in done.stdout
