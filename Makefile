@@ -12,7 +12,7 @@ search: $(READY)
 	$(BIN)/lkd-tune search --space layer_map.yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations 15
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 # Before any Hugging Face library is imported: they read these once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -21,6 +22,18 @@ settings.load_profile("patient")
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("LKD_TUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the long ones first: what is handed out last would keep one worker busy alone."""
+    long = ("system/", "test_submission.py", "test_cluster_files.py", "test_several.py", "search/")
+    tests = Path(__file__).parent
+
+    def place(item):
+        name = item.path.relative_to(tests).as_posix()
+        return next((i for i, start in enumerate(long) if name.startswith(start)), len(long))
+
+    items.sort(key=place)
 
 
 def pytest_sessionfinish():
