@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from lkd_tune import __version__, cluster_cli, compare_cli, report_cli
+from lkd_tune import __version__, cluster_cli, compare_cli, doctor_cli, report_cli
 
 if TYPE_CHECKING:
     from lkd_tune.spec.run import RunFolder
@@ -305,6 +305,7 @@ def spaces(
 
 report_cli.register(app)
 compare_cli.register(app)
+doctor_cli.register(app)
 cluster_cli.register(app)
 
 

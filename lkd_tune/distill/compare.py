@@ -11,7 +11,7 @@ import torch
 
 from lkd_tune.distill.evaluate import check_labels, predict
 from lkd_tune.distill.models import load_model, load_tokenizer
-from lkd_tune.distill.size import count_size, time_forward
+from lkd_tune.distill.size import count_size, fitting_length, time_forward
 from lkd_tune.distill.tasks.data import Split, label_names, load_split
 from lkd_tune.distill.tasks.kind import Kind
 from lkd_tune.distill.tasks.kinds import kind_of
@@ -115,15 +115,21 @@ def compare_models(
     kind = kind_of(task)
     text = load_split(task, split, cache=cache)
     on = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    outputs, sizes = [], []
+    outputs, sizes, timed = [], [], []
     for model in models:
         loaded, tokenizer = load_model(model, kind.head), load_tokenizer(model)
         check_labels(loaded.config, model, task, cache=cache)
         tokens = load_tokens(task, split, tokenizer, cache=cache)
         outputs.append(predict(loaded.to(on), kind, tokens, on))
         size = count_size(loaded.config, kind.head, task.max_length)
-        times = {"latency_ms": time_forward(loaded, 1, task.max_length)}
-        sizes.append(size.model_copy(update=times))
+        sizes.append(size)
+        timed.append(loaded)
+    # Both on inputs of one length, one that both take.
+    length = min(fitting_length(model.config, task.max_length) for model in timed)
+    sizes = [
+        size.model_copy(update={"latency_ms": time_forward(model, 1, length)})
+        for size, model in zip(sizes, timed, strict=True)
+    ]
     draws = np.random.default_rng(seed).integers(0, len(tokens), (_RESAMPLES, len(tokens)))
     scores = [_drawn_scores(kind, task.metric, found, tokens, draws) for found in outputs]
     metrics = [kind.score(found, tokens) for found in outputs]

@@ -8,6 +8,7 @@ on every DeepSpeed process of the machine would stand still.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,11 +34,24 @@ def opening_ops(root: Path | None = None) -> Iterator[None]:
 
         root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     root.mkdir(parents=True, exist_ok=True)
+    _own_programs_first()
     # Unlike PyTorch's mark, this lock goes with its process.
     with FileLock(root / "lkd_tune.lock"):
         for mark in root.glob("**/deepspeed_*/lock"):
             _wait_or_remove(mark)
         yield
+
+
+def _own_programs_first() -> None:
+    """Puts this environment's programs before the system's, ninja among them.
+
+    Two versions of ninja take each other's builds for outdated: processes that find different ones
+    would compile the op anew each time, for a minute.
+    """
+    own = str(Path(sys.executable).parent)
+    path = os.environ.get("PATH", os.defpath)
+    if path.split(os.pathsep)[0] != own:
+        os.environ["PATH"] = f"{own}{os.pathsep}{path}"
 
 
 def _wait_or_remove(mark: Path) -> None:

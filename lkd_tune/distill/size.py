@@ -71,7 +71,7 @@ def count_size(config: Any, head: str, length: int) -> ModelSize:
 
     with torch.device("meta"):
         model = _build(config, head)
-        ids = torch.zeros(1, _fitting(config, length), dtype=torch.long)
+        ids = torch.zeros(1, fitting_length(config, length), dtype=torch.long)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(input_ids=ids)
     return ModelSize(
@@ -103,8 +103,8 @@ def measure_size(
         with torch.random.fork_rng():  # the trial's own random numbers are not to change by this
             model = _build(config, head).to(on, torch.bfloat16 if bf16 else torch.float32)
         times = {
-            "latency_ms": time_forward(model, 1, _fitting(config, length)),
-            "latency_ms_batch_32": time_forward(model, LARGE_BATCH, _fitting(config, length)),
+            "latency_ms": time_forward(model, 1, fitting_length(config, length)),
+            "latency_ms_batch_32": time_forward(model, LARGE_BATCH, fitting_length(config, length)),
         }
         write_atomically(path, json.dumps(times))
     return size.model_copy(update=json.loads(path.read_text("utf-8")))
@@ -138,7 +138,7 @@ def time_forward(model: Any, batch: int, length: int) -> float:
     return 1000 * statistics.median(times)
 
 
-def _fitting(config: Any, length: int) -> int:
+def fitting_length(config: Any, length: int) -> int:
     """Returns the length, or what the model's positions allow if that is less."""
     positions = config.max_position_embeddings
     # RoBERTa and XLM-R count positions from behind the padding id.

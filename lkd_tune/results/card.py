@@ -32,6 +32,7 @@ def student_card(run: RunFolder, board: Leaderboard, row: Row) -> str:
 
     spec = run.read_trial(row.name).spec
     kind = spec.task.kind
+    on_test = "; the one on test was taken once" if row.test_score is not None else ""
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag=_PIPELINES[kind],
@@ -57,7 +58,7 @@ def student_card(run: RunFolder, board: Leaderboard, row: Row) -> str:
         _table("Size and cost", ["", ""], _cost(board, row)),
         "## Limits\n\n"
         f"Chosen on dev among {board.count('complete') + board.count('stopped')} trials, so its "
-        "score there flatters it; one on test was taken once. It knows the task and the language "
+        f"score there flatters it{on_test}. It knows the task and the language "
         "of its training text alone, and has its teacher's errors and biases.",
     ]  # fmt: skip
     return "\n\n".join(sections) + "\n"

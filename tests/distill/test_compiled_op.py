@@ -1,9 +1,11 @@
 """What a killed process leaves behind does not stop the next one."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,15 @@ def mark(tmp_path):
     (folder / "deepspeed_shm_comm.so").touch()
     (folder / "lock").touch()
     return folder / "lock"
+
+
+def test_ninja_is_always_this_environment_s(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin")
+    with opening_ops(tmp_path):
+        first = os.environ["PATH"]
+        assert shutil.which("ninja") == str(Path(sys.executable).parent / "ninja")
+    with opening_ops(tmp_path):
+        assert os.environ["PATH"] == first
 
 
 def test_an_old_mark_is_removed(tmp_path, mark):
