@@ -6,13 +6,19 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: search test lint kills bench clean
+.PHONY: search test test-all lint kills bench clean
 
 search: $(READY)
 	$(BIN)/lkd-tune search --space layer_map.yaml
 
+TEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations 15
+
+# All but some minutes of tests that start clusters; those too: test-all.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations 15
+	$(TEST) -m "not cluster"
+
+test-all: $(READY)
+	$(TEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .
