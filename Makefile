@@ -13,9 +13,9 @@ search: $(READY)
 
 TEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations 15
 
-# All but some minutes of tests that start clusters; those too: test-all.
+# All but what takes minutes, such as clusters of several nodes; that too: test-all.
 test: $(READY)
-	$(TEST) -m "not cluster"
+	$(TEST) -m "not slow"
 
 test-all: $(READY)
 	$(TEST)

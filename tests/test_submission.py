@@ -115,7 +115,7 @@ def test_the_driver_s_own_refusal_comes_back(tmp_path, lkd_tune):
     assert "is no run folder" in said
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_a_run_goes_on_after_its_driver_s_node_was_lost(tmp_path):
     make_space(
         tmp_path,
@@ -174,7 +174,7 @@ def test_another_ray_is_told_with_the_fix():
     assert "pip install 'ray[default]==2.59.0'" in done.stderr
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):
     version, trouble = _look(str(tmp_path / "elsewhere" / ".seen"))
     assert (version, trouble) == (__version__, "does not see it")

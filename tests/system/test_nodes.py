@@ -42,7 +42,7 @@ def nodes_used(run: RunFolder) -> set[str]:
     return {node for name in names for start in nodes_of(run, name) for node in start}
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_nodes_are_used_added_and_lost(tmp_path):
     make_space(
         tmp_path,
@@ -97,7 +97,7 @@ def _with_checkpoint_on(run: RunFolder, pid: int):
     return names
 
 
-@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.cluster), 3])
+@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_trial_s_workers_span_nodes_that_each_store_the_targets_once(tmp_path, stage):
     make_space(
         tmp_path,

