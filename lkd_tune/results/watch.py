@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -46,11 +47,12 @@ def serve_report(run: RunFolder, *, port: int, every_s: int, tell: Callable[[str
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         tell(f"http://127.0.0.1:{server.server_address[1]}/report.html")
+        # Set, as a shell starts what it puts in the background with SIGINT ignored.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopped.set())
         try:
             while not stopped.wait(every_s):
                 write_report(run, refresh_s=every_s)
-        except KeyboardInterrupt:
-            pass
         finally:
             server.shutdown()
             write_report(run)
