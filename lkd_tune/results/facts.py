@@ -106,6 +106,8 @@ def cost_of(board: Leaderboard) -> list[tuple[str, str]]:
     if totals["gpu_s"]:
         facts.append(("GPU time held", duration(totals["gpu_s"])))
     facts.append(("CPU time held", duration(totals["cpu_s"])))
+    if totals["energy_j"]:
+        facts.append(("energy of the GPUs", f"{totals['energy_j'] / 3.6e6:.3g} kWh"))
     peaks = [row.peak_memory_gib for row in board.rows if row.peak_memory_gib]
     if peaks:
         facts.append(("largest worker", f"{max(peaks):.2f} GiB"))
