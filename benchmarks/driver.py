@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import ray
 
 from lkd_tune.search.cluster import connected
 from lkd_tune.search.manifest import new_manifest, write_manifest
@@ -39,6 +38,7 @@ class Sleeping(DistillationTrainable):
     def _next_result(self) -> dict[str, Any]:
         if self._began is None:
             self._began = time.monotonic()
+            (self._folder.path / "began").write_text(str(time.time()), "utf-8")
         time.sleep(self._spec.train.warmup * 100 / 2)  # the space's one number to tell it by
         done = self._folder.read_checkpoint() is not None
         measurement = Measurement(
@@ -63,7 +63,10 @@ class Sleeping(DistillationTrainable):
 
 
 def search(trials: int, seconds: float) -> tuple[float, list[float]]:
-    """Returns the wall seconds, and the driver's memory in MiB as each trial was drawn."""
+    """Returns the seconds from the first trial's first step to the last one's end, and the driver's
+    memory in MiB as each trial was drawn.
+
+    What is before, actors that load torch, is the start of a trial and not the driver's work."""
     memory: list[float] = []
 
     class Watched(StudySearcher):
@@ -84,13 +87,12 @@ def search(trials: int, seconds: float) -> tuple[float, list[float]]:
         write_manifest(run, new_manifest(space.settings, scratch))
         session = Session(space, run, WORKERS, quiet=True)
         searcher = Watched(space, run, teacher="none", teacher_layers=6, common=session.common)
-        warm = ray.remote(num_cpus=0)(lambda: None)
-        ray.get(warm.remote())
-        began = time.perf_counter()
         session.fit(searcher, None, trainable=Sleeping)
-        wall = time.perf_counter() - began
         done = [record for record in run.read_trials() if record.outcome]
         assert len(done) == trials, f"{len(done)} of {trials} trials ended"
+        folders = [run.trial(record.name) for record in done]
+        began = min(float((folder / "began").read_text("utf-8")) for folder in folders)
+        wall = max((folder / "outcome.json").stat().st_mtime for folder in folders) - began
     return wall, memory
 
 
@@ -105,7 +107,6 @@ def main() -> None:
     arguments = parser.parse_args()
     wall, _ = search(arguments.trials, arguments.seconds)
     ideal = arguments.trials * arguments.seconds / WORKERS
-    # The first actors load torch; that is a trial's start, not the driver.
     print(
         f"{arguments.trials} trials of {arguments.seconds:g} s, {WORKERS} at a time: {wall:.1f} s"
     )

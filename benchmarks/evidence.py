@@ -1,0 +1,280 @@
+"""What distillation brings, term by term and map by map, against plain training: a table a task.
+
+Look at the column `against published`: how much better or worse a row is than the published
+recipe with the uniform layer map, trained for the same steps with the same seeds, and the p of a
+paired t-test; and at a task's last line: what the search cost, and how soon it had beaten the
+recipe. The searched student is trained again with seeds that the search did not see, as all rows.
+
+    python benchmarks/evidence.py --task acceptability [--seeds 3] [--trials 16]
+    python benchmarks/evidence.py --task cola,sst2 --data DIR --models DIR --out DIR
+
+DIR/cola/train.tsv and dev.tsv are a task's files, DIR/minilm-cola its teacher. Each training that
+is done is a file in --out, so that the command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from scipy import stats
+
+from lkd_tune.spaces import find_space
+from lkd_tune.spec.layer_map import PRESETS, preset_map
+from lkd_tune.spec.losses import LossSettings
+from lkd_tune.spec.published import published_recipe
+from lkd_tune.spec.run import RunFolder
+from lkd_tune.spec.space import SearchSpace, load_space
+from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
+
+PUBLISHED = "CKD, published weights, uniform map"
+REGRESSION = "hidden states regressed (TinyBERT)"
+SEARCHED = "searched"
+
+
+def main() -> None:
+    """Trains what is not trained yet and prints a table for each task."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--task", default="acceptability", help="one or several, commas between")
+    parser.add_argument("--data", type=Path, help="folder of the tasks' folders")
+    parser.add_argument("--models", type=Path, help="folder of the teachers")
+    parser.add_argument("--depth", type=int, default=3)
+    parser.add_argument("--epochs", type=float, default=2, help="of tasks with files")
+    parser.add_argument("--lr", type=float, help="of all rows; none: 1e-3 from scratch, else 2e-4")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=16, help="of the search; 0: none")
+    parser.add_argument("--out", type=Path, default=Path("evidence"))
+    parser.add_argument("--plot", type=Path)
+    arguments = parser.parse_args()
+    tables = {}
+    for task in arguments.task.split(","):
+        space = space_of(task, arguments)
+        tables[task] = dict(measure(task, space, arguments))
+        show(task, tables[task])
+        if arguments.trials:
+            tell_search(tables[task], RunFolder(arguments.out / task / "search"))
+    if arguments.plot:
+        draw(tables, arguments.plot)
+
+
+def space_of(task: str, arguments: argparse.Namespace) -> SearchSpace:
+    """Returns what the search for a task goes through: weights and layer maps, nothing else."""
+    settings = [
+        f"task={task}",
+        f"student.depth={arguments.depth}",
+        f"search.trials={arguments.trials or 1}",
+        "confirm=null",
+        "search.baseline=false",
+        f"train.lr={arguments.lr or (1e-3 if arguments.data is None else 2e-4)}",
+    ]
+    if arguments.data is not None:
+        settings += [
+            f"task.train={arguments.data / task / 'train.tsv'}",
+            f"task.dev={arguments.data / task / 'dev.tsv'}",
+            f"teacher={arguments.models / f'minilm-{task}'}",
+            "train.steps=null",
+            f"train.epochs={arguments.epochs}",
+        ]
+    return load_space(find_space("layer_map.yaml"), settings)
+
+
+def measure(
+    task: str, space: SearchSpace, arguments: argparse.Namespace
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Gives each row's name and what its seeds gave."""
+    from lkd_tune.distill.models import read_depth
+    from lkd_tune.distill.teacher import train_teacher
+
+    settings = space.settings
+    teacher = settings.teacher.model
+    if settings.teacher.train is not None:
+        teacher = str(train_teacher(settings.task, settings.teacher.train))
+    assert teacher is not None
+    rows = rows_of(task, space, teacher, read_depth(teacher))
+    if arguments.trials:
+        rows[SEARCHED] = search(space, teacher, arguments.out / task / "search")
+    for name, spec in rows.items():
+        done = []
+        for seed in range(1, arguments.seeds + 1):
+            own = spec.model_copy(update={"seed": settings.search.seed + seed})
+            path = arguments.out / task / f"{own.digest()}{'-hidden' * (name == REGRESSION)}.json"
+            if not path.exists():
+                print(f"{task}: {name}, seed {seed}", file=sys.stderr, flush=True)
+                # A process for each, so that its memory is its own.
+                context = multiprocessing.get_context("spawn")
+                worker = context.Process(target=train, args=(own, name == REGRESSION, path))
+                worker.start()
+                worker.join()
+            done.append(json.loads(path.read_text("utf-8")))
+        yield name, done
+
+
+def rows_of(task: str, space: SearchSpace, teacher: str, layers: int) -> dict[str, TrialSpec]:
+    """Returns the rows but the searched one; all differ from the published in one thing."""
+    depth = space.settings.student.depth
+    losses = LossSettings.model_validate(published_recipe(task)["losses"])
+    relations = ("wr_pair", "wr_triple", "ltr_pair", "ltr_triple")
+    logits = losses.with_weights(dict.fromkeys(relations, 0.0))
+    labels = logits.model_copy(update={"logits": losses.logits.model_copy(update={"alpha": 1.0})})
+
+    def spec(losses: LossSettings, word: Any = None) -> TrialSpec:
+        word = word or preset_map("skip", layers, depth)
+        return TrialSpec(
+            task=space.settings.task,
+            teacher=teacher,
+            student=space.settings.student,
+            layer_map=ResolvedLayerMap(word=word, layer=word),
+            losses=losses,
+            train=space.settings.train,
+        )
+
+    rows = {
+        "no distillation": spec(labels),
+        "logits alone": spec(logits),
+        REGRESSION: spec(logits),
+        PUBLISHED: spec(losses),
+    }
+    for term in (*relations, "logits"):
+        rows[f"without {term}"] = spec(losses.with_weights({term: 0.0}))
+    for preset in PRESETS:
+        if preset_map(preset, layers, depth) != preset_map("skip", layers, depth):
+            rows[f"map {preset}"] = spec(losses, preset_map(preset, layers, depth))
+    rows["map random in each step"] = spec(losses, "random")
+    return rows
+
+
+def search(space: SearchSpace, teacher: str, folder: Path) -> TrialSpec:
+    """Returns the best spec of a search, which is run, or gone on with, if it is not done."""
+    from lkd_tune.search.tuner import resume_search, run_search
+
+    run = RunFolder(folder)
+    result = resume_search(run) if run.manifest.exists() else run_search(space, run)
+    assert result.best is not None, "no trial of the search was complete"
+    spec = run.read_trial(result.best).spec
+    return spec.model_copy(update={"teacher": teacher})
+
+
+def tell_search(table: dict[str, list[dict[str, Any]]], run: RunFolder) -> None:
+    """Prints what the search cost, and when it had a better student than the recipe."""
+    trials = [record for record in run.read_trials() if record.is_drawn and record.outcome]
+    spent = sum(record.outcome.cpu_s for record in trials if record.outcome)
+    one = statistics.mean(run["cpu_s"] for run in table[PUBLISHED])
+    recipe = next((record.score for record in trials if record.origin == "published"), None)
+    better = (
+        number
+        for number, record in enumerate(trials, 1)
+        if record.state == "complete" and recipe is not None and (record.score or 0.0) > recipe
+    )
+    beaten = next(better, None)
+    print(
+        f"\nthe search: {len(trials)} trials, {spent:.0f} CPU-seconds, {spent / one:.1f} times one "
+        f"training of the recipe; trial {beaten or 'none'} was the first to score above the recipe"
+    )
+
+
+def train(spec: TrialSpec, regression: bool, path: Path) -> None:
+    """Trains one student in this process and writes its scores and costs."""
+    import torch
+    from hidden_regression import HiddenRegression
+
+    from lkd_tune.distill.engine import Distillation
+
+    torch.set_num_threads(1)
+    began, cpu = time.perf_counter(), time.process_time()
+    with (HiddenRegression if regression else Distillation)(spec) as distillation:
+        last = list(distillation)[-1]
+    facts = {
+        "seed": spec.seed,
+        "score": last.score,
+        "metrics": last.metrics,
+        "steps": last.step,
+        "train_s": last.train_s,
+        "wall_s": time.perf_counter() - began,
+        "cpu_s": time.process_time() - cpu,
+        "samples_per_s": last.samples_per_s,
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(facts), "utf-8")
+    draft.rename(path)
+
+
+def show(task: str, table: dict[str, list[dict[str, Any]]]) -> None:
+    """Prints a task's table in Markdown."""
+    published = [run["score"] for run in table[PUBLISHED]]
+    print(f"\n{task}: {table[PUBLISHED][0]['steps']} steps, {len(published)} seeds\n")
+    print("| | score on dev | against published | p | s | CPU-s | GiB | examples/s |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name, runs in table.items():
+        scores = [run["score"] for run in runs]
+        spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
+        costs = " | ".join(
+            f"{statistics.mean(run[key] for run in runs):{form}}"
+            for key, form in (
+                ("train_s", ".0f"), ("cpu_s", ".0f"), ("peak_gib", ".2f"), ("samples_per_s", ".0f"),
+            )
+        )  # fmt: skip
+        mean = statistics.mean(scores)
+        gain = "" if name == PUBLISHED else f"{mean - statistics.mean(published):+.3f}"
+        print(
+            f"| {name} | {mean:.3f} ± {spread:.3f} | {gain} | {p_value(scores, published)} | "
+            f"{costs} |"
+        )
+
+
+def p_value(scores: list[float], published: list[float]) -> str:
+    """Returns the p of a paired t-test as text, nothing where there is none."""
+    if scores == published or len(scores) < 2:
+        return ""
+    return f"{stats.ttest_rel(scores, published).pvalue:.3f}"
+
+
+def draw(tables: dict[str, dict[str, list[dict[str, Any]]]], path: Path) -> None:
+    """Draws each row's seeds and mean, a panel for each task."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = list(next(iter(tables.values())))
+    figure, panels = pyplot.subplots(
+        1,
+        len(tables),
+        figsize=(3 + 4 * len(tables), 0.8 + 0.3 * len(names)),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axes, (task, table) in zip(panels[0], tables.items(), strict=True):
+        for place, name in enumerate(names):
+            scores = [run["score"] for run in table.get(name, [])]
+            colour = "#d55e00" if name == SEARCHED else "#0072b2"
+            axes.plot(scores, [place] * len(scores), "o", color=colour, alpha=0.4, markersize=4)
+            if scores:
+                axes.plot(statistics.mean(scores), place, "|", color=colour, markersize=14)
+        axes.axvline(
+            statistics.mean(run["score"] for run in table[PUBLISHED]),
+            color="#999999",
+            linewidth=0.8,
+        )
+        axes.set(title=task, xlabel="score on dev", yticks=range(len(names)), yticklabels=names)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0][0].invert_yaxis()  # shared by all
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
