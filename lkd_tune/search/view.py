@@ -132,7 +132,7 @@ class View:
 
     def trial_ended(self, name: str, state: str, score: float | None, error: str | None) -> None:
         """Tells a trial's end."""
-        spec = self._specs.get(name)
+        spec = self._specs.pop(name, None)
         self._last.pop(name, None)
         if name.isdigit() and spec is not None:
             self._count(name, spec, state, score)
