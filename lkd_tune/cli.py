@@ -132,7 +132,7 @@ def search(
         )
     else:
         from lkd_tune.search.tuner import run_search
-        from lkd_tune.spaces import find_space
+        from lkd_tune.spaces import find_space, run_name
         from lkd_tune.spec.space import load_space
 
         run = RunFolder((run_dir or Path("runs")) / (name or run_name(space)))
@@ -186,12 +186,12 @@ def distill(
 
         lkd-tune distill --spec runs/first/students/0007/student.json --to again
     """
+    from lkd_tune.once import distill_here, refuse_used_folder
     from lkd_tune.spec.trial import read_trial_spec
 
     trial = read_trial_spec(spec)
-    _refuse_used_folder(to)
+    refuse_used_folder(to)
     from lkd_tune.distill.engine import DivergedError
-    from lkd_tune.once import distill_here
     from lkd_tune.words import show_measurement
 
     try:
@@ -286,16 +286,24 @@ def spaces(
     settings: Annotated[
         bool, typer.Option("--settings", help="List every setting a space file may have.")
     ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of space files, for editors.")
+    ] = False,
 ) -> None:
     """List the shipped space files, or all settings with their defaults.
 
-    Example:
+    Examples:
 
         lkd-tune spaces --settings
+
+        lkd-tune spaces --schema > space.schema.json
     """
-    from lkd_tune.reference import show_settings
+    from lkd_tune.reference import show_schema, show_settings
     from lkd_tune.spaces import describe_space, shipped_spaces
 
+    if schema:
+        show_schema()
+        return
     if settings:
         show_settings()
         return
@@ -367,20 +375,6 @@ def _refuse(error: Exception) -> NoReturn:
     for problem in getattr(error, "problems", [error]):
         print(f"lkd-tune: {problem}", file=sys.stderr)
     sys.exit(2)
-
-
-def _refuse_used_folder(folder: Path | None) -> None:
-    from lkd_tune.spec.errors import Problem, SpecError
-
-    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SpecError(Problem("--to", "", f"{folder} is not empty; name a new folder"))
-
-
-def run_name(space: str) -> str:
-    """Returns a run's default name: its space and the time."""
-    from datetime import datetime
-
-    return f"{Path(space).stem}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def _short(path: Path) -> Path:

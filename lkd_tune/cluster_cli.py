@@ -81,8 +81,7 @@ def submit(
             raise SpecError(Problem("--resume", "", message))
         run = resume
     else:
-        from lkd_tune.cli import run_name
-        from lkd_tune.spaces import find_space
+        from lkd_tune.spaces import find_space, run_name
         from lkd_tune.spec.space import load_space
 
         if run_dir is None:
