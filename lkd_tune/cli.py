@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from lkd_tune import __version__, cluster_cli, compare_cli, doctor_cli, report_cli
+from lkd_tune.completion import complete_task
+from lkd_tune.options import SetOption, SpaceOption
 
 if TYPE_CHECKING:
     from lkd_tune.spec.run import RunFolder
@@ -24,13 +26,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-SpaceOption = Annotated[
-    str, typer.Option("--space", metavar="FILE", help="Space file: a path, or a shipped one.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override any setting; repeatable."),
-]
 AddressOption = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="A running Ray cluster; default: this machine."),
@@ -83,6 +78,7 @@ def search(
         typer.Option(
             metavar="NAME",
             help="A known task for the space, or several with commas between; glue/all.",
+            autocompletion=complete_task,
         ),
     ] = None,
     address: AddressOption = None,
@@ -248,7 +244,10 @@ def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder or hub id.")],
     task: Annotated[
         str | None,
-        typer.Option(help="A known task; default: the one the student was distilled for."),
+        typer.Option(
+            help="A known task; default: the one the student was distilled for.",
+            autocompletion=complete_task,
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Score this file instead of the dev split.")
