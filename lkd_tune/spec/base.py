@@ -27,8 +27,9 @@ class _BlockFrom:
     ) -> JsonSchemaValue:
         forms = handler(schema)
         forms = forms.get("anyOf", [forms])  # more than one if the block is optional
-        block = handler.resolve_ref_schema(forms[0])
-        return {"anyOf": [*forms, block["properties"][self.key]]}
+        main = handler.resolve_ref_schema(forms[0])["properties"][self.key]
+        # Not one choice within another: editors tell only of the outer one what is allowed.
+        return {"anyOf": [*forms, *main.get("anyOf", [main])]}
 
     def _block(self, value: Any) -> Any:
         if isinstance(value, dict | BaseModel) or (self.optional and value is None):

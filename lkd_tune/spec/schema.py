@@ -91,6 +91,7 @@ def _step(kind: str) -> Schema:
 
 def _block(kind: str, value: Schema, **others: Schema) -> Schema:
     return {
+        "title": kind,
         "type": "object",
         "properties": {kind: value, **others},
         "required": [kind],
