@@ -58,11 +58,9 @@ def _settings() -> str:
         meaning = " ".join((block.__doc__ or "").split()) if block else ""
         searched = " Any leaf may be a distribution." if name in SEARCHABLE else ""
         parts += [f"## {name}\n", f"{meaning}{searched}\n"]
-        parts += ["| setting | type | default | meaning |", "| --- | --- | --- | --- |"]
         for key, kind, default, what in settings:
-            cells = (f"`{key}`", kind, f"`{default}`", what)
-            parts.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
-        parts.append("")
+            rule = "needed" if default == "needed" else f"default `{default}`"
+            parts += [f"`{key}`", f":   *{kind}*, {rule}  ", f"    {what}\n"]
     return "\n".join(parts)
 
 
