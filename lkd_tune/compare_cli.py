@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lkd_tune.completion import complete_task
+
 if TYPE_CHECKING:
     from lkd_tune.distill.compare import Comparison
 
@@ -21,7 +23,10 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="B", help="Another.")],
     task: Annotated[
         str | None,
-        typer.Option(help="A known task; default: the one that B or A was distilled for."),
+        typer.Option(
+            help="A known task; default: the one that B or A was distilled for.",
+            autocompletion=complete_task,
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Score this file instead of the dev split.")

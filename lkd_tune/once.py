@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import write_atomically
 from lkd_tune.spec.settings import ResourceSettings
@@ -43,3 +44,13 @@ def distill_here(
                 "spec": spec.model_dump(mode="json"),
             }
             write_atomically(to / "student.json", json.dumps(facts, indent=2))
+
+
+def refuse_used_folder(folder: Path | None) -> None:
+    """Refuses a folder for a student that holds anything.
+
+    Raises:
+        SpecError: If it does.
+    """
+    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SpecError(Problem("--to", "", f"{folder} is not empty; name a new folder"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
+from lkd_tune.spec.schema import space_schema
 from lkd_tune.spec.settings import SpaceSettings
 
 
@@ -21,6 +23,11 @@ def show_settings() -> None:
     for key, kind, default, meaning in settings_reference():
         table.add_row(key, kind, default, meaning)
     console.print(table)
+
+
+def show_schema() -> None:
+    """Prints the JSON Schema of space files."""
+    print(json.dumps(space_schema(), indent=2, ensure_ascii=False))
 
 
 def settings_reference(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 from lkd_tune.spec.errors import Problem, SpecError, did_you_mean
@@ -39,3 +40,8 @@ def describe_space(path: Path) -> str:
     """Returns the first comment line of a space file."""
     first = path.read_text("utf-8").split("\n", 1)[0]
     return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+
+def run_name(space: str) -> str:
+    """Returns a run's default name: its space and the time."""
+    return f"{Path(space).stem}-{datetime.now():%Y%m%d-%H%M%S}"

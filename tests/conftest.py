@@ -24,6 +24,28 @@ def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("LKD_TUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
+@pytest.fixture(scope="module")
+def two_cores():
+    """A Ray of two cores for a file of tests."""
+    import logging
+
+    from lkd_tune.search.cluster import quieten_ray
+
+    quieten_ray()
+    import ray
+
+    ray.init(
+        "local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=100 * 2**20,
+    )
+    yield
+    ray.shutdown()
+
+
 def pytest_collection_modifyitems(items):
     """Puts the long ones first: what is handed out last would keep one worker busy alone."""
     long = ("system/", "test_submission.py", "test_cluster_files.py", "test_several.py", "search/")

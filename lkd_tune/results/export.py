@@ -31,8 +31,7 @@ def export_students(run: RunFolder, top: int, to: Path) -> list[Path]:
         SpecError: If fewer students are kept than asked for, or `to` holds anything.
     """
     board = read_leaderboard(run)
-    rows = {row.name: row for row in board.rows if row.rank is not None and row.kept}
-    kept = list(rows)
+    kept = board.kept
     if not kept:
         raise SpecError(Problem(str(run.path), "", "keeps no student yet; no trial is complete"))
     if top > len(kept):
@@ -44,18 +43,18 @@ def export_students(run: RunFolder, top: int, to: Path) -> list[Path]:
         raise SpecError(Problem("--to", "", f"{to} is not empty; name a new folder"))
     to.mkdir(parents=True, exist_ok=True)
     exported = []
-    for rank, name in enumerate(kept[:top], 1):
+    for rank, row in enumerate(kept[:top], 1):
         draft = Path(tempfile.mkdtemp(dir=to, prefix=".draft-"))
         try:
-            shutil.copytree(run.student(name), draft, dirs_exist_ok=True)
-            (draft / "README.md").write_text(student_card(run, board, rows[name]), "utf-8")
+            shutil.copytree(run.student(row.name), draft, dirs_exist_ok=True)
+            (draft / "README.md").write_text(student_card(run, board, row), "utf-8")
             _write_checksums(draft)
             draft.chmod(0o755)  # mkdtemp's own is for its user alone
             os.replace(draft, to / str(rank))
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
-            if not run.student(name).exists():
-                message = f"student {name} has just made way for a better one; export again"
+            if not run.student(row.name).exists():
+                message = f"student {row.name} has just made way for a better one; export again"
                 raise SpecError(Problem(str(run.path), "", message)) from None
             raise
         exported.append(to / str(rank))

@@ -138,6 +138,11 @@ class Leaderboard:
         return next((row for row in self.rows if row.rank == 1), None)
 
     @property
+    def kept(self) -> list[Row]:
+        """The trials whose students are kept, best first."""
+        return [row for row in self.rows if row.rank is not None and row.kept]
+
+    @property
     def baseline(self) -> Row | None:
         """The winner's depth without distillation, if it was trained."""
         rows = [row for row in self.rows if row.name == BASELINE and row.state == "complete"]
@@ -203,7 +208,7 @@ def write_leaderboard(run: RunFolder) -> Leaderboard:
         run.leaderboard_json, json.dumps(asdict(board), indent=2, ensure_ascii=False) + "\n"
     )
     out = io.StringIO()
-    rows = [_flat(row) for row in board.rows]
+    rows = [flat_row(row) for row in board.rows]
     if rows:
         writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -295,7 +300,8 @@ def _map_text(entries: tuple[int, ...] | str) -> str:
     return entries if isinstance(entries, str) else "-".join(map(str, entries))
 
 
-def _flat(row: Row) -> dict[str, Any]:
+def flat_row(row: Row) -> dict[str, Any]:
+    """Returns a row of leaderboard.csv: each term's weight is a column of its own."""
     flat = asdict(row)
     weights = flat.pop("weights")
     return {**flat, **{f"weight_{name}": weight for name, weight in weights.items()}}

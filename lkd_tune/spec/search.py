@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from lkd_tune.spec.base import Settings
 
@@ -69,6 +71,15 @@ class LimitSettings(Settings):
         if isinstance(value, str):
             value = [value]
         return dict(map(_read_inequality, value)) if isinstance(value, list) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        names = "|".join(cls.model_fields)
+        inequality = {"type": "string", "pattern": rf"^\s*({names})\s*<=\s*[0-9.]\S*\s*$"}
+        also = [inequality, {"type": "array", "items": inequality}]
+        return {"anyOf": [handler(schema), *also]}
 
     @property
     def given(self) -> dict[str, float]:

@@ -1,0 +1,85 @@
+"""What the pages take from the code as they are built: settings, commands, schema, formulas.
+
+mkdocs calls the functions named `on_…`. A page says `<!-- generated: NAME -->` where a part of
+`_PARTS` belongs.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from itertools import groupby
+from typing import Any, get_args
+
+import typer
+import typer.cli
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File
+from pydantic import BaseModel
+
+from lkd_tune.cli import app
+from lkd_tune.reference import settings_reference
+from lkd_tune.spec.schema import space_schema
+from lkd_tune.spec.settings import SpaceSettings
+from lkd_tune.spec.space import SEARCHABLE
+
+_MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+_FORMULA = re.compile(r'class="arithmatex">\\([(\[])(.*?)\\[)\]]</', re.DOTALL)
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Adds the JSON Schema of space files to the site."""
+    text = json.dumps(space_schema(), indent=2, ensure_ascii=False)
+    files.append(File.generated(config, "space.schema.json", content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fills in the generated parts."""
+    return _MARK.sub(lambda mark: _PARTS[mark[1]](), markdown)
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Makes MathML of formulas, which browsers show without any script."""
+
+    def mathml(found: re.Match[str]) -> str:
+        display = "inline" if found[1] == "(" else "block"
+        return f'class="formula">{convert(html.unescape(found[2]), display=display)}</'
+
+    return _FORMULA.sub(mathml, content)
+
+
+def _settings() -> str:
+    parts = []
+    rows = groupby(settings_reference(), key=lambda row: row[0].partition(".")[0])
+    for name, settings in rows:
+        block = _block(SpaceSettings.model_fields[name].annotation)
+        meaning = " ".join((block.__doc__ or "").split()) if block else ""
+        searched = " Any leaf may be a distribution." if name in SEARCHABLE else ""
+        parts += [f"## {name}\n", f"{meaning}{searched}\n"]
+        for key, kind, default, what in settings:
+            rule = "needed" if default == "needed" else f"default `{default}`"
+            parts += [f"`{key}`", f":   *{kind}*, {rule}  ", f"    {what}\n"]
+    return "\n".join(parts)
+
+
+def _block(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _commands() -> str:
+    command = typer.main.get_command(app)
+    context = command.make_context("lkd-tune", [], resilient_parsing=True)
+    text = typer.cli.get_docs_for_click(obj=command, ctx=context, name="lkd-tune")
+    # The page has a heading of its own, and each command can be found in its table of contents.
+    _, _, text = text.partition("\n")
+    text = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)*", "", text)
+    text = re.sub(r"^\* `--help`.*\n", "", text, flags=re.MULTILINE)
+    return text.replace("&#x27;", "'")
+
+
+_PARTS = {"settings": _settings, "commands": _commands}

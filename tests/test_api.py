@@ -1,0 +1,144 @@
+"""The Python API and the examples: one search serves them all."""
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lkd_tune
+from examples import distil_once, losses_alone, search_and_look
+from lkd_tune import Measurement, SearchSpace, SpecError, TrialSpec, distill, load_run, load_space
+from tests.results.folder import HandMade, full_run
+from tests.tiny import LABELS, make_space_tree, make_teacher
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("api")
+
+
+@pytest.fixture(scope="module")
+def run(folder, two_cores):
+    """The first example over a space that is a mapping, with a path and a tuple in it."""
+    tree = make_space_tree(folder, losses=LABELS, search={"trials": 2, "scheduler": "none"})
+    tree |= {"teacher": Path(tree["teacher"]), "objectives": ("score", "parameters")}
+    return search_and_look.main(tree, str(folder / "runs"))
+
+
+def test_a_search(run, folder):
+    assert run.path.parent == folder / "runs"
+    assert run.path.name.startswith("space-")
+    assert run.finished
+    assert load_run(run.path) == run
+    assert (run.path / "leaderboard.csv").exists()
+
+    first, *others = run.leaderboard()
+    assert [first["name"], *(row["name"] for row in others)] in (["0000", "0001"], ["0001", "0000"])
+    assert (first["rank"], first["state"], first["kept"]) == (1, "complete", True)
+    assert first["weight_logits"] == 1
+
+    last = run.measurements(first["name"])[-1]
+    assert (last["trial"], last["step"]) == (first["name"], 8)
+    assert last["metric_accuracy"] == last["score"] == first["score"]
+    assert last["loss_total"] == last["loss_logits"]
+    assert len(run.measurements()) == 6
+
+    students = run.students()
+    assert students[0].name == first["name"]
+    facts = json.loads((students[0] / "student.json").read_text())
+    assert TrialSpec.model_validate(facts["spec"]) == run.spec(first["name"])
+    model, _ = run.load_best()
+    assert model.config.num_hidden_layers == first["depth"]
+    assert not model.training
+
+
+def test_resuming(run):
+    assert run.resume(["search.trials=3"], quiet=True) == run
+    assert len(run.leaderboard()) == 3
+    with pytest.raises(SpecError, match="holds a search already"):
+        lkd_tune.search(load_space(run.path / "space.yaml"), run_dir=run.path.parent,
+                        name=run.path.name)  # fmt: skip
+
+
+def test_one_distillation(run, tmp_path):
+    spec = run.spec("0000")
+    measurements = list(distill(spec, to=tmp_path / "again"))
+    assert isinstance(measurements[-1], Measurement)
+    assert measurements[-1].score == run.measurements("0000")[-1]["score"]
+    assert (tmp_path / "again" / "model.safetensors").exists()
+    # Told at once, and not when the first measurement is asked for.
+    with pytest.raises(SpecError, match="is not empty"):
+        distill(spec, to=tmp_path / "again")
+    with pytest.raises(SpecError, match="can't be read"):
+        distill(tmp_path / "none.json")
+
+
+def test_own_loop(run, tmp_path, capsys):
+    score = distil_once.main(str(run.students()[0] / "student.json"), str(tmp_path / "again"))
+    assert 0 <= score <= 1
+    assert (tmp_path / "again" / "config.json").exists()
+    assert "step     2 of 8  accuracy" in capsys.readouterr().out
+
+
+def test_losses_alone():
+    objectives = losses_alone.main()
+    assert sum(objectives[-5:]) < 0.7 * sum(objectives[:5])
+
+
+def test_a_run_that_is_not_finished(tmp_path):
+    run = load_run(full_run(tmp_path / "run").path)
+    assert not run.finished
+    assert {row["state"] for row in run.leaderboard()} == {
+        "complete", "stopped", "failed", "running",
+    }  # fmt: skip
+    assert [path.name for path in run.students()] == ["0003", "0000"]
+    with pytest.raises(SpecError, match=r"has no trial '003' \(did you mean 0003\?\)"):
+        run.measurements("003")
+    with pytest.raises(SpecError, match="keeps no student yet"):
+        load_run(HandMade(tmp_path / "empty").run.path).load_best()
+    with pytest.raises(SpecError, match="is no run folder"):
+        load_run(tmp_path)
+
+
+def test_spaces(tmp_path):
+    space = load_space("layer_map", ["student.depth=3"])
+    assert isinstance(space, SearchSpace)
+    assert space.depths() == [3]
+    teacher = make_teacher(tmp_path / "t")
+    wrong = {"task": "acceptability", "teacher": teacher, "train": {"lrr": 1}}
+    with pytest.raises(SpecError, match=r"space train.lrr: unknown setting \(did you mean lr\?\)"):
+        load_space(wrong)
+    with pytest.raises(TypeError):
+        load_space({**wrong, "train": {"lr": object()}})
+
+
+@pytest.mark.parametrize("first", ["lkd_tune.search.tuner", "lkd_tune.distill.losses", "lkd_tune"])
+def test_names_are_functions_and_packages(first):
+    """In a fresh process: which of them was imported first must not matter."""
+    code = f"""if True:
+        import {first}
+        from lkd_tune import distill, search
+        import inspect, pickle
+        import lkd_tune.search.tuner as tuner, lkd_tune.distill.losses as losses
+        assert lkd_tune.search.tuner is tuner and lkd_tune.distill.losses is losses
+        assert list(inspect.signature(search).parameters)[:2] == ["space", "run_dir"]
+        assert pickle.loads(pickle.dumps(search)) is search
+        try: search("none.yaml")
+        except lkd_tune.SpecError as error: print(error)
+        try: next(distill("none.json"))
+        except lkd_tune.SpecError as error: print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.count("\n") == 2, done.stderr
+    assert done.stdout.startswith("none.yaml: no such file")
+
+
+def test_all_names_are_there():
+    assert set(lkd_tune.__all__) <= set(dir(lkd_tune))
+    assert all(getattr(lkd_tune, name).__doc__ for name in lkd_tune.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = lkd_tune.nothing
+    assert pickle.loads(pickle.dumps(lkd_tune.search)) is lkd_tune.search

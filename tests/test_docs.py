@@ -1,0 +1,63 @@
+"""The documentation builds without a warning or a network, and has what it takes from the code."""
+
+import html
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from lkd_tune.cli import app
+from lkd_tune.reference import settings_reference
+from lkd_tune.spec.schema import space_schema
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_nothing_is_fetched_by_a_reader(site):
+    for page in site.rglob("*.html"):
+        text = page.read_text("utf-8")
+        fetched = re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=\"?([^\" >]+)", text)
+        assert not [address for address in fetched if re.match(r"(?:https?:)?//", address)]
+
+
+def test_every_setting_is_there(site):
+    text = (site / "reference" / "space-file" / "index.html").read_text("utf-8")
+    assert all(f"<code>{key}</code>" in text for key, *_ in settings_reference())
+
+
+def test_every_command_and_option_is_there(site):
+    text = html.unescape((site / "reference" / "commands" / "index.html").read_text("utf-8"))
+    for name, command in typer.main.get_command(app).commands.items():
+        assert f"<code>lkd-tune {name}</code>" in text
+        options = [param for param in command.params if param.param_type_name == "option"]
+        assert all(re.search(rf"<code>[^<]*{option.opts[0]}\b", text) for option in options)
+
+
+def test_the_schema_is_there(site):
+    assert json.loads((site / "space.schema.json").read_text("utf-8")) == space_schema()
+
+
+def test_formulas_are_mathml(site):
+    text = (site / "method" / "index.html").read_text("utf-8")
+    assert text.count("<math") > 20
+    assert "arithmatex" not in text
