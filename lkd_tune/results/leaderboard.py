@@ -144,6 +144,11 @@ class Leaderboard:
         return self.teacher.get("dev", {}).get(self.metric)
 
     @property
+    def lead_score(self) -> float | None:
+        """The metric on dev of a document's first sentences, of summaries only."""
+        return self.teacher.get("dev", {}).get(f"lead_{self.metric}")
+
+    @property
     def totals(self) -> dict[str, float]:
         """What all trials have cost: wall_s, gpu_s and cpu_s."""
         return {
