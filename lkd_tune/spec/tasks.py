@@ -211,15 +211,20 @@ def is_file_name(name: str) -> bool:
 def with_task_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns task settings with those of the named task filled in.
 
-    A local file for `train` replaces all that says where a known task's data lie.
+    A local file for `train` replaces all that says where a known task's data lie. Where only some
+    columns are named, the others are called as those of the kind usually are.
     """
     known = dict(TASKS.get(str(settings.get("name")), {}))
     kind = str(settings.get("kind", known.get("kind", "classification")))
-    known = {**_KIND_DEFAULTS.get(kind, {}), **known}
+    usual = _KIND_DEFAULTS.get(kind, {})
+    known = {**usual, **known}
     if kind in METRICS:
         known.setdefault("metric", METRICS[kind][0])
     train = settings.get("train")
     if isinstance(train, str) and is_file_name(train):
         for key in ("data", "config", "train", "dev", "test"):
             known.pop(key, None)
-    return {**known, **settings}
+    filled = {**known, **settings}
+    if isinstance(filled.get("columns"), Mapping):
+        filled["columns"] = {**usual.get("columns", {}), **filled["columns"]}
+    return filled

@@ -194,6 +194,13 @@ class Kind(ABC):
             tokens: The split.
         """
 
+    def of_examples(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, np.ndarray] | None:
+        """Returns the metrics of each example, whose means are the score's, each (examples,).
+
+        None where they are not made of such.
+        """
+        return None
+
 
 class LabelledTokens(Kind):
     """A kind whose loss compares the tokens that have a label; R is their number."""

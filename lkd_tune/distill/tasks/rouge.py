@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from lkd_tune.spec.tasks import METRICS
 
 NAMES = METRICS["extractive_summary"]
@@ -22,19 +24,20 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def rouge(found: Sequence[str], right: Sequence[str]) -> dict[str, float]:
-    """Returns the F1 scores of summaries, each the mean over the documents, as shares of 1.
+def rouge(found: Sequence[str], right: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns the F1 scores of some summaries, as shares of 1, each of shape (summaries,).
 
     Args:
-        found: A summary of each document.
-        right: The given ones.
+        found: The summaries.
+        right: What each is compared with.
     """
     from torchmetrics.functional.text.rouge import rouge_score
 
-    scores = rouge_score(
-        list(found), list(right), normalizer=str.lower, tokenizer=words, rouge_keys=NAMES
-    )
-    return {name: float(scores[f"{name}_fmeasure"]) for name in NAMES}
+    scores = [
+        rouge_score(*pair, normalizer=str.lower, tokenizer=words, rouge_keys=NAMES)
+        for pair in zip(found, right, strict=True)
+    ]
+    return {name: np.array([float(one[f"{name}_fmeasure"]) for one in scores]) for name in NAMES}
 
 
 def best_sentences(sentences: Sequence[str], summary: str, most: int) -> list[int]:

@@ -7,7 +7,7 @@ import re
 # Marks that end a sentence, with what closes around them and the white space behind. A line break
 # ends one too: in news it stands after headlines and paragraphs. Marks of Chinese and Japanese
 # need no white space.
-_END = re.compile(r"[.!?…]+[\"'”’»)\]]*\s+|[。！？]+[」』”’）]*\s*|\s*\n\s*")
+_END = re.compile(r"[.!?…]+[\"'”’»)\]]*\s+|[。！？]+[」』”’）]*\s*|\n\s*")
 
 # After these a full stop ends no sentence: a name follows.
 _TITLES = frozenset({
@@ -24,7 +24,7 @@ def split_sentences(text: str) -> list[str]:
     """
     sentences, begin = [], 0
     for end in _END.finditer(text):
-        if "\n" in end[0] or not _goes_on(text[begin : end.end()], text[end.end() :][:1]):
+        if "\n" in end[0] or not _goes_on(text[begin : end.end()], text[end.end() : end.end() + 1]):
             sentences.append(text[begin : end.end()].strip())
             begin = end.end()
     return [sentence for sentence in (*sentences, text[begin:].strip()) if sentence]

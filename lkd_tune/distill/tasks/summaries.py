@@ -115,15 +115,19 @@ class Summaries(LabelledTokens):
     @override
     def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
         """Returns ROUGE F1, and beside it that of each document's first sentences, as many."""
-        references = tokens.references()
         assert tokens.folder is not None
+        own = {name: float(each.mean()) for name, each in self.of_examples(outputs, tokens).items()}
+        return {**own, **_lead(tokens.folder)}
+
+    @override
+    def of_examples(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, np.ndarray]:
+        references = tokens.references()
         chosen = choose_sentences(outputs, tokens, references["most"])
         found = [
             " ".join(document[number] for number in numbers)
             for document, numbers in zip(references["documents"], chosen, strict=True)
         ]
-        lead = {f"lead_{name}": value for name, value in _lead(tokens.folder).items()}
-        return {**rouge(found, references["summaries"]), **lead}
+        return rouge(found, references["summaries"])
 
 
 def choose_sentences(outputs: np.ndarray, tokens: Tokens, most: int) -> list[list[int]]:
@@ -145,10 +149,11 @@ def choose_sentences(outputs: np.ndarray, tokens: Tokens, most: int) -> list[lis
 
 @lru_cache(maxsize=4)
 def _lead(folder: Path) -> dict[str, float]:
-    """Returns the scores of the first sentences; they take as long as a model's own scoring."""
+    """Returns the scores of the first sentences; to make them takes as long as a model's own."""
     references = json.loads((folder / "references.json").read_text("utf-8"))
     lead = [" ".join(document[: references["most"]]) for document in references["documents"]]
-    return rouge(lead, references["summaries"])
+    scores = rouge(lead, references["summaries"])
+    return {f"lead_{name}": float(each.mean()) for name, each in scores.items()}
 
 
 def _in_tokens(
