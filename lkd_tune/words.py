@@ -116,6 +116,8 @@ def summary(board: Leaderboard) -> list[str]:
             size = best.parameters / board.teacher["parameters"]
             said += f" with {size:.0%} of its parameters"
         lines.append(said)
+        if board.lead_score is not None:
+            lines.append(f"the first sentences of each document have {number(board.lead_score)}")
         lines += _front_lines(board) + _confirmed_lines(board) + _published_lines(board)
         alone = baseline is None or baseline.mean is None or best.mean is None
         if alone and baseline and baseline.score is not None and best.score is not None:
@@ -267,8 +269,9 @@ def show_measurement(measurement: Measurement, metric: str) -> None:
 
 def show_metrics(task: TaskSettings, split: str, metrics: dict[str, float]) -> None:
     """Prints a model's metrics, the task's own first."""
+    widest = max(map(len, metrics))
     for name in sorted(metrics, key=lambda name: (name != task.metric, name)):
-        print(f"{split} {name:<10} {metrics[name]:.6f}")
+        print(f"{split} {name:<{widest}} {metrics[name]:.6f}")
 
 
 def _changed(tree: Any, sections: tuple[str, ...], prefix: str = "") -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from lkd_tune.distill.size import count_size, fitting_length, time_forward
 from lkd_tune.distill.tasks.data import Split, label_names, load_split
 from lkd_tune.distill.tasks.kind import Kind
 from lkd_tune.distill.tasks.kinds import kind_of
+from lkd_tune.distill.tasks.summaries import choose_sentences
 from lkd_tune.distill.tokens import Tokens, load_tokens
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.settings import TaskSettings
@@ -23,7 +25,9 @@ from lkd_tune.spec.size import ModelSize
 _RESAMPLES = 1000
 _SHOWN = 10
 # Kinds with one answer for each example, which alone can be drawn again one by one.
-_KINDS = ("classification", "regression", "multi_label")
+_KINDS = ("classification", "regression", "multi_label", "extractive_summary")
+# Characters of a text that are shown where it is long.
+_LONG = 100
 
 
 @dataclass(frozen=True)
@@ -115,11 +119,12 @@ def compare_models(
     kind = kind_of(task)
     text = load_split(task, split, cache=cache)
     on = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    outputs, sizes, timed = [], [], []
+    outputs, sizes, timed, splits = [], [], [], []
     for model in models:
         loaded, tokenizer = load_model(model, kind.head), load_tokenizer(model)
         check_labels(loaded.config, model, task, cache=cache)
         tokens = load_tokens(task, split, tokenizer, cache=cache)
+        splits.append(tokens)
         outputs.append(predict(loaded.to(on), kind, tokens, on))
         size = count_size(loaded.config, kind.head, task.max_length)
         sizes.append(size)
@@ -131,13 +136,14 @@ def compare_models(
         for size, model in zip(sizes, timed, strict=True)
     ]
     draws = np.random.default_rng(seed).integers(0, len(tokens), (_RESAMPLES, len(tokens)))
-    scores = [_drawn_scores(kind, task.metric, found, tokens, draws) for found in outputs]
-    metrics = [kind.score(found, tokens) for found in outputs]
+    answered = list(zip(outputs, splits, strict=True))
+    scores = [_drawn_scores(kind, task.metric, found, of, draws) for found, of in answered]
+    metrics = [kind.score(found, of) for found, of in answered]
     sides = [
         Side(model, found[task.metric], *_interval(drawn), found, size)
         for model, found, drawn, size in zip(models, metrics, scores, sizes, strict=True)
     ]
-    agreement, differences = _differences(task, outputs, text, label_names(task, cache=cache))
+    agreement, differences = _differences(task, answered, text, label_names(task, cache=cache))
     return Comparison(
         sides=(sides[0], sides[1]),
         gain=sides[1].score - sides[0].score,
@@ -153,6 +159,9 @@ def _drawn_scores(
     kind: Kind, metric: str, outputs: np.ndarray, tokens: Tokens, draws: np.ndarray
 ) -> np.ndarray:
     """Returns the metric on each draw of the examples."""
+    each = kind.of_examples(outputs, tokens)
+    if each is not None:
+        return each[metric][draws].mean(-1)
     return np.array(
         [
             kind.score(outputs[drawn], replace(tokens, labels=tokens.labels[drawn]))[metric]
@@ -167,8 +176,14 @@ def _interval(drawn: np.ndarray) -> tuple[float, float]:
 
 
 def _differences(
-    task: TaskSettings, outputs: Sequence[np.ndarray], text: Split, names: list[str] | None
+    task: TaskSettings,
+    answered: Sequence[tuple[np.ndarray, Tokens]],
+    text: Split,
+    names: list[str] | None,
 ) -> tuple[float | None, list[Difference]]:
+    if task.kind == "extractive_summary":
+        return _other_summaries(task, answered, text)
+    outputs = [found for found, _ in answered]
     if task.kind == "regression":
         apart = np.abs(outputs[0][:, 0] - outputs[1][:, 0])
         agreement, rows = None, np.argsort(-apart, kind="stable")
@@ -187,6 +202,26 @@ def _differences(
         )
         for row in rows[:_SHOWN]
     ]
+
+
+def _other_summaries(
+    task: TaskSettings, answered: Sequence[tuple[np.ndarray, Tokens]], text: Split
+) -> tuple[float, list[Difference]]:
+    """Returns the share of documents of which both choose the same sentences, and some others."""
+    ours, theirs = (choose_sentences(found, of, task.sentences) for found, of in answered)
+    rows = [row for row in range(len(ours)) if ours[row] != theirs[row]]
+    return 1 - len(rows) / len(ours), [
+        Difference(
+            text=shorten(" ".join(text.text[row]), _LONG, placeholder=" …"),
+            label=shorten(text.label[row], _LONG, placeholder=" …"),
+            answers=(_sentences(ours[row]), _sentences(theirs[row])),
+        )
+        for row in rows[:_SHOWN]
+    ]
+
+
+def _sentences(numbers: Sequence[int]) -> str:
+    return "sentences " + ", ".join(str(number + 1) for number in numbers)
 
 
 def _answer(task: TaskSettings, logits: np.ndarray, names: list[str] | None) -> str:

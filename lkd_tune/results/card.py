@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.results.leaderboard import Leaderboard, Row
+from lkd_tune.results.usage import usage
 from lkd_tune.spec.run import RunFolder
-from lkd_tune.spec.tasks import HEADS, is_file_name
+from lkd_tune.spec.tasks import is_file_name
 from lkd_tune.spec.trial import TrialSpec
 
 _PIPELINES = {
@@ -16,6 +17,7 @@ _PIPELINES = {
     "multi_label": "text-classification",
     "tagging": "token-classification",
     "question_answering": "question-answering",
+    "extractive_summary": "summarization",
     "masked_lm": "fill-mask",
 }
 
@@ -48,10 +50,7 @@ def student_card(run: RunFolder, board: Leaderboard, row: Row) -> str:
         f"---\n{data.to_yaml()}\n---",
         f"# {spec.task.name}: a distilled student of {row.depth} layers",
         _answer(board, row),
-        "## Use\n\n```python\n"
-        f"from transformers import AutoModelFor{HEADS[kind]}, AutoTokenizer\n\n"
-        f"model = AutoModelFor{HEADS[kind]}.from_pretrained(FOLDER)\n"
-        "tokenizer = AutoTokenizer.from_pretrained(FOLDER)\n```",
+        f"## Use\n\n```python\n{usage(spec.task)}\n```",
         _table("Scores", ["model", f"{board.metric}, dev", f"{board.metric}, test"],
                _scores(board, row)),
         _table("How it was distilled", ["", ""], _recipe(spec, row)),
@@ -88,6 +87,9 @@ def _scores(board: Leaderboard, row: Row) -> list[tuple[str, ...]]:
         rows.append(("the same without distillation", told(plain.score), told(plain.test_score)))
     on_test = board.teacher.get("test", {}).get(board.metric)
     rows.append(("teacher", told(board.teacher_score), told(on_test)))
+    if board.lead_score is not None:
+        on_test = board.teacher.get("test", {}).get(f"lead_{board.metric}")
+        rows.append(("the first sentences alone", told(board.lead_score), told(on_test)))
     return rows
 
 

@@ -153,6 +153,11 @@ class Leaderboard:
         """The teacher's metric on dev."""
         return self.teacher.get("dev", {}).get(self.metric)
 
+    @property
+    def lead_score(self) -> float | None:
+        """The metric on dev of a document's first sentences, of summaries only."""
+        return self.teacher.get("dev", {}).get(f"lead_{self.metric}")
+
     def count(self, state: str) -> int:
         """Returns the number of drawn trials in a state."""
         return sum(row.state == state and row.name.isdigit() for row in self.rows)

@@ -14,26 +14,29 @@ from lkd_tune.spec.search import ConfirmSettings, KeepSettings, LimitSettings, S
 from lkd_tune.spec.tasks import METRICS, is_file_name, with_task_defaults
 
 TaskKind = Literal[
-    "classification", "regression", "multi_label", "tagging", "question_answering", "masked_lm"
+    "classification", "regression", "multi_label", "tagging", "question_answering",
+    "extractive_summary", "masked_lm",
 ]  # fmt: skip
 Metric = Literal[
     "accuracy", "exact_match", "f1", "macro_f1", "matthews", "micro_f1", "pearson", "precision",
-    "recall", "spearman",
+    "recall", "rouge1", "rouge2", "rougeL", "spearman",
 ]  # fmt: skip
 assert set(TaskKind.__args__) == set(METRICS)  # type: ignore[attr-defined]
+_OF_WHOLE_TEXTS = ("classification", "regression", "multi_label")
 
 
 class Columns(Settings):
     """Which columns of the data hold what."""
 
     text: str = "text"
-    """The sentence, or the first of a pair; a list of words in tagging; the question."""
+    """The sentence, or the first of a pair; a list of words in tagging; the question; the document
+    to sum up, a text or better a list of its sentences."""
     pair: str | None = None
     """The second sentence of a pair; the context of a question."""
     label: str | None = "label"
     """The label: an integer, a name from `task.labels`, or a number in regression; several of them,
     as a list or with commas between, in multi_label; one for each word in tagging; `answers` with
-    their text and answer_start in question_answering."""
+    their text and answer_start in question_answering; the summary in extractive_summary."""
 
 
 class Augmentation(Settings):
@@ -55,11 +58,12 @@ class TaskSettings(Settings):
     """What the student is to do. `task: NAME` is enough for a task that is known by name."""
 
     name: str
-    """A known task (acceptability, one of GLUE's, squad, wnut17, goemotions), or any name
-    for data of your own."""
+    """A known task (acceptability, one of GLUE's, squad, wnut17, goemotions, cnn_dailymail, xsum),
+    or any name for data of your own."""
     kind: TaskKind = "classification"
     """One class or a number for a text or a pair, several classes, a tag for each word, the
-    answer's place in a text, or masked words, for a student that is not of one task."""
+    answer's place in a text, the sentences that sum a text up, or masked words, for a student
+    that is not of one task."""
     data: str | None = None
     """Hub name of the data set; `generated` for the built-in one; none for local files."""
     config: str | None = None
@@ -78,11 +82,14 @@ class TaskSettings(Settings):
     """Names of the classes, in the order of their ids."""
     metric: Metric = "accuracy"
     """What scores a student on `dev`; the search maximises it. f1 is that of class 1, of entities
-    in tagging, of words in question_answering."""
+    in tagging, of words in question_answering; rouge1, rouge2 and rougeL are F1 too."""
     max_length: int = Field(128, ge=4)
-    """Longest input in tokens; longer ones are cut, in question_answering into windows."""
+    """Longest input in tokens; longer ones are cut, in question_answering into windows, in
+    extractive_summary between sentences."""
     stride: int = Field(128, ge=0)
     """Tokens of the context that two windows share, in question_answering."""
+    sentences: int = Field(3, ge=1)
+    """Sentences of a summary, in extractive_summary."""
     mask_share: float = Field(0.15, gt=0, lt=1)
     """Share of the words to predict, in masked_lm."""
     train_examples: int | None = Field(None, ge=1)
@@ -119,8 +126,10 @@ class TaskSettings(Settings):
             )
         if self.columns.label is None and self.kind != "masked_lm":
             raise ValueError(f"columns.label is needed for {self.kind}")
-        if self.augment is not None and self.kind in ("tagging", "question_answering", "masked_lm"):
+        if self.augment is not None and self.kind not in _OF_WHOLE_TEXTS:
             raise ValueError(f"augment would move what {self.kind} is to find; leave it out")
+        if self.kind == "extractive_summary" and len(self.labels or "ab") != 2:
+            raise ValueError("labels of extractive_summary name two classes: out, in")
         if self.kind == "question_answering" and self.stride >= self.max_length - 8:
             raise ValueError(f"stride {self.stride} leaves no room in max_length {self.max_length}")
         return self

@@ -12,6 +12,7 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "multi_label": ("macro_f1", "micro_f1", "accuracy"),
     "tagging": ("f1", "precision", "recall", "accuracy"),
     "question_answering": ("f1", "exact_match"),
+    "extractive_summary": ("rouge1", "rouge2", "rougeL"),
     "masked_lm": ("accuracy",),
 }
 
@@ -22,6 +23,7 @@ HEADS: Mapping[str, str] = {
     "multi_label": "SequenceClassification",
     "tagging": "TokenClassification",
     "question_answering": "QuestionAnswering",
+    "extractive_summary": "TokenClassification",
     "masked_lm": "MaskedLM",
 }
 
@@ -32,6 +34,10 @@ _KIND_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "question_answering": {
         "columns": {"text": "question", "pair": "context", "label": "answers"},
         "max_length": 384,
+    },
+    "extractive_summary": {
+        "columns": {"text": "document", "label": "summary"},
+        "max_length": 512,
     },
 }
 
@@ -126,6 +132,26 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         "dev": "validation",
         "metric": "f1",
     },
+    "cnn_dailymail": {
+        "kind": "extractive_summary",
+        "data": "abisee/cnn_dailymail",
+        "config": "3.0.0",
+        "train": "train",
+        "dev": "validation",
+        "test": "test",
+        "columns": {"text": "article", "label": "highlights"},
+        "metric": "rouge1",
+    },
+    "xsum": {
+        "kind": "extractive_summary",
+        "data": "EdinburghNLP/xsum",
+        "train": "train",
+        "dev": "validation",
+        "test": "test",
+        # The summaries are of one sentence, in words of their own; two of the text's meet it best.
+        "sentences": 2,
+        "metric": "rouge1",
+    },
     "wnut17": {
         "kind": "tagging",
         "data": "leondz/wnut_17",
@@ -185,15 +211,20 @@ def is_file_name(name: str) -> bool:
 def with_task_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns task settings with those of the named task filled in.
 
-    A local file for `train` replaces all that says where a known task's data lie.
+    A local file for `train` replaces all that says where a known task's data lie. Where only some
+    columns are named, the others are called as those of the kind usually are.
     """
     known = dict(TASKS.get(str(settings.get("name")), {}))
     kind = str(settings.get("kind", known.get("kind", "classification")))
-    known = {**_KIND_DEFAULTS.get(kind, {}), **known}
+    usual = _KIND_DEFAULTS.get(kind, {})
+    known = {**usual, **known}
     if kind in METRICS:
         known.setdefault("metric", METRICS[kind][0])
     train = settings.get("train")
     if isinstance(train, str) and is_file_name(train):
         for key in ("data", "config", "train", "dev", "test"):
             known.pop(key, None)
-    return {**known, **settings}
+    filled = {**known, **settings}
+    if isinstance(filled.get("columns"), Mapping):
+        filled["columns"] = {**usual.get("columns", {}), **filled["columns"]}
+    return filled

@@ -57,7 +57,7 @@ def test_a_model_is_not_told_from_itself(pair):
     assert found.differences == []
 
 
-@pytest.mark.parametrize("kind", ["regression", "multi_label"])
+@pytest.mark.parametrize("kind", ["regression", "multi_label", "extractive_summary"])
 def test_other_kinds(kind, tmp_path):
     task = make_task(tmp_path / "data", kind, rows=64)
     models = tuple(_trained(task, tmp_path, steps) for steps in (1, 120))

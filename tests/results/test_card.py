@@ -8,6 +8,8 @@ from huggingface_hub import ModelCard
 from lkd_tune.results.card import student_card
 from lkd_tune.results.leaderboard import read_leaderboard
 from lkd_tune.spec.run import write_atomically
+from lkd_tune.spec.settings import TaskSettings
+from lkd_tune.words import summary
 from tests.results.folder import HandMade, full_run
 
 
@@ -44,6 +46,20 @@ def test_other_seeds_are_told_with_their_interval(tmp_path):
     found = {"trial": "0003", "seeds": [1, 2], "mean": 0.72, "low": 0.6, "high": 0.84}
     write_atomically(run.confirmation, json.dumps({"trials": [found]}))
     assert "0.7200 (95 %: 0.6000 to 0.8400)" in _card(run).text
+
+
+def test_a_summary_s_card_has_the_first_sentences_beside_it_and_how_to_make_one(tmp_path):
+    facts = {"dev": {"matthews": 0.8, "lead_matthews": 0.3}, "test": {"lead_matthews": 0.25}}
+    made = HandMade(tmp_path / "run", teacher={"model": "t", **facts})
+    spec = made.add("0000", 0.7)
+    spec = spec.model_copy(update={"task": TaskSettings(name="xsum")})
+    made.add("0001", 0.75, kept=True, like=spec)
+    card = _card(made.run)
+    assert card.data.pipeline_tag == "summarization"
+    assert "| the first sentences alone | 0.3000 | 0.2500 |" in card.text
+    assert "AutoModelForTokenClassification" in card.text
+    assert "[:510]" in card.text
+    assert "the first sentences of each document have 0.300" in summary(read_leaderboard(made.run))
 
 
 def test_the_teacher_s_licence_is_carried_over_and_text_can_t_break_out(tmp_path, monkeypatch):

@@ -11,12 +11,30 @@ def test_known_tasks_are_complete(name):
     task = TaskSettings(name=name)
     assert task.train
     assert task.dev
-    assert (task.labels is None) == (task.kind in ("regression", "question_answering"))
+    without = ("regression", "question_answering", "extractive_summary")
+    assert (task.labels is None) == (task.kind in without)
 
 
 def test_a_setting_of_a_known_task_can_be_overridden():
     task = TaskSettings(name="cola", metric="accuracy", max_length=64)
     assert (task.metric, task.max_length, task.data) == ("accuracy", 64, "nyu-mll/glue")
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("classification", ("words", None, "label")),
+        ("tagging", ("words", None, "ner_tags")),
+        ("question_answering", ("words", "context", "answers")),
+        ("extractive_summary", ("words", None, "summary")),
+        ("masked_lm", ("words", None, None)),
+    ],
+)
+def test_columns_that_are_not_named_are_called_as_usual(kind, expected):
+    task = TaskSettings(
+        name="own", kind=kind, train="a.jsonl", dev="b.jsonl", columns={"text": "words"}
+    )
+    assert (task.columns.text, task.columns.pair, task.columns.label) == expected
 
 
 def test_local_files_replace_where_a_known_task_lies():

@@ -9,7 +9,7 @@ from typing import Any
 
 from lkd_tune.distill.tasks.acceptability import Sentence, build_acceptability
 from lkd_tune.distill.tasks.files import file_columns, load_table
-from lkd_tune.distill.tasks.kind import Split, refuse
+from lkd_tune.distill.tasks.kind import Split
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.spec.errors import Problem, SpecError, did_you_mean
 from lkd_tune.spec.run import cache_dir
@@ -41,17 +41,13 @@ def load_split(task: TaskSettings, split: str, *, cache: Path | None = None) -> 
         where = f"{task.data} {task.config or ''} {where}"
     if len(table) == 0:
         raise SpecError(Problem("", f"task.{split}", f"{where} holds no examples"))
-    text = list(table[columns.text])
-    if task.kind != "tagging":
-        text = [_as_text(value) for value in text]
-    for row, words in enumerate(text, 1):
-        if task.kind == "tagging" and not isinstance(words, list):
-            raise refuse(where, columns.text, row, f"{words!r} is no list of words")
+    kind = kind_of(task)
+    text = kind.texts(list(table[columns.text]), where, columns.text)
     pair = [_as_text(value) for value in table[columns.pair]] if columns.pair else None
     unlabelled = Split(text, pair, [])
     raw = list(table[columns.label]) if columns.label else []
     names = label_names(task, cache=cache)
-    label = kind_of(task).labels(raw, unlabelled, names, where, str(columns.label))
+    label = kind.labels(raw, unlabelled, names, where, str(columns.label))
     return Split(text, pair, label)
 
 

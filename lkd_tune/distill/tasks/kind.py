@@ -28,9 +28,11 @@ class Split:
     """Text and labels of one split, in the order of the source.
 
     Attributes:
-        text: First sentences; lists of words in tagging; questions.
+        text: First sentences; lists of words in tagging, of sentences in extractive_summary;
+            questions.
         pair: Second sentences or contexts, or None.
-        label: What the kind makes of the labels: class ids, numbers, lists of class ids, answers.
+        label: What the kind makes of the labels: class ids, numbers, lists of class ids, answers,
+            summaries.
     """
 
     text: list[Any]
@@ -87,6 +89,19 @@ class Kind(ABC):
             raw: The label column of the training split.
         """
         return task.labels
+
+    def texts(self, raw: list[Any], where: str, column: str) -> list[Any]:
+        """Returns the text of each example, checked: here as strings.
+
+        Args:
+            raw: The text column.
+            where: What error messages call the source.
+            column: The text column's name.
+
+        Raises:
+            SpecError: Naming the row of a text that can't be used.
+        """
+        return ["" if value is None else str(value) for value in raw]
 
     @abstractmethod
     def width(self, names: list[str] | None, label: list[Any]) -> int | None:
@@ -178,6 +193,29 @@ class Kind(ABC):
             outputs: The answers, shape (examples, C), or unpadded (all tokens, C) if `per_token`.
             tokens: The split.
         """
+
+    def of_examples(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, np.ndarray] | None:
+        """Returns the metrics of each example, whose means are the score's, each (examples,).
+
+        None where they are not made of such.
+        """
+        return None
+
+
+class LabelledTokens(Kind):
+    """A kind whose loss compares the tokens that have a label; R is their number."""
+
+    def rows(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Returns the logits of the tokens with a label, shape (R, C)."""
+        return logits[batch.labels != IGNORED]
+
+    def goals(self, batch: Batch) -> Tensor:
+        """Returns their labels, shape (R,)."""
+        return batch.labels[batch.labels != IGNORED]
+
+    def count(self, batch: Batch) -> int:
+        """Returns R."""
+        return int((batch.labels != IGNORED).sum())
 
 
 def refuse(where: str, column: str, row: int, message: str) -> SpecError:

@@ -8,6 +8,7 @@ from lkd_tune.distill.tasks.answers import QuestionAnswering
 from lkd_tune.distill.tasks.kind import Kind
 from lkd_tune.distill.tasks.masked_words import MaskedWords
 from lkd_tune.distill.tasks.sentences import Classification, MultiLabel, Regression
+from lkd_tune.distill.tasks.summaries import Summaries
 from lkd_tune.distill.tasks.tagging import Tagging
 from lkd_tune.spec.settings import TaskSettings
 
@@ -17,6 +18,7 @@ _KINDS: Mapping[str, Kind] = {
     "multi_label": MultiLabel(),
     "tagging": Tagging(),
     "question_answering": QuestionAnswering(),
+    "extractive_summary": Summaries(),
     "masked_lm": MaskedWords(),
 }
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lkd_tune.distill.tasks.kind import IGNORED, Encoded, Kind, Split
+from lkd_tune.distill.tasks.kind import IGNORED, Encoded, LabelledTokens, Split
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.tasks import HEADS
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _MASKED, _REPLACED = 0.8, 0.1
 
 
-class MaskedWords(Kind):
+class MaskedWords(LabelledTokens):
     """The words that were masked; a row of the loss is one of them, over the vocabulary."""
 
     head = HEADS["masked_lm"]
@@ -93,18 +93,6 @@ class MaskedWords(Kind):
         return replace(
             batch, ids=torch.from_numpy(ids).to(on), labels=torch.from_numpy(labels).to(on)
         )
-
-    @override
-    def rows(self, logits: Tensor, batch: Batch) -> Tensor:
-        return logits[batch.labels != IGNORED]
-
-    @override
-    def goals(self, batch: Batch) -> Tensor:
-        return batch.labels[batch.labels != IGNORED]
-
-    @override
-    def count(self, batch: Batch) -> int:
-        return int((batch.labels != IGNORED).sum())
 
     @override
     def answers(self, logits: Tensor, batch: Batch) -> Tensor:

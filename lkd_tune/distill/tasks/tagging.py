@@ -6,20 +6,27 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 from typing_extensions import override
 
-from lkd_tune.distill.tasks.kind import IGNORED, Encoded, Kind, Split, are_ids, class_id, refuse
+from lkd_tune.distill.tasks.kind import (
+    IGNORED,
+    Encoded,
+    LabelledTokens,
+    Split,
+    are_ids,
+    class_id,
+    refuse,
+)
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.tasks import HEADS
 
 if TYPE_CHECKING:
-    from lkd_tune.distill.tokens import Batch, Tokens
+    from lkd_tune.distill.tokens import Tokens
 
 _OUTSIDE = "O"
 
 
-class Tagging(Kind):
+class Tagging(LabelledTokens):
     """A tag for each word; the first token of a word stands for it."""
 
     head = HEADS["tagging"]
@@ -33,6 +40,13 @@ class Tagging(Kind):
             return task.labels
         # Outside all names first, as is the custom.
         return sorted(set(given), key=lambda tag: (tag != _OUTSIDE, tag))
+
+    @override
+    def texts(self, raw: list[Any], where: str, column: str) -> list[list[str]]:
+        for row, words in enumerate(raw, 1):
+            if not isinstance(words, list):
+                raise refuse(where, column, row, f"{words!r} is no list of words")
+        return raw
 
     @override
     def width(self, names: list[str] | None, label: list[Any]) -> int:
@@ -84,19 +98,6 @@ class Tagging(Kind):
             {"words": np.asarray(places, np.int32)},
             {"tags": split.label, "names": names},
         )
-
-    @override
-    def rows(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Returns the logits of the words, shape (words, C)."""
-        return logits[batch.labels != IGNORED]
-
-    @override
-    def goals(self, batch: Batch) -> Tensor:
-        return batch.labels[batch.labels != IGNORED]
-
-    @override
-    def count(self, batch: Batch) -> int:
-        return int((batch.labels != IGNORED).sum())
 
     @override
     def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:

@@ -19,13 +19,16 @@ def make_task(folder: Path, kind: str, rows: int = 128) -> TaskSettings:
         "multi_label": _labelled,
         "tagging": _tagged,
         "question_answering": _asked,
+        "extractive_summary": _summed_up,
         "masked_lm": _told,
     }
     files = {}
     for split in ("train", "dev"):
         rng = random.Random(f"{kind}:{split}")
         files[split] = str(makers[kind](folder / split, [_sentence(rng) for _ in range(rows)]))
-    return TaskSettings(name=f"tiny-{kind}", kind=kind, max_length=24, stride=4, **files)
+    short = {"max_length": 24, "stride": 4}
+    lengths = {"extractive_summary": {"max_length": 32, "sentences": 2}}.get(kind, short)
+    return TaskSettings(name=f"tiny-{kind}", kind=kind, **lengths, **files)
 
 
 Sentence = tuple[list[str], int, bool]
@@ -75,6 +78,22 @@ def _asked(path: Path, sentences: list[Sentence]) -> Path:
         questions.append({"context": " ".join(words), "qas": qas})
     nested = {"version": "1.1", "data": [{"title": "tiny", "paragraphs": questions}]}
     return _written(path.with_suffix(".json"), [json.dumps(nested)])
+
+
+def _summed_up(path: Path, sentences: list[Sentence]) -> Path:
+    """Writes documents of five sentences; the two good ones sum them up, never the first."""
+    rng = random.Random(path.name)
+    lines = []
+    for _ in sentences:
+        good = rng.choice([(1, 3), (1, 4), (2, 3), (2, 4), (3, 4)])
+        document = []
+        for number in range(5):
+            words = rng.sample(FILLERS, 2)
+            words.insert(rng.randint(0, 2), rng.choice(GOOD if number in good else BAD))
+            document.append(" ".join(words))
+        summary = ". ".join(document[number] for number in good)
+        lines.append(json.dumps({"document": document, "summary": summary}))
+    return _written(path.with_suffix(".jsonl"), lines)
 
 
 def _told(path: Path, sentences: list[Sentence]) -> Path:
