@@ -105,6 +105,7 @@ os.execvp(arguments[0], arguments)
 """
 
 
+@pytest.mark.slow
 def test_the_slurm_script_starts_two_nodes_and_searches(tmp_path):
     stubs = tmp_path / "bin"
     stubs.mkdir()

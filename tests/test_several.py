@@ -42,6 +42,7 @@ def _search(folder, *more):
     )
 
 
+@pytest.mark.slow
 def test_tasks_are_searched_in_turn_and_shown_in_one_table(tmp_path):
     space = {
         "task": "rte",
