@@ -1,7 +1,7 @@
-"""What the pages take from the code as they are built: settings, commands, schema, formulas.
+"""What the pages take from elsewhere as they are built: settings, commands, schema, examples.
 
 mkdocs calls the functions named `on_…`. A page says `<!-- generated: NAME -->` where a part of
-`_PARTS` belongs.
+`_PARTS` belongs, and `<!-- example: NAME -->` where a file of `examples/` does.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import html
 import json
 import re
 from itertools import groupby
+from pathlib import Path
 from typing import Any, get_args
 
 import typer
@@ -25,6 +26,7 @@ from lkd_tune.spec.settings import SpaceSettings
 from lkd_tune.spec.space import SEARCHABLE
 
 _MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+_EXAMPLE = re.compile(r"^<!-- example: (\w+) -->$", re.MULTILINE)
 _FORMULA = re.compile(r'class="arithmatex">\\([(\[])(.*?)\\[)\]]</', re.DOTALL)
 
 
@@ -36,7 +38,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fills in the generated parts."""
+    """Fills in the generated parts and the examples."""
+    markdown = _EXAMPLE.sub(lambda mark: _example(mark[1]), markdown)
     return _MARK.sub(lambda mark: _PARTS[mark[1]](), markdown)
 
 
@@ -48,6 +51,11 @@ def on_page_content(content: str, **_: Any) -> str:
         return f'class="formula">{convert(html.unescape(found[2]), display=display)}</'
 
     return _FORMULA.sub(mathml, content)
+
+
+def _example(name: str) -> str:
+    path = Path(__file__).parent.parent / "examples" / f"{name}.py"
+    return f'```python title="examples/{path.name}"\n{path.read_text("utf-8")}```'
 
 
 def _settings() -> str:

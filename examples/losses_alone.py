@@ -50,7 +50,7 @@ def main(steps: int = 40) -> list[float]:
         optimizer.step()
         objectives.append(objective.item())
         if step % 10 == 0:
-            print(step, {name: round(loss.item(), 5) for name, loss in terms.items()})
+            print(step, {name: f"{loss.item():.1e}" for name, loss in terms.items()})
     return objectives
 
 

@@ -18,6 +18,9 @@ import torch
 
 from lkd_tune import Run, load_space, search
 
+# Of the shipped space's task: an acceptable one, and one that is not.
+SENTENCES = ("the pilots that blame the boy smile", "the pilots that blame the boy smiles")
+
 
 def main(space: str | Mapping[str, Any] = "layer_map.yaml", run_dir: str = "runs") -> Run:
     """Searches a space with one seed and shows what it found."""
@@ -25,23 +28,24 @@ def main(space: str | Mapping[str, Any] = "layer_map.yaml", run_dir: str = "runs
     run = search(load_space(space, ["confirm=null", "search.baseline=false"]), run_dir=run_dir)
 
     board = pd.DataFrame(run.leaderboard())
-    print(board[["rank", "name", "state", "score", "share", "parameters", "layer_map", "lr"]])
+    complete = board[board["rank"].notna()].astype({"rank": int})
+    shown = ["rank", "name", "score", "share", "parameters", "layer_map", "lr"]
+    print(complete[shown].to_string(index=False))
 
-    # One column a trial; a stopped one has no score at the later steps.
+    # One column a trial; those that were stopped have no score at the later steps.
     curves = pd.DataFrame(run.measurements()).pivot(index="step", columns="trial", values="score")
-    print(curves)
+    print(curves[complete["name"].head(4)].to_string())
 
-    complete = board[board["state"] == "complete"]
     good = complete[complete["share"] >= 0.95]
     if not good.empty:
         smallest = good.sort_values("parameters").iloc[0]
         print(f"{smallest['share']:.0%} of the teacher with {smallest['parameters']:,} parameters")
 
     model, tokenizer = run.load_best()
-    batch = tokenizer(["the film was very good", "the plot was awful"], padding=True,
-                      return_tensors="pt")  # fmt: skip
-    with torch.inference_mode():
-        print(model(**batch).logits.softmax(-1))
+    for text in SENTENCES:
+        with torch.inference_mode():
+            (probabilities,) = model(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)
+        print(f"{text:<38}", *(f"{probability:.2f}" for probability in probabilities))
     return run
 
 

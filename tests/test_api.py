@@ -56,8 +56,9 @@ def test_a_search(run, folder):
 
 
 def test_resuming(run):
-    assert run.resume(["search.trials=3"], quiet=True) == run
-    assert len(run.leaderboard()) == 3
+    assert run.resume(["search.max_failures=2"], quiet=True) == run  # there is nothing left to do
+    assert load_space(run.path / "space.yaml").settings.search.max_failures == 2
+    assert len(run.leaderboard()) == 2
     with pytest.raises(SpecError, match="holds a search already"):
         lkd_tune.search(load_space(run.path / "space.yaml"), run_dir=run.path.parent,
                         name=run.path.name)  # fmt: skip

@@ -57,6 +57,19 @@ def test_the_schema_is_there(site):
     assert json.loads((site / "space.schema.json").read_text("utf-8")) == space_schema()
 
 
+def test_the_examples_are_there(site):
+    text = (site / "how-to" / "python" / "index.html").read_text("utf-8")
+    for path in (ROOT / "examples").glob("[!_]*.py"):
+        assert f"examples/{path.name}" in text
+
+
+def test_nothing_is_left_to_be_filled_in(site):
+    assert not [
+        page for page in site.rglob("*.html") if "<!-- generated" in page.read_text("utf-8")
+    ]
+    assert not [page for page in site.rglob("*.html") if "<!-- example" in page.read_text("utf-8")]
+
+
 def test_formulas_are_mathml(site):
     text = (site / "method" / "index.html").read_text("utf-8")
     assert text.count("<math") > 20
