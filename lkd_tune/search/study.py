@@ -100,13 +100,16 @@ class StudySearcher(Searcher):
         if trial is None:
             return self.FINISHED
         self._running[trial_id] = trial
-        name, spec = trial.user_attrs["name"], trial.user_attrs["spec"]
+        name = trial.user_attrs["name"]
+        # One that goes on has as many workers as the run has by now.
+        drawn = TrialSpec.model_validate_json(trial.user_attrs["spec"])
+        spec = drawn.model_copy(update={"resources": self._space.settings.resources})
         folder = self._folder(trial)
-        folder.write_spec(TrialSpec.model_validate_json(spec))
+        folder.write_spec(spec)
         if "origin" in trial.user_attrs:
             folder.write_origin(trial.user_attrs["origin"])
         origin = trial.user_attrs.get("origin")
-        return {**self._common, "name": name, "spec": spec, "origin": origin}
+        return {**self._common, "name": name, "spec": spec.to_json(), "origin": origin}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Notes a measurement of a trial that goes on."""
@@ -141,7 +144,8 @@ class StudySearcher(Searcher):
             state, measurements = result["state"], _measurements(result)
             if state == "running":  # so it was the scheduler that ended it
                 state = "stopped"
-                folder.write_outcome(outcome_of("stopped", resources, result["wall_s"]))
+                wall_s, worker_s = result["wall_s"], result["worker_s"]
+                folder.write_outcome(outcome_of("stopped", resources, wall_s, worker_s=worker_s))
         self._report(trial, measurements)
         self._tell(trial, state, measurements, folder.read_size())
         folder.remove_checkpoints()
