@@ -6,7 +6,7 @@ import os
 import uuid
 from typing import Any
 
-from lkd_tune.search.cluster import describe_cluster
+from lkd_tune.search.cluster import describe_cluster, withhold_credentials
 from lkd_tune.search.keep import keep_best
 from lkd_tune.search.manifest import update_manifest
 from lkd_tune.spec.run import RunFolder, cache_dir
@@ -91,6 +91,7 @@ class Session:
         from lkd_tune.search.stop import StopAll
         from lkd_tune.search.trainable import DistillationTrainable
 
+        withhold_credentials()
         stop_all = StopAll(self.stop)
         follower = Follower(self.run, self.view, self.stop, stop_all.actors, keep=self.keep)
         # `run`, not a `Tuner`: that one pickles all of this into the run folder for its own way of
