@@ -23,6 +23,8 @@ PLACES = {
     "ray": {"search", "submission.py"},
     "optuna": {
         "search/study.py",
+        "search/bounded_tpe.py",
+        "search/journal.py",
         "search/samplers.py",
         "search/evolution.py",
         "results/study.py",

@@ -73,9 +73,9 @@ class Session:
         confirm = self.settings.confirm
         return max(self.settings.keep.top, confirm.top if confirm else 0)
 
-    def keep(self) -> list[str]:
-        """Keeps the best students; returns their names, best first."""
-        return keep_best(self.run, self.kept, self.settings.objectives)
+    def keep(self, ended: str | None = None) -> list[str]:
+        """Keeps the best students; returns their names, best first. See `keep_best`."""
+        return keep_best(self.run, self.kept, self.settings.objectives, ended=ended)
 
     def fit(self, searcher: Any, scheduler: Any, *, trainable: Any = None) -> None:
         """Runs trials until the searcher has no more or the search is to stop.
