@@ -23,7 +23,6 @@ from lkd_tune.search.manifest import new_manifest, write_manifest
 from lkd_tune.search.session import Session
 from lkd_tune.search.study import StudySearcher
 from lkd_tune.search.trainable import DistillationTrainable
-from lkd_tune.search.trial_folder import outcome_of
 from lkd_tune.spaces import find_space
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import RunFolder, append_measurement
@@ -54,10 +53,10 @@ class Sleeping(DistillationTrainable):
         )
         append_measurement(self._folder.path, measurement)
         if done:
-            outcome = outcome_of("complete", self._spec.resources, self._wall_s)
+            outcome = self._outcome("complete")
             self._folder.write_outcome(outcome)
             return self._result(measurement, "complete", outcome)
-        with self._folder.new_checkpoint(1, self._wall_s):
+        with self._folder.new_checkpoint(1, *self._spent):
             pass
         return self._result(measurement, "running")
 

@@ -24,6 +24,8 @@ PLACES = {
     "optuna": {
         "search/study.py",
         "search/ask_tell.py",
+        "search/bounded_tpe.py",
+        "search/journal.py",
         "search/samplers.py",
         "search/evolution.py",
         "results/study.py",

@@ -18,14 +18,19 @@ POOL_BATCHES = 50
 
 def padded_width(lengths: np.ndarray) -> int:
     """Returns the width of a batch: its longest example, rounded up to a multiple of 8."""
-    return int(-(-lengths.max() // PAD_MULTIPLE) * PAD_MULTIPLE)
+    return padded(int(lengths.max()))
+
+
+def padded(length: int) -> int:
+    """Returns a length rounded up to a multiple of 8."""
+    return -(-length // PAD_MULTIPLE) * PAD_MULTIPLE
 
 
 def most_accumulation(spec: TrialSpec) -> int:
     """Returns into how many parts a micro-batch can be cut at most: single examples."""
     if spec.train.tokens_per_batch is not None:
         # Batches of full-length examples are the smallest ones.
-        longest = spec.task.max_length * spec.resources.workers
+        longest = padded(spec.task.max_length) * spec.resources.workers
         return max(1, spec.train.tokens_per_batch // longest)
     share = spec.train.batch_size // spec.resources.workers
     return share // count_micro_batches(spec)
@@ -44,7 +49,8 @@ class Batches:
 
     A batch has `train.batch_size` examples, or, with `train.tokens_per_batch`, as many as fit
     into so many tokens, padding counted. Nothing is kept between batches: a resumed training goes
-    on where it was, and every rank knows all of them.
+    on where it was, and every rank knows all of them. They are the same for any number of shares,
+    unless a token budget has no room for twice as many of the longest examples.
 
     Args:
         lengths: Tokens of each example, shape (examples,).
@@ -100,7 +106,13 @@ class Batches:
     @property
     def _least(self) -> int:
         """Examples that a batch has at least."""
-        return self._train.batch_size if self._train.tokens_per_batch is None else self._shares
+        budget = self._train.tokens_per_batch
+        if budget is None:
+            return self._train.batch_size
+        # Half of what a batch of the longest examples has: so much the last batch of a pool can
+        # always take from the one before, however many shares there are up to that.
+        half = budget // padded_width(self._lengths) // 2
+        return max(self._shares, min(half, len(self._lengths)))
 
     @property
     def _pool(self) -> int:
@@ -117,16 +129,16 @@ class Batches:
             return np.split(examples, len(examples) // self._train.batch_size)
         # Ascending, so the width of a batch is that of its last example.
         widths = -(-self._lengths[examples] // PAD_MULTIPLE) * PAD_MULTIPLE
-        ends, begin = [], 0
+        ends, begin, least = [], 0, self._least
         for end in range(1, len(examples)):
             full = (end + 1 - begin) * widths[end] > budget
-            if full and end - begin >= self._shares:
+            if full and end - begin >= least:
                 ends.append(end)
                 begin = end
-        if ends and len(examples) - begin < self._shares:
+        if ends and len(examples) - begin < least:
             # The rest is too small; it takes from the batch before, or joins it if that is small.
             before = ends.pop()
             begin = ends[-1] if ends else 0
-            if len(examples) - begin >= 2 * self._shares:
-                ends.append(min(before, len(examples) - self._shares))
+            if len(examples) - begin >= 2 * least:
+                ends.append(min(before, len(examples) - least))
         return np.split(examples, ends)

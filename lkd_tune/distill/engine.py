@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from lkd_tune.distill.augmentation import load_training_tokens
 from lkd_tune.distill.batches import Batches, count_micro_batches, most_accumulation
+from lkd_tune.distill.checkpoint import load_checkpoint, save_checkpoint
 from lkd_tune.distill.cost import GpuEnergy, PeakMemory, count_parameters
 from lkd_tune.distill.evaluate import evaluate
 from lkd_tune.distill.models import build_student, forward, load_tokenizer, save_model
@@ -228,39 +229,33 @@ class Distillation:
         )
 
     def save_checkpoint(self, folder: Path) -> None:
-        """Writes all that `load_checkpoint` needs to go on exactly; each rank its own files.
+        """Writes all that `load_checkpoint` needs to go on.
 
         Only between measurements, as after `next()`.
         """
-        self._engine.save_checkpoint(str(folder), tag="state")
-        state = {
+        progress = {
             "step": self._step,
             "train_s": self._train_s,
-            "energy_j": self._energy.joules(),
-            "last": self._last.model_dump_json() if self._last else None,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+            "energy_j": self._energy.of_all_workers(),
+            "last": self._last.model_dump(mode="json") if self._last else None,
         }
-        torch.save(state, folder / f"rank_{self._rank}.pt")
-        dist.barrier()
+        save_checkpoint(self._engine, folder, progress)
 
     def load_checkpoint(self, folder: Path) -> None:
-        """Goes on from a checkpoint: same losses from here on as without a stop.
+        """Goes on from a checkpoint, of any number of workers and any ZeRO stage.
+
+        Losses are from here on the same as without a stop. With another number of workers they
+        are so up to the order of sums, and other units are dropped out.
 
         Raises:
             FileNotFoundError: If the checkpoint is not there or not whole.
         """
-        path, _ = self._engine.load_checkpoint(str(folder), tag="state")
-        if path is None:
-            raise FileNotFoundError(f"{folder} holds no checkpoint")
-        state = torch.load(folder / f"rank_{self._rank}.pt", weights_only=True)
-        self._step, self._train_s = state["step"], state["train_s"]
-        self._energy = GpuEnergy(state["energy_j"] or 0.0)
-        self._last = Measurement.model_validate_json(state["last"]) if state["last"] else None
+        progress = load_checkpoint(self._engine, folder, self.spec.seed)
+        self._step, self._train_s = progress["step"], progress["train_s"]
+        if self._rank == 0:
+            self._energy = GpuEnergy(progress["energy_j"] or 0.0)
+        self._last = Measurement.model_validate(progress["last"]) if progress["last"] else None
         self._repeat_last = self._last is not None and self._last.finished
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(state["cuda_rng"])
 
     def save_student(self, folder: Path) -> None:
         """Writes the student as a complete Hugging Face folder."""

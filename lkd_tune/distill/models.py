@@ -230,7 +230,8 @@ def _config_of(model: Any) -> Any:
 def _from_hub(load: Any, model: str, **options: Any) -> Any:
     _no_progress_bars()
     try:
-        return load(model, **options)
+        # Said, as transformers would else ask at a terminal whether to run what a model brings.
+        return load(model, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         where = "" if Path(model).exists() else " (there is no such folder either)"

@@ -36,6 +36,8 @@ def join_process_group(
 ) -> None:
     """Joins the group; all ranks must call it with the same address, rank 0's.
 
+    Rank 0 listens on that address and no other, a rank that is alone on none.
+
     Raises:
         RuntimeError: If the others do not come in time, or this process is in a group already.
     """
@@ -50,9 +52,11 @@ def join_process_group(
         WORLD_SIZE=str(world_size),
         LOCAL_RANK="0",  # Ray shows each worker its own GPUs only, counted from 0
     )
+    if address.startswith("127."):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # gloo listens where this host's name is
     dist.init_process_group(
         backend,
-        init_method=f"tcp://{address}:{port}",
+        store=_store(rank, world_size, address, port, timeout),
         rank=rank,
         world_size=world_size,
         timeout=timeout,
@@ -61,6 +65,27 @@ def join_process_group(
     # It prints that its op was built.
     with opening_ops(), contextlib.redirect_stdout(io.StringIO()):
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
+
+
+def _store(rank: int, world_size: int, address: str, port: int, timeout: timedelta) -> dist.Store:
+    """Returns what the ranks find each other through.
+
+    By itself torch would listen on all of the machine's addresses, and asks nobody who they are.
+    """
+    if world_size == 1:
+        return dist.HashStore()
+    listening = None
+    if rank == 0:
+        listening = socket.create_server((address, port), backlog=world_size).detach()
+    return dist.TCPStore(
+        address,
+        port,
+        world_size,
+        is_master=rank == 0,
+        timeout=timeout,
+        wait_for_workers=False,
+        master_listen_fd=listening,
+    )
 
 
 def leave_process_group() -> None:

@@ -1,4 +1,7 @@
-"""What may change in a run that goes on: nothing that trials of before and after differ by."""
+"""What may change in a run that goes on: nothing that trials of before and after differ by.
+
+The number of workers may: batches, their order and the objective do not depend on it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from typing import Any
 
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.run import RunFolder
+from lkd_tune.spec.settings import check_batch
 from lkd_tune.spec.space import SearchSpace, load_space
+from lkd_tune.spec.trial import TrialSpec
 
 CHANGEABLE = (
     "search.trials",
@@ -17,6 +22,7 @@ CHANGEABLE = (
     "search.min_free_gb",
     "search.baseline",
     "confirm",
+    "resources.workers",
 )
 
 
@@ -61,6 +67,55 @@ def changed_space(run: RunFolder, space: SearchSpace, *, allowed: bool) -> Searc
         )
     overrides = [f"{key}={_text(after_)}" for key, (_, after_) in different.items()]
     return load_space(run.space, overrides)
+
+
+def changed_workers(run: RunFolder, space: SearchSpace) -> str | None:
+    """Returns what to tell of another number of workers, None if it is the one of before.
+
+    Args:
+        run: The run, with its space as it was.
+        space: The space that it goes on with.
+
+    Raises:
+        SpecError: With the trials that may go on or be trained again, and whose batches so many
+            workers can't share.
+    """
+    resources = space.settings.resources
+    before = load_space(run.space).settings.resources.workers
+    if before == resources.workers:
+        return None
+    problems, unfinished = [], 0
+    for record in run.read_trials():
+        if record.state not in ("running", "complete"):
+            continue
+        unfinished += record.state == "running"
+        try:
+            check_batch(record.spec.train, resources)
+            _check_budget(record.spec, resources.workers)
+        except ValueError as error:
+            message = f"trial {record.name} does not go with {resources.workers} workers: {error}"
+            problems.append(space.source.problem(("resources", "workers"), message))
+    if problems:
+        raise SpecError(problems)
+    return (
+        f"{_count(resources.workers, 'worker')} a trial from now on, {before} before; "
+        f"{_count(unfinished, 'unfinished trial')} will go on with as many"
+    )
+
+
+def _check_budget(spec: TrialSpec, workers: int) -> None:
+    from lkd_tune.distill.batches import padded
+
+    needed, budget = 2 * workers * padded(spec.task.max_length), spec.train.tokens_per_batch
+    if budget is not None and budget < needed:
+        raise ValueError(
+            f"train.tokens_per_batch {budget} would make other batches; it would need {needed}: "
+            f"two examples of task.max_length {spec.task.max_length} for each worker"
+        )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _difference(before: Any, after: Any, key: str, allowed: bool) -> str:

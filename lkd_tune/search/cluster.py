@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ _STORE_BYTES = 128 * 2**20
 _NODE_ANSWERS_S = 60.0
 
 
-@contextmanager
+@contextlib.contextmanager
 def connected(address: str | None) -> Iterator[bool]:
     """Joins a cluster, or starts one on this machine, and leaves or ends it afterwards.
 
@@ -58,7 +58,9 @@ def connected(address: str | None) -> Iterator[bool]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
+            # Ray asks for a token by itself from 2.59 on: who reaches its ports may run code.
             ray.init("local", include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
+            _hide_token()
         else:
             ray.init(address, **quiet)
     except (ConnectionError, ValueError) as error:
@@ -70,6 +72,26 @@ def connected(address: str | None) -> Iterator[bool]:
         yield address is None
     finally:
         ray.shutdown()
+
+
+def _hide_token() -> None:
+    """Has the token that Ray made for this user be readable by this user alone."""
+    with contextlib.suppress(OSError):
+        token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+        if token.stat().st_uid == os.getuid() and token.stat().st_mode & 0o077:
+            token.chmod(0o600)
+
+
+def withhold_credentials() -> None:
+    """Has Tune leave the driver's AWS credentials out of its actors' runtime environments.
+
+    Ray writes those into its logs. Workers on this machine inherit the environment anyway, those
+    on other nodes have what is set there.
+    """
+    from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
+
+    for name in [name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")]:
+        ENV_VARS_TO_PROPAGATE.discard(name)
 
 
 def quieten_ray() -> None:

@@ -91,17 +91,20 @@ def _train_seeds(session: Session, name: str, spec: TrialSpec, seeds: int) -> No
 
 
 def train_given(session: Session, specs: dict[str, TrialSpec]) -> None:
-    """Runs those of some trials that have not ended yet."""
+    """Runs those of some trials that have not ended yet, each with the run's resources."""
     from lkd_tune.search.given import GivenTrials
 
     left = {}
-    for name, spec in specs.items():
+    resources = session.settings.resources
+    for name, own in specs.items():
+        spec = own.model_copy(update={"resources": resources})
         folder = session.run.trial(name)
         if (folder / "spec.json").exists():
             record = session.run.read_trial(name)
-            if record.spec == spec and record.outcome is not None:
+            same = record.spec.digest() == spec.digest()
+            if same and record.outcome is not None:
                 continue
-            if record.spec != spec:  # of an earlier winner
+            if not same:  # of an earlier winner
                 shutil.rmtree(folder)
         left[name] = spec
     if left and not session.stop:

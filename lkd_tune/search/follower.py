@@ -28,7 +28,7 @@ class Follower(Callback):
         view: What the user sees.
         stop: The clock of the search.
         actors: Kept up to date: the actors of trials that run, by name.
-        keep: Called when a trial is complete, to keep the best students.
+        keep: Called with the name of a trial that is complete, to keep the best students.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Follower(Callback):
         stop: StopRequest,
         actors: dict[str, Any],
         *,
-        keep: Callable[[], Any],
+        keep: Callable[[str], Any],
     ):
         self._run, self._view, self._stop = run, view, stop
         self._actors, self._keep = actors, keep
@@ -68,7 +68,7 @@ class Follower(Callback):
         state = "stopped" if result["state"] == "running" else result["state"]
         self._view.trial_ended(name, state, result.get("score"), result["error"])
         if state == "complete":
-            self._keep()
+            self._keep(name)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called when a trial's actor is lost and it will be started again."""

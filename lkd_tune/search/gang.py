@@ -21,6 +21,7 @@ from lkd_tune.spec.settings import ResourceSettings
 from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.trial import TrialSpec
 
+LOOPBACK = "127.0.0.1"
 # Once a rank has failed the others need not wait for it: they would for the group's timeout.
 _GRACE_S = 10.0
 
@@ -54,7 +55,8 @@ class Rank:
         """Joins the process group, once for all trials."""
         from lkd_tune.distill.process_group import join_process_group
 
-        if world_size > 1 and (interface := _interface_of(ray.util.get_node_ip_address())):
+        own = LOOPBACK if address == LOOPBACK else ray.util.get_node_ip_address()
+        if interface := _interface_of(own):
             # gloo looks its address up by host name, which on many machines is 127.0.1.1.
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         join_process_group(rank, world_size, address, port)
@@ -141,11 +143,11 @@ class Gang:
                 ).remote(resources.cpus, resources.gpus, cwd)
                 for bundle in range(1, resources.workers)
             ]
-        address, port = _free_address()
-        world = resources.workers
-        self._lockstep("join", [(rank, world, address, port) for rank in range(world)])
         others = ray.get([other.where.remote() for other in self._others])
         self.workers: list[dict[str, Any]] = [self._own.where(), *others]
+        address, port = _free_address(one_node=len({each["node"] for each in self.workers}) == 1)
+        world = resources.workers
+        self._lockstep("join", [(rank, world, address, port) for rank in range(world)])
 
     def run(self, method: str, *arguments: Any) -> Any:
         """Calls a method of all ranks; returns what it gives on rank 0.
@@ -224,11 +226,12 @@ def _cause(error: ray.exceptions.RayError) -> BaseException:
     return LostWorkerError(str(error).strip().splitlines()[0])
 
 
-def _free_address() -> tuple[str, int]:
-    """Returns this node's address and a port that is free now."""
+def _free_address(*, one_node: bool) -> tuple[str, int]:
+    """Returns the address that this node's ranks, or all, reach it by, and a port free now."""
+    address = LOOPBACK if one_node else ray.util.get_node_ip_address()
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("", 0))
-        return ray.util.get_node_ip_address(), probe.getsockname()[1]
+        probe.bind((address, 0))
+        return address, probe.getsockname()[1]
 
 
 def _interface_of(address: str) -> str | None:

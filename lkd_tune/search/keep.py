@@ -19,7 +19,13 @@ from lkd_tune.spec.size import ModelSize
 _FACTS = "student.json"
 
 
-def keep_best(run: RunFolder, top: int, objectives: Sequence[str] = ("score",)) -> list[str]:
+def keep_best(
+    run: RunFolder,
+    top: int,
+    objectives: Sequence[str] = ("score",),
+    *,
+    ended: str | None = None,
+) -> list[str]:
     """Moves the best students of finished trials to where they are kept; removes the others.
 
     Looks at the disk only, so it may be called at any time, and after a crash finishes what was
@@ -29,6 +35,8 @@ def keep_best(run: RunFolder, top: int, objectives: Sequence[str] = ("score",)) 
         run: The run.
         top: How many are kept.
         objectives: What is best.
+        ended: The only trial that has ended since the last call, so that there is no need to
+            look at thousands of folders; none: any may have.
 
     Returns:
         The names of those that are kept, best first; of equal scores the earlier trial's. With
@@ -43,7 +51,8 @@ def keep_best(run: RunFolder, top: int, objectives: Sequence[str] = ("score",)) 
             shutil.rmtree(folder, ignore_errors=True)  # what a crash left of one being removed
         else:
             found[folder.name] = (_costs(facts, objectives), folder)
-    for student in sorted((run.path / "trials").glob("*/student")):
+    trials = run.path / "trials"
+    for student in sorted(trials.glob(f"{ended or '*'}/student")):
         name, facts = student.parent.name, read_student(student)
         outcome = TrialFolder(student.parent).read_outcome()
         if facts is None:

@@ -100,7 +100,8 @@ def _take_over(run: RunFolder, name: str, source: str, spec: TrialSpec) -> None:
     own, theirs = TrialFolder(run.trial(name)), TrialFolder(run.trial(source))
     checkpoint, before = theirs.read_checkpoint(), own.read_checkpoint()
     assert checkpoint is not None  # the source waits with it
-    with own.new_checkpoint(checkpoint.step, before.wall_s if before else 0.0) as folder:
+    spent = (before.wall_s, before.worker_s) if before else (0.0, 0.0)
+    with own.new_checkpoint(checkpoint.step, *spent) as folder:
         shutil.copytree(checkpoint.path, folder, dirs_exist_ok=True)
     for file in ("size.json", "accumulation", "measurements.jsonl"):
         if (theirs.path / file).exists():

@@ -14,9 +14,9 @@ from optuna.samplers import (
     NSGAIIISampler,
     NSGAIISampler,
     RandomSampler,
-    TPESampler,
 )
 
+from lkd_tune.search.bounded_tpe import BoundedTPE
 from lkd_tune.search.evolution import LayerMapEvolution
 from lkd_tune.spec.search import SearchSettings
 
@@ -53,7 +53,7 @@ def _model_based(search: SearchSettings, seed: int) -> BaseSampler:
     population = min(50, max(4, search.trials // 5))
     match search.sampler:
         case "tpe":
-            return TPESampler(
+            return BoundedTPE(
                 seed=seed,
                 multivariate=True,
                 group=True,  # parameters of some options only are modelled among those

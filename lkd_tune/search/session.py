@@ -6,7 +6,7 @@ import os
 import uuid
 from typing import Any
 
-from lkd_tune.search.cluster import describe_cluster
+from lkd_tune.search.cluster import describe_cluster, withhold_credentials
 from lkd_tune.search.keep import keep_best
 from lkd_tune.search.manifest import update_manifest
 from lkd_tune.spec.run import RunFolder, cache_dir
@@ -73,9 +73,9 @@ class Session:
         confirm = self.settings.confirm
         return max(self.settings.keep.top, confirm.top if confirm else 0)
 
-    def keep(self) -> list[str]:
-        """Keeps the best students; returns their names, best first."""
-        return keep_best(self.run, self.kept, self.settings.objectives)
+    def keep(self, ended: str | None = None) -> list[str]:
+        """Keeps the best students; returns their names, best first. See `keep_best`."""
+        return keep_best(self.run, self.kept, self.settings.objectives, ended=ended)
 
     def fit(self, searcher: Any, scheduler: Any, *, trainable: Any = None) -> None:
         """Runs trials until the searcher has no more or the search is to stop.
@@ -91,6 +91,7 @@ class Session:
         from lkd_tune.search.stop import StopAll
         from lkd_tune.search.trainable import DistillationTrainable
 
+        withhold_credentials()
         stop_all = StopAll(self.stop)
         follower = Follower(self.run, self.view, self.stop, stop_all.actors, keep=self.keep)
         # `run`, not a `Tuner`: that one pickles all of this into the run folder for its own way of

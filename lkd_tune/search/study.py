@@ -10,11 +10,11 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from lkd_tune.search.ask_tell import live_trial, report, tell
+from lkd_tune.search.journal import Journal
 from lkd_tune.search.samplers import build_sampler
 from lkd_tune.search.trial_folder import TrialFolder, outcome_of
 from lkd_tune.spec.errors import Problem, SpecError
@@ -86,19 +86,21 @@ class StudySearcher(Searcher):
         self._search = space.settings.search
         self._objectives = space.settings.objectives
         self._limits = space.settings.limits.given
-        self._study = open_study(run.study, self._objectives)
+        self._journal = open_journal(run.study)
+        self._study = _study_in(self._journal, self._objectives)
         if not self._study.get_trials(deepcopy=False):
             for start in starts:
                 self._study.enqueue_trial(start.params, user_attrs={"origin": start.origin})
         self._names: dict[str, str] = {}  # digest of a spec -> name of its trial
         self._unfinished: list[FrozenTrial] = []
-        for trial in self._study.get_trials(deepcopy=False):
-            if "name" in trial.user_attrs:
-                spec = TrialSpec.model_validate_json(trial.user_attrs["spec"])
-                self._names[spec.digest()] = trial.user_attrs["name"]
-            unfinished = trial.state == TrialState.RUNNING and not self._told_by_folder(trial)
-            if unfinished and not self._folder(trial).waits_at(pause_at):
-                self._unfinished.append(trial)
+        with self._journal.batch():
+            for trial in self._study.get_trials(deepcopy=False):
+                if "name" in trial.user_attrs:
+                    spec = TrialSpec.model_validate_json(trial.user_attrs["spec"])
+                    self._names[spec.digest()] = trial.user_attrs["name"]
+                unfinished = trial.state == TrialState.RUNNING and not self._told_by_folder(trial)
+                if unfinished and not self._folder(trial).waits_at(pause_at):
+                    self._unfinished.append(trial)
         self._running: dict[str, optuna.Trial] = {}  # by Tune's trial id
         self._wall_s: dict[str, float] = {}
 
@@ -108,12 +110,15 @@ class StudySearcher(Searcher):
         Raises:
             SpecError: If nothing that can be run was drawn at all.
         """
-        trial = self._next_trial()
+        with self._journal.batch():
+            trial = self._next_trial()
         if trial is None:
             return self.FINISHED
         self._running[trial_id] = trial
         folder = self._folder(trial)
-        spec = folder.read_spec() or TrialSpec.model_validate_json(trial.user_attrs["spec"])
+        drawn = folder.read_spec() or TrialSpec.model_validate_json(trial.user_attrs["spec"])
+        # One that goes on has as many workers as the run has by now.
+        spec = drawn.model_copy(update={"resources": self._space.settings.resources})
         folder.write_spec(spec)
         origin = trial.user_attrs.get("origin")
         if origin is not None:
@@ -161,9 +166,11 @@ class StudySearcher(Searcher):
                 return
             if state == "running":  # so it was the scheduler that ended it
                 state = "stopped"
-                folder.write_outcome(outcome_of("stopped", resources, result["wall_s"]))
-        self._report(trial, measurements)
-        self._tell(trial, state, measurements, folder.read_size())
+                wall_s, worker_s = result["wall_s"], result["worker_s"]
+                folder.write_outcome(outcome_of("stopped", resources, wall_s, worker_s=worker_s))
+        with self._journal.batch():
+            self._report(trial, measurements)
+            self._tell(trial, state, measurements, folder.read_size())
         folder.remove_checkpoints()
 
     def save(self, checkpoint_path: str) -> None:
@@ -280,21 +287,26 @@ class StudySearcher(Searcher):
 
 def open_study(journal: Path, objectives: Sequence[str] = ("score",)) -> optuna.Study:
     """Returns the study in a journal, a new one if there is none. One process at a time."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    # A killed process may have left half a line, which the next one would be glued to, and its
-    # lock, for which Optuna would wait half a minute.
-    if journal.exists():
-        content = journal.read_bytes()
+    return _study_in(open_journal(journal), objectives)
+
+
+def open_journal(path: Path) -> Journal:
+    """Returns a journal, after taking off half a line that a killed process may have left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        content = path.read_bytes()
         if not content.endswith(b"\n"):
-            with journal.open("r+b") as file:
+            with path.open("r+b") as file:
                 file.truncate(content.rfind(b"\n") + 1)
-    for lock in journal.parent.glob(f"{journal.name}.lock*"):
-        lock.unlink(missing_ok=True)
+    return Journal(path)
+
+
+def _study_in(journal: Journal, objectives: Sequence[str]) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.create_study(
         study_name="lkd_tune",
         directions=["maximize" if name == "score" else "minimize" for name in objectives],
-        storage=JournalStorage(JournalFileBackend(str(journal))),
+        storage=JournalStorage(journal),
         load_if_exists=True,
     )
 

@@ -16,6 +16,7 @@ from lkd_tune.search.trial_folder import TrialFolder, describe_student, outcome_
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.objectives import excesses
 from lkd_tune.spec.run import (
+    Ending,
     Outcome,
     RunFolder,
     append_measurement,
@@ -100,7 +101,7 @@ class DistillationTrainable(tune.Trainable):
         self._size: ModelSize | None = None
         self._began: float | None = None
         self._ready = False
-        self._wall_s_before = 0.0
+        self._spent_before = 0.0, 0.0
 
     def _next_result(self) -> dict[str, Any]:
         assert self._gang is not None
@@ -116,7 +117,7 @@ class DistillationTrainable(tune.Trainable):
         append_measurement(self._folder.path, measurement)
         if measurement.finished:
             return self._finish(measurement)
-        with self._folder.new_checkpoint(measurement.step, self._wall_s) as folder:
+        with self._folder.new_checkpoint(measurement.step, *self._spent) as folder:
             self._gang.run("save_checkpoint", str(folder))
         return self._go_on_or_pause(measurement)
 
@@ -139,7 +140,8 @@ class DistillationTrainable(tune.Trainable):
         checkpoint = self._folder.read_checkpoint()
         if self._began is None:
             self._began = time.monotonic()
-            self._wall_s_before = checkpoint.wall_s if checkpoint else 0.0
+            if checkpoint is not None:
+                self._spent_before = checkpoint.wall_s, checkpoint.worker_s
         self._gang.run(
             "begin",
             self._spec_text,
@@ -164,7 +166,7 @@ class DistillationTrainable(tune.Trainable):
             f"{name} {getattr(self._size, name):.3g} is above {self._limits[name]:g}"
             for name in above
         )
-        outcome = outcome_of("refused", self._spec.resources, self._wall_s, reason)
+        outcome = self._outcome("refused", reason)
         self._folder.write_outcome(outcome)
         self._gang.run("end")
         return self._result(None, "refused", outcome)
@@ -177,11 +179,11 @@ class DistillationTrainable(tune.Trainable):
             if self._spec.task.test is not None:
                 metrics = self._gang.run("evaluate", "test")
                 self._folder.write_test_metrics(metrics)
-            outcome = outcome_of("complete", self._spec.resources, self._wall_s)
+            outcome = self._outcome("complete")
         else:
             with self._folder.new_student() as folder:
                 self._gang.run("save_student", str(folder))
-                outcome = outcome_of("complete", self._spec.resources, self._wall_s)
+                outcome = self._outcome("complete")
                 facts = describe_student(self._name, self._spec, last, outcome, self._size)
                 write_atomically(folder / "student.json", facts)
         self._folder.write_outcome(outcome)
@@ -225,23 +227,31 @@ class DistillationTrainable(tune.Trainable):
 
     def _write_failure(self, trace: str, reason: str | None = None) -> Outcome:
         reason = reason or trace.strip().splitlines()[-1]
-        outcome = outcome_of("failed", self._spec.resources, self._wall_s, reason)
+        outcome = self._outcome("failed", reason)
         self._folder.write_outcome(outcome, trace)
         self._folder.remove_checkpoints()
         return outcome
 
+    def _outcome(self, state: Ending, reason: str | None = None) -> Outcome:
+        wall_s, worker_s = self._spent
+        return outcome_of(state, self._spec.resources, wall_s, reason, worker_s=worker_s)
+
     @property
-    def _wall_s(self) -> float:
-        began = time.monotonic() if self._began is None else self._began
-        return self._wall_s_before + time.monotonic() - began
+    def _spent(self) -> tuple[float, float]:
+        """Seconds of this trial, and these times the workers it had."""
+        here = 0.0 if self._began is None else time.monotonic() - self._began
+        wall_s, worker_s = self._spent_before
+        return wall_s + here, worker_s + here * self._spec.resources.workers
 
     def _result(
         self, measurement: Measurement | None, state: str, outcome: Outcome | None = None
     ) -> dict[str, Any]:
+        wall_s, worker_s = self._spent
         result: dict[str, Any] = {
             "state": state,
             "done": state != "running",
-            "wall_s": outcome.wall_s if outcome else self._wall_s,
+            "wall_s": outcome.wall_s if outcome else wall_s,
+            "worker_s": worker_s,
             "error": outcome.error if outcome else None,
         }
         if self._size is not None:

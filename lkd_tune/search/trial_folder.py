@@ -31,11 +31,13 @@ class Checkpoint:
         path: Its folder.
         step: The optimizer step it was written at.
         wall_s: Seconds that the trial had taken by then.
+        worker_s: These seconds times the workers that it had, which may have changed.
     """
 
     path: Path
     step: int
     wall_s: float
+    worker_s: float
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class TrialFolder:
             return None
         newest = found[max(found)]
         facts = json.loads((newest / "trial.json").read_text("utf-8"))
-        return Checkpoint(newest, max(found), facts["wall_s"])
+        return Checkpoint(newest, max(found), facts["wall_s"], facts["worker_s"])
 
     def waits_at(self, halvings: int) -> bool:
         """Whether the trial has nothing to do before so many halvings of its steps are passed."""
@@ -110,12 +112,13 @@ class TrialFolder:
         return measured[checkpoint.step].halvings <= halvings
 
     @contextmanager
-    def new_checkpoint(self, step: int, wall_s: float) -> Iterator[Path]:
+    def new_checkpoint(self, step: int, wall_s: float, worker_s: float) -> Iterator[Path]:
         """Gives a folder to write into; afterwards it is the trial's only checkpoint."""
         final = self.path / f"{_PREFIX}{step}"
         with _whole(final) as folder:
             yield folder
-            (folder / "trial.json").write_text(json.dumps({"wall_s": wall_s}), "utf-8")
+            facts = {"wall_s": wall_s, "worker_s": worker_s}
+            (folder / "trial.json").write_text(json.dumps(facts), "utf-8")
         for path in self.path.glob(f"{_PREFIX}*"):
             if path != final:
                 remove_folder(path)
@@ -176,14 +179,26 @@ def outcome_of(
     resources: ResourceSettings,
     wall_s: float,
     error: str | None = None,
+    *,
+    worker_s: float | None = None,
 ) -> Outcome:
-    """Returns an outcome with the cost of holding a trial's resources for `wall_s` seconds."""
+    """Returns an outcome with the cost of holding a trial's resources for `wall_s` seconds.
+
+    Args:
+        state: How the trial ended.
+        resources: What each of its workers had.
+        wall_s: Seconds from its start to its end.
+        error: Why it was refused or failed.
+        worker_s: These seconds times workers; none: it had as many from start to end.
+    """
+    if worker_s is None:
+        worker_s = wall_s * resources.workers
     return Outcome(
         state=state,
         error=error,
         wall_s=wall_s,
-        gpu_s=wall_s * resources.workers * resources.gpus,
-        cpu_s=wall_s * resources.workers * resources.cpus,
+        gpu_s=worker_s * resources.gpus,
+        cpu_s=worker_s * resources.cpus,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from lkd_tune.search.changes import changed_space, check_overrides
+from lkd_tune.search.changes import changed_space, changed_workers, check_overrides
 from lkd_tune.search.cluster import check_nodes, check_room, connected
 from lkd_tune.search.manifest import new_manifest, now, update_manifest, write_manifest
 from lkd_tune.search.session import Session
@@ -96,7 +96,7 @@ def resume_search(
         run: Its folder.
         address: As for `run_search`.
         quiet: Shows nothing.
-        overrides: `search.trials=32`, `search.time_budget=60`, …; kept in the run's space.yaml.
+        overrides: `search.trials=32`, `resources.workers=4`, …; kept in the run's space.yaml.
         changed: The space file as it is now, overrides applied; none: the run's own is right.
         allow_changed: Takes over what differs there and may change.
 
@@ -117,9 +117,13 @@ def resume_search(
             room = check_room(space.settings.resources, space.source)
             if not started_here:
                 check_nodes(run.path)
+            told = changed_workers(run, space)
             if overrides or changed is not None:
                 write_space(run, space)
-            return _go(Session(space, run, room if started_here else None, quiet=quiet))
+            session = Session(space, run, room if started_here else None, quiet=quiet)
+            if told is not None:
+                session.view.phase(told)
+            return _go(session)
 
 
 def _go(session: Session) -> SearchResult:

@@ -110,8 +110,11 @@ class TrialSpec(Settings):
         return self.model_dump_json(indent=2)
 
     def digest(self) -> str:
-        """Returns 16 hex digits that name this spec's content."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Returns 16 hex digits that name what is trained.
+
+        Not on what: neither the number of workers nor the ZeRO stage changes the result.
+        """
+        text = json.dumps(self.model_dump(mode="json", exclude={"resources"}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

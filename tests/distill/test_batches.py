@@ -74,3 +74,20 @@ def test_total_steps():
     assert Batches(lengths, TrainSettings(epochs=0.5, batch_size=10), 0).total_steps() == 5
     assert Batches(lengths, TrainSettings(steps=7), 0).total_steps() == 7
     assert Batches(lengths, TrainSettings(epochs=2, tokens_per_batch=80), 0).total_steps() == 22
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=LENGTHS.map(lambda lengths: np.clip(lengths, 1, 32)),
+    budget=st.integers(2 * 4 * 32, 800),
+    seed=st.integers(0, 5),
+)
+def test_the_number_of_workers_does_not_change_the_batches(lengths, budget, seed):
+    train = TrainSettings(tokens_per_batch=budget)
+    of_one, of_two, of_four = (
+        Batches(lengths, train, seed, shares=shares).epoch(0) for shares in (1, 2, 4)
+    )
+    if len(lengths) < 4:  # then examples are repeated for those that would have none
+        return
+    for other in (of_two, of_four):
+        assert [batch.tolist() for batch in of_one] == [batch.tolist() for batch in other]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from lkd_tune.search.changes import changed_space, check_overrides
+from lkd_tune.search.changes import changed_space, changed_workers, check_overrides
+from lkd_tune.search.trial_folder import TrialFolder
 from lkd_tune.search.tuner import write_space
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.source import parse_source
-from lkd_tune.spec.space import SearchSpace, build_space
+from lkd_tune.spec.space import SearchSpace, build_space, load_space
+from lkd_tune.spec.trial import TrialSpec
 
 TEXT = """
 task: {name: tiny, train: train.csv, dev: dev.csv}
@@ -72,6 +74,39 @@ def test_what_trials_differ_by_is_refused_even_if_changes_are_allowed(run, old, 
 
 
 def test_overrides_are_checked_alike():
-    check_overrides(["search.trials=9", "confirm.top=2"])
+    check_overrides(["search.trials=9", "confirm.top=2", "resources.workers=4"])
     with pytest.raises(SpecError, match="can't change in a run"):
         check_overrides(["train.lr=1"])
+
+
+def _with_trial(run: RunFolder, **train: int) -> None:
+    spec = {
+        "task": {"name": "own", "train": "a.csv", "dev": "b.csv", "max_length": 32},
+        "teacher": "t",
+    }
+    maps = {"word": (0, 1), "layer": (0, 1)}
+    trial = TrialSpec.model_validate(
+        {**spec, "student": {"depth": 1}, "layer_map": maps, "train": train}
+    )
+    TrialFolder(run.trial("0000")).write_spec(trial)
+
+
+def test_another_number_of_workers_is_told(run):
+    _with_trial(run, batch_size=8)
+    assert changed_workers(run, load_space(run.space)) is None
+    assert changed_workers(run, load_space(run.space, ["resources.workers=4"])) == (
+        "4 workers a trial from now on, 1 before; 1 unfinished trial will go on with as many"
+    )
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"batch_size": 6}, "trial 0000 does not go with 4 workers: train.batch_size 6 can't be"),
+        ({"tokens_per_batch": 255}, "tokens_per_batch 255 would make other batches; .* 256"),
+    ],
+)
+def test_workers_that_can_not_share_a_trials_batches_are_refused(run, train, message):
+    _with_trial(run, **train)
+    with pytest.raises(SpecError, match=message):
+        changed_workers(run, load_space(run.space, ["resources.workers=4"]))

@@ -57,6 +57,7 @@ def result(step: int, score: float, state: str = "running") -> dict[str, Any]:
     return {
         "state": state,
         "wall_s": 1.0,
+        "worker_s": 1.0,
         "error": None,
         "step": step,
         "score": score,

@@ -9,7 +9,7 @@ from lkd_tune.spec.settings import ResourceSettings
 
 
 def write_checkpoint(folder: TrialFolder, step: int, wall_s: float = 1.0) -> None:
-    with folder.new_checkpoint(step, wall_s) as draft:
+    with folder.new_checkpoint(step, wall_s, 2 * wall_s) as draft:
         (draft / "state").write_text(str(step))
 
 
@@ -24,7 +24,7 @@ def test_only_the_newest_checkpoint_stays(tmp_path):
         write_checkpoint(folder, step, wall_s=step / 2)
     checkpoint = folder.read_checkpoint()
     assert checkpoint is not None
-    assert (checkpoint.step, checkpoint.wall_s) == (20, 10.0)
+    assert (checkpoint.step, checkpoint.wall_s, checkpoint.worker_s) == (20, 10.0, 20.0)
     assert (checkpoint.path / "state").read_text() == "20"
     assert names(folder) == ["checkpoint-20"]
 
@@ -34,7 +34,7 @@ def test_a_checkpoint_that_was_cut_off_is_none(tmp_path):
     write_checkpoint(folder, 5)
 
     def cut_off() -> None:
-        with folder.new_checkpoint(10, 1.0) as draft:
+        with folder.new_checkpoint(10, 1.0, 1.0) as draft:
             (draft / "state").write_text("half")
             raise KeyboardInterrupt
 

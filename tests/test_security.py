@@ -1,0 +1,234 @@
+"""What SECURITY.md promises."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import os
+import pickle
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+import lkd_tune
+from lkd_tune.distill.models import load_model, load_tokenizer
+from lkd_tune.distill.process_group import ensure_process_group, leave_process_group
+from lkd_tune.spec.errors import SpecError
+from lkd_tune.spec.source import parse_source
+from lkd_tune.submission import _runtime_env
+from tests.tiny import LABELS, make_space, make_teacher
+
+SECRETS = {
+    "HF_TOKEN": "hf_PlantedSecretOfTheHub",
+    "AWS_SECRET_ACCESS_KEY": "PlantedSecretOfAws",
+    "WANDB_API_KEY": "PlantedSecretOfAnother",
+}
+SOURCES = sorted(Path(lkd_tune.__file__).parent.rglob("*.py"))
+
+# A search as a user starts one; while it runs, a trial's process says who listens where.
+DRIVER = """
+import json, os, sys
+from pathlib import Path
+import psutil
+from lkd_tune.search.follower import Follower
+from lkd_tune.search.tuner import run_search
+from lkd_tune.results.report import write_report
+from lkd_tune.spec.run import RunFolder
+from lkd_tune.spec.space import load_space
+
+def listening():
+    own = psutil.Process()
+    return [
+        [process.name(), [
+            each.laddr.ip
+            for each in process.net_connections(kind="inet")
+            if each.status == psutil.CONN_LISTEN
+        ]]
+        for process in own.children(recursive=True)
+        if process.name().startswith(("ray::Distillation", "ray::Rank"))
+    ]
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    seen = []
+    told = Follower.on_trial_result
+    def spy(self, *arguments, **info):
+        import ray
+        session = ray._private.worker._global_node.get_session_dir_path()
+        seen.append([session, os.environ.get("RAY_AUTH_MODE"), listening()])
+        told(self, *arguments, **info)
+    Follower.on_trial_result = spy
+    run = RunFolder(folder / "run")
+    run_search(load_space(folder / "space.yaml"), run)
+    write_report(run)
+    (folder / "seen.json").write_text(json.dumps(seen))
+"""
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A folder with a run and all it left, made with secrets in the environment."""
+    folder = tmp_path_factory.mktemp("searched")
+    make_space(
+        folder,
+        losses=LABELS,
+        student={"depth": 1},
+        layer_map="skip",
+        train={"steps": 4, "evaluations": 2, "lr": {"choice": [1e-3, 1e30]}},
+        search={"trials": 2, "scheduler": "none"},
+        resources={"workers": 2, "cpus": 1},
+    )
+    (folder / "driver.py").write_text(DRIVER)
+    root = Path(__file__).parents[1]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    environment |= SECRETS | {"PYTHONPATH": str(root), "HOME": str(folder / "home")}
+    environment["LKD_TUNE_CACHE"] = str(folder / "cache")
+    (folder / "home").mkdir()
+    done = subprocess.run(
+        [sys.executable, str(folder / "driver.py"), str(folder)],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "printed.txt").write_text(done.stdout + done.stderr)
+    return folder
+
+
+def test_ray_asks_for_a_token_that_others_can_not_read(searched):
+    modes = {mode for _, mode, _ in json.loads((searched / "seen.json").read_text())}
+    assert modes == {"token"}
+    token = searched / "home" / ".ray" / "auth_token"
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+
+
+def test_nothing_of_ours_listens_beyond_loopback(searched):
+    seen = json.loads((searched / "seen.json").read_text())
+    assert seen
+    for *_, processes in seen:
+        assert {name.partition(".")[0] for name, _ in processes} >= {"ray::DistillationTrainable"}
+        for _, addresses in processes:
+            # One is Ray's own port, at which every worker of Ray's asks for the token.
+            assert len([ip for ip in addresses if ip != "127.0.0.1"]) <= 1
+    assert any("127.0.0.1" in addresses for *_, found in seen for _, addresses in found)
+
+
+def test_secrets_are_in_nothing_that_is_written(searched):
+    sessions = {Path(path) for path, *_ in json.loads((searched / "seen.json").read_text())}
+    files = [file for root in (searched, *sessions) for file in root.rglob("*") if file.is_file()]
+    assert {"manifest.json", "study.journal", "report.html", "error.txt", "printed.txt"} <= {
+        file.name for file in files
+    }
+    for file in files:
+        content = file.read_bytes()
+        for name, secret in SECRETS.items():
+            assert secret.encode() not in content, (name, file)
+
+
+def test_a_job_is_sent_no_secret(tmp_path, monkeypatch):
+    for name, secret in SECRETS.items():
+        monkeypatch.setenv(name, secret)
+    sent = json.dumps(_runtime_env(tmp_path, str(tmp_path / "cache")))
+    assert not [name for name, secret in SECRETS.items() if secret in sent or name in sent]
+
+
+def test_a_lone_rank_listens_nowhere_else():
+    leave_process_group()
+    ensure_process_group()
+    try:
+        found = psutil.Process().net_connections(kind="inet")
+        assert {each.laddr.ip for each in found if each.status == psutil.CONN_LISTEN} <= {
+            "127.0.0.1"
+        }
+    finally:
+        leave_process_group()
+
+
+class Evil:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_pickled_weights_are_refused_unrun(tmp_path):
+    folder, mark = make_teacher(tmp_path / "model"), tmp_path / "mark"
+    (folder / "model.safetensors").unlink()
+    torch.save({"bert.pooler.dense.bias": Evil(mark)}, folder / "pytorch_model.bin")
+    with pytest.raises((SpecError, pickle.UnpicklingError)):
+        load_model(str(folder))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("load", [load_model, load_tokenizer])
+def test_a_model_that_brings_code_is_refused_unrun(tmp_path, load):
+    folder, mark = make_teacher(tmp_path / "model"), tmp_path / "mark"
+    code = "own.Own"
+    autos = dict.fromkeys(["AutoConfig", "AutoModelForSequenceClassification"], code)
+    for name, own in (
+        ("config.json", {"auto_map": autos, "model_type": "own"}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": [code, code]}}),
+    ):
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    (folder / "own.py").write_text(f"open({str(mark)!r}, 'w')\nclass Own: pass\n")
+    if load == load_model:
+        with pytest.raises(SpecError, match="can't be loaded"):
+            load(str(folder))
+    else:
+        load(str(folder))  # it has files beside its code, which will do
+    assert not mark.exists()
+
+
+def test_a_space_file_makes_no_objects(tmp_path):
+    mark = tmp_path / "mark"
+    text = f"task: !!python/object/apply:os.system ['touch {mark}']\nteacher: t\n"
+    with pytest.raises(SpecError, match=r"mine\.yaml:1"):
+        parse_source(text, "mine.yaml")
+    assert not mark.exists()
+
+
+@functools.cache
+def _all_calls():
+    return [*_calls()]
+
+
+def _calls():
+    """Gives each call in the package: its file and line, its name, and its named arguments."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call):
+                named = {each.arg: ast.unparse(each.value) for each in node.keywords}
+                yield f"{path.name}:{node.lineno}", ast.unparse(node.func), named
+
+
+def test_no_shell_no_pickle_and_no_code_of_others():
+    refused = ("eval", "exec", "os.system", "os.popen", "subprocess.getoutput", "pickle.load")
+    for place, name, named in _all_calls():
+        assert name not in refused, place
+        assert not name.startswith(("pickle.", "cloudpickle.", "dill.")), place
+        assert named.get("shell", "False") == "False", place
+        assert named.get("trust_remote_code", "False") == "False", place
+        assert named.get("allow_pickle", "False") == "False", place
+        if name == "torch.load":
+            assert named.get("weights_only") == "True", place
+        if name in ("yaml.load", "yaml.compose"):
+            assert named["Loader"] == "_Loader", place  # of SafeLoader's kind
+
+
+def test_pages_escape_by_default():
+    environments = [named for _, name, named in _all_calls() if name == "Environment"]
+    assert environments
+    assert {named.get("autoescape") for named in environments} == {"True"}
