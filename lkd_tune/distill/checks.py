@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lkd_tune.distill.tasks.data import check_data
-from lkd_tune.distill.teacher import teacher_depth
+from lkd_tune.distill.teacher import teacher_depth, teacher_positions
 from lkd_tune.distill.width import teacher_width
-from lkd_tune.spec.errors import SpecError
+from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.space import SearchSpace
 
 
@@ -23,6 +23,7 @@ def check_space(space: SearchSpace) -> int:
     try:
         layers = teacher_depth(space.settings.teacher)
         width = teacher_width(space.settings.teacher)
+        problems += _check_length(space)
         for check in (
             lambda: space.check_teacher(layers),
             lambda: space.check_width(width),
@@ -42,3 +43,13 @@ def check_space(space: SearchSpace) -> int:
     if problems:
         raise SpecError(problems)
     return layers
+
+
+def _check_length(space: SearchSpace) -> list[Problem]:
+    """Returns that inputs are longer than the teacher's, if so: it would fail at the first one."""
+    settings = space.settings
+    positions, length = teacher_positions(settings.teacher, settings.task), settings.task.max_length
+    if positions is None or length <= positions:
+        return []
+    message = f"{length} is above the {positions} positions of the teacher; use at most {positions}"
+    return [space.source.problem(("task", "max_length"), message)]

@@ -15,7 +15,13 @@ from filelock import FileLock
 
 from lkd_tune.distill.engine import Distillation
 from lkd_tune.distill.fingerprint import digest, model_digest
-from lkd_tune.distill.models import auto_model, read_depth, save_model
+from lkd_tune.distill.models import (
+    auto_model,
+    count_positions,
+    read_config,
+    read_depth,
+    save_model,
+)
 from lkd_tune.distill.process_group import ensure_process_group
 from lkd_tune.distill.tasks.data import GENERATED, count_labels, load_split, source_fingerprint
 from lkd_tune.distill.tasks.kinds import kind_of
@@ -62,6 +68,18 @@ def teacher_depth(settings: TeacherSettings) -> int:
         return settings.train.architecture.layers
     assert settings.train.model is not None
     return read_depth(settings.train.model)
+
+
+def teacher_positions(settings: TeacherSettings, task: TaskSettings) -> int | None:
+    """Returns the tokens of a teacher's longest input, None if its configuration says none.
+
+    Raises:
+        SpecError: If its model can't be had.
+    """
+    start = settings.model or (settings.train and settings.train.model)
+    if start:
+        return count_positions(read_config(start))
+    return task.max_length  # as `build_from_scratch` makes it
 
 
 def train_teacher(
