@@ -6,6 +6,7 @@ from lkd_tune.distill.tasks.data import check_data
 from lkd_tune.distill.teacher import teacher_depth, teacher_positions
 from lkd_tune.distill.width import teacher_width
 from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.space import SearchSpace
 
 
@@ -16,8 +17,9 @@ def check_space(space: SearchSpace) -> int:
         SpecError: With everything that does not fit together.
     """
     problems = [
-        space.source.problem(("task", *key.split(".")), message)
-        for key, message in check_data(space.settings.task)
+        space.source.problem((*path, *key.split(".")), message)
+        for path, task in _tasks(space)
+        for key, message in check_data(task)
     ]
     layers = 0
     try:
@@ -46,10 +48,21 @@ def check_space(space: SearchSpace) -> int:
 
 
 def _check_length(space: SearchSpace) -> list[Problem]:
-    """Returns that inputs are longer than the teacher's, if so: it would fail at the first one."""
-    settings = space.settings
-    positions, length = teacher_positions(settings.teacher, settings.task), settings.task.max_length
-    if positions is None or length <= positions:
-        return []
-    message = f"{length} is above the {positions} positions of the teacher; use at most {positions}"
-    return [space.source.problem(("task", "max_length"), message)]
+    """Returns which inputs may be longer than the teacher's: it would fail at the first one."""
+    positions = teacher_positions(space.settings.teacher, space.settings.task)
+    return [
+        space.source.problem(
+            (*path, "max_length"),
+            f"{task.max_length} is above the {positions} positions of the teacher; "
+            f"use at most {positions}",
+        )
+        for path, task in _tasks(space)
+        if positions is not None and task.max_length > positions
+    ]
+
+
+def _tasks(space: SearchSpace) -> list[tuple[tuple[str, ...], TaskSettings]]:
+    """Returns the tasks of a space and where they stand."""
+    other = space.settings.evaluate_on
+    others = [(("evaluate_on", "task"), other.task)] if other is not None else []
+    return [(("task",), space.settings.task), *others]

@@ -31,7 +31,7 @@ from lkd_tune.distill.tokenizer_training import (
     train_subword_tokenizer,
 )
 from lkd_tune.spec.layer_map import preset_map
-from lkd_tune.spec.losses import LogitLoss, LossSettings
+from lkd_tune.spec.losses import LABELS_ONLY
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import cache_dir
 from lkd_tune.spec.settings import (
@@ -44,15 +44,6 @@ from lkd_tune.spec.settings import (
     TrainSettings,
 )
 from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
-
-LABELS_ONLY = LossSettings(
-    wr_pair={"weight": 0},
-    wr_triple={"weight": 0},
-    ltr_pair={"weight": 0},
-    ltr_triple={"weight": 0},
-    logits=LogitLoss(weight=1, alpha=1),
-)
-"""The objective of plain fine-tuning: the hard labels' loss alone."""
 
 
 def teacher_depth(settings: TeacherSettings) -> int:

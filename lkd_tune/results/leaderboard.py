@@ -24,7 +24,9 @@ class Row:
         name: The trial's name; `baseline` for plain training without distillation.
         origin: `published` or a trial of another run, if the search began with it.
         state: complete, stopped (by the scheduler), refused (above a limit), failed, or running.
-        score: Metric on dev at the last measurement.
+        score: Metric on dev at the last measurement; where `evaluate_on` gives the score, that of
+            the fine-tuned student, None before there is one.
+        task_score: In that case the run's own metric on dev at the last measurement.
         share: Score as a share of the teacher's, 0 for a negative one; None where the teacher's
             is not positive.
         mean: Mean score of other seeds, where it was confirmed; low and high: its 95 % interval.
@@ -66,6 +68,7 @@ class Row:
     origin: str | None
     state: str
     score: float | None
+    task_score: float | None
     share: float | None
     mean: float | None
     low: float | None
@@ -108,7 +111,8 @@ class Leaderboard:
     Attributes:
         run: Its folder.
         task: Name of the task.
-        metric: What scores on dev.
+        metric: What scores on dev: the task's metric, or `sst2 accuracy` of `evaluate_on`.
+        task_metric: What trials have at each measurement: the task's metric.
         teacher: The manifest's facts about the teacher, empty before it was scored.
         manifest: All facts of the manifest.
         rows: Complete trials best first, then the baseline, running, stopped and failed ones.
@@ -120,6 +124,7 @@ class Leaderboard:
     run: str
     task: str
     metric: str
+    task_metric: str
     head: str
     teacher: dict[str, Any]
     manifest: dict[str, Any]
@@ -140,7 +145,7 @@ class Leaderboard:
 
     @property
     def teacher_score(self) -> float | None:
-        """The teacher's metric on dev."""
+        """The teacher's metric on dev; it has none of the task in `evaluate_on`."""
         return self.teacher.get("dev", {}).get(self.metric)
 
     @property
@@ -164,7 +169,8 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
     """
     manifest = run.read_manifest()
     records = run.read_trials()
-    metric = str(records[0].spec.task.metric) if records else ""
+    metric = records[0].spec.score_name if records else ""
+    task_metric = str(records[0].spec.task.metric) if records else ""
     teacher = manifest.get("teacher") or {}
     teacher_score = teacher.get("dev", {}).get(metric)
     confirmed = _read_confirmation(run)
@@ -186,7 +192,7 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
     seeds = max((len(c["seeds"]) for c in confirmed.values()), default=0)
     head = HEADS[records[0].spec.task.kind] if records else ""
     return Leaderboard(
-        str(run.path), task, metric, head, teacher, manifest, rows, objectives, seeds
+        str(run.path), task, metric, task_metric, head, teacher, manifest, rows, objectives, seeds
     )
 
 
@@ -229,6 +235,7 @@ def _row(
         origin=record.origin,
         state=record.state,
         score=record.score,
+        task_score=last.score if last and spec.evaluate_on is not None else None,
         share=share,
         mean=confirmed.get("mean"),
         low=confirmed.get("low"),

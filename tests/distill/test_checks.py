@@ -34,3 +34,24 @@ def test_inputs_longer_than_the_teacher_s_positions_are_refused(tmp_path, family
 
 def test_a_teacher_from_scratch_has_as_many_positions_as_are_asked_for(tmp_path):
     check_space(_space(tmp_path, 1000, {"train": {"architecture": {"layers": 3}}}))
+
+
+def test_the_task_that_scores_the_trials_is_checked_as_well(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("a dog\n")
+    tree = {
+        "task": {"name": "text", "kind": "masked_lm", "train": str(text), "dev": str(text),
+                 "max_length": 40},
+        "evaluate_on": {"task": {"name": "own", "train": "no.csv", "dev": make_csv(tmp_path)}},
+        "teacher": make_classifier(tmp_path / "t"),
+    }  # fmt: skip
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    with pytest.raises(SpecError) as error:
+        check_space(load_space(path))
+    missing, long = map(str, error.value.problems)
+    assert missing.startswith("s.yaml:10 evaluate_on.task.train: no.csv is no file")
+    assert long == (
+        "s.yaml:8 evaluate_on.task.max_length: 128 is above the 40 positions of the teacher; "
+        "use at most 40"
+    )
