@@ -143,6 +143,7 @@ def summary(board: Leaderboard) -> list[str]:
     totals = board.totals
     cost = f"{totals['wall_s'] / 60:.1f} minutes of trials"
     cost += f", {totals['gpu_s'] / 3600:.2f} GPU-hours" if totals["gpu_s"] else ""
+    cost += f", {totals['energy_j'] / 3.6e6:.3g} kWh" if totals["energy_j"] else ""
     hardware = board.manifest.get("hardware") or {}
     machine = next(iter(hardware.get("gpus") or []), hardware.get("cpu"))
     lines.append(f"trials: {', '.join(counts)}; {cost}" + (f" on {machine}" if machine else ""))

@@ -23,6 +23,7 @@ PLACES = {
     "ray": {"search", "submission.py"},
     "optuna": {
         "search/study.py",
+        "search/ask_tell.py",
         "search/samplers.py",
         "search/evolution.py",
         "results/study.py",

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from lkd_tune.distill.augmentation import load_training_tokens
 from lkd_tune.distill.batches import Batches, count_micro_batches, most_accumulation
-from lkd_tune.distill.cost import PeakMemory, count_parameters
+from lkd_tune.distill.cost import GpuEnergy, PeakMemory, count_parameters
 from lkd_tune.distill.evaluate import evaluate
 from lkd_tune.distill.models import build_student, forward, load_tokenizer, save_model
 from lkd_tune.distill.objective import TERMS, Objective
@@ -160,7 +160,6 @@ class Distillation:
             student, spec, self.total, micro_batches=self._micro_batches, bf16=self._bf16
         )
         self._targets = self._build_targets(teacher, labels) if spec.losses.needs_teacher else None
-        self._objective = Objective(spec.losses, self._kind)
         # Each rank drops out other units.
         torch.manual_seed(spec.seed + 1 + self._rank)
         self._step = 0
@@ -168,6 +167,7 @@ class Distillation:
         self._last: Measurement | None = None
         self._repeat_last = False
         self._memory = PeakMemory()
+        self._energy = GpuEnergy()
 
     def __enter__(self) -> Distillation:
         return self
@@ -236,6 +236,7 @@ class Distillation:
         state = {
             "step": self._step,
             "train_s": self._train_s,
+            "energy_j": self._energy.joules(),
             "last": self._last.model_dump_json() if self._last else None,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
@@ -254,6 +255,7 @@ class Distillation:
             raise FileNotFoundError(f"{folder} holds no checkpoint")
         state = torch.load(folder / f"rank_{self._rank}.pt", weights_only=True)
         self._step, self._train_s = state["step"], state["train_s"]
+        self._energy = GpuEnergy(state["energy_j"] or 0.0)
         self._last = Measurement.model_validate_json(state["last"]) if state["last"] else None
         self._repeat_last = self._last is not None and self._last.finished
         torch.set_rng_state(state["rng"])
@@ -287,6 +289,8 @@ class Distillation:
     def _train_until(self, until: int) -> _Progress:
         """Trains to a step and returns what was seen on the way."""
         begin = time.perf_counter()
+        # Weights change at evaluations only, so they are the same for all that is seen here.
+        self._objective = Objective(self.spec.losses_at(self._step), self._kind)
         self._engine.train()
         seen = torch.zeros(len(TERMS), 2, dtype=torch.float64, device=device())
         examples, tokens, places = 0, 0, 0
@@ -348,6 +352,7 @@ class Distillation:
             padding=progress.padding,
             peak_host_gib=largest(self._memory.host_gib),
             peak_memory_gib=largest(self._memory.gib),
+            energy_j=self._energy.of_all_workers(),
         )
 
     def _build_targets(self, teacher: Any, classes: int | None) -> LiveTeacher | StoredTargets:

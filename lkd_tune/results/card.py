@@ -71,7 +71,9 @@ def _answer(board: Leaderboard, row: Row) -> str:
     if row.share is not None:
         said += f", {row.share:.0%} of the teacher's {board.teacher_score:.3f}"
     if row.parameters and board.teacher.get("parameters"):
-        said += f", with {row.parameters / board.teacher['parameters']:.0%} of its parameters"
+        whose = "its" if row.share is not None else "the teacher's"
+        share = row.parameters / board.teacher["parameters"]
+        said += f", with {share:.0%} of {whose} parameters"
     return f"{said[0].upper()}{said[1:]}."
 
 

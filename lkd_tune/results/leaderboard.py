@@ -52,6 +52,7 @@ class Row:
         cpu_s: Seconds times CPU cores held.
         peak_memory_gib: Of the largest worker.
         peak_host_gib: The same on the host, where peak_memory_gib is of a GPU.
+        energy_j: Joules that its GPUs took, where NVML tells.
         samples_per_s: Training examples per second at the last measurement.
         accumulation: Parts that its micro-batches were cut into, as memory was short.
         padding: Share of the tokens in batches that were padding.
@@ -94,6 +95,7 @@ class Row:
     cpu_s: float | None
     peak_memory_gib: float | None
     peak_host_gib: float | None
+    energy_j: float | None
     samples_per_s: float | None
     padding: float | None
     accumulation: int
@@ -119,6 +121,8 @@ class Leaderboard:
         head: Of the student, as in transformers' AutoModelFor….
         objectives: What is best.
         seeds: How many other seeds the best were confirmed with, 0 for none.
+        totals: What all trials have cost, the baseline, other seeds and ablations included:
+            wall_s, gpu_s, cpu_s, and energy_j, 0 where NVML tells nothing.
     """
 
     run: str
@@ -131,6 +135,7 @@ class Leaderboard:
     rows: list[Row]
     objectives: list[str]
     seeds: int
+    totals: dict[str, float]
 
     @property
     def best(self) -> Row | None:
@@ -147,14 +152,6 @@ class Leaderboard:
     def teacher_score(self) -> float | None:
         """The teacher's metric on dev; it has none of the task in `evaluate_on`."""
         return self.teacher.get("dev", {}).get(self.metric)
-
-    @property
-    def totals(self) -> dict[str, float]:
-        """What all trials have cost: wall_s, gpu_s and cpu_s."""
-        return {
-            name: sum(getattr(row, name) or 0.0 for row in self.rows)
-            for name in ("wall_s", "gpu_s", "cpu_s")
-        }
 
     def count(self, state: str) -> int:
         """Returns the number of drawn trials in a state."""
@@ -192,15 +189,26 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
     seeds = max((len(c["seeds"]) for c in confirmed.values()), default=0)
     head = HEADS[records[0].spec.task.kind] if records else ""
     return Leaderboard(
-        str(run.path), task, metric, task_metric, head, teacher, manifest, rows, objectives, seeds
+        str(run.path),
+        task,
+        metric,
+        task_metric,
+        head,
+        teacher,
+        manifest,
+        rows,
+        objectives,
+        seeds,
+        _totals(records),
     )
 
 
 def write_leaderboard(run: RunFolder) -> Leaderboard:
     """Writes leaderboard.csv and leaderboard.json and returns what is in them."""
     board = read_leaderboard(run)
-    facts = {**asdict(board), "totals": board.totals}
-    write_atomically(run.leaderboard_json, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(
+        run.leaderboard_json, json.dumps(asdict(board), indent=2, ensure_ascii=False) + "\n"
+    )
     out = io.StringIO()
     rows = [_flat(row) for row in board.rows]
     if rows:
@@ -223,6 +231,7 @@ def _row(
     confirmed = confirmed or {}
     seeds_on_test = confirmed.get("test_scores")
     last = record.measurements[-1] if record.measurements else None
+    trained = [*record.measurements, *([record.fine_tuned] if record.fine_tuned else [])]
     share = None
     if record.score is not None and teacher_score is not None and teacher_score > 0:
         share = max(0.0, record.score / teacher_score)
@@ -259,17 +268,34 @@ def _row(
         wall_s=outcome.wall_s if outcome else None,
         gpu_s=outcome.gpu_s if outcome else None,
         cpu_s=outcome.cpu_s if outcome else None,
-        peak_memory_gib=max((m.peak_memory_gib for m in record.measurements), default=None),
-        peak_host_gib=max((m.peak_host_gib for m in record.measurements), default=None),
+        peak_memory_gib=max((m.peak_memory_gib for m in trained), default=None),
+        peak_host_gib=max((m.peak_host_gib for m in trained), default=None),
+        energy_j=_energy(record),
         samples_per_s=last.samples_per_s if last else None,
         padding=last.padding if last else None,
         accumulation=record.accumulation,
-        weights={name: term.weight for name, term in spec.losses},
+        weights={name: term.weight for name, term in spec.last_losses},
         lr=spec.train.lr,
         temperature=spec.losses.logits.temperature,
         kept=record.kept,
         error=outcome.error if outcome else None,
     )
+
+
+def _totals(records: list[TrialRecord]) -> dict[str, float]:
+    outcomes = [record.outcome for record in records if record.outcome]
+    totals = {
+        name: sum(getattr(outcome, name) for outcome in outcomes)
+        for name in ("wall_s", "gpu_s", "cpu_s")
+    }
+    return {**totals, "energy_j": sum(_energy(record) or 0.0 for record in records)}
+
+
+def _energy(record: TrialRecord) -> float | None:
+    """Returns the joules of a trial's training and, where there was one, its fine-tuning."""
+    ends = [*record.measurements[-1:], *([record.fine_tuned] if record.fine_tuned else [])]
+    known = [end.energy_j for end in ends if end.energy_j is not None]
+    return sum(known) if known else None
 
 
 def _read_confirmation(run: RunFolder) -> dict[str, dict[str, Any]]:

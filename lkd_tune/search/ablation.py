@@ -15,7 +15,6 @@ from lkd_tune.search.manifest import update_manifest
 from lkd_tune.search.session import Session
 from lkd_tune.search.tuner import locked
 from lkd_tune.spec.errors import Problem, SpecError
-from lkd_tune.spec.losses import LossSettings
 from lkd_tune.spec.ranking import rank_trials
 from lkd_tune.spec.run import RunFolder, write_atomically
 from lkd_tune.spec.space import load_space
@@ -85,14 +84,16 @@ def ablated(spec: TrialSpec) -> dict[str, TrialSpec]:
     active = [name for name, term in spec.losses if term.weight > 0]
     if len(active) < 2:
         return {}
-    return {
-        name: spec.model_copy(update={"losses": _without(spec.losses, name)}) for name in active
-    }
+    return {name: _without(spec, name) for name in active}
 
 
-def _without(losses: LossSettings, term: str) -> LossSettings:
-    off = getattr(losses, term).model_copy(update={"weight": 0.0})
-    return losses.model_copy(update={term: off})
+def _without(spec: TrialSpec, term: str) -> TrialSpec:
+    changes = tuple(
+        change.model_copy(update={"weights": {**change.weights, term: 0.0}})
+        for change in spec.weight_changes
+    )
+    off = spec.losses.with_weights({term: 0.0})
+    return spec.model_copy(update={"losses": off, "weight_changes": changes})
 
 
 def _winner(run: RunFolder, manifest: dict[str, Any]) -> str:

@@ -39,7 +39,7 @@ def compare_with_baseline(session: Session, best: str) -> None:
     if not session.settings.search.baseline:
         return
     winner = session.run.read_trial(best)
-    spec = winner.spec.model_copy(update={"losses": LABELS_ONLY})
+    spec = winner.spec.model_copy(update={"losses": LABELS_ONLY, "weight_changes": ()})
     session.view.phase("training the winner's depth without distillation")
     train_given(session, {BASELINE: spec})
     confirm = session.settings.confirm

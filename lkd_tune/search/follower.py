@@ -62,6 +62,9 @@ class Follower(Callback):
         """Called when a trial has ended by itself or by the scheduler."""
         name, result = trial.config["name"], trial.last_result
         self._actors.pop(name, None)
+        if result["state"] == "paused":
+            self._view.trial_paused(name)
+            return
         state = "stopped" if result["state"] == "running" else result["state"]
         self._view.trial_ended(name, state, result.get("score"), result["error"])
         if state == "complete":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -59,7 +58,7 @@ class Rungs(FIFOScheduler):
     def goes_on(self, name: str, measurement: Measurement, size: ModelSize | None = None) -> bool:
         """Notes a score and returns whether its trial goes on; asked again, it does."""
         bracket = bracket_of(int(name), self._brackets, self._factor) if self._brackets > 1 else 0
-        halvings = round(math.log2(measurement.total_steps / measurement.step))
+        halvings = measurement.halvings
         rung = self._rungs[bracket, halvings]
         first = bracket > 0 and halvings >= self._brackets - bracket
         if name in rung or measurement.finished or first:

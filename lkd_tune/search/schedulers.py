@@ -85,9 +85,5 @@ class Median(MedianStoppingRule):
 
 
 def _at_rung(measurement: Measurement) -> dict[str, float]:
-    """Returns a score and its rung: 0 at the end, -1 at a half of the steps, -2 at a quarter.
-
-    Of an odd number of steps a half is rounded, so shares themselves are not to be compared.
-    """
-    rung = round(math.log2(measurement.step / measurement.total_steps))
-    return {"rung": rung, "score": measurement.score}
+    """Returns a score and its rung: 0 at the end, -1 at a half of the steps, -2 at a quarter."""
+    return {"rung": -measurement.halvings, "score": measurement.score}

@@ -14,6 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from lkd_tune.search.ask_tell import live_trial, report, tell
 from lkd_tune.search.samplers import build_sampler
 from lkd_tune.search.trial_folder import TrialFolder, outcome_of
 from lkd_tune.spec.errors import Problem, SpecError
@@ -56,6 +57,10 @@ class StudySearcher(Searcher):
 
     No spec is run twice: all trials have the same seed, so its scores would be the same.
 
+    A trial of a population may have gone on as a copy of another, with other weights than those
+    that were drawn for it: its folder has the spec that counts, and the study, which would learn
+    the wrong lesson from its score, is told that it was PRUNED.
+
     Args:
         space: Where to draw from.
         run: Where the study lies.
@@ -63,6 +68,9 @@ class StudySearcher(Searcher):
         teacher_layers: Its number of encoder layers.
         common: What each trial's config holds besides its name and spec.
         starts: Points that a new study begins with.
+        draws: Whether to draw new trials; else those that have not ended are all.
+        pause_at: Where trials pause, in halvings of their steps, to go on in a later call of Tune;
+            0: they do not.
     """
 
     def __init__(
@@ -74,9 +82,12 @@ class StudySearcher(Searcher):
         teacher_layers: int,
         common: dict[str, Any],
         starts: Sequence[Start] = (),
+        draws: bool = True,
+        pause_at: int = 0,
     ):
         super().__init__()
-        self._space, self._run, self._common = space, run, common
+        self._space, self._run, self._draws = space, run, draws
+        self._common = {**common, "pause_at": pause_at}
         self._teacher, self._teacher_layers = teacher, teacher_layers
         self._search = space.settings.search
         self._objectives = space.settings.objectives
@@ -91,7 +102,8 @@ class StudySearcher(Searcher):
             if "name" in trial.user_attrs:
                 spec = TrialSpec.model_validate_json(trial.user_attrs["spec"])
                 self._names[spec.digest()] = trial.user_attrs["name"]
-            if trial.state == TrialState.RUNNING and not self._told_by_folder(trial):
+            unfinished = trial.state == TrialState.RUNNING and not self._told_by_folder(trial)
+            if unfinished and not self._folder(trial).waits_at(pause_at):
                 self._unfinished.append(trial)
         self._running: dict[str, optuna.Trial] = {}  # by Tune's trial id
         self._wall_s: dict[str, float] = {}
@@ -106,13 +118,18 @@ class StudySearcher(Searcher):
         if trial is None:
             return self.FINISHED
         self._running[trial_id] = trial
-        name, spec = trial.user_attrs["name"], trial.user_attrs["spec"]
         folder = self._folder(trial)
-        folder.write_spec(TrialSpec.model_validate_json(spec))
-        if "origin" in trial.user_attrs:
-            folder.write_origin(trial.user_attrs["origin"])
+        spec = folder.read_spec() or TrialSpec.model_validate_json(trial.user_attrs["spec"])
+        folder.write_spec(spec)
         origin = trial.user_attrs.get("origin")
-        return {**self._common, "name": name, "spec": spec, "origin": origin}
+        if origin is not None:
+            folder.write_origin(origin)
+        return {
+            **self._common,
+            "name": trial.user_attrs["name"],
+            "spec": spec.to_json(),
+            "origin": origin,
+        }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Notes a measurement of a trial that goes on."""
@@ -147,6 +164,9 @@ class StudySearcher(Searcher):
             assert result is not None
             state, measurements = result["state"], _measurements(result)
             score = result.get("score")
+            if state == "paused":
+                self._report(trial, measurements)
+                return
             if state == "running":  # so it was the scheduler that ended it
                 state = "stopped"
                 folder.write_outcome(outcome_of("stopped", resources, result["wall_s"]))
@@ -162,8 +182,8 @@ class StudySearcher(Searcher):
 
     def _next_trial(self) -> optuna.Trial | None:
         if self._unfinished:
-            return optuna.Trial(self._study, self._unfinished.pop(0)._trial_id)
-        if len(self._names) >= self._search.trials:
+            return live_trial(self._study, self._unfinished.pop(0))
+        if not self._draws or len(self._names) >= self._search.trials:
             return None
         for draw in range(_MOST_DRAWS):
             by_chance = draw >= _SAMPLER_DRAWS
@@ -230,19 +250,15 @@ class StudySearcher(Searcher):
         if outcome is None:
             return False
         record = self._run.read_trial(trial.user_attrs["name"])
-        live = optuna.Trial(self._study, trial._trial_id)
+        live = live_trial(self._study, trial)
         self._report(live, record.measurements)
         self._tell(live, outcome.state, record.score, record.size)
         folder.remove_checkpoints()
         return True
 
     def _report(self, trial: optuna.Trial, measurements: Sequence[Measurement]) -> None:
-        if len(self._objectives) > 1:
-            return
-        known = self._study._storage.get_trial(trial._trial_id).intermediate_values
-        for measurement in measurements:
-            if measurement.step not in known:
-                trial.report(measurement.score, measurement.step)
+        if not self._is_copy(trial):
+            report(self._study, trial, {m.step: m.score for m in measurements})
 
     def _tell(
         self,
@@ -251,18 +267,21 @@ class StudySearcher(Searcher):
         score: float | None,
         size: ModelSize | None,
     ) -> None:
-        for name, by in excesses(self._limits, size).items():
-            trial.set_constraint(name, by)
-        if state == "complete":
+        values, told = None, TrialState.FAIL
+        if state == "complete" and not self._is_copy(trial):
             assert score is not None
+            told = TrialState.COMPLETE
             values = [
                 score if name == "score" else getattr(size, name) for name in self._objectives
             ]
-            self._study.tell(trial.number, values)
-        elif state in ("stopped", "refused"):
-            self._study.tell(trial.number, state=TrialState.PRUNED)  # with the last score reported
-        else:
-            self._study.tell(trial.number, state=TrialState.FAIL)
+        elif state != "failed":
+            told = TrialState.PRUNED
+        tell(self._study, trial, told, values=values, constraints=excesses(self._limits, size))
+
+    def _is_copy(self, trial: optuna.Trial) -> bool:
+        """Whether a trial has gone on as a copy of another, so that its draw is not what it is."""
+        spec = self._folder(trial).read_spec()
+        return spec is not None and bool(spec.weight_changes)
 
     def _folder(self, trial: optuna.Trial | FrozenTrial) -> TrialFolder:
         return TrialFolder(self._run.trial(trial.user_attrs["name"]))

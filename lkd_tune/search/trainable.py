@@ -54,7 +54,8 @@ class DistillationTrainable(tune.Trainable):
     Only the loss of a process is raised, for Tune to start the trial again elsewhere.
 
     The config holds `run`, `session`, `cache`, `cwd` and `limits`, which are the same for all
-    trials of a session, and `name` and `spec`.
+    trials of a session, and `name` and `spec`. With `pause_at` the trial pauses where so many
+    halvings of its steps are left, to go on in a later call of Tune.
     """
 
     @classmethod
@@ -107,7 +108,7 @@ class DistillationTrainable(tune.Trainable):
         self._folder = TrialFolder(self._run.trial(self._name))
         self._spec = TrialSpec.model_validate_json(config["spec"])
         self._cache, self._cwd = config["cache"], config["cwd"]
-        self._limits = config["limits"]
+        self._limits, self._pause_at = config["limits"], config.get("pause_at", 0)
         self._size: ModelSize | None = None
         self._began: float | None = None
         self._now = self._spec  # what is trained now: the student, or a copy that is fine-tuned
@@ -130,7 +131,14 @@ class DistillationTrainable(tune.Trainable):
             return self._finish(measurement)
         with self._folder.new_checkpoint(measurement.step, self._wall_s) as folder:
             self._gang.run("save_checkpoint", str(folder))
-        return self._result(measurement, "running")
+        return self._go_on_or_pause(measurement)
+
+    def _go_on_or_pause(self, measurement: Measurement) -> dict[str, Any]:
+        assert self._gang is not None
+        if measurement.halvings > self._pause_at or self._pause_at == 0:
+            return self._result(measurement, "running")
+        self._gang.run("end")
+        return self._result(measurement, "paused")
 
     def _begin(self) -> dict[str, Any] | None:
         """Starts or goes on with the trial; returns a result that it has already."""
@@ -153,7 +161,7 @@ class DistillationTrainable(tune.Trainable):
             return self._finish_by_fine_tuning(measurements[max(measurements)])
         self._start(self._spec, checkpoint)
         if checkpoint is not None:
-            return self._result(measurements[checkpoint.step], "running")
+            return self._go_on_or_pause(measurements[checkpoint.step])
         if self._size is None:
             self._size = self._gang.run("measure_size", str(self._run.latencies))
             self._folder.write_size(self._size)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.spec.measurement import Measurement
-from lkd_tune.spec.run import Ending, Outcome, write_atomically
+from lkd_tune.spec.run import Ending, Outcome, read_measurements, write_atomically
 from lkd_tune.spec.settings import ResourceSettings
 from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.trial import TrialSpec
@@ -52,6 +52,13 @@ class TrialFolder:
     def write_spec(self, spec: TrialSpec) -> None:
         """Writes spec.json, which makes the trial known to readers of the run."""
         write_atomically(self.path / "spec.json", spec.to_json())
+
+    def read_spec(self) -> TrialSpec | None:
+        """Returns what spec.json holds, None before there is one."""
+        try:
+            return TrialSpec.model_validate_json((self.path / "spec.json").read_text("utf-8"))
+        except FileNotFoundError:
+            return None
 
     def write_origin(self, origin: str) -> None:
         """Notes where the trial's settings are from, if no sampler drew them."""
@@ -105,6 +112,14 @@ class TrialFolder:
         newest = found[max(found)]
         facts = json.loads((newest / "trial.json").read_text("utf-8"))
         return Checkpoint(newest, max(found), facts["wall_s"])
+
+    def waits_at(self, halvings: int) -> bool:
+        """Whether the trial has nothing to do before so many halvings of its steps are passed."""
+        checkpoint = self.read_checkpoint()
+        if checkpoint is None or halvings == 0:
+            return False
+        measured = {m.step: m for m in read_measurements(self.path)}
+        return measured[checkpoint.step].halvings <= halvings
 
     @contextmanager
     def new_checkpoint(self, step: int, wall_s: float) -> Iterator[Path]:

@@ -125,6 +125,15 @@ class View:
                 + ("" if self._score == self._metric else ", fine-tuning not counted")
             )
 
+    def trial_paused(self, name: str) -> None:
+        """Tells that a trial waits for the others of its population."""
+        self._last.pop(name, None)
+
+    def copied(self, lines: list[str]) -> None:
+        """Tells which trials of a population go on as copies of others."""
+        for line in lines:
+            self._say(line)
+
     def trial_ended(self, name: str, state: str, score: float | None, error: str | None) -> None:
         """Tells a trial's end."""
         spec = self._specs.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -76,6 +77,15 @@ class LossSettings(Settings):
         if all(term.weight == 0 for _, term in self):
             raise ValueError("all five weights are 0: nothing to train on")
         return self
+
+    def with_weights(self, weights: Mapping[str, float]) -> LossSettings:
+        """Returns the same terms with other weights for those that are named."""
+        return self.model_copy(
+            update={
+                name: getattr(self, name).model_copy(update={"weight": weight})
+                for name, weight in weights.items()
+            }
+        )
 
     @property
     def needs_teacher(self) -> bool:

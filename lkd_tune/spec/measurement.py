@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -35,10 +37,22 @@ class Measurement(BaseModel):
     """Largest memory of a worker in this trial: GPU memory allocated, or on a CPU resident
     memory of the process."""
 
+    energy_j: float | None = None
+    """Joules that the workers' GPUs took so far, by NVML's counters; None where there
+    are none. All that runs on a GPU is counted, so of a GPU that trials share each has it all."""
+
     @property
     def share(self) -> float:
         """Share of the trial's steps that are done."""
         return self.step / self.total_steps
+
+    @property
+    def halvings(self) -> int:
+        """How often the trial's steps were halved to give this one: 0 at the end, 2 at a quarter.
+
+        Trials of any number of steps are compared by it; of an odd number a half is rounded.
+        """
+        return round(math.log2(self.total_steps / self.step))
 
     @property
     def finished(self) -> bool:

@@ -9,6 +9,7 @@ RUN/
                     checkpoint-<step>/; fine_tuned.json where evaluate_on gives the score
   latencies/        of each architecture, timed once
   confirmation.json the best trials again with other seeds
+  population.json   who took over whom, with `search.scheduler: pbt`
   ablation.json     the best trial again without each of its loss terms
   students/0007/    a kept student: a Hugging Face folder and student.json
   leaderboard.csv, leaderboard.json
@@ -143,6 +144,11 @@ class RunFolder:
     def ablation(self) -> Path:
         """What the best trial gave without each of its loss terms, as JSON."""
         return self.path / "ablation.json"
+
+    @property
+    def population(self) -> Path:
+        """Which trials of a population went on as copies of others, as JSON."""
+        return self.path / "population.json"
 
     @property
     def report(self) -> Path:

@@ -26,9 +26,10 @@ class SearchSettings(Settings):
     space has them."""
     warm_start: tuple[str, ...] = ()
     """Run folders of earlier searches; the best of each are tried again at the beginning."""
-    scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
+    scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"
     """asha stops trials that fall behind at an evaluation; hyperband spares some of them the first
-    ones; median stops what is below the median of the others."""
+    ones; median stops what is below the median of the others; pbt stops none: the trials train as
+    a population, in which the worst go on as copies of the best with other loss weights."""
     reduction_factor: float = Field(3, gt=1)
     """asha and hyperband go on with the best 1 / reduction_factor of the trials at each rung."""
     concurrency: int | None = Field(None, ge=1)

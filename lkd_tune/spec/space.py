@@ -29,6 +29,7 @@ from lkd_tune.spec.layer_map import (
     map_problem,
     preset_map,
 )
+from lkd_tune.spec.perturbation import population_problems
 from lkd_tune.spec.settings import LayerMapSettings, SpaceSettings
 from lkd_tune.spec.source import KeyPath, Source, dotted, read_source
 from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
@@ -285,6 +286,8 @@ def build_space(source: Source) -> SearchSpace:
     if wrong or others:
         raise SpecError([*wrong.values(), *others])
     space.settings = settings
+    if problems := population_problems(settings, space.distributions(), source):
+        raise SpecError(problems)
     return space
 
 

@@ -57,7 +57,7 @@ def test_header(run):
     assert [board.count(state) for state in ("complete", "stopped", "failed", "running")] == [
         3, 1, 1, 1,
     ]  # fmt: skip
-    assert board.totals == {"wall_s": 360, "gpu_s": 720, "cpu_s": 1440}
+    assert board.totals == {"wall_s": 360, "gpu_s": 720, "cpu_s": 1440, "energy_j": 0}
 
 
 @pytest.mark.parametrize(

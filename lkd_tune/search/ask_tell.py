@@ -1,0 +1,148 @@
+"""Optuna's ask and tell as a searcher of Ray Tune's. It needs nothing else of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+
+
+class AskTellSearcher(Searcher):
+    """Draws trials from an Optuna study and tells it how they end, budgets kept apart.
+
+    What Ray's own `OptunaSearch` does not do: a trial that a scheduler stopped is PRUNED with the
+    score and the step that it reached, and not complete; with several objectives, too. Constraints
+    are told. The space is any callable, conditional and local ones included. All state is in the
+    study: with a storage on disk (Optuna's journal, or SQL) a searcher that is made again from it
+    first gives out, with the same config, the trials that had not ended.
+
+        study = optuna.create_study(storage=…, study_name="mine", load_if_exists=True)
+        searcher = AskTellSearcher(study, draw, metrics=["loss"], step="epoch", total=90)
+        tune.run(train, search_alg=searcher, num_samples=50)
+
+    Args:
+        study: Its directions are those of `metrics`.
+        draw: Returns a trial's config, what `trial.suggest_…` gave in it.
+        metrics: Keys of a result, one for each of the study's directions.
+        step: Key of a result: how far a trial is. It must not begin anew when a trial is restored,
+            as `training_iteration` may.
+        total: The step at which a trial is complete, or the key of a result that has it.
+        constraints: Gives from a trial's last result what is to be 0 or less, by name.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        draw: Callable[[optuna.Trial], dict[str, Any]],
+        *,
+        metrics: Sequence[str],
+        step: str,
+        total: float | str,
+        constraints: Callable[[dict[str, Any]], Mapping[str, float]] | None = None,
+    ):
+        super().__init__()
+        if len(metrics) != len(study.directions):
+            raise ValueError(
+                f"the study has {len(study.directions)} direction(s), metrics {len(metrics)}"
+            )
+        self._study, self._draw_config = study, draw
+        self._metrics, self._step, self._total = metrics, step, total
+        self._constraints = constraints
+        self._unfinished = _running_in(study)
+        self._live: dict[str, optuna.Trial] = {}  # by Tune's trial id
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """Returns the config of the next trial."""
+        if self._unfinished:
+            trial = live_trial(self._study, self._unfinished.pop(0))
+        else:
+            trial = self._study.ask()
+            trial.set_user_attr("config", self._draw_config(trial))
+        self._live[trial_id] = trial
+        return dict(trial.user_attrs["config"])
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Notes a result of a trial that goes on."""
+        self._report(self._live[trial_id], result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tells the study how a trial ended; one taken back without a result is given out again."""
+        trial = self._live.pop(trial_id)
+        if error:
+            tell(self._study, trial, TrialState.FAIL)
+        elif result is not None:
+            self._report(trial, result)
+            total = result[self._total] if isinstance(self._total, str) else self._total
+            complete = result[self._step] >= total
+            tell(
+                self._study,
+                trial,
+                TrialState.COMPLETE if complete else TrialState.PRUNED,
+                values=[result[metric] for metric in self._metrics] if complete else None,
+                constraints=self._constraints(result) if self._constraints else {},
+            )
+
+    def save(self, checkpoint_path: str) -> None:
+        """Does nothing: the study is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Does nothing: the study is the state."""
+
+    def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
+        report(self._study, trial, {result[self._step]: result[self._metrics[0]]})
+
+
+def report(study: optuna.Study, trial: optuna.Trial, scores: Mapping[int, float]) -> None:
+    """Notes a trial's scores by step, those known already passed over.
+
+    With several objectives Optuna takes none.
+    """
+    if len(study.directions) > 1:
+        return
+    known = study._storage.get_trial(trial._trial_id).intermediate_values
+    for step, score in scores.items():
+        if step not in known:
+            trial.report(score, step)
+
+
+def tell(
+    study: optuna.Study,
+    trial: optuna.Trial,
+    state: TrialState,
+    *,
+    values: Sequence[float] | None = None,
+    constraints: Mapping[str, float] | None = None,
+) -> None:
+    """Tells a study how a trial ended.
+
+    Args:
+        study: Its study.
+        trial: Not told yet.
+        state: PRUNED takes the last score reported for its value.
+        values: Of a complete trial, one for each objective.
+        constraints: By how much the trial is above its limits.
+    """
+    for name, excess in (constraints or {}).items():
+        trial.set_constraint(name, excess)
+    study.tell(trial.number, values, state=state)
+
+
+def live_trial(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial:
+    """Returns a trial of an earlier session as one that can be told."""
+    return optuna.Trial(study, trial._trial_id)
+
+
+def _running_in(study: optuna.Study) -> list[FrozenTrial]:
+    """Returns the trials that had a config and no end; those cut off before that are FAILED."""
+    unfinished = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if "config" in trial.user_attrs:
+            unfinished.append(trial)
+        else:
+            study.tell(trial.number, state=TrialState.FAIL)
+    return unfinished
