@@ -17,10 +17,11 @@ from typing import Any
 
 import ray
 
-from lkd_tune.distill.teacher import LABELS_ONLY, build_from_scratch
+from lkd_tune.distill.teacher import build_from_scratch
 from lkd_tune.search.manifest import write_manifest
 from lkd_tune.search.trainable import DistillationTrainable
 from lkd_tune.search.trial_folder import TrialFolder
+from lkd_tune.spec.losses import LABELS_ONLY
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.settings import Architecture, StudentSettings, TaskSettings, TrainSettings
 from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec

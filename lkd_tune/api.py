@@ -91,7 +91,8 @@ def distill(
 ) -> Iterator[Measurement]:
     """Runs one distillation in this process, without Ray, as `lkd-tune distill` does.
 
-    It trains as the measurements are asked for: one at each evaluation, the last one at the end.
+    It trains as the measurements are asked for: one at each evaluation, the last one at the end,
+    or, with `evaluate_on`, that of the fine-tuning.
     To look at the student in between, or to end early and keep it, use
     `lkd_tune.distill.engine.Distillation`.
 
@@ -111,7 +112,7 @@ def distill(
     trial = spec if isinstance(spec, TrialSpec) else read_trial_spec(Path(spec))
     folder = Path(to) if to is not None else None
     refuse_used_folder(folder)
-    return distill_here(trial, to=folder, threads=threads)
+    return (measured for _, measured in distill_here(trial, to=folder, threads=threads))
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:

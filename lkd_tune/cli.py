@@ -191,8 +191,8 @@ def distill(
     from lkd_tune.words import show_measurement
 
     try:
-        for measurement in distill_here(trial, to=to, threads=threads):
-            show_measurement(measurement, trial.task.metric)
+        for metric, measurement in distill_here(trial, to=to, threads=threads):
+            show_measurement(measurement, metric)
     except DivergedError as error:
         print(f"lkd-tune: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,35 +16,44 @@ from lkd_tune.spec.trial import TrialSpec
 
 def distill_here(
     spec: TrialSpec, *, to: Path | None = None, threads: int | None = None
-) -> Iterator[Measurement]:
-    """Gives the measurements of a trial; at the end the student lies in `to`.
+) -> Iterator[tuple[str, Measurement]]:
+    """Gives the measurements of a trial, each after the name of its score; see `to`.
 
+    The last one is that of the fine-tuned student, where `evaluate_on` gives the score.
     The spec's workers become one: a batch is the same whatever the number of workers.
 
     Args:
         spec: The trial.
-        to: Folder for the student; none: it is not written.
+        to: Folder that the student lies in at the end; none: it is not kept.
         threads: CPU threads; none: those of the spec's resources, with which a result repeats
             to the last bit.
     """
     import torch
 
-    from lkd_tune.distill.engine import Distillation
+    from lkd_tune.distill.engine import Distillation, distill
 
     torch.set_num_threads(threads or max(1, int(spec.resources.cpus)))
     alone = ResourceSettings(**{**spec.resources.model_dump(), "workers": 1})
     spec = spec.model_copy(update={"resources": alone})
-    with Distillation(spec) as distillation:
-        for measurement in distillation:
-            yield measurement
-        if to is not None:
-            distillation.save_student(to)
-            facts = {
-                "score": measurement.score,
-                "metrics": measurement.metrics,
-                "spec": spec.model_dump(mode="json"),
-            }
-            write_atomically(to / "student.json", json.dumps(facts, indent=2))
+    with tempfile.TemporaryDirectory() as scratch:
+        student = to or Path(scratch) / "student"
+        with Distillation(spec) as distillation:
+            for measurement in distillation:
+                yield spec.task.metric, measurement
+            if to is not None or spec.evaluate_on is not None:
+                distillation.save_student(student)
+        fine_tuned = None
+        if spec.evaluate_on is not None:
+            (fine_tuned,) = distill(spec.fine_tuning(str(student)))
+            yield spec.score_name, fine_tuned
+    if to is not None:
+        facts = {
+            "score": (fine_tuned or measurement).score,
+            "evaluated_on": spec.evaluated_on(fine_tuned),
+            "metrics": measurement.metrics,
+            "spec": spec.model_dump(mode="json"),
+        }
+        write_atomically(to / "student.json", json.dumps(facts, indent=2))
 
 
 def refuse_used_folder(folder: Path | None) -> None:

@@ -21,6 +21,8 @@ _PLACES = (
     ("task", "train"),
     ("task", "dev"),
     ("task", "test"),
+    ("evaluate_on", "task", "train"),
+    ("evaluate_on", "task", "dev"),
     ("teacher",),
     ("teacher", "model"),
     ("teacher", "train", "model"),

@@ -46,11 +46,16 @@ def show_space(space: SearchSpace, teacher_layers: int) -> None:
     trials = "continuous" if math.isinf(size) else f"{size:,.0f} different trials"
     console.print(f"layer maps    {maps}")
     console.print(f"size          {trials}; {settings.search.trials} trials are made")
-    console.print(f"task          {settings.task.name}, scored by {settings.task.metric}")
+    scored = f"scored by {settings.score_name}"
+    if settings.evaluate_on is not None:
+        train = settings.evaluate_on.train
+        length = f"{train.steps} steps" if train.steps else f"{train.epochs:g} epochs"
+        scored += f" after fine-tuning for {length}; stopped early by {settings.task.metric}"
+    console.print(f"task          {settings.task.name}, {scored}", soft_wrap=True)
     teacher = settings.teacher.model or "trained first"
     console.print(f"teacher       {teacher}, {teacher_layers} layers")
-    sections = ("student", "layer_map", "losses", "train", "search", "resources", "keep",
-                "objectives", "limits", "confirm")  # fmt: skip
+    sections = ("evaluate_on", "student", "layer_map", "losses", "train", "search", "resources",
+                "keep", "objectives", "limits", "confirm")  # fmt: skip
     fixed = _changed(space.tree, sections)
     console.print("fixed         " + (", ".join(fixed) or "all other settings at their defaults"))
     console.print("everything fits together", style="green")
@@ -64,7 +69,8 @@ def show_leaderboard(board: Leaderboard) -> None:
     for column in ("", "trial"):
         table.add_column(column, no_wrap=True)
     confirmed = ["mean ± 95 %"] if board.seeds else []
-    for column in ("score", *confirmed, "share", "depth"):
+    own = [board.task_metric] if board.task_metric != board.metric else []
+    for column in ("score", *own, *confirmed, "share", "depth"):
         table.add_column(column, justify="right", no_wrap=True)
     # The only column that gives way on a narrow terminal.
     table.add_column("layer map", overflow="fold")
@@ -72,7 +78,9 @@ def show_leaderboard(board: Leaderboard) -> None:
     for column in ("params", *(_EXTRA[name] for name in extra), "seconds", "GiB", "test"):
         table.add_column(column, justify="right", no_wrap=True)
     if board.teacher:
-        table.add_row("", "teacher", number(board.teacher_score), *("" for _ in confirmed), "",
+        table.add_row("", "teacher", number(board.teacher_score),
+                      *(number(board.teacher["dev"].get(name)) for name in own),
+                      *("" for _ in confirmed), "",
                       str(board.teacher["layers"]), "", millions(board.teacher["parameters"]),
                       *("" for _ in extra), "", "",
                       number(board.teacher.get("test", {}).get(board.metric)),
@@ -86,6 +94,7 @@ def show_leaderboard(board: Leaderboard) -> None:
             _place(row, board),
             row.name,
             number(row.score),
+            *(number(row.task_score) for _ in own),
             *(_interval(row) for _ in confirmed),
             f"{row.share:.0%}" if row.share is not None else "",
             _size(row),
@@ -114,10 +123,15 @@ def summary(board: Leaderboard) -> list[str]:
             said += f", {best.share:.0%} of the teacher's {number(board.teacher_score)}"
         if best.parameters and board.teacher.get("parameters"):
             size = best.parameters / board.teacher["parameters"]
-            said += f" with {size:.0%} of its parameters"
+            of = "its" if best.share is not None else "the teacher's"
+            said += f" with {size:.0%} of {of} parameters"
         lines.append(said)
         if board.lead_score is not None:
             lines.append(f"the first sentences of each document have {number(board.lead_score)}")
+        if best.task_score is not None:
+            theirs = number(board.teacher.get("dev", {}).get(board.task_metric))
+            own = f"{board.task_metric} {number(best.task_score)}"
+            lines.append(f"before fine-tuning: {own}, the teacher's {theirs}")
         lines += _front_lines(board) + _confirmed_lines(board) + _published_lines(board)
         alone = baseline is None or baseline.mean is None or best.mean is None
         if alone and baseline and baseline.score is not None and best.score is not None:
@@ -242,8 +256,11 @@ def show_best(board: Leaderboard) -> None:
     facts = [
         ("folder", _short(Path(board.run) / "students" / row.name) if row.kept else "not kept"),
         ("score", f"{board.metric} {number(row.score)}"),
-        ("teacher", f"{number(board.teacher_score)}"
-         + (f", of which {row.share:.1%} are kept" if row.share is not None else "")),
+        *([("teacher", f"{number(board.teacher_score)}"
+           + (f", of which {row.share:.1%} are kept" if row.share is not None else ""))]
+          if board.teacher_score is not None else []),
+        *([("before", f"{board.task_metric} {number(row.task_score)}")]
+          if row.task_score is not None else []),
         ("depth", row.depth),
         *([("width", _width(row))] if row.hidden_size else []),
         ("layer map", _maps(row)),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from lkd_tune.distill.tasks.data import check_data
-from lkd_tune.distill.teacher import teacher_depth
+from lkd_tune.distill.teacher import teacher_depth, teacher_positions
 from lkd_tune.distill.width import teacher_width
-from lkd_tune.spec.errors import SpecError
+from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.space import SearchSpace
 
 
@@ -16,13 +17,15 @@ def check_space(space: SearchSpace) -> int:
         SpecError: With everything that does not fit together.
     """
     problems = [
-        space.source.problem(("task", *key.split(".")), message)
-        for key, message in check_data(space.settings.task)
+        space.source.problem((*path, *key.split(".")), message)
+        for path, task in _tasks(space)
+        for key, message in check_data(task)
     ]
     layers = 0
     try:
         layers = teacher_depth(space.settings.teacher)
         width = teacher_width(space.settings.teacher)
+        problems += _check_length(space)
         for check in (
             lambda: space.check_teacher(layers),
             lambda: space.check_width(width),
@@ -42,3 +45,24 @@ def check_space(space: SearchSpace) -> int:
     if problems:
         raise SpecError(problems)
     return layers
+
+
+def _check_length(space: SearchSpace) -> list[Problem]:
+    """Returns which inputs may be longer than the teacher's: it would fail at the first one."""
+    positions = teacher_positions(space.settings.teacher, space.settings.task)
+    return [
+        space.source.problem(
+            (*path, "max_length"),
+            f"{task.max_length} is above the {positions} positions of the teacher; "
+            f"use at most {positions}",
+        )
+        for path, task in _tasks(space)
+        if positions is not None and task.max_length > positions
+    ]
+
+
+def _tasks(space: SearchSpace) -> list[tuple[tuple[str, ...], TaskSettings]]:
+    """Returns the tasks of a space and where they stand."""
+    other = space.settings.evaluate_on
+    others = [(("evaluate_on", "task"), other.task)] if other is not None else []
+    return [(("task",), space.settings.task), *others]

@@ -35,6 +35,17 @@ def read_depth(model: str) -> int:
     raise SpecError(Problem("", "teacher", message))
 
 
+def count_positions(config: dict[str, Any]) -> int | None:
+    """Returns the tokens of the longest input of a model, None if its configuration says none."""
+    positions = config.get("max_position_embeddings")
+    if not isinstance(positions, int):
+        return None
+    # RoBERTa and XLM-R count positions from behind the padding id, which is 1 unless they say.
+    if "roberta" in str(config.get("model_type")):
+        positions -= config.get("pad_token_id", 1) + 1
+    return positions
+
+
 def read_config(model: str) -> dict[str, Any]:
     """Returns the configuration of a model folder or hub id as plain data.
 

@@ -14,7 +14,7 @@ import torch
 
 from lkd_tune.distill.cost import count_parameters
 from lkd_tune.distill.fingerprint import digest
-from lkd_tune.distill.models import auto_model, load_config, student_config
+from lkd_tune.distill.models import auto_model, count_positions, load_config, student_config
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.width import resized, width_of_config
 from lkd_tune.spec.run import write_atomically
@@ -140,11 +140,8 @@ def time_forward(model: Any, batch: int, length: int) -> float:
 
 def fitting_length(config: Any, length: int) -> int:
     """Returns the length, or what the model's positions allow if that is less."""
-    positions = config.max_position_embeddings
-    # RoBERTa and XLM-R count positions from behind the padding id.
-    if "roberta" in config.model_type:
-        positions -= config.pad_token_id + 1
-    return min(length, positions)
+    positions = count_positions(config.to_dict())
+    return length if positions is None else min(length, positions)
 
 
 def _build(config: Any, head: str) -> Any:

@@ -15,7 +15,13 @@ from filelock import FileLock
 
 from lkd_tune.distill.engine import Distillation
 from lkd_tune.distill.fingerprint import digest, model_digest
-from lkd_tune.distill.models import auto_model, read_depth, save_model
+from lkd_tune.distill.models import (
+    auto_model,
+    count_positions,
+    read_config,
+    read_depth,
+    save_model,
+)
 from lkd_tune.distill.process_group import ensure_process_group
 from lkd_tune.distill.tasks.data import GENERATED, count_labels, load_split, source_fingerprint
 from lkd_tune.distill.tasks.kinds import kind_of
@@ -25,7 +31,7 @@ from lkd_tune.distill.tokenizer_training import (
     train_subword_tokenizer,
 )
 from lkd_tune.spec.layer_map import preset_map
-from lkd_tune.spec.losses import LogitLoss, LossSettings
+from lkd_tune.spec.losses import LABELS_ONLY
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import cache_dir
 from lkd_tune.spec.settings import (
@@ -38,15 +44,6 @@ from lkd_tune.spec.settings import (
     TrainSettings,
 )
 from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
-
-LABELS_ONLY = LossSettings(
-    wr_pair={"weight": 0},
-    wr_triple={"weight": 0},
-    ltr_pair={"weight": 0},
-    ltr_triple={"weight": 0},
-    logits=LogitLoss(weight=1, alpha=1),
-)
-"""The objective of plain fine-tuning: the hard labels' loss alone."""
 
 
 def teacher_depth(settings: TeacherSettings) -> int:
@@ -62,6 +59,18 @@ def teacher_depth(settings: TeacherSettings) -> int:
         return settings.train.architecture.layers
     assert settings.train.model is not None
     return read_depth(settings.train.model)
+
+
+def teacher_positions(settings: TeacherSettings, task: TaskSettings) -> int | None:
+    """Returns the tokens of a teacher's longest input, None if its configuration says none.
+
+    Raises:
+        SpecError: If its model can't be had.
+    """
+    start = settings.model or (settings.train and settings.train.model)
+    if start:
+        return count_positions(read_config(start))
+    return task.max_length  # as `build_from_scratch` makes it
 
 
 def train_teacher(

@@ -42,7 +42,7 @@ def student_card(run: RunFolder, board: Leaderboard, row: Row) -> str:
         license=_licence(spec.teacher),
         base_model=spec.teacher if _is_hub_id(spec.teacher) else None,
         datasets=spec.task.data if _is_hub_id(spec.task.data) else None,
-        metrics=[board.metric],
+        metrics=[board.task_metric],
         model_name=f"{spec.task.name}-{row.name}",
         eval_results=_results(board, row, spec),
     )
@@ -65,10 +65,14 @@ def student_card(run: RunFolder, board: Leaderboard, row: Row) -> str:
 
 def _answer(board: Leaderboard, row: Row) -> str:
     said = f"{board.metric} {row.score:.3f} on dev" if row.score is not None else "no score"
+    if row.task_score is not None:
+        said += f" after fine-tuning, {board.task_metric} {row.task_score:.3f} before"
     if row.share is not None:
         said += f", {row.share:.0%} of the teacher's {board.teacher_score:.3f}"
     if row.parameters and board.teacher.get("parameters"):
-        said += f", with {row.parameters / board.teacher['parameters']:.0%} of its parameters"
+        whose = "its" if row.share is not None else "the teacher's"
+        share = row.parameters / board.teacher["parameters"]
+        said += f", with {share:.0%} of {whose} parameters"
     return f"{said[0].upper()}{said[1:]}."
 
 
@@ -107,6 +111,8 @@ def _recipe(spec: TrialSpec, row: Row) -> list[tuple[str, ...]]:
         ("layer map", row.word_map if row.word_map == row.layer_map
          else f"words {row.word_map}, layers {row.layer_map}"),
         ("training", f"{row.step} steps, peak learning rate {row.lr:.3g}, seed {spec.seed}"),
+        *([("scored by", f"fine-tuning on {spec.evaluate_on.task.name}, on labels alone")]
+          if spec.evaluate_on is not None else []),
     ]  # fmt: skip
 
 
@@ -138,14 +144,16 @@ def _cell(text: str) -> str:
 def _results(board: Leaderboard, row: Row, spec: TrialSpec) -> list[Any] | None:
     from huggingface_hub import EvalResult
 
-    found = [("dev", row.score), ("test", row.test_score)]
+    # What the model has as it is, not what a copy of it was fine-tuned to.
+    on_dev = row.score if row.task_score is None else row.task_score
+    found = [("dev", on_dev), ("test", row.test_score)]
     return [
         EvalResult(
             task_type=_PIPELINES[spec.task.kind],
             dataset_type=str(spec.task.data if _is_hub_id(spec.task.data) else spec.task.name),
             dataset_name=spec.task.name,
             dataset_split=split,
-            metric_type=board.metric,
+            metric_type=board.task_metric,
             metric_value=score,
         )
         for split, score in found

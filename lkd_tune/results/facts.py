@@ -168,6 +168,8 @@ def _score_note(best: Row, board: Leaderboard) -> str:
         notes.append(f"mean of {board.seeds} other seeds" if board.seeds > 1 else "another seed")
         if best.high is not None:
             notes[-1] += f" ± {best.high - best.mean:.3f}"
+    if best.task_score is not None:
+        notes.append(f"after fine-tuning; {board.task_metric} {number(best.task_score)} before")
     test = best.test_mean if best.test_mean is not None else best.test_score
     if test is not None:
         notes.append(f"{number(test)} on test")

@@ -24,7 +24,9 @@ class Row:
         name: The trial's name; `baseline` for plain training without distillation.
         origin: `published` or a trial of another run, if the search began with it.
         state: complete, stopped (by the scheduler), refused (above a limit), failed, or running.
-        score: Metric on dev at the last measurement.
+        score: Metric on dev at the last measurement; where `evaluate_on` gives the score, that of
+            the fine-tuned student, None before there is one.
+        task_score: In that case the run's own metric on dev at the last measurement.
         share: Score as a share of the teacher's, 0 for a negative one; None where the teacher's
             is not positive.
         mean: Mean score of other seeds, where it was confirmed; low and high: its 95 % interval.
@@ -67,6 +69,7 @@ class Row:
     origin: str | None
     state: str
     score: float | None
+    task_score: float | None
     share: float | None
     mean: float | None
     low: float | None
@@ -110,7 +113,8 @@ class Leaderboard:
     Attributes:
         run: Its folder.
         task: Name of the task.
-        metric: What scores on dev.
+        metric: What scores on dev: the task's metric, or `sst2 accuracy` of `evaluate_on`.
+        task_metric: What trials have at each measurement: the task's metric.
         teacher: The manifest's facts about the teacher, empty before it was scored.
         manifest: All facts of the manifest.
         rows: Complete trials best first, then the baseline, running, stopped and failed ones.
@@ -124,6 +128,7 @@ class Leaderboard:
     run: str
     task: str
     metric: str
+    task_metric: str
     head: str
     teacher: dict[str, Any]
     manifest: dict[str, Any]
@@ -150,7 +155,7 @@ class Leaderboard:
 
     @property
     def teacher_score(self) -> float | None:
-        """The teacher's metric on dev."""
+        """The teacher's metric on dev; it has none of the task in `evaluate_on`."""
         return self.teacher.get("dev", {}).get(self.metric)
 
     @property
@@ -171,7 +176,8 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
     """
     manifest = run.read_manifest()
     records = run.read_trials()
-    metric = str(records[0].spec.task.metric) if records else ""
+    metric = records[0].spec.score_name if records else ""
+    task_metric = str(records[0].spec.task.metric) if records else ""
     teacher = manifest.get("teacher") or {}
     teacher_score = teacher.get("dev", {}).get(metric)
     confirmed = _read_confirmation(run)
@@ -196,6 +202,7 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
         str(run.path),
         task,
         metric,
+        task_metric,
         head,
         teacher,
         manifest,
@@ -234,6 +241,7 @@ def _row(
     confirmed = confirmed or {}
     seeds_on_test = confirmed.get("test_scores")
     last = record.measurements[-1] if record.measurements else None
+    trained = [*record.measurements, *([record.fine_tuned] if record.fine_tuned else [])]
     share = None
     if record.score is not None and teacher_score is not None and teacher_score > 0:
         share = max(0.0, record.score / teacher_score)
@@ -246,6 +254,7 @@ def _row(
         origin=record.origin,
         state=record.state,
         score=record.score,
+        task_score=last.score if last and spec.evaluate_on is not None else None,
         share=share,
         mean=confirmed.get("mean"),
         low=confirmed.get("low"),
@@ -269,9 +278,9 @@ def _row(
         wall_s=outcome.wall_s if outcome else None,
         gpu_s=outcome.gpu_s if outcome else None,
         cpu_s=outcome.cpu_s if outcome else None,
-        peak_memory_gib=max((m.peak_memory_gib for m in record.measurements), default=None),
-        peak_host_gib=max((m.peak_host_gib for m in record.measurements), default=None),
-        energy_j=last.energy_j if last else None,
+        peak_memory_gib=max((m.peak_memory_gib for m in trained), default=None),
+        peak_host_gib=max((m.peak_host_gib for m in trained), default=None),
+        energy_j=_energy(record),
         samples_per_s=last.samples_per_s if last else None,
         padding=last.padding if last else None,
         accumulation=record.accumulation,
@@ -289,8 +298,14 @@ def _totals(records: list[TrialRecord]) -> dict[str, float]:
         name: sum(getattr(outcome, name) for outcome in outcomes)
         for name in ("wall_s", "gpu_s", "cpu_s")
     }
-    lasts = [record.measurements[-1] for record in records if record.measurements]
-    return {**totals, "energy_j": sum(last.energy_j or 0.0 for last in lasts)}
+    return {**totals, "energy_j": sum(_energy(record) or 0.0 for record in records)}
+
+
+def _energy(record: TrialRecord) -> float | None:
+    """Returns the joules of a trial's training and, where there was one, its fine-tuning."""
+    ends = [*record.measurements[-1:], *([record.fine_tuned] if record.fine_tuned else [])]
+    known = [end.energy_j for end in ends if end.energy_j is not None]
+    return sum(known) if known else None
 
 
 def _read_confirmation(run: RunFolder) -> dict[str, dict[str, Any]]:

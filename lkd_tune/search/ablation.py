@@ -174,4 +174,4 @@ def _facts(
         }
         for entry in (all_terms, *sorted(told.values(), key=lambda e: (e.mean, e.trial)))
     ]
-    return {"metric": session.settings.task.metric, "winner": winner, "entries": entries}
+    return {"metric": session.settings.score_name, "winner": winner, "entries": entries}

@@ -8,6 +8,7 @@ import shutil
 from lkd_tune.search.confirmation import Confirmed, summarise
 from lkd_tune.search.session import Session
 from lkd_tune.search.trial_folder import TrialFolder
+from lkd_tune.spec.losses import LABELS_ONLY
 from lkd_tune.spec.ranking import rank_trials
 from lkd_tune.spec.run import BASELINE, TrialRecord, write_atomically
 from lkd_tune.spec.trial import TrialSpec
@@ -35,8 +36,6 @@ def confirm_best(session: Session, best: list[str]) -> str:
 
 def compare_with_baseline(session: Session, best: str) -> None:
     """Trains the winner's depth without distillation, with the same seeds."""
-    from lkd_tune.distill.teacher import LABELS_ONLY
-
     if not session.settings.search.baseline:
         return
     winner = session.run.read_trial(best)
@@ -113,7 +112,7 @@ def train_given(session: Session, specs: dict[str, TrialSpec]) -> None:
 
 def _write_confirmation(session: Session, names: list[str]) -> list[Confirmed]:
     """Writes what the other seeds gave, as far as they are done."""
-    metric = session.settings.task.metric
+    metric = session.settings.score_name
     runs = {name: _complete_seeds(session, name) for name in names}
     scores = {name: {r.spec.seed: r.score or 0.0 for r in done} for name, done in runs.items()}
     tests = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import moocore
 
-from lkd_tune.search.trial_folder import TrialFolder, remove_folder
+from lkd_tune.search.trial_folder import TrialFolder, read_student, remove_folder
 from lkd_tune.spec.objectives import Costs, costs_of, front_of, knee_of, normalised
 from lkd_tune.spec.run import RunFolder, write_atomically
 from lkd_tune.spec.size import ModelSize
@@ -57,7 +57,11 @@ def keep_best(
         outcome = TrialFolder(student.parent).read_outcome()
         if facts is None:
             remove_folder(student)
-        elif outcome is not None and outcome.state == "complete" and name not in found:
+        elif outcome is None:
+            continue  # not scored yet
+        elif outcome.state != "complete" or not name.isdigit():
+            remove_folder(student)  # of a trial that failed when it was scored, or of a comparison
+        elif name not in found:
             found[name] = (_costs(facts, objectives), student)
     present = {name: found[name][0] for name in sorted(found)}
     if len(objectives) == 1:
@@ -105,14 +109,6 @@ def _best_of_front(costs: dict[str, Costs], present: Iterable[str], top: int) ->
     knee, score = knee_of(costs, among=front), min(front, key=lambda name: front[name])
     order = sorted(front, key=lambda name: (name != knee, name != score, -by_volume[name], name))
     return order[:top]
-
-
-def read_student(folder: Path) -> dict[str, Any] | None:
-    """Returns the student.json of a student, None if there is none."""
-    try:
-        return json.loads((folder / _FACTS).read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 def add_test_metrics(run: RunFolder, name: str, metrics: dict[str, float]) -> None:

@@ -24,6 +24,7 @@ def new_manifest(settings: SpaceSettings, cwd: str) -> dict[str, Any]:
         "seconds": 0.0,
         "seed": settings.search.seed,
         "objectives": settings.objectives,
+        "score": settings.score_name,
         "limits": settings.limits.given,
         "cwd": cwd,
         "git_revision": _git_revision(cwd),

@@ -1,4 +1,4 @@
-"""What happens before the first trial: the teacher, its targets, the points to begin with."""
+"""What happens before the first trial: the teacher, data, the points to begin with."""
 
 from __future__ import annotations
 
@@ -83,6 +83,29 @@ def ensure_targets(session: Session, model: str) -> None:
             "the teacher runs in every trial"
         )
     update_manifest(run, targets=facts)
+
+
+def ensure_fine_tuning(session: Session, model: str) -> None:
+    """Has the data of `evaluate_on` looked through once, where there is that."""
+    from lkd_tune.search.tasks import prepare_fine_tuning, run_task
+
+    settings, run = session.settings, session.run
+    if settings.evaluate_on is None or run.read_manifest().get("evaluate_on") is not None:
+        return
+    task = settings.evaluate_on.task
+    session.view.phase(f"reading {task.name}, on which students are fine-tuned to be scored")
+    examples = run_task(
+        prepare_fine_tuning,
+        model,
+        task.model_dump_json(),
+        session.cache,
+        session.cwd,
+        resources=settings.resources,
+        stop=session.stop,
+    )
+    if examples is not None:
+        facts = {"task": task.name, "metric": task.metric, "examples": examples}
+        update_manifest(run, evaluate_on=facts)
 
 
 def find_starts(session: Session, teacher_layers: int) -> list[Start]:

@@ -49,7 +49,13 @@ class Session:
             min_free_gb=settings.search.min_free_gb,
         )
         records = run.read_trials()
-        self.view = View(settings.search.trials, settings.task.metric, records, quiet=quiet)
+        self.view = View(
+            settings.search.trials,
+            settings.task.metric,
+            records,
+            score=settings.score_name,
+            quiet=quiet,
+        )
         self.cwd, self.cache = os.getcwd(), str(cache_dir())
         # Written before any trial starts: workers of an earlier session end when they see it.
         session = uuid.uuid4().hex

@@ -46,6 +46,12 @@ class StudySearcher(Searcher):
     objectives Optuna takes no scores on the way, and PRUNED alone is told. A trial cut off
     because the whole search stops is told nothing: it stays RUNNING and is given out again.
 
+    Where another task scores the trials (`evaluate_on`), what a trial reports at its steps is the
+    metric of its own task, and what it is told complete with is the other score. The two are
+    nowhere compared: schedulers see only the former, each step by itself, and of the samplers
+    those that learn from PRUNED trials (tpe and evolution) put them behind all complete ones and
+    order them by their steps and what they had reported there.
+
     How far a student is above a limit is a constraint of its trial. One that is known to be too
     large is refused before it becomes a trial.
 
@@ -158,9 +164,11 @@ class StudySearcher(Searcher):
                 outcome = outcome_of("failed", resources, wall_s, lost)
                 folder.write_outcome(outcome)
             state, measurements = outcome.state, read_measurements(folder.path)
+            score = self._run.read_trial(trial.user_attrs["name"]).score
         else:
             assert result is not None
             state, measurements = result["state"], _measurements(result)
+            score = result.get("score")
             if state == "paused":
                 self._report(trial, measurements)
                 return
@@ -170,7 +178,7 @@ class StudySearcher(Searcher):
                 folder.write_outcome(outcome_of("stopped", resources, wall_s, worker_s=worker_s))
         with self._journal.batch():
             self._report(trial, measurements)
-            self._tell(trial, state, measurements, folder.read_size())
+            self._tell(trial, state, score, folder.read_size())
         folder.remove_checkpoints()
 
     def save(self, checkpoint_path: str) -> None:
@@ -248,14 +256,14 @@ class StudySearcher(Searcher):
         outcome = folder.read_outcome()
         if outcome is None:
             return False
-        measurements = read_measurements(folder.path)
+        record = self._run.read_trial(trial.user_attrs["name"])
         live = live_trial(self._study, trial)
-        self._report(live, measurements)
-        self._tell(live, outcome.state, measurements, folder.read_size())
+        self._report(live, record.measurements)
+        self._tell(live, outcome.state, record.score, record.size)
         folder.remove_checkpoints()
         return True
 
-    def _report(self, trial: optuna.Trial, measurements: list[Measurement]) -> None:
+    def _report(self, trial: optuna.Trial, measurements: Sequence[Measurement]) -> None:
         if not self._is_copy(trial):
             report(self._study, trial, {m.step: m.score for m in measurements})
 
@@ -263,12 +271,13 @@ class StudySearcher(Searcher):
         self,
         trial: optuna.Trial,
         state: str,
-        measurements: list[Measurement],
+        score: float | None,
         size: ModelSize | None,
     ) -> None:
         values, told = None, TrialState.FAIL
         if state == "complete" and not self._is_copy(trial):
-            told, score = TrialState.COMPLETE, measurements[-1].score
+            assert score is not None
+            told = TrialState.COMPLETE
             values = [
                 score if name == "score" else getattr(size, name) for name in self._objectives
             ]

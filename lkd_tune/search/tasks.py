@@ -154,6 +154,37 @@ def prepare_targets(
     return read_facts(folder)
 
 
+def prepare_fine_tuning(
+    threads: int, model: str, task: str, cache: str, cwd: str
+) -> dict[str, int]:
+    """Returns the examples of `evaluate_on`, `train` and `dev`, after tokenising them.
+
+    What is wrong with them is told so before the first trial, and not at its end.
+
+    Args:
+        threads: CPU threads to use.
+        model: The teacher, whose tokenizer the students have.
+        task: TaskSettings as JSON.
+        cache: Folder of tokenised data.
+        cwd: What paths are relative to.
+
+    Raises:
+        SpecError: If the data can't be had or do not fit.
+    """
+    _settle(threads, cwd)
+    from lkd_tune.distill.models import load_tokenizer
+    from lkd_tune.distill.tasks.data import count_labels
+    from lkd_tune.distill.tokens import load_tokens
+
+    settings, folder = TaskSettings.model_validate_json(task), node_cache(cache)
+    tokenizer = load_tokenizer(model)
+    count_labels(settings, cache=folder)
+    return {
+        split: len(load_tokens(settings, split, tokenizer, cache=folder))
+        for split in ("train", "dev")
+    }
+
+
 def score_model(
     threads: int, model: str, task: str, cache: str, cwd: str, splits: tuple[str, ...] = ()
 ) -> dict[str, Any]:

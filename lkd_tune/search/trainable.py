@@ -12,7 +12,14 @@ from typing import Any
 from ray import tune
 
 from lkd_tune.search.gang import Gang, LostWorkerError
-from lkd_tune.search.trial_folder import TrialFolder, describe_student, outcome_of
+from lkd_tune.search.trial_folder import (
+    Checkpoint,
+    TrialFolder,
+    describe_student,
+    outcome_of,
+    read_student,
+    remove_folder,
+)
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.objectives import excesses
 from lkd_tune.spec.run import (
@@ -36,6 +43,12 @@ class DistillationTrainable(tune.Trainable):
 
     A trial that runs out of memory goes on from its last checkpoint with micro-batches of half the
     size, down to single examples; its effective batch stays the same.
+
+    Where another task scores the trial (`evaluate_on`), its student is written when it is trained,
+    fine-tuned on that task, and the fine-tuned model dropped. All of that is one `step`: whether
+    to stop a trial is decided by measurements of one kind, those of its own training, and after
+    the last of them there is nothing left to decide. A trial cut off in its fine-tuning begins
+    that anew, from the student.
 
     What else goes wrong in a distillation (a loss that is not finite, data that do not fit)
     would go wrong again, so the trial ends as failed and the actor goes on to the next.
@@ -94,12 +107,12 @@ class DistillationTrainable(tune.Trainable):
         self._name, self._session = config["name"], config["session"]
         self._run = RunFolder(Path(config["run"]))
         self._folder = TrialFolder(self._run.trial(self._name))
-        self._spec_text = config["spec"]
         self._spec = TrialSpec.model_validate_json(config["spec"])
         self._cache, self._cwd = config["cache"], config["cwd"]
         self._limits, self._pause_at = config["limits"], config.get("pause_at", 0)
         self._size: ModelSize | None = None
         self._began: float | None = None
+        self._now = self._spec  # what is trained now: the student, or a copy that is fine-tuned
         self._ready = False
         self._spent_before = 0.0, 0.0
 
@@ -138,23 +151,35 @@ class DistillationTrainable(tune.Trainable):
             return self._result(last, outcome.state, outcome)
         self._folder.note_workers(self._gang.workers)
         checkpoint = self._folder.read_checkpoint()
+        trained = read_student(self._folder.student) if self._spec.evaluate_on else None
         if self._began is None:
             self._began = time.monotonic()
-            if checkpoint is not None:
+            if trained is not None:
+                worker_s = trained["cpu_s"] / self._spec.resources.cpus
+                self._spent_before = trained["wall_s"], worker_s
+            elif checkpoint is not None:
                 self._spent_before = checkpoint.wall_s, checkpoint.worker_s
-        self._gang.run(
-            "begin",
-            self._spec_text,
-            self._cache,
-            str(checkpoint.path) if checkpoint else None,
-            self._folder.read_accumulation(),
-        )
+        if trained is not None:
+            return self._finish_by_fine_tuning(measurements[max(measurements)])
+        self._start(self._spec, checkpoint)
         if checkpoint is not None:
             return self._go_on_or_pause(measurements[checkpoint.step])
         if self._size is None:
             self._size = self._gang.run("measure_size", str(self._run.latencies))
             self._folder.write_size(self._size)
         return self._refuse_if_above_a_limit() if self._name.isdigit() else None
+
+    def _start(self, spec: TrialSpec, checkpoint: Checkpoint | None = None) -> None:
+        """Builds a distillation, from where a checkpoint left it."""
+        assert self._gang is not None
+        self._now = spec
+        self._gang.run(
+            "begin",
+            spec.to_json(),
+            self._cache,
+            str(checkpoint.path) if checkpoint else None,
+            self._folder.read_accumulation(),
+        )
 
     def _refuse_if_above_a_limit(self) -> dict[str, Any] | None:
         """Ends a trial whose student is too slow, before it trains."""
@@ -174,29 +199,64 @@ class DistillationTrainable(tune.Trainable):
     def _finish(self, last: Measurement) -> dict[str, Any]:
         """Writes what a finished trial leaves."""
         assert self._gang is not None
-        if not self._name.isdigit():
+        if self._spec.evaluate_on is not None:
+            self._write_student(last)
+            return self._finish_by_fine_tuning(last)
+        if self._name.isdigit():
+            self._write_student(last)
+        elif self._spec.task.test is not None:
             # Made to compare with: its numbers count, not its student.
-            if self._spec.task.test is not None:
-                metrics = self._gang.run("evaluate", "test")
-                self._folder.write_test_metrics(metrics)
-            outcome = self._outcome("complete")
-        else:
-            with self._folder.new_student() as folder:
-                self._gang.run("save_student", str(folder))
-                outcome = self._outcome("complete")
-                facts = describe_student(self._name, self._spec, last, outcome, self._size)
-                write_atomically(folder / "student.json", facts)
+            metrics = self._gang.run("evaluate", "test")
+            self._folder.write_test_metrics(metrics)
+        return self._complete(last)
+
+    def _finish_by_fine_tuning(self, last: Measurement) -> dict[str, Any]:
+        """Scores the trial's student on `evaluate_on`; the fine-tuned copy is not kept."""
+        assert self._gang is not None
+        fine_tuned = self._folder.read_fine_tuned()
+        if fine_tuned is None:
+            self._folder.remove_checkpoints()  # the student takes their place
+            self._start(self._spec.fine_tuning(str(self._folder.student)))
+            fine_tuned = self._gang.run("advance")
+            self._refuse_if_replaced()
+            if not math.isfinite(fine_tuned.score):
+                raise ArithmeticError(f"{self._spec.score_name} is {fine_tuned.score}")
+            self._folder.write_fine_tuned(fine_tuned)
+        if self._name.isdigit():
+            self._describe(self._folder.student, last, fine_tuned)
+        result = self._complete(last)
+        if not self._name.isdigit():
+            remove_folder(self._folder.student)
+        return result
+
+    def _complete(self, last: Measurement) -> dict[str, Any]:
+        """Writes and returns that the trial is complete."""
+        assert self._gang is not None
+        outcome = self._outcome("complete")
         self._folder.write_outcome(outcome)
         self._folder.remove_checkpoints()
         self._gang.run("end")
         return self._result(last, "complete", outcome)
+
+    def _write_student(self, last: Measurement) -> None:
+        assert self._gang is not None
+        with self._folder.new_student() as folder:
+            self._gang.run("save_student", str(folder))
+            self._describe(folder, last)
+
+    def _describe(
+        self, folder: Path, last: Measurement, fine_tuned: Measurement | None = None
+    ) -> None:
+        outcome = self._outcome("complete")
+        facts = describe_student(self._name, self._spec, last, outcome, self._size, fine_tuned)
+        write_atomically(folder / "student.json", facts)
 
     def _cut_micro_batches(self, error: Exception) -> bool:
         """Has the trial begin again with micro-batches of half the size; not if that can't be."""
         from lkd_tune.distill.batches import most_accumulation
 
         parts = self._folder.read_accumulation()
-        if parts >= most_accumulation(self._spec):
+        if parts >= most_accumulation(self._now):
             return False
         self._folder.write_accumulation(2 * parts)
         error.__traceback__ = None  # its frames hold the tensors that there is no room for
@@ -257,11 +317,10 @@ class DistillationTrainable(tune.Trainable):
         if self._size is not None:
             result["size"] = self._size.model_dump_json()
         if measurement is not None:
-            result |= {
-                "step": measurement.step,
-                "score": measurement.score,
-                "measurement": measurement.model_dump_json(),
-            }
+            result |= {"step": measurement.step, "measurement": measurement.model_dump_json()}
+            scored = self._folder.read_fine_tuned() if self._spec.evaluate_on else measurement
+            if scored is not None:
+                result["score"] = scored.score
         return result
 
     def _refuse_if_replaced(self) -> None:

@@ -86,6 +86,18 @@ class TrialFolder:
         """Writes what the student's architecture costs."""
         write_atomically(self.path / "size.json", size.model_dump_json(indent=2))
 
+    def read_fine_tuned(self) -> Measurement | None:
+        """Returns the end of the fine-tuning that scores the trial, None if that is not done."""
+        try:
+            text = (self.path / "fine_tuned.json").read_text("utf-8")
+        except FileNotFoundError:
+            return None
+        return Measurement.model_validate_json(text)
+
+    def write_fine_tuned(self, measurement: Measurement) -> None:
+        """Writes the end of the fine-tuning that scores the trial."""
+        write_atomically(self.path / "fine_tuned.json", measurement.model_dump_json(indent=2))
+
     def note_workers(self, workers: list[dict[str, Any]]) -> None:
         """Adds a line that says on which nodes the trial begins or goes on."""
         with (self.path / "workers.jsonl").open("a", encoding="utf-8") as file:
@@ -156,12 +168,28 @@ class TrialFolder:
 
 
 def describe_student(
-    name: str, spec: TrialSpec, last: Measurement, outcome: Outcome, size: ModelSize | None
+    name: str,
+    spec: TrialSpec,
+    last: Measurement,
+    outcome: Outcome,
+    size: ModelSize | None,
+    fine_tuned: Measurement | None = None,
 ) -> str:
-    """Returns the text of a student.json."""
+    """Returns the text of a student.json.
+
+    Args:
+        name: The trial's name.
+        spec: The trial.
+        last: Its last measurement.
+        outcome: How it ended.
+        size: What its architecture costs.
+        fine_tuned: The end of the fine-tuning on `evaluate_on`; without it there is no score yet.
+    """
+    scored = fine_tuned if spec.evaluate_on is not None else last
     facts: dict[str, Any] = {
         "name": name,
-        "score": last.score,
+        "score": scored.score if scored else None,
+        "evaluated_on": spec.evaluated_on(fine_tuned),
         "metrics": last.metrics,
         "test_metrics": None,
         "parameters": last.parameters,
@@ -172,6 +200,14 @@ def describe_student(
         "spec": spec.model_dump(mode="json"),
     }
     return json.dumps(facts, indent=2, ensure_ascii=False)
+
+
+def read_student(folder: Path) -> dict[str, Any] | None:
+    """Returns the student.json of a student, None if there is none."""
+    try:
+        return json.loads((folder / "student.json").read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def outcome_of(

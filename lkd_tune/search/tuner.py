@@ -129,7 +129,7 @@ def resume_search(
 def _go(session: Session) -> SearchResult:
     """Does all that is left to do of a search."""
     from lkd_tune.search.comparison import compare_with_baseline, confirm_best, score_on_test
-    from lkd_tune.search.preparation import ensure_targets, ensure_teacher
+    from lkd_tune.search.preparation import ensure_fine_tuning, ensure_targets, ensure_teacher
 
     run, stop = session.run, session.stop
     with stop.on_signals(), session.view:
@@ -137,6 +137,8 @@ def _go(session: Session) -> SearchResult:
         teacher = ensure_teacher(session)
         if teacher is not None and not stop:
             ensure_targets(session, teacher["model"])
+        if teacher is not None and not stop:
+            ensure_fine_tuning(session, teacher["model"])
         if teacher is not None and not stop:
             _search(session, teacher)
         kept = session.keep()

@@ -25,8 +25,9 @@ class View:
 
     Args:
         trials: Trials in all.
-        metric: Name of the score.
+        metric: Of the task, that a trial has at each measurement.
         records: Trials of earlier sessions.
+        score: Of complete trials, where that is something else than the metric.
         quiet: Shows nothing.
         console: Where to; none: standard output.
     """
@@ -37,10 +38,12 @@ class View:
         metric: str,
         records: Iterable[TrialRecord] = (),
         *,
+        score: str | None = None,
         quiet: bool = False,
         console: Console | None = None,
     ):
         self._trials, self._metric, self._quiet = trials, metric, quiet
+        self._score = score or metric
         self._console = console or Console()
         self._phase = ""
         self._teacher: float | None = None
@@ -119,6 +122,7 @@ class View:
             self._say(
                 f"about {left} trials × {_duration(seconds)}, {at_once} at a time: "
                 f"{_duration(left * seconds / at_once)}, less what is stopped early"
+                + ("" if self._score == self._metric else ", fine-tuning not counted")
             )
 
     def trial_paused(self, name: str) -> None:
@@ -136,7 +140,7 @@ class View:
         self._last.pop(name, None)
         if name.isdigit() and spec is not None:
             self._count(name, spec, state, score)
-        shown = f" {self._metric} {score:.4f}" if score is not None else ""
+        shown = f" {self._score} {score:.4f}" if score is not None else ""
         student = f", {_in_words(spec)}" if spec else ""
         number = f"[{self._ended.total()}/{self._trials}] " if name.isdigit() else ""
         self._say(f"{number}trial {name} {state}{shown}{student}{f': {error}' if error else ''}")
@@ -168,10 +172,10 @@ class View:
         if self._best:
             score, name, spec = self._best
             share = ""
-            if self._teacher is not None and self._teacher > 0:
+            if self._teacher is not None and self._teacher > 0 and self._score == self._metric:
                 share = f" ({max(0.0, score) / self._teacher:.1%} of the teacher's)"
             lines.append(
-                Text(f"best {self._metric} {score:.4f}{share}: trial {name}, {_in_words(spec)}")
+                Text(f"best {self._score} {score:.4f}{share}: trial {name}, {_in_words(spec)}")
             )
         if not running:
             return Group(*lines)

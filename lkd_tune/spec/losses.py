@@ -96,3 +96,13 @@ class LossSettings(Settings):
     def needs_relations(self) -> bool:
         """Whether any term compares hidden states."""
         return any(term.weight > 0 for name, term in self if name != "logits")
+
+
+LABELS_ONLY = LossSettings(
+    wr_pair={"weight": 0},
+    wr_triple={"weight": 0},
+    ltr_pair={"weight": 0},
+    ltr_triple={"weight": 0},
+    logits=LogitLoss(weight=1, alpha=1),
+)
+"""The objective of plain fine-tuning: the hard labels' loss alone."""

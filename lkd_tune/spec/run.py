@@ -6,7 +6,7 @@ RUN/
   study.journal     Optuna's storage
   ray/              Ray Tune's own
   trials/0007/      spec.json, size.json, measurements.jsonl, workers.jsonl, outcome.json,
-                    checkpoint-<step>/
+                    checkpoint-<step>/; fine_tuned.json where evaluate_on gives the score
   latencies/        of each architecture, timed once
   confirmation.json the best trials again with other seeds
   population.json   who took over whom, with `search.scheduler: pbt`
@@ -70,6 +70,7 @@ class TrialRecord:
         origin: Where its settings are from if no sampler drew them: `published`, or the trial of
             another run that the search was started from.
         accumulation: Into how many parts its micro-batches were cut, as memory was short.
+        fine_tuned: The end of its student's fine-tuning on `evaluate_on`.
     """
 
     name: str
@@ -80,6 +81,7 @@ class TrialRecord:
     size: ModelSize | None = None
     origin: str | None = None
     accumulation: int = 1
+    fine_tuned: Measurement | None = None
 
     @property
     def is_drawn(self) -> bool:
@@ -93,7 +95,12 @@ class TrialRecord:
 
     @property
     def score(self) -> float | None:
-        """Score of the last measurement."""
+        """Score of the last measurement; with `evaluate_on` that of the fine-tuned student.
+
+        Then it is None until there is that: what a trial measures on the way is something else.
+        """
+        if self.spec.evaluate_on is not None:
+            return self.fine_tuned.score if self.fine_tuned else None
         return self.measurements[-1].score if self.measurements else None
 
 
@@ -190,6 +197,7 @@ class RunFolder:
         folder = self.trial(name)
         outcome, size, origin = folder / "outcome.json", folder / "size.json", folder / "origin"
         accumulation = folder / "accumulation"
+        fine_tuned = folder / "fine_tuned.json"
         return TrialRecord(
             name=name,
             spec=TrialSpec.model_validate_json((folder / "spec.json").read_text("utf-8")),
@@ -201,6 +209,9 @@ class RunFolder:
             size=ModelSize.model_validate_json(size.read_text("utf-8")) if size.exists() else None,
             origin=origin.read_text("utf-8") if origin.exists() else None,
             accumulation=int(accumulation.read_text("utf-8")) if accumulation.exists() else 1,
+            fine_tuned=Measurement.model_validate_json(fine_tuned.read_text("utf-8"))
+            if fine_tuned.exists()
+            else None,
         )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from lkd_tune.spec.base import Settings, block_from
+from lkd_tune.spec.batch import check_batch
 from lkd_tune.spec.layer_map import NAMED
 from lkd_tune.spec.losses import LossSettings
 from lkd_tune.spec.objectives import Objective
@@ -183,6 +184,35 @@ class TrainSettings(Settings):
     """auto: bf16 on a GPU that has it, else fp32."""
 
 
+class FineTuning(TrainSettings):
+    """How a student is fine-tuned before it is scored."""
+
+    evaluations: Literal[1] = 1
+    """It is scored at the end alone."""
+
+
+class EvaluateOn(Settings):
+    """A task that scores students of masked_lm, which are fine-tuned on its labels for that.
+
+    It costs a fine-tuning at the end of each trial. `evaluate_on: NAME` is a known task.
+    """
+
+    # Test is left to the search on that task: here it would be scored once for each trial.
+    task: Annotated[
+        TaskSettings,
+        block_from("name"),
+        AfterValidator(lambda task: task.model_copy(update={"test": None})),
+    ]
+    train: FineTuning = FineTuning()
+
+    @field_validator("task")
+    @classmethod
+    def _check(cls, task: TaskSettings) -> TaskSettings:
+        if task.kind == "masked_lm":
+            raise ValueError("a task with labels is needed to fine-tune on, not masked_lm")
+        return task
+
+
 class TeacherTraining(TrainSettings):
     """Fine-tunes a teacher before the search; cached by what it is made from."""
 
@@ -291,6 +321,9 @@ class SpaceSettings(Settings):
 
     task: Annotated[TaskSettings, block_from("name")]
     teacher: Annotated[TeacherSettings, block_from("model")]
+    evaluate_on: Annotated[EvaluateOn | None, block_from("task", optional=True)] = None
+    """In masked_lm: the score is that of a fine-tuning on another task, at the end of each trial;
+    none: the share of masked words that are found. Trials are stopped early by the latter."""
     student: StudentSettings = StudentSettings()
     layer_map: Annotated[LayerMapSettings, block_from("word")] = LayerMapSettings()
     losses: LossSettings = LossSettings()
@@ -306,9 +339,23 @@ class SpaceSettings(Settings):
     confirm: ConfirmSettings | None = None
     """At the end, train the best again with new seeds; none: take one score of one seed for it."""
 
+    @property
+    def score_name(self) -> str:
+        """What the score is called: `accuracy`, or `sst2 accuracy` of another task."""
+        return score_name(self.task, self.evaluate_on)
+
+    @field_validator("evaluate_on")
+    @classmethod
+    def _check_evaluate_on(cls, value: EvaluateOn | None, info: ValidationInfo) -> Any:
+        if value is not None and "task" in info.data:  # else that is wrong, and told
+            check_evaluate_on(info.data["task"])
+        return value
+
     @model_validator(mode="after")
     def _check(self) -> SpaceSettings:
         check_batch(self.train, self.resources)
+        if self.evaluate_on is not None:
+            check_batch(self.evaluate_on.train, self.resources, key="evaluate_on.train")
         if self.task.kind == "masked_lm" and self.student.vocab == "trim":
             raise ValueError("student.vocab: trim would leave masked_lm without words to predict")
         if "score" not in self.objectives or len({*self.objectives}) < len(self.objectives):
@@ -322,25 +369,24 @@ class SpaceSettings(Settings):
         return self
 
 
-def check_batch(train: TrainSettings, resources: ResourceSettings) -> None:
-    """Refuses a batch that can't be dealt out evenly.
+def score_name(task: TaskSettings, evaluate_on: EvaluateOn | None) -> str:
+    """Returns what the score of a trial is called.
+
+    One that another task gives has a name that no metric of the trial's own task has, so that
+    nothing can take one for the other: the teacher, for one, has no such score.
+    """
+    scored = evaluate_on.task if evaluate_on else None
+    return task.metric if scored is None else f"{scored.name} {scored.metric}"
+
+
+def check_evaluate_on(task: TaskSettings) -> None:
+    """Refuses a task whose students need no other one to be scored on.
 
     Raises:
-        ValueError: If workers × micro-batches do not divide the batch, or a token budget, whose
-            batches are of many sizes, is to be cut into micro-batches of one.
+        ValueError: If it has labels itself, or a test split, which would score the winner by
+            something else than dev did.
     """
-    if train.tokens_per_batch is not None:
-        if train.micro_batch_size is not None:
-            raise ValueError("train.micro_batch_size does not go with train.tokens_per_batch")
-        return
-    if train.batch_size % resources.workers:
-        raise ValueError(
-            f"train.batch_size {train.batch_size} can't be shared by {resources.workers} workers "
-            "evenly; use a multiple"
-        )
-    share = train.batch_size // resources.workers
-    if train.micro_batch_size is not None and share % min(train.micro_batch_size, share):
-        raise ValueError(
-            f"a worker's share of {share} examples is no multiple of train.micro_batch_size "
-            f"{train.micro_batch_size}"
-        )
+    if task.kind != "masked_lm":
+        raise ValueError(f"is for task.kind masked_lm; a student of {task.kind} has a score itself")
+    if task.test is not None:
+        raise ValueError("does not go with task.test, which has no such score; leave that out")

@@ -15,7 +15,7 @@ from lkd_tune.spec.errors import Problem, SpecError
 KeyPath = tuple[str | int, ...]
 
 # A scalar for a block is the block's main setting: `task: cola` is `task: {name: cola}`.
-SHORTHAND = {"task": "name", "teacher": "model", "layer_map": "word"}
+SHORTHAND = {"task": "name", "teacher": "model", "layer_map": "word", "evaluate_on": "task"}
 
 
 class _Loader(yaml.SafeLoader):

@@ -94,6 +94,7 @@ class SearchSpace:
             train=settings.train,
             targets=settings.targets,
             resources=settings.resources,
+            evaluate_on=settings.evaluate_on,
             seed=seed,
         )
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from lkd_tune.spec.base import Settings
+from lkd_tune.spec.batch import check_batch
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.layer_map import random_map
-from lkd_tune.spec.losses import LossSettings, Weight
+from lkd_tune.spec.losses import LABELS_ONLY, LossSettings, Weight
+from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.settings import (
+    EvaluateOn,
     ResourceSettings,
     StudentSettings,
     TargetSettings,
     TaskSettings,
     TrainSettings,
-    check_batch,
+    check_evaluate_on,
+    score_name,
 )
 
 
@@ -65,6 +69,7 @@ class TrialSpec(Settings):
     """All that a distillation depends on; JSON there and back, so it can be run again.
 
     `teacher` is a folder or hub id, or none if the student learns from the labels alone.
+    `evaluate_on` has no part in the distillation, but in the trial: see `fine_tuning`.
     """
 
     task: TaskSettings
@@ -77,11 +82,15 @@ class TrialSpec(Settings):
     train: TrainSettings = TrainSettings()
     targets: TargetSettings = TargetSettings()
     resources: ResourceSettings = ResourceSettings()
+    evaluate_on: EvaluateOn | None = None
     seed: int = 0
 
     @model_validator(mode="after")
     def _check(self) -> TrialSpec:
         check_batch(self.train, self.resources)
+        if self.evaluate_on is not None:
+            check_evaluate_on(self.task)
+            check_batch(self.evaluate_on.train, self.resources, key="evaluate_on.train")
         if self.teacher is None and (self.losses.needs_teacher or self.student.init == "teacher"):
             raise ValueError("a teacher is needed by these losses or by student.init: teacher")
         for entries in (self.layer_map.word, self.layer_map.layer):
@@ -104,6 +113,44 @@ class TrialSpec(Settings):
     def last_losses(self) -> LossSettings:
         """The terms that hold at the end."""
         return self.losses_at(self.weight_changes[-1].step if self.weight_changes else 0)
+
+    @property
+    def score_name(self) -> str:
+        """What the score is called: `accuracy`, or `sst2 accuracy` of another task."""
+        return score_name(self.task, self.evaluate_on)
+
+    def fine_tuning(self, student: str) -> TrialSpec:
+        """Returns the plain fine-tuning whose last measurement scores this trial.
+
+        Only where there is `evaluate_on`.
+
+        Args:
+            student: Folder of the student that this trial has trained.
+        """
+        assert self.evaluate_on is not None
+        layers = tuple(range(self.student.depth + 1))
+        return TrialSpec(
+            task=self.evaluate_on.task,
+            teacher=None,
+            student=StudentSettings(depth=self.student.depth, init=student),
+            layer_map=ResolvedLayerMap(word=layers, layer=layers),
+            losses=LABELS_ONLY,
+            train=self.evaluate_on.train,
+            resources=self.resources,
+            seed=self.seed,
+        )
+
+    def evaluated_on(self, fine_tuned: Measurement | None) -> dict[str, Any] | None:
+        """Returns what a student.json says of the task that gives the score; None: its own one.
+
+        Args:
+            fine_tuned: The end of the fine-tuning, None before that.
+        """
+        if self.evaluate_on is None:
+            return None
+        task = self.evaluate_on.task
+        metrics = fine_tuned.metrics if fine_tuned else None
+        return {"task": task.name, "metric": task.metric, "metrics": metrics}
 
     def to_json(self) -> str:
         """Returns the spec as indented JSON text."""

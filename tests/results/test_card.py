@@ -7,10 +7,12 @@ from huggingface_hub import ModelCard
 
 from lkd_tune.results.card import student_card
 from lkd_tune.results.leaderboard import read_leaderboard
+from lkd_tune.results.plots.curves import plot_learning
 from lkd_tune.spec.run import write_atomically
 from lkd_tune.spec.settings import TaskSettings
+from lkd_tune.spec.trial import TrialSpec
 from lkd_tune.words import summary
-from tests.results.folder import HandMade, full_run
+from tests.results.folder import HandMade, full_run, measurement
 
 
 def _card(run):
@@ -73,3 +75,36 @@ def test_the_teacher_s_licence_is_carried_over_and_text_can_t_break_out(tmp_path
     assert "<script>" not in card.text
     row = next(line for line in card.text.splitlines() if line.startswith("| versions"))
     assert row.replace("\\|", "").count("|") == 3
+
+
+def test_a_student_that_another_task_scored_is_told_with_both_scores(tmp_path):
+    spec = TrialSpec.model_validate(
+        {
+            "task": {"name": "text", "kind": "masked_lm", "train": "a.txt", "dev": "b.txt"},
+            "evaluate_on": {"task": "sst2"},
+            "teacher": "t",
+            "student": {"depth": 1},
+            "layer_map": {"word": (0, 6), "layer": (0, 6)},
+        }
+    )
+    made = HandMade(tmp_path / "run")
+    made.add("0000", 0.4, kept=True, like=spec)
+    made.add("0001", 0.3, "stopped", step=10, like=spec)
+    file = made.run.trial("0000") / "fine_tuned.json"
+    write_atomically(file, measurement(30, 0.8).model_dump_json())
+    card = _card(made.run)
+    assert (
+        "Sst2 accuracy 0.800 on dev after fine-tuning, accuracy 0.400 before, "
+        "with 50% of the teacher's parameters"
+    ) in card.text
+    # The teacher's own accuracy is that of masked words, 0.9: nothing to compare 0.8 with.
+    assert "| teacher |  |  |" in card.text
+    (result,) = card.data.eval_results
+    assert (result.task_type, result.metric_type) == ("fill-mask", "accuracy")
+    assert result.metric_value == pytest.approx(0.4)
+    board = read_leaderboard(made.run)
+    stopped = next(row for row in board.rows if row.state == "stopped")
+    assert (stopped.score, stopped.task_score) == (None, 0.3)
+    assert "before fine-tuning: accuracy 0.400, the teacher's 0.900" in summary(board)
+    axes = plot_learning(board, made.run.read_trials()).axes[0]
+    assert axes.get_ylabel() == "accuracy on dev"

@@ -172,6 +172,29 @@ BAD = [
 ]
 
 
+TEXT = "task: {name: text, kind: masked_lm, train: a.txt, dev: b.txt}\nteacher: t\n"
+BAD += [
+    (BASE + "evaluate_on: sst2", "s.yaml:3 evaluate_on: is for task.kind masked_lm; a student of"),
+    (
+        TEXT.replace("b.txt", "b.txt, test: c.txt") + "evaluate_on: sst2",
+        "s.yaml:3 evaluate_on: does not go with task.test",
+    ),
+    (
+        TEXT + "evaluate_on:\n  task: {name: text, kind: masked_lm, train: a.txt, dev: b.txt}",
+        "s.yaml:4 evaluate_on.task: a task with labels is needed",
+    ),
+    (
+        TEXT + "evaluate_on: {task: sst2, train: {batch_size: 15}}\nresources: {workers: 2}",
+        "evaluate_on.train.batch_size 15 can't be shared by 2 workers",
+    ),
+    (
+        TEXT + "evaluate_on: {task: sst2, train: {lr: {uniform: [1e-5, 1e-4]}}}",
+        "s.yaml:3 evaluate_on.train.lr: can't be searched",
+    ),
+    (TEXT + "evaluate_on: {task: sst}", "s.yaml:3 evaluate_on.task: task 'sst' is not known by"),
+]
+
+
 @pytest.mark.parametrize(("text", "message"), BAD)
 def test_bad_spaces(text, message):
     assert message in "\n".join(problems_of(text))
@@ -260,3 +283,20 @@ def test_a_space_survives_its_own_yaml(tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text(yaml.safe_dump(space_of(SPACE).source.tree))
     assert load_space(path).tree == space_of(SPACE).tree
+
+
+def test_what_scores_students_of_masked_words():
+    space = space_of(TEXT + "evaluate_on: wnut17", "evaluate_on.train.steps=5")
+    draw = {"teacher": "t", "teacher_layers": 12, "seed": 3}
+    spec = space.draw(RandomSuggester(0), **draw)
+    assert spec.score_name == space.settings.score_name == "wnut17 f1"
+    fine_tuning = spec.fine_tuning("some/student")
+    assert fine_tuning.task.name == "wnut17"
+    assert fine_tuning.task.test is None  # each trial would look at it
+    assert (fine_tuning.student.init, fine_tuning.student.depth) == ("some/student", 3)
+    assert (fine_tuning.train.steps, fine_tuning.train.evaluations) == (5, 1)
+    assert (fine_tuning.seed, fine_tuning.teacher) == (3, None)
+    assert not fine_tuning.losses.needs_teacher
+    plain = space_of(TEXT).draw(RandomSuggester(0), **draw)
+    assert plain.score_name == "accuracy"
+    assert plain.digest() != spec.digest()

@@ -38,10 +38,11 @@ def plot_learning(board: Leaderboard, records: Sequence[TrialRecord]) -> Figure 
                       color=colour("s1"), fillstyle="none", zorder=3,
                       label=None if label in told else label)  # fmt: skip
             told.add(label)
-    draw_references(axes, board)
+    if board.task_metric == board.metric:
+        draw_references(axes, board)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=3, borderaxespad=0)
-    finish_axes(axes, "optimizer step", f"{board.metric} on dev")
+    finish_axes(axes, "optimizer step", f"{board.task_metric} on dev")
     return figure
 
 
