@@ -27,19 +27,25 @@ def distill_here(
     """
     import torch
 
-    from lkd_tune.distill.engine import Distillation
+    from lkd_tune.distill.engine import Distillation, distill
 
     torch.set_num_threads(threads or max(1, int(spec.resources.cpus)))
     alone = ResourceSettings(**{**spec.resources.model_dump(), "workers": 1})
     spec = spec.model_copy(update={"resources": alone})
-    with Distillation(spec) as distillation:
-        for measurement in distillation:
-            yield measurement
-        if to is not None:
-            distillation.save_student(to)
-            facts = {
-                "score": measurement.score,
-                "metrics": measurement.metrics,
-                "spec": spec.model_dump(mode="json"),
-            }
-            write_atomically(to / "student.json", json.dumps(facts, indent=2))
+    measurements: list[Measurement] = []
+
+    def finish(distillation: Distillation) -> None:
+        if to is None:
+            return
+        distillation.save_student(to)
+        last = measurements[-1]
+        facts = {
+            "score": last.score,
+            "metrics": last.metrics,
+            "spec": spec.model_dump(mode="json"),
+        }
+        write_atomically(to / "student.json", json.dumps(facts, indent=2))
+
+    for measurement in distill(spec, finish=finish):
+        measurements.append(measurement)
+        yield measurement

@@ -52,6 +52,19 @@ class ResolvedLayerMap(Settings):
         )
 
 
+class Ancestor(Settings):
+    """The finished student of an earlier trial of the same search that a student starts from."""
+
+    trial: str
+    """Name of that trial."""
+    folder: str
+    """Where its weights lie."""
+    steps: int
+    """Optimizer steps that its weights have seen, those that it inherited itself included."""
+    distance: int
+    """Sum of the differences between the entries of both layer maps, its own and the student's."""
+
+
 class TrialSpec(Settings):
     """All that a distillation depends on; JSON there and back, so it can be run again.
 
@@ -67,12 +80,17 @@ class TrialSpec(Settings):
     targets: TargetSettings = TargetSettings()
     resources: ResourceSettings = ResourceSettings()
     seed: int = 0
+    ancestor: Ancestor | None = None
+    """What a student with `student.init: nearest` starts from; none: from the teacher."""
 
     @model_validator(mode="after")
     def _check(self) -> TrialSpec:
         check_batch(self.train, self.resources)
-        if self.teacher is None and (self.losses.needs_teacher or self.student.init == "teacher"):
+        from_teacher = self.student.made_from == "teacher"
+        if self.teacher is None and (self.losses.needs_teacher or from_teacher):
             raise ValueError("a teacher is needed by these losses or by student.init: teacher")
+        if self.ancestor is not None and self.student.init != "nearest":
+            raise ValueError("an ancestor goes with student.init: nearest only")
         for entries in (self.layer_map.word, self.layer_map.layer):
             if entries != "random" and len(entries) != self.student.depth + 1:
                 raise ValueError(
@@ -80,6 +98,10 @@ class TrialSpec(Settings):
                     f"{self.student.depth}"
                 )
         return self
+
+    def without_ancestor(self) -> TrialSpec:
+        """Returns the same trial of a student that inherits nothing."""
+        return self.model_copy(update={"ancestor": None})
 
     def to_json(self) -> str:
         """Returns the spec as indented JSON text."""
