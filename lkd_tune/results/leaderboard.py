@@ -23,6 +23,8 @@ class Row:
         on_front: Whether no other complete trial is as good in every objective and better in one.
         name: The trial's name; `baseline` for plain training without distillation.
         origin: `published` or a trial of another run, if the search began with it.
+        ancestor: The trial whose student it started from, if it inherited weights.
+        steps_inherited: Optimizer steps that its weights had seen before its own.
         state: complete, stopped (by the scheduler), refused (above a limit), failed, or running.
         score: Metric on dev at the last measurement.
         share: Score as a share of the teacher's, 0 for a negative one; None where the teacher's
@@ -53,6 +55,7 @@ class Row:
         samples_per_s: Training examples per second at the last measurement.
         accumulation: Parts that its micro-batches were cut into, as memory was short.
         padding: Share of the tokens in batches that were padding.
+        skipped: Training examples that were left out as bad ones.
         weights: Of the five terms.
         lr: Peak learning rate.
         temperature: Of the logit loss.
@@ -64,6 +67,8 @@ class Row:
     on_front: bool
     name: str
     origin: str | None
+    ancestor: str | None
+    steps_inherited: int
     state: str
     score: float | None
     share: float | None
@@ -93,6 +98,7 @@ class Row:
     peak_host_gib: float | None
     samples_per_s: float | None
     padding: float | None
+    skipped: int
     accumulation: int
     weights: dict[str, float]
     lr: float
@@ -227,6 +233,8 @@ def _row(
         on_front=record.name in ranking.front,
         name=record.name,
         origin=record.origin,
+        ancestor=spec.ancestor.trial if spec.ancestor else None,
+        steps_inherited=spec.ancestor.steps if spec.ancestor else 0,
         state=record.state,
         score=record.score,
         share=share,
@@ -256,6 +264,7 @@ def _row(
         peak_host_gib=max((m.peak_host_gib for m in record.measurements), default=None),
         samples_per_s=last.samples_per_s if last else None,
         padding=last.padding if last else None,
+        skipped=last.skipped if last else 0,
         accumulation=record.accumulation,
         weights={name: term.weight for name, term in spec.losses},
         lr=spec.train.lr,

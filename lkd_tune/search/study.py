@@ -14,6 +14,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from lkd_tune.search.ancestors import (
+    best_of_each_map,
+    drop_ancestors,
+    hold_students,
+    nearest_student,
+)
 from lkd_tune.search.samplers import build_sampler
 from lkd_tune.search.trial_folder import TrialFolder, outcome_of
 from lkd_tune.spec.errors import Problem, SpecError
@@ -48,7 +54,8 @@ class StudySearcher(Searcher):
     How far a student is above a limit is a constraint of its trial. One that is known to be too
     large is refused before it becomes a trial.
 
-    No spec is run twice: all trials have the same seed, so its scores would be the same.
+    No spec is run twice: all trials have the same seed, so its scores would be the same. That
+    holds for what was drawn; the ancestor of a student that inherits has no part in it.
 
     Args:
         space: Where to draw from.
@@ -75,6 +82,7 @@ class StudySearcher(Searcher):
         self._search = space.settings.search
         self._objectives = space.settings.objectives
         self._limits = space.settings.limits.given
+        self._inherits = space.may_inherit
         self._study = open_study(run.study, self._objectives)
         if not self._study.get_trials(deepcopy=False):
             for start in starts:
@@ -84,7 +92,7 @@ class StudySearcher(Searcher):
         for trial in self._study.get_trials(deepcopy=False):
             if "name" in trial.user_attrs:
                 spec = TrialSpec.model_validate_json(trial.user_attrs["spec"])
-                self._names[spec.digest()] = trial.user_attrs["name"]
+                self._names[spec.without_ancestor().digest()] = trial.user_attrs["name"]
             if trial.state == TrialState.RUNNING and not self._told_by_folder(trial):
                 self._unfinished.append(trial)
         self._running: dict[str, optuna.Trial] = {}  # by Tune's trial id
@@ -105,6 +113,8 @@ class StudySearcher(Searcher):
         folder.write_spec(TrialSpec.model_validate_json(spec))
         if "origin" in trial.user_attrs:
             folder.write_origin(trial.user_attrs["origin"])
+        if self._inherits:
+            drop_ancestors(self._run, {*self._ancestors(), *best_of_each_map(self._run)})
         origin = trial.user_attrs.get("origin")
         return {**self._common, "name": name, "spec": spec, "origin": origin}
 
@@ -145,6 +155,8 @@ class StudySearcher(Searcher):
         self._report(trial, measurements)
         self._tell(trial, state, measurements, folder.read_size())
         folder.remove_checkpoints()
+        if self._inherits and state == "complete":
+            hold_students(self._run)  # before it is dropped, if it is not among the best
 
     def save(self, checkpoint_path: str) -> None:
         """Does nothing: the study is the state."""
@@ -199,10 +211,13 @@ class StudySearcher(Searcher):
             state = TrialState.PRUNED if too_large else TrialState.FAIL
             self._study.tell(trial.number, state=state)
             return reason
-        name = f"{len(self._names):04d}"
+        name, digest = f"{len(self._names):04d}", spec.digest()
+        if spec.student.init == "nearest":
+            # Decided here, once: whatever happens to the trial, it starts from the same weights.
+            spec = spec.model_copy(update={"ancestor": nearest_student(self._run, spec)})
         trial.set_user_attr("spec", spec.to_json())
         trial.set_user_attr("name", name)  # last: a trial with a name has all it needs
-        self._names[spec.digest()] = name
+        self._names[digest] = name
         return None
 
     def _too_large(self, spec: TrialSpec) -> dict[str, float]:
@@ -255,6 +270,12 @@ class StudySearcher(Searcher):
             self._study.tell(trial.number, state=TrialState.PRUNED)  # with the last score reported
         else:
             self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def _ancestors(self) -> set[str]:
+        """Returns the names of the trials that unfinished ones start from."""
+        trials = [*self._running.values(), *self._unfinished]
+        specs = [TrialSpec.model_validate_json(trial.user_attrs["spec"]) for trial in trials]
+        return {spec.ancestor.trial for spec in specs if spec.ancestor is not None}
 
     def _folder(self, trial: optuna.Trial | FrozenTrial) -> TrialFolder:
         return TrialFolder(self._run.trial(trial.user_attrs["name"]))
