@@ -143,7 +143,7 @@ def rows_of(task: str, space: SearchSpace, teacher: str, layers: int) -> dict[st
     rows = {
         "no distillation": spec(labels),
         "logits alone": spec(logits),
-        REGRESSION: spec(logits),
+        REGRESSION: spec(logits.with_weights({"wr_pair": 1.0})),
         PUBLISHED: spec(losses),
     }
     for term in (*relations, "logits"):

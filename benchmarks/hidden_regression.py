@@ -6,43 +6,55 @@ from typing import Any
 
 import torch
 
+from lkd_tune.distill.batch_losses import BatchLosses
 from lkd_tune.distill.engine import Distillation
+from lkd_tune.distill.losses import LossSum
 from lkd_tune.distill.models import forward, load_model
+from lkd_tune.distill.objective import TERMS
 from lkd_tune.distill.process_group import device
+from lkd_tune.distill.targets import Targets
+from lkd_tune.spec.trial import TrialSpec
 
 
 class HiddenRegression(Distillation):
-    """The product's own loop, with one more term beside the logits.
+    """The product's own loop with another term in the place of `wr_pair`, beside the logits.
 
     Over the mapped layers, the mean squared difference of student and teacher in all words (Jiao
     et al., "TinyBERT", 2020, equation 8, without its projection: both are of one width here). For
     one worker and one micro-batch.
     """
 
-    _teacher: Any = None
+    def __init__(self, spec: TrialSpec):
+        super().__init__(spec)
+        self._losses = _RegressedStates(self._losses, spec)
 
-    def _train_micro_batch(self, batch: Any, maps: Any, counts: torch.Tensor) -> torch.Tensor:
-        output = forward(self._engine, batch, hidden_states=True)
-        assert self._targets is not None
-        sums = self._objective.sums(output, self._targets(batch, maps, relations=False), batch)
-        loss = self._objective.weighted(sums, counts) + self._regression(output, batch)
-        self._memory.sample()
-        self._engine.backward(loss)
-        self._engine.step()
-        return torch.stack(
-            [torch.stack([term.total.detach().double(), term.count.double()]) for term in sums]
-        )
 
-    def _regression(self, output: Any, batch: Any) -> torch.Tensor:
-        if self._teacher is None:
-            assert self.spec.teacher is not None
-            self._teacher = load_model(self.spec.teacher).to(device()).eval()
+class _RegressedStates:
+    """A trial's losses, whose `wr_pair` is the regression."""
+
+    def __init__(self, losses: BatchLosses, spec: TrialSpec):
+        assert spec.teacher is not None
+        self._losses = losses
+        self._teacher = load_model(spec.teacher).to(device()).eval()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._losses, name)
+
+    def sums(self, student: Any, batch: Any, maps: Any) -> list[LossSum]:
+        """Returns each term's sum over a batch and what it is to be divided by."""
+        objective = self._losses.objective
+        output = forward(student, batch, hidden_states=True)
         with torch.no_grad():
-            theirs = forward(self._teacher, batch, hidden_states=True).hidden_states
-        entries = self.spec.layer_map.word
-        assert entries != "random"
-        terms = [
-            (own - theirs[layer])[batch.mask].square().mean()
-            for own, layer in zip(output.hidden_states, entries, strict=True)
+            theirs = forward(self._teacher, batch, hidden_states=True)
+        layers = [
+            (own - theirs.hidden_states[layer])[batch.mask].square().mean()
+            for own, layer in zip(output.hidden_states, maps[0], strict=True)
         ]
-        return torch.stack(terms).sum()
+        # Whatever it is divided by later, the mean is what counts.
+        count = objective.counts([batch], maps)[TERMS.index("wr_pair")].float()
+        regression = LossSum(torch.stack(layers).sum() * count, count)
+        nothing = LossSum(torch.zeros(()), torch.zeros(()))
+        targets = Targets(theirs.logits.float(), word=None, layer=None)
+        logits = objective._logit_sum(output.logits, targets, batch)
+        found = {"wr_pair": regression, "logits": logits}
+        return [found.get(term, nothing) for term in TERMS]

@@ -187,7 +187,7 @@ def distill(
 
     trial = read_trial_spec(spec)
     refuse_used_folder(to)
-    from lkd_tune.distill.engine import DivergedError
+    from lkd_tune.distill.bad_examples import DivergedError
     from lkd_tune.words import show_measurement
 
     try:

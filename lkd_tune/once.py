@@ -30,18 +30,21 @@ def distill_here(
     """
     import torch
 
-    from lkd_tune.distill.engine import Distillation, distill
+    from lkd_tune.distill.engine import Distillation
+    from lkd_tune.distill.whole import distill
 
     torch.set_num_threads(threads or max(1, int(spec.resources.cpus)))
     alone = ResourceSettings(**{**spec.resources.model_dump(), "workers": 1})
     spec = spec.model_copy(update={"resources": alone})
     with tempfile.TemporaryDirectory() as scratch:
         student = to or Path(scratch) / "student"
-        with Distillation(spec) as distillation:
-            for measurement in distillation:
-                yield spec.task.metric, measurement
+
+        def finish(distillation: Distillation) -> None:
             if to is not None or spec.evaluate_on is not None:
                 distillation.save_student(student)
+
+        for measurement in distill(spec, finish=finish):
+            yield spec.task.metric, measurement
         fine_tuned = None
         if spec.evaluate_on is not None:
             (fine_tuned,) = distill(spec.fine_tuning(str(student)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -44,6 +44,14 @@ def count_micro_batches(spec: TrialSpec) -> int:
     return share // min(spec.train.micro_batch_size or share, share)
 
 
+def evaluation_steps(train: TrainSettings, total: int) -> list[int]:
+    """Returns the steps at which a student is scored: the end, half of it, a quarter, …
+
+    The geometric grid is that of successive halving: scores are wanted where a scheduler decides.
+    """
+    return sorted({max(1, round(total / 2**k)) for k in range(train.evaluations)})
+
+
 class Batches:
     """The batches of a training, each of examples of similar lengths.
 
@@ -58,11 +66,20 @@ class Batches:
         seed: Of the order.
         shares: A batch of a token budget has at least so many examples, one for each micro-batch
             of each worker, also where they are longer than the budget.
+        skipped: Examples that are left out of their batches; all else of the batches stays.
     """
 
-    def __init__(self, lengths: np.ndarray, train: TrainSettings, seed: int, *, shares: int = 1):
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        train: TrainSettings,
+        seed: int,
+        *,
+        shares: int = 1,
+        skipped: Sequence[int] = (),
+    ):
         self._lengths, self._train, self._seed = lengths, train, seed
-        self._shares = shares
+        self._shares, self._skipped = shares, np.asarray(skipped, np.int64)
 
     def total_steps(self) -> int:
         """Returns the optimizer steps of the whole training.
@@ -79,7 +96,7 @@ class Batches:
         while step >= (steps := self._steps_in(epoch)):
             epoch, step = epoch + 1, step - steps
         while True:
-            yield from self.epoch(epoch)[step:]
+            yield from map(self._without_skipped, self.epoch(epoch)[step:])
             epoch, step = epoch + 1, 0
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
@@ -102,6 +119,14 @@ class Batches:
         if self._train.tokens_per_batch is None:
             return max(1, len(self._lengths) // self._train.batch_size)
         return len(self.epoch(epoch))
+
+    def _without_skipped(self, batch: np.ndarray) -> np.ndarray:
+        good = batch[~np.isin(batch, self._skipped)]
+        if len(good) < min(len(batch), self._shares):
+            # Each micro-batch needs an example; where there are too few they are repeated.
+            anywhere = np.setdiff1d(np.arange(len(self._lengths)), self._skipped)[:1]
+            good = np.resize(good if len(good) else anywhere, self._shares)
+        return good
 
     @property
     def _least(self) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,40 +14,50 @@ import torch
 import torch.distributed as dist
 
 from lkd_tune.distill.augmentation import load_training_tokens
-from lkd_tune.distill.batches import Batches, count_micro_batches, most_accumulation
+from lkd_tune.distill.bad_examples import (
+    BadExamplesError,
+    DivergedError,
+    look_again,
+    may_be_an_examples,
+)
+from lkd_tune.distill.batch_losses import BatchLosses
+from lkd_tune.distill.batches import (
+    Batches,
+    count_micro_batches,
+    evaluation_steps,
+    most_accumulation,
+)
 from lkd_tune.distill.checkpoint import load_checkpoint, save_checkpoint
 from lkd_tune.distill.cost import GpuEnergy, PeakMemory, count_parameters
 from lkd_tune.distill.evaluate import evaluate
-from lkd_tune.distill.models import build_student, forward, load_tokenizer, save_model
-from lkd_tune.distill.objective import TERMS, Objective
+from lkd_tune.distill.models import load_tokenizer
+from lkd_tune.distill.objective import TERMS, as_tensor
 from lkd_tune.distill.process_group import (
     device,
     ensure_process_group,
     largest,
-    load_deepspeed,
     summed,
 )
-from lkd_tune.distill.setup import build_engine, load_teacher, name_labels, uses_bf16
+from lkd_tune.distill.saving import save_student
+from lkd_tune.distill.setup import (
+    build_engine,
+    build_targets,
+    load_teacher,
+    name_labels,
+    starting_student,
+    uses_bf16,
+)
 from lkd_tune.distill.size import measure_size
-from lkd_tune.distill.target_store import StoredTargets, ensure_store, stored_targets_fit
-from lkd_tune.distill.targets import LiveTeacher
-from lkd_tune.distill.tasks.data import count_labels
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.tokens import Tokens, load_tokens
 from lkd_tune.distill.vocabulary import Vocabulary, trim_vocabulary
-from lkd_tune.distill.width import check_given_width, student_source
 from lkd_tune.spec.measurement import Measurement
-from lkd_tune.spec.run import cache_dir
-from lkd_tune.spec.settings import TrainSettings
 from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.trial import TrialSpec
+from lkd_tune.spec.width import asks_for_width
 
 # Losses are looked at this often: to look is to wait for the GPU.
 _CHECK_EVERY = 20
-
-
-class DivergedError(RuntimeError):
-    """A loss is not finite; going on would be in vain."""
 
 
 @dataclass(frozen=True)
@@ -68,29 +77,6 @@ class _Progress:
     padding: float
 
 
-def distill(spec: TrialSpec, *, cache: Path | None = None) -> Iterator[Measurement]:
-    """Trains a student and gives a measurement at each evaluation, the last one at the end.
-
-    Args:
-        spec: What to do.
-        cache: Folder for tokenised data; none: the user's cache.
-
-    Raises:
-        SpecError: If the teacher, the data or a starting point can't be had or do not fit.
-        DivergedError: If a loss is not finite.
-    """
-    with Distillation(spec, cache=cache) as distillation:
-        yield from distillation
-
-
-def evaluation_steps(train: TrainSettings, total: int) -> list[int]:
-    """Returns the steps at which a student is scored: the end, half of it, a quarter, …
-
-    The geometric grid is that of successive halving: scores are wanted where a scheduler decides.
-    """
-    return sorted({max(1, round(total / 2**k)) for k in range(train.evaluations)})
-
-
 class Distillation:
     """One distillation on this rank; iterate over it for its measurements.
 
@@ -98,7 +84,14 @@ class Distillation:
     same arguments, and get the same result. A process in no group makes one of its own.
     """
 
-    def __init__(self, spec: TrialSpec, *, cache: Path | None = None, accumulation: int = 1):
+    def __init__(
+        self,
+        spec: TrialSpec,
+        *,
+        cache: Path | None = None,
+        accumulation: int = 1,
+        skipped: Sequence[int] = (),
+    ):
         """Loads data and models and builds the DeepSpeed engine.
 
         Args:
@@ -106,6 +99,7 @@ class Distillation:
             cache: Folder for tokenised data; none: the user's cache.
             accumulation: Cuts each micro-batch into so many, where memory is short, at most into
                 single examples; the effective batch and the objective stay the same.
+            skipped: Training examples, counted from 0, that are left out of their batches.
 
         Raises:
             SpecError: If the teacher, the data or a starting point can't be had or do not fit.
@@ -118,41 +112,28 @@ class Distillation:
                 f"the trial is for {spec.resources.workers} workers, the group has {self._world}"
             )
         torch.manual_seed(spec.seed)
-        source = spec.teacher or spec.student.init
-        self._tokenizer = load_tokenizer(source)
+        self._tokenizer = load_tokenizer(spec.teacher or spec.student.init)
         self._cache = cache
         self._splits: dict[str, Tokens] = {}
         self._train = load_training_tokens(
             spec.task, spec.teacher, self._tokenizer, device(), cache=cache
         )
         self._kind = kind_of(spec.task)
-        labels = count_labels(spec.task, cache=cache)
         teacher = load_teacher(spec, cache)
-        self._layers = teacher.config.num_hidden_layers if teacher is not None else 0
-        start = student_source(
-            spec.student, spec.teacher, teacher, self._train, device(), cache or cache_dir()
-        )
-        student = build_student(
-            spec.student.init,
-            start,
-            self._layers_to_carve(),
-            spec.student.depth,
-            labels,
-            self._kind.head,
-        )
-        check_given_width(spec.student, student)
         # Training text stays in the tokens of the teacher, so that both have the same words.
         self._vocabulary: Vocabulary | None = None
         if spec.student.vocab == "trim":
             self._vocabulary = trim_vocabulary(self._tokenizer, self._train, device())
-            self._vocabulary.trim(student)
             self._tokenizer = self._vocabulary.tokenizer
+        student = starting_student(spec, teacher, self._train, self._vocabulary, cache)
         name_labels(student.config, spec, cache)
         self.parameters = count_parameters(student)
         self._accumulation = accumulation
         self._micro_batches = min(most_accumulation(spec), accumulation) * count_micro_batches(spec)
         shares = self._world * self._micro_batches
-        self._batches = Batches(self._train.lengths, spec.train, spec.seed, shares=shares)
+        self._skipped = list(skipped)
+        lengths = self._train.lengths
+        self._batches = Batches(lengths, spec.train, spec.seed, shares=shares, skipped=skipped)
         self.total = self._batches.total_steps()
         self._evaluations = evaluation_steps(spec.train, self.total)
         self._bf16 = uses_bf16(spec.train)
@@ -160,7 +141,11 @@ class Distillation:
         self._engine = build_engine(
             student, spec, self.total, micro_batches=self._micro_batches, bf16=self._bf16
         )
-        self._targets = self._build_targets(teacher, labels) if spec.losses.needs_teacher else None
+        targets = None
+        if spec.losses.needs_teacher:
+            targets = build_targets(spec, teacher, self._train, cache, bf16=self._bf16)
+        layers = teacher.config.num_hidden_layers if teacher is not None else 0
+        self._losses: Any = BatchLosses(spec, self._train, self._vocabulary, targets, layers)
         # Each rank drops out other units.
         torch.manual_seed(spec.seed + 1 + self._rank)
         self._step = 0
@@ -195,8 +180,6 @@ class Distillation:
         self._last = self._measure(self._train_until(until))
         return self._last
 
-    _repeat_last = False
-
     def measure_size(self, known: Path) -> ModelSize | None:
         """Returns what the student's architecture costs, timed on rank 0; None on other ranks.
 
@@ -205,14 +188,8 @@ class Distillation:
         """
         if self._rank != 0:
             return None
-        return measure_size(
-            self._config,
-            self._kind.head,
-            self.spec.task.max_length,
-            device(),
-            bf16=self._bf16,
-            known=known,
-        )
+        head, length = self._kind.head, self.spec.task.max_length
+        return measure_size(self._config, head, length, device(), bf16=self._bf16, known=known)
 
     def tokens(self, split: str) -> Tokens:
         """Returns a split in the student's tokens."""
@@ -259,17 +236,8 @@ class Distillation:
 
     def save_student(self, folder: Path) -> None:
         """Writes the student as a complete Hugging Face folder."""
-        student = self._engine.module
-        gathered: Any = contextlib.nullcontext()
-        if self.spec.resources.zero_stage == 3:
-            gathered = load_deepspeed().zero.GatheredParameters(
-                list(student.parameters()), modifier_rank=None
-            )
-        with gathered:
-            if self._rank == 0:
-                weights = {name: t.detach().cpu() for name, t in student.state_dict().items()}
-                save_model(student, self._tokenizer, folder, weights)
-        dist.barrier()
+        sharded = self.spec.resources.zero_stage == 3
+        save_student(self._engine, self._tokenizer, folder, sharded=sharded)
 
     def close(self) -> None:
         """Frees the engine and its memory; the process group stays for the next one."""
@@ -277,7 +245,7 @@ class Distillation:
             return
         self._engine.destroy()
         self._engine = None
-        self._targets = None
+        self._losses = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -285,31 +253,26 @@ class Distillation:
         """Trains to a step and returns what was seen on the way."""
         begin = time.perf_counter()
         # Weights change at evaluations only, so they are the same for all that is seen here.
-        self._objective = Objective(self.spec.losses_at(self._step), self._kind)
+        self._losses.take_weights(self._step)
         self._engine.train()
         seen = torch.zeros(len(TERMS), 2, dtype=torch.float64, device=device())
+        unchecked: list[tuple[np.ndarray, torch.Tensor]] = []
         examples, tokens, places = 0, 0, 0
         for batch in self._batches.starting_at(self._step):
-            # Sorted by length, so that the ranks' shares of a batch are of even lengths.
-            share = batch[self._rank :: self._world]
-            maps = self._maps()
-            micro_batches = [
-                self._kind.drawn(
-                    self._train.batch(part, device()), self._train, self.spec.seed, self._step
-                )
-                for part in np.array_split(share, self._micro_batches)
-            ]
-            tokens += int(self._train.lengths[share].sum())
-            places += sum(micro_batch.mask.numel() for micro_batch in micro_batches)
-            # What the sums are divided by is known before any of them: over all micro-batches
-            # and ranks, so that neither number of them changes the objective.
-            counts = summed(self._objective.counts(micro_batches, maps))
-            for micro_batch in micro_batches:
-                seen += self._train_micro_batch(micro_batch, maps, counts)
+            try:
+                sums, padded = self._train_step(batch)
+            except Exception as error:
+                self._blame(batch, error)
+                raise
+            unchecked.append((batch, sums))
+            seen += sums
+            tokens += int(self._train.lengths[batch[self._rank :: self._world]].sum())
+            places += padded
             self._step += 1
             examples += len(batch)
             if self._step % _CHECK_EVERY == 0 or self._step == until:
-                self._refuse_nan(seen)
+                self._refuse_nan(unchecked)
+                unchecked = []
             if self._step == until:
                 break
         seconds = time.perf_counter() - begin
@@ -317,24 +280,35 @@ class Distillation:
         tokens, places = summed(torch.tensor([tokens, places], device=device())).tolist()
         return _Progress(summed(seen), examples, seconds, padding=1 - tokens / places)
 
-    def _train_micro_batch(self, batch: Any, maps: Any, counts: torch.Tensor) -> torch.Tensor:
-        relations = self.spec.losses.needs_relations
-        translate = self._vocabulary.translate if self._vocabulary else lambda batch: batch
-        output = forward(self._engine, translate(batch), hidden_states=relations)
-        targets = self._targets(batch, maps, relations=relations) if self._targets else None
-        sums = self._objective.sums(output, targets, batch)
-        self._memory.sample()
+    def _train_step(self, batch: np.ndarray) -> tuple[torch.Tensor, int]:
+        """Takes one optimizer step; returns this rank's sums, (terms, 2), and tokens with padding.
+
+        The sums stay on the device: to look at them is to wait for it.
+        """
+        # Sorted by length, so that the ranks' shares of a batch are of even lengths.
+        share = batch[self._rank :: self._world]
+        losses, step = self._losses, self._step
+        maps = losses.maps(step)
+        micro_batches = [
+            losses.read(part, step) for part in np.array_split(share, self._micro_batches)
+        ]
+        # What the sums are divided by is known before any of them: over all micro-batches
+        # and ranks, so that neither number of them changes the objective.
+        counts = summed(losses.objective.counts(micro_batches, maps))
+        seen = []
         # DeepSpeed divides by the micro-batches and averages over ranks; we did both already.
         scale = self._world * self._engine.gradient_accumulation_steps()
-        self._engine.backward(self._objective.weighted(sums, counts) * scale)
-        self._engine.step()
-        return torch.stack(
-            [torch.stack([loss.total.detach().double(), loss.count.double()]) for loss in sums]
-        )
+        for micro_batch in micro_batches:
+            sums = losses.sums(self._engine, micro_batch, maps)
+            self._memory.sample()
+            self._engine.backward(losses.objective.weighted(sums, counts) * scale)
+            self._engine.step()
+            seen.append(as_tensor(sums))
+        return torch.stack(seen).sum(0), sum(each.mask.numel() for each in micro_batches)
 
     def _measure(self, progress: _Progress) -> Measurement:
         metrics = self.evaluate("dev")
-        losses = self._objective.report(progress.losses)
+        losses = self._losses.objective.report(progress.losses)
         return Measurement(
             step=self._step,
             total_steps=self.total,
@@ -345,50 +319,55 @@ class Distillation:
             train_s=self._train_s,
             samples_per_s=progress.examples / progress.seconds,
             padding=progress.padding,
+            skipped=len(self._skipped),
             peak_host_gib=largest(self._memory.host_gib),
             peak_memory_gib=largest(self._memory.gib),
             energy_j=self._energy.of_all_workers(),
         )
 
-    def _build_targets(self, teacher: Any, classes: int | None) -> LiveTeacher | StoredTargets:
-        """Returns stored targets if they are small enough, else the teacher itself."""
-        assert self.spec.teacher is not None  # TrialSpec sees to it
-        triple = self.spec.losses.wr_triple
-        # The published form counts padding, which a store has none of.
-        padding = triple.weight > 0 and triple.variant == "paper" and triple.window is not None
-        layers, kind = self._layers + 1, self._kind
-        fits = stored_targets_fit(self.spec.targets, self._train, layers, classes, kind)
-        if padding or not fits:
-            return LiveTeacher(teacher, kind, device(), bf16=self._bf16)
-        cache = self._cache or cache_dir()
-        # Each rank asks, as its node may have a cache of its own; one on each node builds.
-        folder = ensure_store(self.spec.teacher, self._train, kind, device(), cache)
-        return StoredTargets(folder, self._train, device())
+    def _refuse_nan(self, unchecked: Sequence[tuple[np.ndarray, torch.Tensor]]) -> None:
+        """Looks at the steps since the last look: their batches and sums, up to the current step.
 
-    def _maps(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        spec = self.spec
-        if not spec.losses.needs_relations:
-            return (0,), (0,)
-        return spec.layer_map.at_step(
-            self._step,
-            seed=spec.seed,
-            teacher_layers=self._layers,
-            depth=spec.student.depth,
-        )
-
-    def _layers_to_carve(self) -> tuple[int, ...]:
-        """Returns the teacher layers that the student starts from: those of the word map."""
-        if self.spec.student.init != "teacher":
-            return ()
-        word, _ = self.spec.layer_map.at_step(
-            0, seed=self.spec.seed, teacher_layers=self._layers, depth=self.spec.student.depth
-        )
-        return word[1:]
-
-    def _refuse_nan(self, seen: torch.Tensor) -> None:
-        for name, total in zip(TERMS, summed(seen.clone())[:, 0].tolist(), strict=True):
-            if not math.isfinite(total):
+        All ranks see the same, so they all raise or none.
+        """
+        totals = summed(torch.stack([sums[:, 0] for _, sums in unchecked])).tolist()
+        for i, (batch, _) in enumerate(unchecked):
+            step = self._step - len(unchecked) + i
+            for name, total in zip(TERMS, totals[i], strict=True):
+                if math.isfinite(total):
+                    continue
+                # All later steps are lost by this one.
+                if (bad := self._look_again(batch, step, together=True)) is not None:
+                    raise bad
                 raise DivergedError(
-                    f"the loss {name} is {total} at or before step {self._step}; "
-                    "try a smaller train.lr or weights"
+                    f"the loss {name} is {total} at step {step + 1}, and no example alone is at "
+                    "fault; try a smaller train.lr or weights"
                 )
+
+    def _blame(self, batch: np.ndarray, error: Exception) -> None:
+        """Names the examples that are to blame for an error, if any are.
+
+        Only this rank knows of it. The others wait for it in vain and are ended by the search.
+
+        Raises:
+            BadExamplesError: With those examples.
+        """
+        # One rank alone does not make a narrower student.
+        alone = self._world > 1 and asks_for_width(self.spec.student)
+        if alone or not may_be_an_examples(error):
+            return
+        bad = self._look_again(batch, self._step, together=False)
+        # What every example does is not the examples' fault.
+        if bad is not None and not {*batch} <= {each.example for each in bad.examples}:
+            raise bad from error
+
+    def _look_again(
+        self, batch: np.ndarray, step: int, *, together: bool
+    ) -> BadExamplesError | None:
+        """Returns what is wrong with the examples of a batch; this distillation is over then."""
+        losses, cache, skipped = self._losses, self._cache, self._skipped
+        room = max(1, len(batch) // (self._world * self._micro_batches))
+        self.close()  # makes room for a student on its own
+        return look_again(
+            losses, batch, step, room, cache=cache, skipped=skipped, together=together
+        )

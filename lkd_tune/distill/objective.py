@@ -161,3 +161,10 @@ class Objective:
             soft = kind.soft(rows, theirs, settings.temperature)
             total = total + (1 - settings.alpha) * soft.total
         return LossSum(total, torch.tensor(float(len(rows)), device=rows.device))
+
+
+def as_tensor(sums: list[LossSum]) -> torch.Tensor:
+    """Returns (sum, count) of each term without a gradient, float64, shape (terms, 2)."""
+    return torch.stack(
+        [torch.stack([loss.total.detach().double(), loss.count.double()]) for loss in sums]
+    )

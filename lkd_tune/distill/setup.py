@@ -8,14 +8,20 @@ from typing import Any
 import torch
 
 from lkd_tune.distill.evaluate import check_labels
-from lkd_tune.distill.models import load_model
+from lkd_tune.distill.models import build_student, load_model
 from lkd_tune.distill.optimizer import build_optimizer
-from lkd_tune.distill.process_group import load_deepspeed
-from lkd_tune.distill.tasks.data import label_names
+from lkd_tune.distill.process_group import device, load_deepspeed
+from lkd_tune.distill.target_store import StoredTargets, ensure_store, stored_targets_fit
+from lkd_tune.distill.targets import LiveTeacher
+from lkd_tune.distill.tasks.data import count_labels, label_names
 from lkd_tune.distill.tasks.kinds import kind_of
+from lkd_tune.distill.tokens import Tokens
+from lkd_tune.distill.vocabulary import Vocabulary
+from lkd_tune.distill.width import check_given_width, student_source
 from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.run import cache_dir
 from lkd_tune.spec.settings import TrainSettings
-from lkd_tune.spec.trial import TrialSpec
+from lkd_tune.spec.trial import Ancestor, TrialSpec
 
 
 def load_teacher(spec: TrialSpec, cache: Path | None) -> Any:
@@ -29,10 +35,79 @@ def load_teacher(spec: TrialSpec, cache: Path | None) -> Any:
     teacher = load_model(spec.teacher, kind_of(spec.task).head)
     check_labels(teacher.config, spec.teacher, spec.task, cache=cache)
     depth = spec.student.depth
-    if spec.student.init == "teacher" and depth > teacher.config.num_hidden_layers:
+    if spec.student.made_from == "teacher" and depth > teacher.config.num_hidden_layers:
         message = f"depth {depth} is above the teacher's {teacher.config.num_hidden_layers} layers"
         raise SpecError(Problem("", "student.depth", message))
     return teacher
+
+
+def starting_student(
+    spec: TrialSpec,
+    teacher: Any,
+    tokens: Tokens,
+    vocabulary: Vocabulary | None,
+    cache: Path | None,
+) -> Any:
+    """Returns a trial's student as it is before the first step. Every rank calls.
+
+    Args:
+        spec: The trial.
+        teacher: Its teacher, None if it has none.
+        tokens: The training split, on which a narrower student's parts are scored.
+        vocabulary: The student's own, None if it has the teacher's.
+        cache: Folder that the scores are put in; none: the user's cache.
+
+    Raises:
+        SpecError: If the starting point does not exist or does not fit.
+    """
+    settings, kind = spec.student, kind_of(spec.task)
+    labels = count_labels(spec.task, cache=cache)
+    if spec.ancestor is not None:
+        # Its vocabulary is trimmed already, in the same way: it is of the same task and teacher.
+        return _inherited(spec.ancestor, settings.depth, labels, kind.head)
+    source = student_source(settings, spec.teacher, teacher, tokens, device(), cache or cache_dir())
+    init, layers = settings.made_from, tuple[int, ...]()
+    if init == "teacher":
+        # The mapped layers are those of the word map.
+        word, _ = spec.layer_map.at_step(
+            0,
+            seed=spec.seed,
+            teacher_layers=teacher.config.num_hidden_layers,
+            depth=settings.depth,
+        )
+        layers = word[1:]
+    student = build_student(init, source, layers, settings.depth, labels, kind.head)
+    check_given_width(settings, student)
+    if vocabulary is not None:
+        vocabulary.trim(student)
+    return student
+
+
+def _inherited(ancestor: Ancestor, depth: int, labels: int | None, head: str) -> Any:
+    if not Path(ancestor.folder).is_dir():
+        message = (
+            f"the student of trial {ancestor.trial}, which this one starts from, is not in "
+            f"{ancestor.folder} any more; set ancestor to null to start from the teacher"
+        )
+        raise SpecError(Problem("", "ancestor", message))
+    return build_student(ancestor.folder, None, (), depth, labels, head)
+
+
+def build_targets(
+    spec: TrialSpec, teacher: Any, tokens: Tokens, cache: Path | None, *, bf16: bool
+) -> LiveTeacher | StoredTargets:
+    """Returns stored targets if they are small enough, else the teacher itself."""
+    assert spec.teacher is not None  # TrialSpec sees to it
+    kind, triple = kind_of(spec.task), spec.losses.wr_triple
+    # The published form counts padding, which a store has none of.
+    padding = triple.weight > 0 and triple.variant == "paper" and triple.window is not None
+    # The width of its head is that of the task, which was checked; to count labels takes longer.
+    layers, classes = teacher.config.num_hidden_layers + 1, teacher.config.num_labels
+    if padding or not stored_targets_fit(spec.targets, tokens, layers, classes, kind):
+        return LiveTeacher(teacher, kind, device(), bf16=bf16)
+    # Each rank asks, as its node may have a cache of its own; one on each node builds.
+    folder = ensure_store(spec.teacher, tokens, kind, device(), cache or cache_dir())
+    return StoredTargets(folder, tokens, device())
 
 
 def name_labels(config: Any, spec: TrialSpec, cache: Path | None) -> None:

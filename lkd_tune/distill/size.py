@@ -53,8 +53,8 @@ def expected_size(spec: TrialSpec, *, known: Path) -> ModelSize | None:
 def _expected(teacher: str | None, student: str, head: str, length: int) -> tuple[ModelSize, str]:
     settings = StudentSettings.model_validate_json(student)
     teacher_config = load_config(teacher) if teacher is not None else None
-    config = student_config(settings.init, teacher_config, settings.depth)
-    if settings.init in ("teacher", "random") and asks_for_width(settings):
+    config = student_config(settings.made_from, teacher_config, settings.depth)
+    if settings.made_from in ("teacher", "random") and asks_for_width(settings):
         config = resized(config, resolve_width(settings, width_of_config(config)))
     return count_size(config, head, length), architecture_key(config, head, length)
 

@@ -273,7 +273,9 @@ def _pack(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the largest of each row, and the row as 16-bit shares of it."""
     scale = distances.max(-1, initial=0.0)
     shares = distances / np.where(scale > 0, scale, 1.0)[:, None]
-    return scale.astype(np.float32), np.round(shares * _LEVELS).astype(np.uint16)
+    # A distance that is not finite makes the scale so, which is enough to tell.
+    levels = np.nan_to_num(np.round(shares * _LEVELS))
+    return scale.astype(np.float32), levels.astype(np.uint16)
 
 
 def _unpack(levels: np.ndarray, scale: np.ndarray, index: np.ndarray) -> np.ndarray:

@@ -13,7 +13,6 @@ import torch
 import torch.distributed as dist
 from filelock import FileLock
 
-from lkd_tune.distill.engine import Distillation
 from lkd_tune.distill.fingerprint import digest, model_digest
 from lkd_tune.distill.models import (
     auto_model,
@@ -30,6 +29,7 @@ from lkd_tune.distill.tokenizer_training import (
     as_bert_tokenizer,
     train_subword_tokenizer,
 )
+from lkd_tune.distill.whole import distill
 from lkd_tune.spec.layer_map import preset_map
 from lkd_tune.spec.losses import LABELS_ONLY
 from lkd_tune.spec.measurement import Measurement
@@ -101,7 +101,7 @@ def train_teacher(
     base = cache or cache_dir()
     key = digest(
         "teacher-1",
-        training.model_dump(),
+        training.model_dump(exclude={"bad_examples"}),  # of no weight where there are none
         model_digest(training.model) if training.model else None,
         [source_fingerprint(task, split) for split in ("train", "dev")],
         task.max_length,
@@ -162,11 +162,10 @@ def _train_into(
             resources=ResourceSettings(workers=workers),
             seed=training.seed,
         )
-        with Distillation(spec, cache=cache) as distillation:
-            for measurement in distillation:
-                if progress is not None:
-                    progress(measurement)
-            distillation.save_student(scratch / "teacher")
+        trained = distill(spec, cache=cache, finish=lambda d: d.save_student(scratch / "teacher"))
+        for measurement in trained:
+            if progress is not None:
+                progress(measurement)
         if rank0:
             os.replace(scratch / "teacher", folder)
         dist.barrier()

@@ -23,6 +23,8 @@ class Row:
         on_front: Whether no other complete trial is as good in every objective and better in one.
         name: The trial's name; `baseline` for plain training without distillation.
         origin: `published` or a trial of another run, if the search began with it.
+        ancestor: The trial whose student it started from, if it inherited weights.
+        steps_inherited: Optimizer steps that its weights had seen before its own.
         state: complete, stopped (by the scheduler), refused (above a limit), failed, or running.
         score: Metric on dev at the last measurement; where `evaluate_on` gives the score, that of
             the fine-tuned student, None before there is one.
@@ -56,6 +58,7 @@ class Row:
         samples_per_s: Training examples per second at the last measurement.
         accumulation: Parts that its micro-batches were cut into, as memory was short.
         padding: Share of the tokens in batches that were padding.
+        skipped: Training examples that were left out as bad ones.
         weights: Of the five terms.
         lr: Peak learning rate.
         temperature: Of the logit loss.
@@ -67,6 +70,8 @@ class Row:
     on_front: bool
     name: str
     origin: str | None
+    ancestor: str | None
+    steps_inherited: int
     state: str
     score: float | None
     task_score: float | None
@@ -98,6 +103,7 @@ class Row:
     energy_j: float | None
     samples_per_s: float | None
     padding: float | None
+    skipped: int
     accumulation: int
     weights: dict[str, float]
     lr: float
@@ -252,6 +258,8 @@ def _row(
         on_front=record.name in ranking.front,
         name=record.name,
         origin=record.origin,
+        ancestor=spec.ancestor.trial if spec.ancestor else None,
+        steps_inherited=spec.ancestor.steps if spec.ancestor else 0,
         state=record.state,
         score=record.score,
         task_score=last.score if last and spec.evaluate_on is not None else None,
@@ -283,6 +291,7 @@ def _row(
         energy_j=_energy(record),
         samples_per_s=last.samples_per_s if last else None,
         padding=last.padding if last else None,
+        skipped=last.skipped if last else 0,
         accumulation=record.accumulation,
         weights={name: term.weight for name, term in spec.last_losses},
         lr=spec.train.lr,

@@ -44,7 +44,8 @@ def ablate(
     """Trains the winner of a run with the weight of each of its loss terms at 0.
 
     What is trained already is not trained again: neither trials of an earlier call, nor the
-    winner with the seeds that it was confirmed with.
+    winner with the seeds that it was confirmed with. A winner that inherited weights is trained
+    from the teacher, as all variants are: its ancestors have seen the term that is taken away.
 
     Args:
         run: A run with a complete trial.
@@ -60,7 +61,7 @@ def ablate(
     run = RunFolder(run.path.absolute())
     manifest = run.read_manifest()
     winner = _winner(run, manifest)
-    specs = ablated(run.read_trial(winner).spec)
+    specs = ablated(run.read_trial(winner).spec.without_ancestor())
     if not specs:
         message = f"its winner, trial {winner}, has one loss term only: there is none to remove"
         raise SpecError(Problem(str(run.path), "", message))
@@ -110,12 +111,14 @@ def _winner(run: RunFolder, manifest: dict[str, Any]) -> str:
 
 def _go(session: Session, winner: str, specs: dict[str, TrialSpec], seeds: int) -> AblationResult:
     run = session.run
-    whole = run.read_trial(winner).spec
+    recorded = run.read_trial(winner).spec
+    whole = recorded.without_ancestor()
+    own = winner if whole == recorded or seeds > 1 else f"{winner}-from-teacher"
     variants: dict[str | None, dict[str, TrialSpec]] = {
-        removed: _seeds(winner if removed is None else f"{winner}-without-{removed}", spec, seeds)
+        removed: _seeds(own if removed is None else f"{winner}-without-{removed}", spec, seeds)
         for removed, spec in [(None, whole), *specs.items()]
     }
-    wanted = {name: spec for own in variants.values() for name, spec in own.items()}
+    wanted = {name: spec for each in variants.values() for name, spec in each.items()}
     session.view.phase(f"training trial {winner} without each of its {len(specs)} loss terms")
     # The winner's own trial is complete, so it is passed over.
     train_given(session, wanted)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,7 +65,9 @@ class Rank:
         node = ray.get_runtime_context().get_node_id()
         return {"node": node, "host": socket.gethostname(), "pid": os.getpid()}
 
-    def begin(self, spec: str, cache: str, checkpoint: str | None, accumulation: int) -> None:
+    def begin(
+        self, spec: str, cache: str, checkpoint: str | None, accumulation: int, skipped: list[int]
+    ) -> None:
         """Builds a distillation, from where a checkpoint left it."""
         from lkd_tune.distill.engine import Distillation
 
@@ -77,6 +78,7 @@ class Rank:
             TrialSpec.model_validate_json(spec),
             cache=node_cache(cache),
             accumulation=accumulation,
+            skipped=skipped,
         )
         if checkpoint is not None:
             self._distillation.load_checkpoint(Path(checkpoint))
@@ -121,14 +123,16 @@ class Gang:
         resources: What a trial gets; the other ranks run in the bundles 1, 2, … of this actor's
             placement group.
         cwd: Working directory for all.
-        on_failure: Told the traceback if another rank fails and this one is stuck in a
-            collective call with it, right before this process ends.
+        on_failure: Told what another rank raised if this one is stuck in a collective call with
+            it, right before this process ends.
 
     Attributes:
         workers: Where each rank runs: its `node`, `host` and `pid`.
     """
 
-    def __init__(self, resources: ResourceSettings, cwd: str, on_failure: Callable[[str], Any]):
+    def __init__(
+        self, resources: ResourceSettings, cwd: str, on_failure: Callable[[BaseException], Any]
+    ):
         self._own = Rank(resources.cpus, resources.gpus, cwd)
         self._on_failure = on_failure
         self._others: list[Any] = []
@@ -198,7 +202,7 @@ class Gang:
                 if error is not None and not done.wait(_GRACE_S):
                     cause = _cause(error)
                     if not isinstance(cause, LostWorkerError):
-                        self._on_failure("".join(traceback.format_exception(cause)))
+                        self._on_failure(cause)
                     os._exit(1)
 
         if calls:

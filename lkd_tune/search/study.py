@@ -13,6 +13,12 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from lkd_tune.search.ancestors import (
+    best_of_each_map,
+    drop_ancestors,
+    hold_students,
+    nearest_student,
+)
 from lkd_tune.search.ask_tell import live_trial, report, tell
 from lkd_tune.search.journal import Journal
 from lkd_tune.search.samplers import build_sampler
@@ -55,7 +61,8 @@ class StudySearcher(Searcher):
     How far a student is above a limit is a constraint of its trial. One that is known to be too
     large is refused before it becomes a trial.
 
-    No spec is run twice: all trials have the same seed, so its scores would be the same.
+    No spec is run twice: all trials have the same seed, so its scores would be the same. That
+    holds for what was drawn; the ancestor of a student that inherits has no part in it.
 
     A trial of a population may have gone on as a copy of another, with other weights than those
     that were drawn for it: its folder has the spec that counts, and the study, which would learn
@@ -92,6 +99,7 @@ class StudySearcher(Searcher):
         self._search = space.settings.search
         self._objectives = space.settings.objectives
         self._limits = space.settings.limits.given
+        self._inherits = space.may_inherit
         self._journal = open_journal(run.study)
         self._study = _study_in(self._journal, self._objectives)
         if not self._study.get_trials(deepcopy=False):
@@ -103,7 +111,7 @@ class StudySearcher(Searcher):
             for trial in self._study.get_trials(deepcopy=False):
                 if "name" in trial.user_attrs:
                     spec = TrialSpec.model_validate_json(trial.user_attrs["spec"])
-                    self._names[spec.digest()] = trial.user_attrs["name"]
+                    self._names[spec.without_ancestor().digest()] = trial.user_attrs["name"]
                 unfinished = trial.state == TrialState.RUNNING and not self._told_by_folder(trial)
                 if unfinished and not self._folder(trial).waits_at(pause_at):
                     self._unfinished.append(trial)
@@ -126,6 +134,8 @@ class StudySearcher(Searcher):
         # One that goes on has as many workers as the run has by now.
         spec = drawn.model_copy(update={"resources": self._space.settings.resources})
         folder.write_spec(spec)
+        if self._inherits:
+            drop_ancestors(self._run, {*self._ancestors(), *best_of_each_map(self._run)})
         origin = trial.user_attrs.get("origin")
         if origin is not None:
             folder.write_origin(origin)
@@ -180,6 +190,8 @@ class StudySearcher(Searcher):
             self._report(trial, measurements)
             self._tell(trial, state, score, folder.read_size())
         folder.remove_checkpoints()
+        if self._inherits and state == "complete":
+            hold_students(self._run)  # before it is dropped, if it is not among the best
 
     def save(self, checkpoint_path: str) -> None:
         """Does nothing: the study is the state."""
@@ -234,10 +246,13 @@ class StudySearcher(Searcher):
             state = TrialState.PRUNED if too_large else TrialState.FAIL
             self._study.tell(trial.number, state=state)
             return reason
-        name = f"{len(self._names):04d}"
+        name, digest = f"{len(self._names):04d}", spec.digest()
+        if spec.student.init == "nearest":
+            # Decided here, once: whatever happens to the trial, it starts from the same weights.
+            spec = spec.model_copy(update={"ancestor": nearest_student(self._run, spec)})
         trial.set_user_attr("spec", spec.to_json())
         trial.set_user_attr("name", name)  # last: a trial with a name has all it needs
-        self._names[spec.digest()] = name
+        self._names[digest] = name
         return None
 
     def _too_large(self, spec: TrialSpec) -> dict[str, float]:
@@ -289,6 +304,12 @@ class StudySearcher(Searcher):
         """Whether a trial has gone on as a copy of another, so that its draw is not what it is."""
         spec = self._folder(trial).read_spec()
         return spec is not None and bool(spec.weight_changes)
+
+    def _ancestors(self) -> set[str]:
+        """Returns the names of the trials that unfinished ones start from."""
+        trials = [*self._running.values(), *self._unfinished]
+        specs = [TrialSpec.model_validate_json(trial.user_attrs["spec"]) for trial in trials]
+        return {spec.ancestor.trial for spec in specs if spec.ancestor is not None}
 
     def _folder(self, trial: optuna.Trial | FrozenTrial) -> TrialFolder:
         return TrialFolder(self._run.trial(trial.user_attrs["name"]))

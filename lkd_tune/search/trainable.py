@@ -6,11 +6,13 @@ import math
 import os
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
+from lkd_tune.distill.out_of_memory import is_out_of_memory
 from lkd_tune.search.gang import Gang, LostWorkerError
 from lkd_tune.search.trial_folder import (
     Checkpoint,
@@ -42,7 +44,8 @@ class DistillationTrainable(tune.Trainable):
     measurement is then reported again, since the scheduler may not have judged it.
 
     A trial that runs out of memory goes on from its last checkpoint with micro-batches of half the
-    size, down to single examples; its effective batch stays the same.
+    size, down to single examples; its effective batch stays the same. In the same way it goes on
+    without training examples that no student can learn from, if they are to be skipped.
 
     Where another task scores the trial (`evaluate_on`), its student is written when it is trained,
     fine-tuned on that task, and the fine-tuned model dropped. All of that is one `step`: whether
@@ -87,14 +90,15 @@ class DistillationTrainable(tune.Trainable):
         self._refuse_if_replaced()
         while True:
             if self._gang is None:
-                self._gang = Gang(self._spec.resources, self._cwd, self._write_failure)
+                self._gang = Gang(self._spec.resources, self._cwd, self._note_failure)
             try:
                 return self._next_result()
             except LostWorkerError:
                 raise
             except Exception as error:
-                if not (is_out_of_memory(error) and self._cut_micro_batches(error)):
+                if not (self._cut_micro_batches(error) or self._leaves_out(error)):
                     return self._fail(error)
+                self._begin_again(error)
 
     def cleanup(self) -> None:
         """Called when the actor is not needed any more."""
@@ -161,7 +165,8 @@ class DistillationTrainable(tune.Trainable):
                 self._spent_before = checkpoint.wall_s, checkpoint.worker_s
         if trained is not None:
             return self._finish_by_fine_tuning(measurements[max(measurements)])
-        self._start(self._spec, checkpoint)
+        skipped = [bad.example for bad in self._folder.read_bad_examples()]
+        self._start(self._spec, checkpoint, skipped)
         if checkpoint is not None:
             return self._go_on_or_pause(measurements[checkpoint.step])
         if self._size is None:
@@ -169,8 +174,13 @@ class DistillationTrainable(tune.Trainable):
             self._folder.write_size(self._size)
         return self._refuse_if_above_a_limit() if self._name.isdigit() else None
 
-    def _start(self, spec: TrialSpec, checkpoint: Checkpoint | None = None) -> None:
-        """Builds a distillation, from where a checkpoint left it."""
+    def _start(
+        self,
+        spec: TrialSpec,
+        checkpoint: Checkpoint | None = None,
+        skipped: Sequence[int] = (),
+    ) -> None:
+        """Builds a distillation, from where a checkpoint left it, without some examples."""
         assert self._gang is not None
         self._now = spec
         self._gang.run(
@@ -179,6 +189,7 @@ class DistillationTrainable(tune.Trainable):
             self._cache,
             str(checkpoint.path) if checkpoint else None,
             self._folder.read_accumulation(),
+            [*skipped],
         )
 
     def _refuse_if_above_a_limit(self) -> dict[str, Any] | None:
@@ -252,13 +263,27 @@ class DistillationTrainable(tune.Trainable):
         write_atomically(folder / "student.json", facts)
 
     def _cut_micro_batches(self, error: Exception) -> bool:
-        """Has the trial begin again with micro-batches of half the size; not if that can't be."""
+        """Halves the micro-batches if memory was short; returns whether that can be done."""
         from lkd_tune.distill.batches import most_accumulation
 
         parts = self._folder.read_accumulation()
-        if parts >= most_accumulation(self._now):
+        if not is_out_of_memory(error) or parts >= most_accumulation(self._now):
             return False
         self._folder.write_accumulation(2 * parts)
+        return True
+
+    def _leaves_out(self, error: BaseException) -> bool:
+        """Notes the bad examples that an error names; returns whether the trial may skip them."""
+        from lkd_tune.distill.bad_examples import BadExamplesError
+
+        # Those of a fine-tuning are of another task.
+        if not isinstance(error, BadExamplesError) or self._now is not self._spec:
+            return False
+        self._folder.add_bad_examples(error.examples)
+        return error.may_skip
+
+    def _begin_again(self, error: BaseException) -> None:
+        """Makes the next step go on from the last checkpoint, if there is one."""
         error.__traceback__ = None  # its frames hold the tensors that there is no room for
         self._ready = False
         if self._spec.resources.workers > 1:
@@ -266,7 +291,6 @@ class DistillationTrainable(tune.Trainable):
         else:
             assert self._gang is not None
             self._gang.run("end")
-        return True
 
     def _fail(self, error: Exception) -> dict[str, Any]:
         """Records a failure and makes the actor fit for the next trial, or ends it."""
@@ -285,8 +309,15 @@ class DistillationTrainable(tune.Trainable):
             os._exit(1)
         return self._result(None, "failed", outcome)
 
-    def _write_failure(self, trace: str, reason: str | None = None) -> Outcome:
-        reason = reason or trace.strip().splitlines()[-1]
+    def _note_failure(self, error: BaseException) -> None:
+        """Notes what another rank raised while this one can't get away; the process ends next.
+
+        If the trial may go on without some examples, Tune starts it again.
+        """
+        if not self._leaves_out(error):
+            self._write_failure("".join(traceback.format_exception(error)), _one_line(error))
+
+    def _write_failure(self, trace: str, reason: str) -> Outcome:
         outcome = self._outcome("failed", reason)
         self._folder.write_outcome(outcome, trace)
         self._folder.remove_checkpoints()
@@ -329,18 +360,7 @@ class DistillationTrainable(tune.Trainable):
             os._exit(1)
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory was short, on a GPU or on the host."""
-    text = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"  # torch's, which is not loaded here
-        or "can't allocate memory" in text
-        or "not enough memory" in text
-    )
-
-
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lkd_tune.spec.bad_example import BadExample
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import Ending, Outcome, read_measurements, write_atomically
 from lkd_tune.spec.settings import ResourceSettings
@@ -75,6 +76,19 @@ class TrialFolder:
         """Notes into how many parts micro-batches are to be cut from now on."""
         write_atomically(self.path / "accumulation", str(parts))
 
+    def read_bad_examples(self) -> list[BadExample]:
+        """Returns the training examples that were found to be bad so far."""
+        path = self.path / "bad_examples.json"
+        if not path.exists():
+            return []
+        return [BadExample(**bad) for bad in json.loads(path.read_text("utf-8"))]
+
+    def add_bad_examples(self, found: Iterable[BadExample]) -> None:
+        """Adds training examples to bad_examples.json, each of them once."""
+        known = {bad.example: bad for bad in (*self.read_bad_examples(), *found)}
+        facts = [known[example].model_dump() for example in sorted(known)]
+        write_atomically(self.path / "bad_examples.json", json.dumps(facts, indent=2))
+
     def read_size(self) -> ModelSize | None:
         """Returns what the student's architecture costs, None if that was not measured yet."""
         try:
@@ -127,7 +141,7 @@ class TrialFolder:
     def new_checkpoint(self, step: int, wall_s: float, worker_s: float) -> Iterator[Path]:
         """Gives a folder to write into; afterwards it is the trial's only checkpoint."""
         final = self.path / f"{_PREFIX}{step}"
-        with _whole(final) as folder:
+        with whole_folder(final) as folder:
             yield folder
             facts = {"wall_s": wall_s, "worker_s": worker_s}
             (folder / "trial.json").write_text(json.dumps(facts), "utf-8")
@@ -138,7 +152,7 @@ class TrialFolder:
     @contextmanager
     def new_student(self) -> Iterator[Path]:
         """Gives a folder to write into; afterwards it is the trial's student."""
-        with _whole(self.student) as folder:
+        with whole_folder(self.student) as folder:
             yield folder
 
     def remove_checkpoints(self) -> None:
@@ -250,7 +264,7 @@ def remove_folder(path: Path) -> None:
 
 
 @contextmanager
-def _whole(final: Path) -> Iterator[Path]:
+def whole_folder(final: Path) -> Iterator[Path]:
     """Gives a folder that gets its final name only if all went well."""
     draft = final.with_name(f".{final.name}")
     shutil.rmtree(draft, ignore_errors=True)

@@ -133,7 +133,7 @@ def _go(session: Session) -> SearchResult:
 
     run, stop = session.run, session.stop
     with stop.on_signals(), session.view:
-        _tidy(run)
+        _tidy(session)
         teacher = ensure_teacher(session)
         if teacher is not None and not stop:
             ensure_targets(session, teacher["model"])
@@ -150,13 +150,27 @@ def _go(session: Session) -> SearchResult:
         if best is not None and stop.reason in (None, "time"):
             score_on_test(session, best)
         if stop.reason is None:
+            _drop_ancestors(session, kept)
             update_manifest(run, finished=now(), best=best)
     return _result(session, best)
 
 
-def _tidy(run: RunFolder) -> None:
-    """Removes what a killed session left behind."""
+def _drop_ancestors(session: Session, kept: list[str]) -> None:
+    """Leaves only what kept students started from: with it they can be trained again exactly."""
+    from lkd_tune.search.ancestors import drop_ancestors
+
+    specs = [session.run.read_trial(name).spec for name in kept]
+    drop_ancestors(session.run, {spec.ancestor.trial for spec in specs if spec.ancestor})
+
+
+def _tidy(session: Session) -> None:
+    """Removes what a killed session left behind, and holds what it had no time to hold."""
+    from lkd_tune.search.ancestors import hold_students
     from lkd_tune.search.trial_folder import TrialFolder
+
+    run = session.run
+    if session.space.may_inherit:
+        hold_students(run)
 
     shutil.rmtree(run.path / "ray", ignore_errors=True)
     for record in run.read_trials():

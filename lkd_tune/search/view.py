@@ -204,7 +204,7 @@ class View:
 
 
 def _in_words(spec: TrialSpec) -> str:
-    """Returns '3 layers, map 0 2 4 6'."""
+    """Returns '3 layers, map 0 2 4 6', and whose student it starts from, if that of a trial."""
     layer_map = spec.layer_map
     word, layer = (
         each if isinstance(each, str) else " ".join(map(str, each))
@@ -213,7 +213,8 @@ def _in_words(spec: TrialSpec) -> str:
     maps = f"map {word}" if word == layer else f"maps {word} / {layer}"
     depth = spec.student.depth
     width = f" of {spec.student.hidden_size}" if spec.student.hidden_size else ""
-    return f"{depth} layer{'s' if depth > 1 else ''}{width}, {maps}"
+    after = f", after {spec.ancestor.trial}" if spec.ancestor else ""
+    return f"{depth} layer{'s' if depth > 1 else ''}{width}, {maps}{after}"
 
 
 def _duration(seconds: float) -> str:

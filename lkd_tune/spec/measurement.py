@@ -31,6 +31,8 @@ class Measurement(BaseModel):
     """Training examples per second since the last measurement, over all workers."""
     padding: float = 0.0
     """Share of the tokens in batches since the last measurement that were padding."""
+    skipped: int = 0
+    """Training examples that are left out as bad ones."""
     peak_host_gib: float = 0.0
     """Largest resident memory of a worker on the host."""
     peak_memory_gib: float

@@ -6,11 +6,13 @@ RUN/
   study.journal     Optuna's storage
   ray/              Ray Tune's own
   trials/0007/      spec.json, size.json, measurements.jsonl, workers.jsonl, outcome.json,
-                    checkpoint-<step>/; fine_tuned.json where evaluate_on gives the score
+                    bad_examples.json if there were any, checkpoint-<step>/; fine_tuned.json where
+                    evaluate_on gives the score
   latencies/        of each architecture, timed once
   confirmation.json the best trials again with other seeds
   population.json   who took over whom, with `search.scheduler: pbt`
   ablation.json     the best trial again without each of its loss terms
+  ancestors/0007/   a student that later ones start from, or kept ones have started from
   students/0007/    a kept student: a Hugging Face folder and student.json
   leaderboard.csv, leaderboard.json
   report/           report.html, and each of its plots as SVG and PNG
@@ -129,6 +131,11 @@ class RunFolder:
     def students(self) -> Path:
         """The folder of kept students."""
         return self.path / "students"
+
+    @property
+    def ancestors(self) -> Path:
+        """The folder of students that others start from."""
+        return self.path / "ancestors"
 
     @property
     def latencies(self) -> Path:

@@ -205,6 +205,11 @@ class SearchSpace:
         """Returns the student depths that can be drawn."""
         return sorted({settings.student.depth for settings in self._shapes()})
 
+    @property
+    def may_inherit(self) -> bool:
+        """Whether students may start from earlier ones (student.init: nearest)."""
+        return any(settings.student.init == "nearest" for settings in self._shapes())
+
     def _shapes(self) -> Iterator[SpaceSettings]:
         """Gives the settings for every combination of student and layer map."""
         names = [

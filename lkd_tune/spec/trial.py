@@ -65,6 +65,19 @@ class WeightChange(Settings):
     """By the name of the term; those of the others stay."""
 
 
+class Ancestor(Settings):
+    """The finished student of an earlier trial of the same search that a student starts from."""
+
+    trial: str
+    """Name of that trial."""
+    folder: str
+    """Where its weights lie."""
+    steps: int
+    """Optimizer steps that its weights have seen, those that it inherited itself included."""
+    distance: int
+    """Sum of the differences between the entries of both layer maps, its own and the student's."""
+
+
 class TrialSpec(Settings):
     """All that a distillation depends on; JSON there and back, so it can be run again.
 
@@ -84,6 +97,8 @@ class TrialSpec(Settings):
     resources: ResourceSettings = ResourceSettings()
     evaluate_on: EvaluateOn | None = None
     seed: int = 0
+    ancestor: Ancestor | None = None
+    """What a student with `student.init: nearest` starts from; none: from the teacher."""
 
     @model_validator(mode="after")
     def _check(self) -> TrialSpec:
@@ -91,8 +106,11 @@ class TrialSpec(Settings):
         if self.evaluate_on is not None:
             check_evaluate_on(self.task)
             check_batch(self.evaluate_on.train, self.resources, key="evaluate_on.train")
-        if self.teacher is None and (self.losses.needs_teacher or self.student.init == "teacher"):
+        from_teacher = self.student.made_from == "teacher"
+        if self.teacher is None and (self.losses.needs_teacher or from_teacher):
             raise ValueError("a teacher is needed by these losses or by student.init: teacher")
+        if self.ancestor is not None and self.student.init != "nearest":
+            raise ValueError("an ancestor goes with student.init: nearest only")
         for entries in (self.layer_map.word, self.layer_map.layer):
             if entries != "random" and len(entries) != self.student.depth + 1:
                 raise ValueError(
@@ -151,6 +169,10 @@ class TrialSpec(Settings):
         task = self.evaluate_on.task
         metrics = fine_tuned.metrics if fine_tuned else None
         return {"task": task.name, "metric": task.metric, "metrics": metrics}
+
+    def without_ancestor(self) -> TrialSpec:
+        """Returns the same trial of a student that inherits nothing."""
+        return self.model_copy(update={"ancestor": None})
 
     def to_json(self) -> str:
         """Returns the spec as indented JSON text."""

@@ -10,15 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lkd_tune.distill.engine import (
-    Distillation,
-    DivergedError,
-    distill,
-    evaluation_steps,
-)
+from lkd_tune.distill.batches import evaluation_steps
+from lkd_tune.distill.engine import Distillation, DivergedError
 from lkd_tune.distill.evaluate import evaluate_model
 from lkd_tune.distill.models import load_model
 from lkd_tune.distill.process_group import free_address, join_process_group
+from lkd_tune.distill.whole import distill
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.losses import LossSettings
 from lkd_tune.spec.measurement import Measurement
@@ -190,7 +187,7 @@ def test_a_saved_student_scores_what_the_measurement_says(tmp_path):
 
 def test_a_loss_that_is_not_finite_ends_the_trial_and_is_named(tmp_path):
     train = {"steps": 40, "batch_size": 8, "lr": 1e30}
-    with pytest.raises(DivergedError, match="the loss wr_pair is nan at or before step"):
+    with pytest.raises(DivergedError, match="the loss wr_pair is nan at step"):
         list(distill(_spec(tmp_path, train=train)))
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from lkd_tune.distill.engine import distill
 from lkd_tune.distill.models import load_model, load_tokenizer
 from lkd_tune.distill.target_store import (
     StoredTargets,
@@ -22,6 +21,7 @@ from lkd_tune.distill.target_store import (
 from lkd_tune.distill.targets import LiveTeacher
 from lkd_tune.distill.tasks.sentences import Classification
 from lkd_tune.distill.tokens import load_tokens
+from lkd_tune.distill.whole import distill
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.trial import TrialSpec
 from tests.distill.families import make_classifier, make_csv, without_dropout

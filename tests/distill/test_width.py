@@ -9,10 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoModelForTokenClassification
 
-from lkd_tune.distill.engine import Distillation, distill
+from lkd_tune.distill.engine import Distillation
 from lkd_tune.distill.importance import Importance, load_importance, measure_importance
 from lkd_tune.distill.models import build_student, load_model, load_tokenizer
 from lkd_tune.distill.tokens import Tokens, load_tokens
+from lkd_tune.distill.whole import distill
 from lkd_tune.distill.width import narrow, read_width, width_of
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.settings import TaskSettings

@@ -7,13 +7,19 @@ import os
 import signal
 
 import pytest
+import torch
 from optuna.trial import TrialState
+from safetensors.torch import load_file, save_file
 
+from lkd_tune.distill.models import load_tokenizer
+from lkd_tune.distill.whole import distill
 from lkd_tune.search.follower import Follower
 from lkd_tune.search.study import open_study
 from lkd_tune.search.tuner import run_search
 from lkd_tune.spec.run import BASELINE, RunFolder
 from tests.tiny import LABELS, make_space
+
+torch.set_num_threads(1)  # as the trials have, for results that are equal
 
 pytestmark = pytest.mark.usefixtures("two_cores")
 
@@ -40,6 +46,46 @@ def test_a_trial_that_fails_ends_and_the_search_goes_on(tmp_path, processes):
         TrialState.COMPLETE,
         TrialState.FAIL,
     }
+
+
+def test_an_example_that_no_student_can_learn_from_is_named_or_left_out(tmp_path):
+    space = make_space(
+        tmp_path,
+        rows=128,
+        layer_map="skip",
+        student={"depth": 2},
+        losses={},
+        train={"bad_examples": {"choice": ["stop", "skip"]}, "steps": 16},
+        search={"trials": 2, "concurrency": 1, "scheduler": "none"},
+    )
+    data = tmp_path / "data" / "train.csv"
+    lines = data.read_text().splitlines()
+    lines[40] = f"[MASK] {lines[40]}"
+    data.write_text("\n".join(lines) + "\n")
+    teacher = tmp_path / "teacher" / "model.safetensors"
+    weights = load_file(teacher)
+    mask = load_tokenizer(str(teacher.parent)).mask_token_id
+    weights["bert.embeddings.word_embeddings.weight"][mask] = float("nan")
+    save_file(weights, teacher, {"format": "pt"})
+    run = RunFolder(tmp_path / "run")
+    result = run_search(space, run, quiet=True)
+    records = {record.spec.train.bad_examples: record for record in run.read_trials()}
+    assert {choice: record.state for choice, record in records.items()} == {
+        "stop": "failed",
+        "skip": "complete",
+    }
+    (reason,) = result.failures.values()
+    assert "train row 40 (wr_pair is nan)" in reason
+    assert "set train.bad_examples=skip" in reason
+    for record in records.values():
+        (bad,) = json.loads((run.trial(record.name) / "bad_examples.json").read_text())
+        assert (bad["split"], bad["row"], bad["found"]) == ("train", 40, "nan")
+    skipping = records["skip"]
+    assert [m.step for m in skipping.measurements] == [4, 8, 16]
+    assert skipping.measurements[-1].skipped == 1
+    # The same again, without a search.
+    again = [measurement.losses for measurement in distill(skipping.spec)]
+    assert again == [measurement.losses for measurement in skipping.measurements]
 
 
 def test_a_search_in_which_all_trials_fail_says_so(tmp_path):

@@ -48,14 +48,15 @@ class Leader:
     """Stands where the trainable does: in bundle 0 of a placement group."""
 
     def __init__(self, told: Path) -> None:
-        self.gang = Gang(ResourceSettings(workers=2, cpus=1), os.getcwd(), told.write_text)
+        resources = ResourceSettings(workers=2, cpus=1)
+        self.gang = Gang(resources, os.getcwd(), lambda error: told.write_text(str(error)))
 
     def run(self, method: str, *arguments: Any) -> Any:
         return self.gang.run(method, *arguments)
 
     def begin_alone(self, spec: str, cache: str) -> None:
         """Begins a trial that rank 1 can't begin: rank 0 waits for it in a collective call."""
-        self.gang._lockstep("begin", [(spec, cache, None, 1), ("no spec", cache, None, 1)])
+        self.gang._lockstep("begin", [(spec, cache, None, 1, []), ("no spec", cache, None, 1, [])])
 
     def pid(self) -> int:
         return os.getpid()

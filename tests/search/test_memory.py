@@ -9,8 +9,8 @@ import pytest
 import ray
 
 from lkd_tune.distill.batches import most_accumulation
+from lkd_tune.distill.out_of_memory import is_out_of_memory
 from lkd_tune.search.cluster import quieten_ray
-from lkd_tune.search.trainable import is_out_of_memory
 from lkd_tune.search.tuner import run_search
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.trial import TrialSpec

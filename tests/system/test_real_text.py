@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lkd_tune.distill.engine import distill
 from lkd_tune.distill.evaluate import evaluate_model
 from lkd_tune.distill.teacher import train_teacher
+from lkd_tune.distill.whole import distill
 from lkd_tune.spec.settings import TaskSettings, TeacherTraining
 from lkd_tune.spec.trial import TrialSpec
 

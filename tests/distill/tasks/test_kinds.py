@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, pipeline
 
-from lkd_tune.distill.engine import Distillation, distill
+from lkd_tune.distill.engine import Distillation
 from lkd_tune.distill.evaluate import evaluate_model
 from lkd_tune.distill.models import load_model, load_tokenizer
 from lkd_tune.distill.size import expected_size
@@ -14,6 +14,7 @@ from lkd_tune.distill.targets import LiveTeacher
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.teacher import train_teacher
 from lkd_tune.distill.tokens import load_tokens
+from lkd_tune.distill.whole import distill
 from lkd_tune.spec.settings import StudentSettings, TeacherTraining, TrainSettings
 from lkd_tune.spec.tasks import METRICS
 from lkd_tune.spec.trial import TrialSpec

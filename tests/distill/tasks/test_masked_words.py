@@ -6,12 +6,13 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForMaskedLM
 
-from lkd_tune.distill.engine import Distillation, distill
+from lkd_tune.distill.engine import Distillation
 from lkd_tune.distill.models import load_tokenizer
 from lkd_tune.distill.tasks.data import load_split
 from lkd_tune.distill.tasks.kind import IGNORED
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.tokens import load_tokens
+from lkd_tune.distill.whole import distill
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.settings import StudentSettings, TaskSettings, TrainSettings
 from lkd_tune.spec.trial import TrialSpec
