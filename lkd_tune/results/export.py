@@ -34,7 +34,7 @@ def export_students(run: RunFolder, top: int, to: Path) -> list[Path]:
     rows = {row.name: row for row in board.rows if row.rank is not None and row.kept}
     kept = list(rows)
     if not kept:
-        raise SpecError(Problem(str(run.path), "", "keeps no student yet; no trial is complete"))
+        raise SpecError(Problem(run.where, "", "keeps no student yet; no trial is complete"))
     if top > len(kept):
         message = (
             f"{top} students are wanted, {len(kept)} are kept (see keep.top); use --top {len(kept)}"
@@ -56,7 +56,7 @@ def export_students(run: RunFolder, top: int, to: Path) -> list[Path]:
             shutil.rmtree(draft, ignore_errors=True)
             if not run.student(name).exists():
                 message = f"student {name} has just made way for a better one; export again"
-                raise SpecError(Problem(str(run.path), "", message)) from None
+                raise SpecError(Problem(run.where, "", message)) from None
             raise
         exported.append(to / str(rank))
     return exported

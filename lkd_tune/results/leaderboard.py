@@ -108,7 +108,7 @@ class Leaderboard:
     """A run at a glance.
 
     Attributes:
-        run: Its folder.
+        run: Its folder or address.
         task: Name of the task.
         metric: What scores on dev.
         teacher: The manifest's facts about the teacher, empty before it was scored.
@@ -183,7 +183,7 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
     seeds = max((len(c["seeds"]) for c in confirmed.values()), default=0)
     head = HEADS[records[0].spec.task.kind] if records else ""
     return Leaderboard(
-        str(run.path),
+        run.where,
         task,
         metric,
         head,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,9 +114,11 @@ class TrialFolder:
     def new_checkpoint(self, step: int, wall_s: float) -> Iterator[Path]:
         """Gives a folder to write into; afterwards it is the trial's only checkpoint."""
         final = self.path / f"{_PREFIX}{step}"
-        with _whole(final) as folder:
+        with whole_folder(final) as folder:
             yield folder
-            (folder / "trial.json").write_text(json.dumps({"wall_s": wall_s}), "utf-8")
+            # The id tells two checkpoints of one step apart, as after one trial took over another.
+            facts = {"wall_s": wall_s, "id": uuid.uuid4().hex}
+            (folder / "trial.json").write_text(json.dumps(facts), "utf-8")
         for path in self.path.glob(f"{_PREFIX}*"):
             if path != final:
                 remove_folder(path)
@@ -123,7 +126,7 @@ class TrialFolder:
     @contextmanager
     def new_student(self) -> Iterator[Path]:
         """Gives a folder to write into; afterwards it is the trial's student."""
-        with _whole(self.student) as folder:
+        with whole_folder(self.student) as folder:
             yield folder
 
     def remove_checkpoints(self) -> None:
@@ -199,7 +202,7 @@ def remove_folder(path: Path) -> None:
 
 
 @contextmanager
-def _whole(final: Path) -> Iterator[Path]:
+def whole_folder(final: Path) -> Iterator[Path]:
     """Gives a folder that gets its final name only if all went well."""
     draft = final.with_name(f".{final.name}")
     shutil.rmtree(draft, ignore_errors=True)
