@@ -30,7 +30,9 @@ AddressOption = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="A running Ray cluster; default: this machine."),
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="The run: a folder, or its s3:// or gs:// address.")
+]
 
 
 def main() -> None:
@@ -59,13 +61,14 @@ def search(
     space: SpaceOption = "",
     overrides: SetOption = None,
     run_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where runs are put; default: runs.")
-    ] = None,
+        str,
+        typer.Option(metavar="DIR", help="Where runs are put: a folder, s3:// or gs://…."),
+    ] = "",
     name: Annotated[
         str | None, typer.Option(help="The run's folder in DIR; default: space and time.")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on with a run instead.")
+        str | None, typer.Option(metavar="RUN", help="Go on with a run instead.")
     ] = None,
     allow_changed: Annotated[
         bool,
@@ -98,10 +101,12 @@ def search(
 
         lkd-tune search --resume runs/first --set search.trials=64
 
+        lkd-tune search --space glue.yaml --run-dir s3://bucket/runs --name first
+
         lkd-tune search --resume runs/first --space mine.yaml --allow-changed
     """
+    from lkd_tune.fetching import named_run
     from lkd_tune.spec.errors import Problem, SpecError
-    from lkd_tune.spec.run import RunFolder
 
     if not space and resume is None:
         raise SpecError(Problem("search", "", "one of --space FILE and --resume RUN is needed"))
@@ -111,7 +116,7 @@ def search(
         message = "the run has its task; to go on with several, give the same --name again"
         raise SpecError(Problem("--task", "", message))
     if resume is not None:
-        if name is not None or run_dir is not None:
+        if name is not None or run_dir:
             message = "names the run already; leave out --name and --run-dir"
             raise SpecError(Problem("--resume", "", message))
         from lkd_tune.search.tuner import resume_search
@@ -119,7 +124,7 @@ def search(
         from lkd_tune.spec.space import load_space
 
         result = resume_search(
-            RunFolder(resume),
+            named_run(resume),
             address=address,
             quiet=quiet,
             overrides=[] if space else overrides or [],
@@ -131,7 +136,7 @@ def search(
         from lkd_tune.spaces import find_space, run_name
         from lkd_tune.spec.space import load_space
 
-        run = RunFolder((run_dir or Path("runs")) / (name or run_name(space)))
+        run = named_run(f"{run_dir or 'runs'}/{name or run_name(space)}")
         if task is not None:
             from lkd_tune.several import split_tasks
 
@@ -167,7 +172,8 @@ def check(space: SpaceOption, overrides: SetOption = None) -> None:
 @app.command()
 def distill(
     spec: Annotated[
-        Path, typer.Option(metavar="FILE", help="A trial's spec.json or a student.json.")
+        str,
+        typer.Option(metavar="FILE", help="A trial's spec.json or a student.json; also s3://…."),
     ],
     to: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to write the student.")
@@ -182,10 +188,11 @@ def distill(
 
         lkd-tune distill --spec runs/first/students/0007/student.json --to again
     """
+    from lkd_tune.fetching import local_file
     from lkd_tune.once import distill_here, refuse_used_folder
     from lkd_tune.spec.trial import read_trial_spec
 
-    trial = read_trial_spec(spec)
+    trial = read_trial_spec(local_file(spec))
     refuse_used_folder(to)
     from lkd_tune.distill.bad_examples import DivergedError
     from lkd_tune.words import show_measurement
@@ -208,11 +215,11 @@ def best(run: RunArgument) -> None:
 
         lkd-tune best runs/first
     """
+    from lkd_tune.fetching import read_run
     from lkd_tune.results.leaderboard import read_leaderboard
-    from lkd_tune.spec.run import RunFolder
     from lkd_tune.words import show_best
 
-    board = read_leaderboard(RunFolder(run))
+    board = read_leaderboard(read_run(run))
     show_best(board)
     if board.best is None:
         raise typer.Exit(1)
@@ -232,16 +239,16 @@ def export(
 
         lkd-tune export runs/first --top 3 --to students
     """
+    from lkd_tune.fetching import read_run
     from lkd_tune.results.export import export_students
-    from lkd_tune.spec.run import RunFolder
 
-    for folder in export_students(RunFolder(run), top, to):
+    for folder in export_students(read_run(run, students=True), top, to):
         print(folder)
 
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder or hub id.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, address or hub id.")],
     task: Annotated[
         str | None,
         typer.Option(
@@ -320,12 +327,15 @@ def _finish(result) -> None:  # type: ignore[no-untyped-def]  # its type is behi
     """Writes and shows what came out of a search, and exits as it ended."""
     from collections import Counter
 
+    from lkd_tune.fetching import send_files
     from lkd_tune.results.leaderboard import write_leaderboard
-    from lkd_tune.words import show_leaderboard
+    from lkd_tune.words import place_of, show_leaderboard
 
     board = write_leaderboard(result.run)
+    send_files(result.run, [result.run.leaderboard_csv, result.run.leaderboard_json])
     show_leaderboard(board)
-    resume = f"lkd-tune search --resume {_short(result.run.path)}"
+    where = place_of(result.run)
+    resume = f"lkd-tune search --resume {where}"
     if result.interrupted:
         print(f"interrupted; nothing is lost. Go on with: {resume}")
         raise typer.Exit(130)
@@ -335,11 +345,11 @@ def _finish(result) -> None:  # type: ignore[no-untyped-def]  # its type is behi
     if result.all_failed:
         for reason, number in Counter(result.failures.values()).most_common(5):
             print(f"{number} trials failed: {reason}", file=sys.stderr)
-        print(f"tracebacks: {_short(result.run.path)}/trials/*/error.txt", file=sys.stderr)
+        print(f"tracebacks: {where}/trials/*/error.txt", file=sys.stderr)
         raise typer.Exit(1)
     if result.best is not None:
-        print(f"export it: lkd-tune export {_short(result.run.path)} --to DIR")
-        print(f"see all of it: lkd-tune report {_short(result.run.path)} --open")
+        print(f"export it: lkd-tune export {where} --to DIR")
+        print(f"see all of it: lkd-tune report {where} --open")
     if result.out_of_time:
         print(f"the time budget is used up. For more: {resume} --set search.time_budget=MINUTES")
 
@@ -353,16 +363,19 @@ def _search_several(
     quiet: bool,
 ) -> None:
     """Searches several tasks in turn, shows the table of all, and exits as the last one ended."""
+    from lkd_tune.fetching import send_files
     from lkd_tune.results.task_table import read_task_table, write_task_table
     from lkd_tune.several import search_tasks
     from lkd_tune.task_words import show_task_table
+    from lkd_tune.words import place_of
 
     results = search_tasks(space, tasks, run, overrides, address=address, quiet=quiet)
     table = read_task_table({result.run.path.name: result.run for result in results})
     path = run.path / "tasks.json"
     write_task_table(table, path)
     show_task_table(table)
-    print(f"written to {_short(path)}")
+    send_files(run, [path])
+    print(f"written to {place_of(run)}/{path.name}")
     if results[-1].interrupted:
         print("interrupted; nothing is lost. The same command, with --name, goes on.")
         raise typer.Exit(130)
@@ -374,11 +387,6 @@ def _refuse(error: Exception) -> NoReturn:
     for problem in getattr(error, "problems", [error]):
         print(f"lkd-tune: {problem}", file=sys.stderr)
     sys.exit(2)
-
-
-def _short(path: Path) -> Path:
-    """Returns a path relative to where the user is, if it lies there."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 if __name__ == "__main__":

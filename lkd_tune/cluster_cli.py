@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -35,7 +34,10 @@ def submit(
     overrides: SetOption = None,
     run_dir: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Where runs are put: a folder that all nodes share."),
+        typer.Option(
+            metavar="DIR",
+            help="Where runs are put: a folder that all nodes share, s3:// or gs://….",
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="The run's folder in DIR; default: space and time.")
@@ -170,7 +172,7 @@ def _follow(server, job: str, address: str) -> None:  # type: ignore[no-untyped-
         raise typer.Exit(130) from None
     ended = server.job(job)
     if ended.state == "SUCCEEDED":
-        print(f"run: {Path(ended.run)}")
+        print(f"run: {ended.run}")
         return
     print(f"{job}: {ended.state}; go on with: {_resume(ended.run, address)}")
     if ended.state == "FAILED" and ended.exit_code is None:

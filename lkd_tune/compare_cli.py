@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="A model folder or hub id.")],
+    first: Annotated[str, typer.Argument(metavar="A", help="A folder, address or hub id.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another.")],
     task: Annotated[
         str | None,
@@ -52,11 +52,12 @@ def compare(
         lkd-tune compare my-teacher my-student --task sst2 --data dev.tsv
     """
     from lkd_tune.evaluation import evaluation_task
+    from lkd_tune.fetching import local_model
     from lkd_tune.spec.errors import Problem, SpecError
 
     if split not in ("dev", "test"):
         raise SpecError(Problem("--split", "", f"found {split!r}; allowed: dev, test"))
-    of = second if (Path(second) / "student.json").exists() else first
+    of = second if (Path(local_model(second)) / "student.json").exists() else first
     settings = evaluation_task(of, task, data, split, overrides or [])
     from lkd_tune.distill.compare import compare_models
 

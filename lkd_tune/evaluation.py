@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from lkd_tune.fetching import local_model
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.source import Source, apply_override
@@ -23,7 +24,7 @@ def evaluation_task(
     """
     from pydantic import ValidationError
 
-    student = Path(model) / "student.json"
+    student = Path(local_model(model)) / "student.json"
     settings: dict[str, object] = {}
     if task is not None:
         settings = {"name": task}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -35,32 +36,35 @@ def main() -> None:
 def _search(request: dict[str, object]) -> None:
     from lkd_tune import __version__, cli
     from lkd_tune.distill.checks import check_space
+    from lkd_tune.fetching import named_run
     from lkd_tune.search.cluster import check_nodes, connected
+    from lkd_tune.search.mirror import fetch_state, holds_search
     from lkd_tune.search.tuner import write_space
     from lkd_tune.spec.errors import Problem, SpecError
-    from lkd_tune.spec.run import RunFolder
 
     if request["version"] != __version__:
         message = f"submitted by lkd-tune {request['version']}, the cluster has {__version__}"
         raise SpecError(Problem("", "", f"{message}; install the same version"))
-    run = RunFolder(Path(str(request["run"])))
+    run = named_run(str(request["run"]))
     overrides = [str(each) for each in request["overrides"]]  # type: ignore[attr-defined]
     with connected(None):
-        check_nodes(run.path)
-        if request["resume"] or run.manifest.exists():
+        check_nodes(run)
+        if request["resume"] or holds_search(run):
+            if run.home is not None:
+                fetch_state(run)
             run.read_manifest()
             _begun(run)
-            cli.search(resume=run.path, overrides=overrides)
+            cli.search(resume=run.where, overrides=overrides)
             return
         space = _unpacked(run)
         check_space(space)
         write_space(run, space)
         _begun(run)
-        cli.search(space=str(run.space), run_dir=run.path.parent, name=run.path.name)
+        cli.search(space=str(run.space), run_dir=os.path.dirname(run.where), name=run.path.name)
 
 
 def _begun(run) -> None:  # type: ignore[no-untyped-def]  # its type is behind an import
-    print(f"{BEGUN}{run.path}", flush=True)
+    print(f"{BEGUN}{run.where}", flush=True)
 
 
 def _unpacked(run):  # type: ignore[no-untyped-def]

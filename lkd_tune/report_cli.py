@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="The run: a folder, or its s3:// or gs:// address.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +22,7 @@ def report(
     run: RunArgument,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     compare: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option("--compare", metavar="RUN", help="A run to put beside it; repeatable."),
     ] = None,
 ) -> None:
@@ -35,11 +36,15 @@ def report(
 
         lkd-tune report runs/first --compare runs/second --compare runs/third
     """
+    from lkd_tune.fetching import read_run, send_files
     from lkd_tune.results.report import write_report
-    from lkd_tune.spec.run import RunFolder
 
-    path = write_report(RunFolder(run), [RunFolder(other) for other in compare or []])
+    folder = read_run(run)
+    path = write_report(folder, [read_run(other) for other in compare or []])
+    send_files(folder, [file for file in folder.report.rglob("*") if file.is_file()])
     print(path)
+    if folder.home is not None:
+        print(f"{folder.home}/{path.relative_to(folder.path)}")
     if show and typer.launch(path.absolute().as_uri()) != 0:
         print("no browser could be opened", file=sys.stderr)
 
@@ -55,13 +60,13 @@ def watch(
 
         lkd-tune watch runs/first
     """
+    from lkd_tune.fetching import read_run
     from lkd_tune.results.watch import serve_report
-    from lkd_tune.spec.run import RunFolder
 
     def tell(address: str) -> None:
         print(f"{address}  (Ctrl-C ends this, not the search)", flush=True)
 
-    serve_report(RunFolder(run), port=port, every_s=every, tell=tell)
+    serve_report(lambda: read_run(run), port=port, every_s=every, tell=tell)
 
 
 def ablate(
@@ -87,10 +92,10 @@ def ablate(
 
         lkd-tune ablate runs/first --seeds 3
     """
+    from lkd_tune.fetching import named_run
     from lkd_tune.search.ablation import ablate as ablate_run
-    from lkd_tune.spec.run import RunFolder
 
-    result = ablate_run(RunFolder(run), seeds=seeds, address=address, quiet=quiet)
+    result = ablate_run(named_run(run), seeds=seeds, address=address, quiet=quiet)
     if result.facts is not None:
         _show(result.facts)
     for name, reason in result.failures.items():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lkd_tune.fetching import send_files
 from lkd_tune.results.leaderboard import write_leaderboard
+from lkd_tune.search.mirror import holds_search
 from lkd_tune.search.tuner import SearchResult, resume_search, run_search
 from lkd_tune.spaces import find_space
 from lkd_tune.spec.errors import Problem, SpecError, did_you_mean
@@ -57,14 +59,15 @@ def search_tasks(
     spaces = {task: load_space(find_space(space), [f"task={task}", *overrides]) for task in tasks}
     results = []
     for task, loaded in spaces.items():
-        run = RunFolder(runs.path / task)
+        run = runs.below(task)
         if not quiet:
             print(f"== {task}", flush=True)
-        if run.manifest.exists():
+        if holds_search(run):
             result = resume_search(run, address=address, quiet=quiet)
         else:
             result = run_search(loaded, run, address=address, quiet=quiet)
         write_leaderboard(run)
+        send_files(run, [run.leaderboard_csv, run.leaderboard_json])
         results.append(result)
         if result.interrupted:
             break

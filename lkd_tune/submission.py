@@ -23,6 +23,7 @@ from lkd_tune.search.cluster import quieten_ray
 from lkd_tune.shipping import absolute_paths, ship_files
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.space import SearchSpace
+from lkd_tune.storage import is_address
 
 _CONNECT_S = 5.0
 # A job's start on an idle cluster takes about ten seconds; beyond this it waits for room.
@@ -101,8 +102,8 @@ class JobServer:
         """Sends a search; returns the job's name, once the search has begun.
 
         Args:
-            run: The run's folder, absolute and seen by all nodes. If it holds a run, the job goes
-                on with that.
+            run: The run's folder, absolute and seen by all nodes, or its address. If there is a
+                run already, the job goes on with that.
             space: What is searched; None to go on with the run.
             overrides: Those of `--resume`, for a run that is there already.
             ship: Takes local data and models along, into the run's folder.
@@ -112,8 +113,17 @@ class JobServer:
             SpecError: If the run is no absolute path, what is shipped is too large, or the search
                 can't begin; with what the driver said.
         """
-        if not os.path.isabs(run):
-            message = f"{run!r} has to be absolute: a folder that every node of the cluster sees"
+        if ship and is_address(run):
+            message = (
+                f"files can't be taken along to {run}; put them where all nodes see them, or give "
+                "a folder that all nodes share by --run-dir"
+            )
+            raise SpecError(Problem("--ship", "", message))
+        if not os.path.isabs(run) and not is_address(run):
+            message = (
+                f"{run!r} has to be absolute: a folder that every node of the cluster sees, or an "
+                "address in an object store, s3:// or gs://"
+            )
             raise SpecError(Problem("--run-dir" if space else "--resume", "", message))
         folder = Path(tempfile.mkdtemp(prefix="lkd-tune-job-"))
         try:

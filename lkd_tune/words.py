@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lkd_tune.results.leaderboard import Leaderboard, Row
 from lkd_tune.spec.measurement import Measurement
-from lkd_tune.spec.run import BASELINE
+from lkd_tune.spec.run import BASELINE, RunFolder
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.space import SearchSpace
 
@@ -142,7 +142,7 @@ def summary(board: Leaderboard) -> list[str]:
         if alone and baseline and baseline.score is not None and best.score is not None:
             lines.append(_compared(best, best.score, baseline, baseline.score))
         if best.kept:
-            lines.append(f"it lies in {_short(Path(board.run) / 'students' / best.name)}")
+            lines.append(f"it lies in {_student(board, best)}")
     counts = [f"{board.count(state)} {word}" for state, word in (
         ("complete", "complete"), ("stopped", "stopped early"), ("refused", "refused"),
         ("failed", "failed"),
@@ -262,7 +262,7 @@ def show_best(board: Leaderboard) -> None:
         )
         return
     facts = [
-        ("folder", _short(Path(board.run) / "students" / row.name) if row.kept else "not kept"),
+        ("folder", _student(board, row) if row.kept else "not kept"),
         ("score", f"{board.metric} {number(row.score)}"),
         *([("teacher", f"{number(board.teacher_score)}"
            + (f", of which {row.share:.1%} are kept" if row.share is not None else ""))]
@@ -353,5 +353,15 @@ def millions(parameters: int | None) -> str:
     return f"{parameters / 1e6:.1f} M" if parameters >= 1e6 else f"{parameters / 1e3:.0f} k"
 
 
-def _short(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def place_of(run: RunFolder) -> str:
+    """Returns where a run lies: an address, or a path from here."""
+    return _from_here(run.where)
+
+
+def _student(board: Leaderboard, row: Row) -> str:
+    return _from_here(f"{board.run}/students/{row.name}")
+
+
+def _from_here(place: str) -> str:
+    path = Path(place)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lkd_tune.fetching import local_model
+
 
 def digest(*parts: Any) -> str:
     """Returns 20 hex digits for values that JSON can hold."""
@@ -22,7 +24,7 @@ def file_digest(path: Path) -> str:
 
 def model_digest(model: str) -> str:
     """Returns what changes when a model does: content of a folder's files, or the hub id."""
-    folder = Path(model)
+    folder = Path(local_model(model))
     if not folder.is_dir():
         return model
     files = sorted(path for path in folder.iterdir() if path.is_file())

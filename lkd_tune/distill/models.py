@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from lkd_tune.distill.cost import count_parameters
+from lkd_tune.fetching import local_model
 from lkd_tune.spec.errors import Problem, SpecError
 
 # The encoder layers of every family that is meant here, by the names of their weights:
@@ -22,7 +23,7 @@ _DEPTH_KEYS = ("num_hidden_layers", "n_layers", "num_layers")
 
 
 def read_depth(model: str) -> int:
-    """Returns the number of encoder layers of a model folder or hub id.
+    """Returns the number of encoder layers of a model: a folder, an address, or a hub id.
 
     Raises:
         SpecError: If there is no such model, or it says no number of layers.
@@ -52,7 +53,7 @@ def read_config(model: str) -> dict[str, Any]:
     Raises:
         SpecError: If there is no such model.
     """
-    folder = Path(model)
+    folder = Path(local_model(model))
     if not folder.is_dir():
         return load_config(model).to_dict()
     # Read by hand: seconds faster than transformers, for `check` and for error messages.
@@ -240,12 +241,13 @@ def _config_of(model: Any) -> Any:
 
 def _from_hub(load: Any, model: str, **options: Any) -> Any:
     _no_progress_bars()
+    source = local_model(model)
     try:
         # Said, as transformers would else ask at a terminal whether to run what a model brings.
-        return load(model, trust_remote_code=False, **options)
+        return load(source, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        where = "" if Path(model).exists() else " (there is no such folder either)"
+        where = "" if Path(source).exists() else " (there is no such folder either)"
         raise SpecError(Problem("", "model", f"{model} can't be loaded{where}: {first}")) from None
 
 

@@ -33,7 +33,7 @@ def export_students(run: RunFolder, top: int, to: Path) -> list[Path]:
     board = read_leaderboard(run)
     kept = board.kept
     if not kept:
-        raise SpecError(Problem(str(run.path), "", "keeps no student yet; no trial is complete"))
+        raise SpecError(Problem(run.where, "", "keeps no student yet; no trial is complete"))
     if top > len(kept):
         message = (
             f"{top} students are wanted, {len(kept)} are kept (see keep.top); use --top {len(kept)}"
@@ -55,7 +55,7 @@ def export_students(run: RunFolder, top: int, to: Path) -> list[Path]:
             shutil.rmtree(draft, ignore_errors=True)
             if not run.student(row.name).exists():
                 message = f"student {row.name} has just made way for a better one; export again"
-                raise SpecError(Problem(str(run.path), "", message)) from None
+                raise SpecError(Problem(run.where, "", message)) from None
             raise
         exported.append(to / str(rank))
     return exported

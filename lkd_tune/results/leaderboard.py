@@ -117,7 +117,7 @@ class Leaderboard:
     """A run at a glance.
 
     Attributes:
-        run: Its folder.
+        run: Its folder or address.
         task: Name of the task.
         metric: What scores on dev: the task's metric, or `sst2 accuracy` of `evaluate_on`.
         task_metric: What trials have at each measurement: the task's metric.
@@ -205,7 +205,7 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
     seeds = max((len(c["seeds"]) for c in confirmed.values()), default=0)
     head = HEADS[records[0].spec.task.kind] if records else ""
     return Leaderboard(
-        str(run.path),
+        run.where,
         task,
         metric,
         task_metric,

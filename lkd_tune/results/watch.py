@@ -24,11 +24,13 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         super().end_headers()
 
 
-def serve_report(run: RunFolder, *, port: int, every_s: int, tell: Callable[[str], None]) -> None:
+def serve_report(
+    read: Callable[[], RunFolder], *, port: int, every_s: int, tell: Callable[[str], None]
+) -> None:
     """Serves a run's page on loopback until Ctrl-C; then writes it once more, without refreshing.
 
     Args:
-        run: The run; it may be searched meanwhile.
+        read: Called before each writing: the run, as it is then; it may be searched meanwhile.
         port: 0: any free one.
         every_s: Seconds from one writing to the next.
         tell: Given the page's address as soon as it can be opened.
@@ -36,6 +38,7 @@ def serve_report(run: RunFolder, *, port: int, every_s: int, tell: Callable[[str
     Raises:
         SpecError: If the folder is not that of a run, or the port is taken.
     """
+    run = read()
     write_report(run, refresh_s=every_s)
     handler = functools.partial(_Handler, directory=str(run.report))
     try:
@@ -52,7 +55,7 @@ def serve_report(run: RunFolder, *, port: int, every_s: int, tell: Callable[[str
             signal.signal(number, lambda *_: stopped.set())
         try:
             while not stopped.wait(every_s):
-                write_report(run, refresh_s=every_s)
+                write_report(read(), refresh_s=every_s)
         finally:
             server.shutdown()
-            write_report(run)
+            write_report(read())

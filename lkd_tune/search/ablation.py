@@ -12,6 +12,7 @@ from lkd_tune.search.cluster import check_nodes, check_room, connected
 from lkd_tune.search.comparison import seed_name, train_given
 from lkd_tune.search.confirmation import alike, summarise
 from lkd_tune.search.manifest import update_manifest
+from lkd_tune.search.mirror import fetch_state
 from lkd_tune.search.session import Session
 from lkd_tune.search.tuner import locked
 from lkd_tune.spec.errors import Problem, SpecError
@@ -58,7 +59,10 @@ def ablate(
         SpecError: If the run has no complete trial, its winner has one term only, or the run is
             being searched.
     """
-    run = RunFolder(run.path.absolute())
+    run = run.absolute()
+    if run.home is not None:
+        with locked(run):
+            fetch_state(run)
     manifest = run.read_manifest()
     winner = _winner(run, manifest)
     specs = ablated(run.read_trial(winner).spec.without_ancestor())
@@ -69,12 +73,12 @@ def ablate(
     space = load_space(run.space, ["search.time_budget=null"])
     cwd = manifest["cwd"] if os.path.isdir(manifest.get("cwd", "")) else os.getcwd()
     with contextlib.chdir(cwd), locked(run), connected(address) as started_here:
-        room = check_room(space.settings.resources, space.source)
+        room = check_room(space.settings.resources, space.source, one_node=bool(run.home))
         if not started_here:
-            check_nodes(run.path)
+            check_nodes(run)
         session = Session(space, run, room if started_here else None, quiet=quiet)
         try:
-            with session.stop.on_signals(), session.view:
+            with session.stop.on_signals(), session.view, session.mirrored():
                 return _go(session, winner, specs, seeds)
         finally:
             update_manifest(run, finished=manifest.get("finished"))  # the search's own

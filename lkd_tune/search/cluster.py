@@ -14,8 +14,10 @@ from typing import Any
 
 from lkd_tune import __version__
 from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.settings import ResourceSettings
 from lkd_tune.spec.source import Source
+from lkd_tune.storage import StorageError, Store, is_address
 
 # Read by Ray when it is imported or started: no reporters, loggers or handlers beside our own,
 # and workers that stay in the driver's working directory.
@@ -103,8 +105,13 @@ def quieten_ray() -> None:
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
 
 
-def check_room(resources: ResourceSettings, source: Source) -> int:
+def check_room(resources: ResourceSettings, source: Source, *, one_node: bool = False) -> int:
     """Returns how many trials the cluster has room for at a time, at least 1.
+
+    Args:
+        resources: What a trial asks for.
+        source: Where that was written.
+        one_node: Whether a trial's workers have to be on the same node.
 
     Raises:
         SpecError: If it has not even room for one, and can't grow to have it.
@@ -112,23 +119,27 @@ def check_room(resources: ResourceSettings, source: Source) -> int:
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    bundles = sum(_bundles_on(node, resources) for node in nodes)
-    if bundles >= resources.workers or _largest_cluster() is not None:
-        return max(1, bundles // resources.workers)
+    bundles = [_bundles_on(node, resources) for node in nodes]
+    parts = bundles if one_node else [sum(bundles)]
+    trials = sum(part // resources.workers for part in parts)
+    if trials > 0 or _largest_cluster() is not None:
+        return max(1, trials)
     has = "; ".join(_in_words(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
     asked = _in_words(resources.cpus, resources.gpus)
     message = (
         f"a trial asks for {resources.workers} worker(s) with {asked} each, "
         f"the cluster's node(s) have {has}"
     )
+    if one_node and sum(bundles) >= resources.workers:
+        message += "; with a run on an object store a trial's workers have to be on one node"
     raise SpecError(source.problem(("resources",), message))
 
 
-def check_nodes(folder: Path) -> None:
+def check_nodes(run: RunFolder) -> None:
     """Asks each node of the cluster whether it can take part.
 
     Args:
-        folder: The run's; it is made if need be.
+        run: Its folder is made if need be; of a run with a home that is what nodes have to see.
 
     Raises:
         SpecError: If a node does not see the folder or can't write there, or has another version
@@ -137,24 +148,26 @@ def check_nodes(folder: Path) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        mark = folder / f".seen-{uuid.uuid4().hex}"
-        mark.write_text("driver", "utf-8")
-    except OSError as error:
-        message = f"can't be written by the driver: {error.strerror or error}"
-        raise SpecError(Problem(str(folder), "", message)) from None
+    mark = f"{run.where}/.seen-{uuid.uuid4().hex}"
+    if run.home is None:
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            Path(mark).write_text("driver", "utf-8")
+        except OSError as error:
+            message = f"can't be written by the driver: {error.strerror or error}"
+            raise SpecError(Problem(run.where, "", message)) from None
     look = ray.remote(num_cpus=0, max_retries=0)(_look)
     asked = {}
     for node in ray.nodes():
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
-            asked[look.options(scheduling_strategy=there).remote(str(mark))] = node
+            asked[look.options(scheduling_strategy=there).remote(mark)] = node
     ready, _ = ray.wait([*asked], num_returns=len(asked), timeout=_NODE_ANSWERS_S)
-    mark.unlink(missing_ok=True)
+    if run.home is None:
+        Path(mark).unlink(missing_ok=True)
     problems = []
     for answer, node in asked.items():
-        trouble = _unfit(answer if answer in ready else None, folder)
+        trouble = _unfit(answer if answer in ready else None, run)
         if trouble is not None:
             problems.append(Problem(f"node {node['NodeManagerAddress']}", "", trouble))
     if problems:
@@ -163,6 +176,12 @@ def check_nodes(folder: Path) -> None:
 
 def _look(mark: str) -> tuple[str, str | None]:
     """Returns the package's version here, and why the marked folder can't be used."""
+    if is_address(mark):
+        try:
+            Store(mark.rpartition("/")[0]).check_writable()
+        except StorageError as error:
+            return __version__, str(error)
+        return __version__, None
     try:
         if Path(mark).read_text("utf-8") != "driver":
             return __version__, "holds something else there"
@@ -176,7 +195,7 @@ def _look(mark: str) -> tuple[str, str | None]:
     return __version__, None
 
 
-def _unfit(answer: Any, folder: Path) -> str | None:
+def _unfit(answer: Any, run: RunFolder) -> str | None:
     import ray
 
     if answer is None:
@@ -190,8 +209,12 @@ def _unfit(answer: Any, folder: Path) -> str | None:
         return f"can't run lkd_tune ({last}); install lkd-tune=={__version__} on every node"
     if version != __version__:
         return f"has lkd-tune {version}, the driver {__version__}; install the same on every node"
+    if trouble is not None and run.home is not None:
+        return trouble
     if trouble is not None:
-        return f"{trouble}: {folder}; give a folder that all nodes share, such as NFS, by --run-dir"
+        return (
+            f"{trouble}: {run.path}; give a folder that all nodes share, such as NFS, by --run-dir"
+        )
     return None
 
 

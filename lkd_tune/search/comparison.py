@@ -77,7 +77,7 @@ def score_on_test(session: Session, best: str) -> None:
     session.view.phase("scoring the winner on test")
     scores = run_task(
         score_model,
-        str(run.student(best)),
+        session.student(best),
         settings.task.model_dump_json(),
         session.cache,
         session.cwd,
@@ -123,7 +123,7 @@ def train_given(session: Session, specs: dict[str, TrialSpec]) -> None:
                 shutil.rmtree(folder)
         left[name] = spec
     if left and not session.stop:
-        session.fit(GivenTrials(session.run, left, session.common), None)
+        session.fit(GivenTrials(session.run, left, session.common, session.take_in), None)
 
 
 def _write_confirmation(session: Session, names: list[str]) -> list[Confirmed]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -10,6 +10,12 @@ from ray.tune.search import Searcher
 from lkd_tune.search.trial_folder import TrialFolder, outcome_of
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.trial import TrialSpec
+
+TakeIn = Callable[[str, dict[str, Any] | None], None]
+
+
+def take_nothing_in(trial: str, result: dict[str, Any] | None) -> None:
+    """Does nothing: every trial's folder is seen here."""
 
 
 class GivenTrials(Searcher):
@@ -19,11 +25,18 @@ class GivenTrials(Searcher):
         run: Where their folders are.
         specs: What to run, by name.
         common: What each trial's config holds besides its name and spec.
+        take_in: As of `StudySearcher`.
     """
 
-    def __init__(self, run: RunFolder, specs: Mapping[str, TrialSpec], common: dict[str, Any]):
+    def __init__(
+        self,
+        run: RunFolder,
+        specs: Mapping[str, TrialSpec],
+        common: dict[str, Any],
+        take_in: TakeIn = take_nothing_in,
+    ):
         super().__init__()
-        self._run, self._common = run, common
+        self._run, self._common, self._take_in = run, common, take_in
         self._left = dict(specs)
         self._given: dict[str, tuple[str, TrialSpec]] = {}  # by Tune's trial id
 
@@ -43,6 +56,8 @@ class GivenTrials(Searcher):
         """Notes the loss of a trial's workers; any other end it has noted itself."""
         name, spec = self._given[trial_id]
         folder = TrialFolder(self._run.trial(name))
+        if result is not None or error:
+            self._take_in(name, None if error else result)
         if error and folder.read_outcome() is None:
             lost = "its worker or node was lost"
             folder.write_outcome(outcome_of("failed", spec.resources, 0.0, lost))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from lkd_tune.fetching import read_run
 from lkd_tune.search.manifest import update_manifest
 from lkd_tune.search.session import Session
 from lkd_tune.spec.errors import SpecError
@@ -32,6 +32,9 @@ def ensure_teacher(session: Session) -> dict[str, Any] | None:
         # On one machine the cache serves all; a cluster may have other nodes, or get them,
         # and only the run folder surely serves those.
         several = session.may_grow
+        copy = str(progress / "model") if several else None
+        if run.home is not None:  # it has to be there when this machine is not
+            copy = f"{run.home}/teacher/model"
         facts = run_task(
             prepare_teacher,
             settings.teacher.model_dump_json(),
@@ -39,7 +42,7 @@ def ensure_teacher(session: Session) -> dict[str, Any] | None:
             session.cache,
             session.cwd,
             str(progress),
-            str(progress / "model") if several else None,
+            copy,
             resources=settings.resources,
             stop=session.stop,
             poll=lambda: view.teacher_measured(read_measurements(progress)),
@@ -119,7 +122,7 @@ def find_starts(session: Session, teacher_layers: int) -> list[Start]:
     if settings.search.published_start:
         starts.append(published_start(space, teacher_layers))
     for folder in settings.search.warm_start:
-        starts += _best_of(RunFolder(Path(folder)), session, teacher_layers)
+        starts += _best_of(read_run(folder), session, teacher_layers)
     starts = [start for start in starts if start.params]
     for start in starts:
         moved = ", ".join(f"{name} {value}" for name, value in start.moved.items())
@@ -138,14 +141,15 @@ def check_warm_start(session_settings: Any, source: Any) -> None:
     problems = []
     for folder in session_settings.search.warm_start:
         try:
-            RunFolder(Path(folder)).read_manifest()
+            run = read_run(folder)
+            run.read_manifest()
         except SpecError as error:
             problems += [
                 source.problem(("search", "warm_start"), f"{p.where} {p.message}")
                 for p in error.problems
             ]
             continue
-        if not _complete(RunFolder(Path(folder))):
+        if not _complete(run):
             message = f"{folder} has no complete trial"
             problems.append(source.problem(("search", "warm_start"), message))
     if problems:
@@ -154,7 +158,7 @@ def check_warm_start(session_settings: Any, source: Any) -> None:
 
 def _best_of(run: RunFolder, session: Session, teacher_layers: int) -> list[Start]:
     return [
-        start_from(f"{run.path} {record.name}", record.spec, session.space, teacher_layers)
+        start_from(f"{run.where} {record.name}", record.spec, session.space, teacher_layers)
         for record in _complete(run)[:_BEST_OF_EACH]
     ]
 

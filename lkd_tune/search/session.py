@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lkd_tune.search.cluster import describe_cluster, withhold_credentials
 from lkd_tune.search.keep import keep_best
@@ -12,6 +13,9 @@ from lkd_tune.search.manifest import update_manifest
 from lkd_tune.spec.run import RunFolder, cache_dir
 from lkd_tune.spec.settings import SpaceSettings
 from lkd_tune.spec.space import SearchSpace
+
+if TYPE_CHECKING:
+    from lkd_tune.search.mirror import Mirror
 
 
 class Session:
@@ -62,11 +66,17 @@ class Session:
         update_manifest(run, session=session, cluster=describe_cluster(), finished=None)
         self.common = {
             "run": str(run.path),
+            "home": run.home,
             "session": session,
             "cache": self.cache,
             "cwd": self.cwd,
             "limits": settings.limits.given,
         }
+        self._mirror: Mirror | None = None
+        if run.home is not None:
+            from lkd_tune.search.mirror import Mirror
+
+            self._mirror = Mirror(run, self.view.note, self.stop.interrupt)
 
     @property
     def settings(self) -> SpaceSettings:
@@ -78,6 +88,31 @@ class Session:
         """How many students are kept: those to be confirmed among them."""
         confirm = self.settings.confirm
         return max(self.settings.keep.top, confirm.top if confirm else 0)
+
+    def mirrored(self) -> contextlib.AbstractContextManager[Any]:
+        """Returns what keeps the run's home up to date, if it has one."""
+        return self._mirror or contextlib.nullcontext()
+
+    def take_in(self, trial: str, result: dict[str, Any] | None) -> None:
+        """Fetches what a trial wrote on a node that does not see the run's folder.
+
+        Args:
+            trial: Its name.
+            result: Its last; None if its workers were lost.
+        """
+        if self._mirror is None:
+            return
+        if result is None:
+            self._mirror.take_in_if_ahead(trial)
+        elif result.get("apart"):
+            self._mirror.take_in(trial, checkpoint=result["state"] == "paused")
+
+    def student(self, name: str) -> str:
+        """Returns where every node finds a kept student."""
+        if self._mirror is None:
+            return str(self.run.student(name))
+        self._mirror.flush()
+        return f"{self.run.home}/students/{name}"
 
     def keep(self, ended: str | None = None) -> list[str]:
         """Keeps the best students; returns their names, best first. See `keep_best`."""

@@ -73,6 +73,10 @@ class StopRequest:
         self._looked = time.monotonic()
         return shutil.disk_usage(self._folder).free < self._min_free
 
+    def interrupt(self) -> None:
+        """Asks for the end, as Ctrl-C does."""
+        self.reason = "interrupted"
+
     @contextmanager
     def on_signals(self) -> Iterator[None]:
         """Takes the first SIGINT or SIGTERM as a request to stop; a second one has its way.
@@ -85,7 +89,7 @@ class StopRequest:
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def handle(number: int, frame: Any) -> None:
-            self.reason = "interrupted"
+            self.interrupt()
             for each, handler in before.items():
                 signal.signal(each, handler)
 

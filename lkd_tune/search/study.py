@@ -20,6 +20,7 @@ from lkd_tune.search.ancestors import (
     nearest_student,
 )
 from lkd_tune.search.ask_tell import live_trial, report, tell
+from lkd_tune.search.given import TakeIn, take_nothing_in
 from lkd_tune.search.journal import Journal
 from lkd_tune.search.samplers import build_sampler
 from lkd_tune.search.trial_folder import TrialFolder, outcome_of
@@ -76,6 +77,8 @@ class StudySearcher(Searcher):
         common: What each trial's config holds besides its name and spec.
         starts: Points that a new study begins with.
         draws: Whether to draw new trials; else those that have not ended are all.
+        take_in: Called with a trial's name and last result (None: its workers were lost) before its
+            folder is read, as it may have run where this folder is not seen.
         pause_at: Where trials pause, in halvings of their steps, to go on in a later call of Tune;
             0: they do not.
     """
@@ -88,12 +91,14 @@ class StudySearcher(Searcher):
         teacher: str,
         teacher_layers: int,
         common: dict[str, Any],
+        take_in: TakeIn = take_nothing_in,
         starts: Sequence[Start] = (),
         draws: bool = True,
         pause_at: int = 0,
     ):
         super().__init__()
         self._space, self._run, self._draws = space, run, draws
+        self._take_in = take_in
         self._common = {**common, "pause_at": pause_at}
         self._teacher, self._teacher_layers = teacher, teacher_layers
         self._search = space.settings.search
@@ -165,6 +170,7 @@ class StudySearcher(Searcher):
         if result is None and not error:
             return
         folder = self._folder(trial)
+        self._take_in(folder.path.name, None if error else result)
         resources = self._space.settings.resources
         if error:
             outcome = folder.read_outcome()
@@ -339,6 +345,17 @@ def _study_in(journal: Journal, objectives: Sequence[str]) -> optuna.Study:
         storage=JournalStorage(journal),
         load_if_exists=True,
     )
+
+
+def names_in(journal: Path) -> set[str]:
+    """Returns the names of the trials that were drawn, as a journal tells them."""
+    if not journal.exists():
+        return set()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = JournalStorage(open_journal(journal))
+    study = optuna.load_study(study_name="lkd_tune", storage=storage)
+    trials = study.get_trials(deepcopy=False)
+    return {trial.user_attrs["name"] for trial in trials if "name" in trial.user_attrs}
 
 
 def _seed(*parts: int) -> int:

@@ -9,12 +9,14 @@ from typing import Any
 
 import ray
 
+from lkd_tune.fetching import send_model
 from lkd_tune.search.cluster import describe_node, largest_node_cpus
 from lkd_tune.search.stop import StopRequest
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import append_measurement, node_cache
 from lkd_tune.spec.settings import ResourceSettings, TargetSettings, TaskSettings, TeacherSettings
+from lkd_tune.storage import is_address
 
 
 def run_task(
@@ -72,7 +74,8 @@ def prepare_teacher(
         cache: Folder of trained teachers and tokenised data.
         cwd: What paths are relative to.
         progress: Folder for the measurements of the training.
-        copy: Where to copy a trained teacher to, if not all nodes see the cache.
+        copy: Where to copy a trained teacher to, if not all nodes see the cache: a folder, or an
+            address in an object store.
 
     Raises:
         SpecError: If the teacher or the data can't be had or do not fit together.
@@ -98,7 +101,9 @@ def prepare_teacher(
             cache=node_cache(cache),
             progress=note,
         )
-        if copy is not None:
+        if copy is not None and is_address(copy):
+            send_model(folder, copy)
+        elif copy is not None:
             draft = Path(f"{copy}.draft")
             shutil.rmtree(draft, ignore_errors=True)
             shutil.copytree(folder, draft)
@@ -148,6 +153,7 @@ def prepare_targets(
         return {}
 
     def note(done: int, total: int) -> None:
+        Path(progress).parent.mkdir(parents=True, exist_ok=True)
         Path(progress).write_text(f"{done / total:.0%}", "utf-8")
 
     folder = ensure_store(model, tokens, kind, device(), node_cache(cache), progress=note)

@@ -14,6 +14,7 @@ from ray import tune
 
 from lkd_tune.distill.out_of_memory import is_out_of_memory
 from lkd_tune.search.gang import Gang, LostWorkerError
+from lkd_tune.search.node_copy import node_copy
 from lkd_tune.search.trial_folder import (
     Checkpoint,
     TrialFolder,
@@ -34,6 +35,7 @@ from lkd_tune.spec.run import (
 )
 from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.trial import TrialSpec
+from lkd_tune.storage import StorageError
 
 
 class DistillationTrainable(tune.Trainable):
@@ -57,19 +59,20 @@ class DistillationTrainable(tune.Trainable):
     would go wrong again, so the trial ends as failed and the actor goes on to the next.
     Only the loss of a process is raised, for Tune to start the trial again elsewhere.
 
-    The config holds `run`, `session`, `cache`, `cwd` and `limits`, which are the same for all
-    trials of a session, and `name` and `spec`. With `pause_at` the trial pauses where so many
+    The config holds `run`, `home`, `session`, `cache`, `cwd` and `limits`, the same for all trials
+    of a session, and `name` and `spec`. With `pause_at` the trial pauses where so many
     halvings of its steps are left, to go on in a later call of Tune.
     """
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """Returns one bundle for each worker."""
+        """Returns one bundle for each worker; all on one node where nodes share no folder."""
         resources = TrialSpec.model_validate_json(config["spec"]).resources
         bundle = {"CPU": resources.cpus}
         if resources.gpus:
             bundle["GPU"] = resources.gpus
-        return tune.PlacementGroupFactory([bundle] * resources.workers, strategy="PACK")
+        strategy = "PACK" if config.get("home") is None else "STRICT_PACK"
+        return tune.PlacementGroupFactory([bundle] * resources.workers, strategy=strategy)
 
     def setup(self, config: dict[str, Any]) -> None:
         """Called once for each actor, with the first trial's config."""
@@ -86,6 +89,7 @@ class DistillationTrainable(tune.Trainable):
 
         Raises:
             LostWorkerError: If a process of the gang is gone.
+            StorageError: If the run's home can't be reached from this node.
         """
         self._refuse_if_replaced()
         while True:
@@ -93,7 +97,7 @@ class DistillationTrainable(tune.Trainable):
                 self._gang = Gang(self._spec.resources, self._cwd, self._note_failure)
             try:
                 return self._next_result()
-            except LostWorkerError:
+            except (LostWorkerError, StorageError):
                 raise
             except Exception as error:
                 if not (self._cut_micro_batches(error) or self._leaves_out(error)):
@@ -109,7 +113,8 @@ class DistillationTrainable(tune.Trainable):
     def _take(self, config: dict[str, Any]) -> None:
         """Makes a trial the current one; the rest waits for `step`, whose errors are told."""
         self._name, self._session = config["name"], config["session"]
-        self._run = RunFolder(Path(config["run"]))
+        self._copy = node_copy(config)
+        self._run = self._copy.run if self._copy else RunFolder(Path(config["run"]))
         self._folder = TrialFolder(self._run.trial(self._name))
         self._spec = TrialSpec.model_validate_json(config["spec"])
         self._cache, self._cwd = config["cache"], config["cwd"]
@@ -148,6 +153,8 @@ class DistillationTrainable(tune.Trainable):
     def _begin(self) -> dict[str, Any] | None:
         """Starts or goes on with the trial; returns a result that it has already."""
         assert self._gang is not None
+        if self._copy is not None:
+            self._copy.pull()
         measurements = {m.step: m for m in read_measurements(self._folder.path)}
         outcome, self._size = self._folder.read_outcome(), self._folder.read_size()
         if outcome is not None:  # it ended, but nobody was told
@@ -321,6 +328,8 @@ class DistillationTrainable(tune.Trainable):
         outcome = self._outcome("failed", reason)
         self._folder.write_outcome(outcome, trace)
         self._folder.remove_checkpoints()
+        if self._copy is not None:
+            self._copy.push()
         return outcome
 
     def _outcome(self, state: Ending, reason: str | None = None) -> Outcome:
@@ -338,8 +347,11 @@ class DistillationTrainable(tune.Trainable):
         self, measurement: Measurement | None, state: str, outcome: Outcome | None = None
     ) -> dict[str, Any]:
         wall_s, worker_s = self._spent
+        if self._copy is not None:
+            self._copy.push()
         result: dict[str, Any] = {
             "state": state,
+            "apart": self._copy is not None and self._copy.apart,
             "done": state != "running",
             "wall_s": outcome.wall_s if outcome else wall_s,
             "worker_s": worker_s,
@@ -356,7 +368,8 @@ class DistillationTrainable(tune.Trainable):
 
     def _refuse_if_replaced(self) -> None:
         """Ends this process if the run was resumed by another driver, which has this trial now."""
-        if self._run.read_manifest().get("session") != self._session:
+        seen = self._copy or self._run
+        if seen.read_manifest().get("session") != self._session:
             os._exit(1)
 
 

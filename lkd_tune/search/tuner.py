@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from lkd_tune.search.changes import changed_space, changed_workers, check_overrides
 from lkd_tune.search.cluster import check_nodes, check_room, connected
 from lkd_tune.search.manifest import new_manifest, now, update_manifest, write_manifest
+from lkd_tune.search.mirror import clear, fetch_state, holds_search
 from lkd_tune.search.session import Session
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.run import RunFolder, write_atomically
@@ -66,16 +67,17 @@ def run_search(
         SpecError: If the space, the data, the teacher and the cluster do not fit together.
             Nothing has been started then.
     """
-    run = RunFolder(run.path.absolute())
-    if run.manifest.exists():
-        resume = f"lkd-tune search --resume {run.path}"
+    run = run.absolute()
+    if holds_search(run):
+        resume = f"lkd-tune search --resume {run.where}"
         message = f"holds a search already; go on with it ({resume}) or name another folder"
-        raise SpecError(Problem(str(run.path), "", message))
-    _check(space)
+        raise SpecError(Problem(run.where, "", message))
+    _check(space, run)
     with locked(run), connected(address) as started_here:
-        room = check_room(space.settings.resources, space.source)
+        room = check_room(space.settings.resources, space.source, one_node=bool(run.home))
         if not started_here:
-            check_nodes(run.path)
+            check_nodes(run)
+        clear(run)
         write_space(run, space)
         write_manifest(run, new_manifest(space.settings, os.getcwd()))
         return _go(Session(space, run, room if started_here else None, quiet=quiet))
@@ -103,7 +105,10 @@ def resume_search(
     Raises:
         SpecError: If the folder holds no run, something differs that may not, or as `run_search`.
     """
-    run = RunFolder(run.path.absolute())
+    run = run.absolute()
+    if run.home is not None:
+        with locked(run):
+            fetch_state(run)
     manifest = run.read_manifest()
     check_overrides(overrides)
     space = load_space(run.space, overrides)
@@ -112,11 +117,11 @@ def resume_search(
     # Paths in the space are relative to where the search began, if that is still there.
     cwd = manifest["cwd"] if os.path.isdir(manifest["cwd"]) else os.getcwd()
     with contextlib.chdir(cwd):
-        _check(space)
+        _check(space, run)
         with locked(run), connected(address) as started_here:
-            room = check_room(space.settings.resources, space.source)
+            room = check_room(space.settings.resources, space.source, one_node=bool(run.home))
             if not started_here:
-                check_nodes(run.path)
+                check_nodes(run)
             told = changed_workers(run, space)
             if overrides or changed is not None:
                 write_space(run, space)
@@ -132,7 +137,7 @@ def _go(session: Session) -> SearchResult:
     from lkd_tune.search.preparation import ensure_fine_tuning, ensure_targets, ensure_teacher
 
     run, stop = session.run, session.stop
-    with stop.on_signals(), session.view:
+    with stop.on_signals(), session.view, session.mirrored():
         _tidy(session)
         teacher = ensure_teacher(session)
         if teacher is not None and not stop:
@@ -196,6 +201,7 @@ def _search(session: Session, teacher: dict[str, Any]) -> None:
             teacher=teacher["model"],
             teacher_layers=teacher["layers"],
             common=session.common,
+            take_in=session.take_in,
             starts=starts,
             draws=draws,
             pause_at=pause_at,
@@ -267,11 +273,14 @@ _Dumper.add_implicit_resolver(
 )
 
 
-def _check(space: SearchSpace) -> None:
+def _check(space: SearchSpace, run: RunFolder) -> None:
     from lkd_tune.distill.checks import check_space  # loads torch
     from lkd_tune.search.preparation import check_warm_start
 
     check_space(space)
+    if run.home is not None and space.may_inherit:
+        message = f"nearest needs a run folder that all nodes see, and this is {run.home}"
+        raise SpecError(space.source.problem(("student", "init"), message))
     check_warm_start(space.settings, space.source)
 
 
@@ -288,7 +297,7 @@ def locked(run: RunFolder) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         message = "is being searched by another process; end that first"
-        raise SpecError(Problem(str(run.path), "", message)) from None
+        raise SpecError(Problem(run.where, "", message)) from None
     except NotImplementedError:  # a file system without locks
         yield
         return

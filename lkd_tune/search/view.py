@@ -84,6 +84,10 @@ class View:
         self._phase = text
         self._say(text)
 
+    def note(self, text: str) -> None:
+        """Tells something beside what the search is at."""
+        self._say(text)
+
     def teacher_scored(self, score: float) -> None:
         """Tells the teacher's score on dev."""
         self._teacher = score

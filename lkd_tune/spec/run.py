@@ -108,9 +108,28 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run, and reading and writing what lies there."""
+    """The paths of a run, and reading and writing what lies there.
+
+    Attributes:
+        path: Its folder.
+        home: Where that is mirrored to, as `s3://bucket/runs/first`; None: the folder is all.
+    """
 
     path: Path
+    home: str | None = None
+
+    @property
+    def where(self) -> str:
+        """The run's place as a user names it."""
+        return self.home or str(self.path)
+
+    def absolute(self) -> RunFolder:
+        """Returns the same run by its absolute path."""
+        return RunFolder(self.path.absolute(), self.home)
+
+    def below(self, name: str) -> RunFolder:
+        """Returns the run of that name inside of this folder."""
+        return RunFolder(self.path / name, self.home and f"{self.home}/{name}")
 
     @property
     def space(self) -> Path:
@@ -190,7 +209,7 @@ class RunFolder:
             return json.loads(self.manifest.read_text(encoding="utf-8"))
         except FileNotFoundError:
             message = "is no run folder: it has no manifest.json"
-            raise SpecError(Problem(str(self.path), "", message)) from None
+            raise SpecError(Problem(self.where, "", message)) from None
         except (OSError, json.JSONDecodeError) as error:
             raise SpecError(Problem(str(self.manifest), "", f"can't be read: {error}")) from None
 

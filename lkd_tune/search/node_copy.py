@@ -1,0 +1,76 @@
+"""A trial of a run with a home, on a node that may not see the driver's folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lkd_tune.search.sync import Sync, stamps
+from lkd_tune.spec.errors import SpecError
+from lkd_tune.spec.run import RunFolder, node_cache
+from lkd_tune.storage import Store, cache_path
+
+
+class NodeCopy:
+    """Where a trial finds and leaves its files.
+
+    Where the driver's folder is seen, which is told by its manifest, that is the place, and the
+    driver sends what the trial writes. Elsewhere it is a folder of the node's own: the trial
+    fetches what it goes on from, and sends what it has written before the driver is told.
+
+    Args:
+        run: The run, as the driver has it; it has a home.
+        trial: The trial's name.
+        session: The driver's.
+        cache: The driver's cache.
+
+    Attributes:
+        run: The run's folder for this trial.
+        apart: Whether that is the node's own.
+    """
+
+    def __init__(self, run: RunFolder, trial: str, session: str, cache: str):
+        assert run.home is not None
+        try:
+            self.apart = run.read_manifest().get("session") != session
+        except SpecError:
+            self.apart = True
+        own = RunFolder(node_cache(cache) / "runs" / cache_path(run.home), run.home)
+        self.run = own if self.apart else run
+        self._trial = trial
+        self._sync = Sync(Store(run.home), self.run.path)
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Returns the run's manifest as it is now."""
+        if not self.apart:
+            return self.run.read_manifest()
+        return json.loads(self._sync.store.read("manifest.json") or b"{}")
+
+    def pull(self) -> None:
+        """Fetches what the trial goes on from, as far as it is not here."""
+        if self.apart or self._sync.is_ahead(self._trial):
+            self._sync.pull_trial(self._trial, checkpoint=True)
+        if self.apart:
+            self._sync.pull_missing("latencies")
+
+    def push(self) -> None:
+        """Sends what the trial has written, if the driver does not see it."""
+        if not self.apart:
+            return
+        own = f"trials/{self._trial}"
+        here = stamps(self.run.path, own) | stamps(self.run.path, "latencies")
+        known = {name for name in self._sync.known if name.startswith(f"{own}/")}
+        self._sync.push(here, known - here.keys())
+        if f"{own}/outcome.json" in here:  # all of it is the driver's now
+            shutil.rmtree(self.run.path / own)
+            self._sync.known = {}
+
+
+def node_copy(config: dict[str, Any]) -> NodeCopy | None:
+    """Returns a trial's `NodeCopy` from its config, None for a run without a home."""
+    if config.get("home") is None:
+        return None
+    run = RunFolder(Path(config["run"]), config["home"])
+    return NodeCopy(run, config["name"], config["session"], config["cache"])

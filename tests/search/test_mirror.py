@@ -1,0 +1,203 @@
+"""A run's store, cut off at any point, holds a run that can go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import optuna
+import pytest
+
+from lkd_tune.search.keep import keep_best
+from lkd_tune.search.manifest import update_manifest
+from lkd_tune.search.mirror import Mirror, ReplacedError, fetch_state, holds_search
+from lkd_tune.search.study import open_study
+from lkd_tune.search.trial_folder import TrialFolder
+from lkd_tune.spec.run import RunFolder, append_measurement, read_measurements, write_atomically
+from lkd_tune.storage import Store
+from tests.object_store import s3_server
+from tests.results.folder import HandMade, measurement
+
+
+@pytest.fixture
+def bucket():
+    with s3_server() as address:
+        yield address
+
+
+class CutError(BaseException):
+    """The end of a driver."""
+
+
+class CutStore(Store):
+    """A store whose driver is gone after so many changes."""
+
+    def __init__(self, address: str, changes: int):
+        super().__init__(address)
+        self.left = changes
+
+    def _count(self) -> None:
+        if self.left == 0:
+            raise CutError
+        self.left -= 1
+
+    def write(self, name, content):
+        self._count()
+        super().write(name, content)
+
+    def upload(self, name, file):
+        self._count()
+        super().upload(name, file)
+
+    def remove(self, name):
+        self._count()
+        super().remove(name)
+
+    def remove_folder(self, name):
+        self._count()
+        super().remove_folder(name)
+
+
+def mirror(run: RunFolder, changes: int = 10**6) -> Mirror:
+    assert run.home is not None
+    made = Mirror(run, print, lambda: None)
+    made._sync.store = CutStore(run.home, changes)
+    return made
+
+
+def story(folder: Path, snapshots: Path) -> list[Path]:
+    """Returns a run's folder as it is at some moments of a search of two trials that keeps one."""
+    made = HandMade(folder, session="first")
+    run, taken = made.run, []
+
+    def snapshot() -> None:
+        taken.append(snapshots / str(len(taken)))
+        shutil.copytree(folder, taken[-1])
+
+    study = open_study(run.study)
+    snapshot()
+    for name, score in (("0000", 0.5), ("0001", 0.6)):
+        trial = study.ask()
+        trial.set_user_attr("name", name)
+        own = TrialFolder(run.trial(name))
+        own.write_spec(made._draw(name, 3))
+        for step in (10, 20):
+            append_measurement(own.path, measurement(step, score))
+            with own.new_checkpoint(step, step) as draft:
+                (draft / "state").mkdir()
+                (draft / "state" / "rank_0.pt").write_text(f"{name} {step}")
+            snapshot()
+        append_measurement(own.path, measurement(30, score))
+        with own.new_student() as draft:
+            (draft / "model.safetensors").write_text(f"weights of {name}")
+            write_atomically(draft / "student.json", json.dumps({"name": name, "score": score}))
+        outcome = {"state": "complete", "wall_s": 1.0}
+        write_atomically(own.path / "outcome.json", json.dumps(outcome))
+        snapshot()
+        study.tell(trial, score)
+        own.remove_checkpoints()
+        snapshot()
+        keep_best(run, 1)
+        snapshot()
+    return taken
+
+
+def play(run: RunFolder, moments: list[Path], changes: int) -> bool:
+    """Mirrors a story until so many changes are made; returns whether it came to its end."""
+    shutil.copytree(moments[0], run.path)
+    own = mirror(run, changes)
+    try:
+        for moment in moments:
+            shutil.rmtree(run.path)
+            shutil.copytree(moment, run.path)
+            own.flush()
+    except CutError:
+        return False
+    return True
+
+
+def check(run: RunFolder) -> None:
+    """What has to hold of a state that a search goes on with."""
+    told = {}
+    if run.study.exists():
+        trials = open_study(run.study).get_trials()
+        told = {t.user_attrs["name"]: t.state.name for t in trials if "name" in t.user_attrs}
+    records = {record.name: record for record in run.read_trials()}
+    assert records.keys() <= told.keys()
+    for name, state in told.items():
+        if state == "COMPLETE":
+            assert records[name].state == "complete"
+            assert records[name].measurements[-1].step == 30
+    for record in records.values():
+        checkpoint = TrialFolder(run.trial(record.name)).read_checkpoint()
+        if checkpoint is not None:
+            assert checkpoint.step in {m.step for m in read_measurements(run.trial(record.name))}
+            state = (checkpoint.path / "state" / "rank_0.pt").read_text()
+            assert state == f"{record.name} {checkpoint.step}"
+    complete = {name: r.score for name, r in records.items() if r.state == "complete"}
+    (*kept,) = keep_best(run, 1)
+    assert kept == sorted(complete, key=lambda name: -(complete[name] or 0))[:1]
+    for name in kept:
+        assert (run.student(name) / "model.safetensors").read_text() == f"weights of {name}"
+
+
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_store_cut_off_at_any_point_holds_a_run_that_can_go_on(bucket, tmp_path, every):
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    moments = story(tmp_path / "story", tmp_path / "moments")
+    changes, ended = 0, False
+    while not ended:
+        changes += every
+        home = f"{bucket}/cut-{changes}"
+        ended = play(RunFolder(tmp_path / f"driver-{changes}", home), moments, changes)
+        if not holds_search(RunFolder(tmp_path / "none", home)):
+            continue  # cut off before there was a run
+        again = RunFolder(tmp_path / f"again-{changes}", home)
+        fetch_state(again)
+        check(again)
+        # What halves there were go with the first that is sent again.
+        resumed = Mirror(again, print, lambda: None)
+        with resumed:
+            pass
+        objects = {name for name in Store(home).list() if "/.seen" not in name}
+        assert objects == {*resumed._sync.known}
+    assert changes > 25
+    assert [*Store(home).list("students")] == [
+        "students/0001/model.safetensors",
+        "students/0001/student.json",
+    ]
+    assert not [name for name in Store(home).list("trials") if "checkpoint" in name]
+
+
+def test_a_folder_that_is_the_last_session_s_stays_as_it_is(bucket, tmp_path):
+    run = RunFolder(HandMade(tmp_path / "run", session="first").run.path, f"{bucket}/first")
+    with mirror(run):
+        pass
+    (run.path / "more").write_text("not sent yet")
+    fetch_state(run)
+    assert (run.path / "more").exists()
+    other = RunFolder(tmp_path / "other", run.home)
+    fetch_state(other)
+    assert not (other.path / "more").exists()
+    update_manifest(other, session="second")
+    with mirror(other):
+        pass
+    fetch_state(run)
+    assert run.read_manifest()["session"] == "second"
+    assert not (run.path / "more").exists()
+
+
+def test_a_driver_that_was_replaced_sends_no_more(bucket, tmp_path):
+    run = RunFolder(HandMade(tmp_path / "run", session="first").run.path, f"{bucket}/first")
+    own = mirror(run)
+    own.flush()
+    own._begun = True
+    other = RunFolder(tmp_path / "other", run.home)
+    fetch_state(other)
+    update_manifest(other, session="second")
+    mirror(other).flush()
+    (run.path / "more").write_text("too late")
+    with pytest.raises(ReplacedError):
+        own.flush()
+    assert "more" not in Store(f"{bucket}/first").list()

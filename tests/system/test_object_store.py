@@ -1,0 +1,136 @@
+"""Searches whose runs lie in an object store, as a user has them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lkd_tune.fetching import named_run, read_run, send_model
+from lkd_tune.search.session import Session
+from lkd_tune.search.study import open_study
+from lkd_tune.search.tuner import run_search
+from lkd_tune.spec.space import load_space
+from lkd_tune.storage import Store
+from tests.object_store import s3_server
+from tests.system.driver import PATIENCE_S, family, living, wait_until, write_space
+from tests.tiny import make_space, make_teacher
+
+
+@pytest.fixture
+def bucket():
+    with s3_server() as address:
+        yield address
+
+
+def start(folder: Path, *args: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "lkd_tune.cli", *map(str, args)]
+    with (folder / "log").open("a") as log:
+        return subprocess.Popen(
+            command, cwd=folder, env={**os.environ}, stdout=log, stderr=log, text=True
+        )
+
+
+def call(folder: Path, *args: object) -> str:
+    """Calls lkd-tune to its good end; returns what it printed."""
+    (folder / "log").unlink(missing_ok=True)
+    code = start(folder, *args).wait(PATIENCE_S)
+    said = (folder / "log").read_text()
+    assert code == 0, said
+    return said
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_from_its_store_alone(bucket, folder):
+    write_space(folder, trials=4, reduction_factor=2)
+    send_model(make_teacher(folder / "teacher"), f"{bucket}/teacher")
+    home = f"{bucket}/runs/first"
+    driver = start(folder, "search", "--space", "space.yaml", "--run-dir", f"{bucket}/runs",
+                   "--name", "first", "--set", f"teacher={bucket}/teacher",
+                   "--set", "train.steps=800")  # fmt: skip
+    store = Store(home)
+
+    def second_is_on_its_way() -> bool:
+        there = store.list("trials")
+        return "trials/0000/outcome.json" in there and any(
+            name.startswith("trials/0001/checkpoint") and name.endswith("trial.json")
+            for name in there
+        )
+
+    wait_until(second_is_on_its_way, driver)
+    before = store.read("trials/0000/measurements.jsonl")
+    trials = [process for process in family(driver) if "Distillation" in process.name()]
+    driver.kill()
+    driver.wait()
+    wait_until(lambda: not living(trials))
+    shutil.rmtree(os.environ["LKD_TUNE_CACHE"])
+
+    said = call(folder, "search", "--resume", home)
+    assert f"lkd-tune export {home} --to DIR" in said
+    assert store.read("trials/0000/measurements.jsonl") == before
+    run = read_run(home, students=True)
+    records = run.read_trials()
+    assert len(records) == 4
+    assert {record.state for record in records} <= {"complete", "stopped"}
+    study = open_study(run.study)
+    assert sorted(t.state.name for t in study.trials if "name" in t.user_attrs) == sorted(
+        {"complete": "COMPLETE", "stopped": "PRUNED"}[record.state] for record in records
+    )
+    there = store.list()
+    assert not [name for name in there if "checkpoint-" in name or "/student/" in name]
+    kept = {name.split("/")[1] for name in there if name.startswith("students/")}
+    assert kept == {record.name for record in records if record.kept}
+    assert {"leaderboard.csv", "leaderboard.json", "study.journal"} <= there.keys()
+
+    best = next(line for line in call(folder, "best", home).splitlines() if "folder" in line)
+    assert best.split()[1].startswith(f"{home}/students/")
+    call(folder, "export", home, "--to", "out")
+    assert (folder / "out" / "1" / "model.safetensors").exists()
+    score = call(folder, "evaluate", best.split()[1]).split()[2]
+    assert score == call(folder, "evaluate", folder / "out" / "1").split()[2]
+    call(folder, "report", home)
+    assert "report/report.html" in store.list()
+    assert not [name for name in there if b"secret-of-someone" in (store.read(name) or b"")]
+
+
+class ApartSession(Session):
+    """A search whose trials see another disk than its driver."""
+
+    def __init__(self, *args, **more):
+        super().__init__(*args, **more)
+        self.common["run"] = "/nowhere"
+
+
+@pytest.mark.parametrize(
+    "whole", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["asha", "pbt"]
+)
+def test_trials_on_nodes_that_share_no_folder(bucket, folder, monkeypatch, whole):
+    monkeypatch.setattr("lkd_tune.search.tuner.Session", ApartSession)
+    monkeypatch.setenv("LKD_TUNE_NODE_CACHE", str(folder / "node"))
+    search, trained = {"trials": 2}, {}
+    if whole:
+        search = {"trials": 4, "scheduler": "pbt", "baseline": True}
+        model = str(make_teacher(folder / "untrained"))
+        trained = {"teacher": {"train": {"model": model, "epochs": 1}}}
+    make_space(folder, search=search, keep={"top": 1}, **trained)
+    home = f"{bucket}/first"
+    result = run_search(load_space(folder / "space.yaml"), named_run(home), quiet=True)
+    run = result.run
+    assert (result.trials, result.failures) == (search["trials"], {})
+    assert result.best is not None
+    assert (run.student(result.best) / "model.safetensors").exists()
+    if whole:
+        assert run.read_manifest()["teacher"]["model"] == f"{home}/teacher/model"
+        assert run.read_trial("baseline").state == "complete"
+    assert all(record.measurements and record.size for record in run.read_trials())
+    own = folder / "node" / "runs"
+    assert [*own.rglob("latencies/*")]
+    assert not [path for path in own.rglob("trials/*/*") if path.is_file()]
+    there = Store(home).list()
+    assert not [name for name in there if "checkpoint-" in name or "/student/" in name]
+    assert {name.split("/")[1] for name in there if name.startswith("students/")} == {result.best}
+    assert read_run(home).read_trials() == run.read_trials()
