@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,9 +115,7 @@ class TrialFolder:
         final = self.path / f"{_PREFIX}{step}"
         with whole_folder(final) as folder:
             yield folder
-            # The id tells two checkpoints of one step apart, as after one trial took over another.
-            facts = {"wall_s": wall_s, "id": uuid.uuid4().hex}
-            (folder / "trial.json").write_text(json.dumps(facts), "utf-8")
+            (folder / "trial.json").write_text(json.dumps({"wall_s": wall_s}), "utf-8")
         for path in self.path.glob(f"{_PREFIX}*"):
             if path != final:
                 remove_folder(path)
