@@ -113,12 +113,12 @@ class Store:
 
     def write(self, name: str, content: bytes) -> None:
         """Writes an object, whole or not at all."""
-        with self._told(), self._new(name) as out:
+        with self._told(), self._files.open_output_stream(self._at(name)) as out:
             out.write(content)
 
     def upload(self, name: str, file: BinaryIO) -> None:
         """Writes an object from a file, as far as that goes if it fails on the way."""
-        with self._told(), self._new(name) as out:
+        with self._told(), self._files.open_output_stream(self._at(name)) as out:
             shutil.copyfileobj(file, out, _CHUNK_BYTES)
 
     def download(self, name: str, path: Path) -> None:
@@ -132,7 +132,7 @@ class Store:
         try:
             with (
                 os.fdopen(handle, "wb") as out,
-                self._told(),
+                self._told(missing_is_told=False),
                 self._files.open_input_stream(self._at(name)) as file,
             ):
                 shutil.copyfileobj(file, out, _CHUNK_BYTES)
@@ -152,12 +152,6 @@ class Store:
         with self._told(), contextlib.suppress(FileNotFoundError):
             self._files.delete_dir(self._at(name))
 
-    def _new(self, name: str) -> Any:
-        try:
-            return self._files.open_output_stream(self._at(name))
-        except FileNotFoundError:  # as the client of Google's store has it
-            raise self._error("NO_SUCH_BUCKET") from None
-
     @property
     def _files(self) -> Any:
         return _file_system(f"{self.scheme}://{self._bucket}")
@@ -166,12 +160,19 @@ class Store:
         return f"{self._root}/{name}" if name else self._root
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turns what the store's client raises into a `StorageError`."""
+    def _told(self, *, missing_is_told: bool = True) -> Iterator[None]:
+        """Turns what the store's client raises into a `StorageError`.
+
+        Args:
+            missing_is_told: Whether that also holds of what is not there, which then can only be
+                the bucket: so Google's client has it.
+        """
         try:
             yield
         except FileNotFoundError:
-            raise
+            if not missing_is_told:
+                raise
+            raise self._error("NO_SUCH_BUCKET") from None
         except OSError as error:
             raise self._error(str(error)) from None
 

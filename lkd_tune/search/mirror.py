@@ -20,7 +20,7 @@ _LOOK_EVERY_S = 2.0
 _RECORD = ".mirror.json"
 
 
-class ReplacedError(Exception):
+class ReplacedError(StorageError):
     """Another driver goes on with the run."""
 
 
@@ -50,9 +50,13 @@ class Mirror:
         self._thread = threading.Thread(target=self._follow, name="mirror", daemon=True)
 
     def __enter__(self) -> Mirror:
-        there = [name for name in self._sync.store.list() if is_sent(name)]
         record = _read_record(self._run.path)
-        self._sync.known = {name: record.get(name) for name in there}
+        # What a kill left of trials and students is ours, too; anything else may be another's.
+        self._sync.known = {
+            name: record.get(name)
+            for name in self._sync.store.list()
+            if name in record or (name.startswith(("trials/", "students/")) and is_sent(name))
+        }
         self.flush()
         self._begun = True
         self._thread.start()
@@ -63,12 +67,11 @@ class Mirror:
         self._thread.join()
         try:
             self.flush()
-        except (ReplacedError, StorageError) as trouble:
+        except StorageError as trouble:
             if error is not None:
                 return
             if isinstance(trouble, ReplacedError):
-                message = "another driver goes on with the run; this one has ended"
-                raise StorageError(Problem(self._run.where, "", message)) from None
+                raise
             message = (
                 f"{trouble}; what is not there yet lies in {self._run.path}, and "
                 f"`lkd-tune search --resume {self._run.where}` here sends it"
@@ -122,7 +125,8 @@ class Mirror:
         if self._begun:
             manifest = self._sync.store.read("manifest.json")
             if manifest is not None and json.loads(manifest).get("session") != self._session:
-                raise ReplacedError
+                message = "another driver goes on with the run, so this one ends"
+                raise ReplacedError(Problem(self._run.where, "", message))
         self._sync.push(here, gone, contents)
         sent = {name: stamp for name, stamp in self._sync.known.copy().items() if stamp is not None}
         write_atomically(self._run.path / _RECORD, json.dumps(sent))
@@ -132,8 +136,8 @@ class Mirror:
         while not self._ended.wait(_LOOK_EVERY_S):
             try:
                 self.flush()
-            except ReplacedError:
-                self._tell("another driver goes on with the run; this one ends")
+            except ReplacedError as error:
+                self._tell(str(error))
                 self._on_replaced()
                 return
             except StorageError as error:
@@ -150,13 +154,18 @@ def holds_search(run: RunFolder) -> bool:
     """Whether there is a run, in its store if it has one.
 
     Raises:
+        SpecError: If other things lie where the run is to be in its store.
         StorageError: If the store can't be written.
     """
     if run.home is None:
         return run.manifest.exists()
     store = Store(run.home)
     store.check_writable()
-    return store.read("manifest.json") is not None
+    there = [name for name in store.list() if is_sent(name)]
+    if there and "manifest.json" not in there:
+        message = f"holds other things ({there[0]}), and no run; name another folder"
+        raise SpecError(Problem(run.home, "", message))
+    return bool(there)
 
 
 def fetch_state(run: RunFolder) -> None:

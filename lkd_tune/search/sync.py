@@ -113,7 +113,10 @@ class Sync:
         own.path.mkdir(parents=True, exist_ok=True)
         for unit in sorted(whole):
             if _STUDENT.match(f"{unit}/") or checkpoint:
-                self._pull_unit(unit, units[unit])
+                # Also one of a name that is here: it may be that of the trial that was taken over.
+                with whole_folder(self.folder / unit) as draft:
+                    for name in units[unit]:
+                        self.store.download(name, draft / name.removeprefix(f"{unit}/"))
         for path in own.path.glob("checkpoint-*"):
             if f"trials/{trial}/{path.name}" not in whole:
                 remove_folder(path)
@@ -145,16 +148,6 @@ class Sync:
 
     def _list(self, trial: str) -> list[str]:
         return [name for name in self.store.list(f"trials/{trial}") if is_sent(name)]
-
-    def _pull_unit(self, unit: str, names: list[str]) -> None:
-        """Fetches a checkpoint or a student, unless it is here."""
-        mark = next(f"{unit}/{mark}" for mark in _MARKS if f"{unit}/{mark}" in names)
-        path = self.folder / mark
-        if path.exists() and path.read_bytes() == self.store.read(mark):
-            return
-        with whole_folder(self.folder / unit) as draft:
-            for name in names:
-                self.store.download(name, draft / name.removeprefix(f"{unit}/"))
 
     def _send(
         self, names: list[str], here: Mapping[str, Stamp], contents: Mapping[str, bytes]

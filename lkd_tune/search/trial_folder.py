@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,8 +143,7 @@ class TrialFolder:
         final = self.path / f"{_PREFIX}{step}"
         with whole_folder(final) as folder:
             yield folder
-            # The id tells two checkpoints of one step apart, as after one trial took over another.
-            facts = {"wall_s": wall_s, "worker_s": worker_s, "id": uuid.uuid4().hex}
+            facts = {"wall_s": wall_s, "worker_s": worker_s}
             (folder / "trial.json").write_text(json.dumps(facts), "utf-8")
         for path in self.path.glob(f"{_PREFIX}*"):
             if path != final:

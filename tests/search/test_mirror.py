@@ -14,6 +14,7 @@ from lkd_tune.search.manifest import update_manifest
 from lkd_tune.search.mirror import Mirror, ReplacedError, fetch_state, holds_search
 from lkd_tune.search.study import open_study
 from lkd_tune.search.trial_folder import TrialFolder
+from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.run import RunFolder, append_measurement, read_measurements, write_atomically
 from lkd_tune.storage import Store
 from tests.object_store import s3_server
@@ -168,6 +169,18 @@ def test_a_store_cut_off_at_any_point_holds_a_run_that_can_go_on(bucket, tmp_pat
         "students/0001/student.json",
     ]
     assert not [name for name in Store(home).list("trials") if "checkpoint" in name]
+
+
+def test_what_is_another_s_is_left_alone(bucket, tmp_path):
+    store = Store(f"{bucket}/data")
+    store.write("train.csv", b"text,label")
+    run = RunFolder(HandMade(tmp_path / "run", session="first").run.path, store.address)
+    with pytest.raises(SpecError, match=r"holds other things \(train.csv\), and no run"):
+        holds_search(run)
+    with mirror(run):
+        pass
+    assert holds_search(run)
+    assert {*store.list()} == {"train.csv", "manifest.json", "space.yaml"}
 
 
 def test_a_folder_that_is_the_last_session_s_stays_as_it_is(bucket, tmp_path):
