@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from lkd_tune import __version__, cluster_cli, compare_cli, doctor_cli, report_cli
+from lkd_tune import __version__, cluster_cli, compare_cli, doctor_cli, export_cli, report_cli
 
 if TYPE_CHECKING:
     from lkd_tune.spec.run import RunFolder
@@ -223,27 +223,6 @@ def best(run: RunArgument) -> None:
 
 
 @app.command()
-def export(
-    run: RunArgument,
-    to: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")],
-    top: Annotated[int, typer.Option(min=1, help="How many students.")] = 1,
-) -> None:
-    """Copy the best students out of a run: DIR/1 is the best.
-
-    Each is a Hugging Face folder with a model card (README.md) and checksums (SHA256SUMS).
-
-    Example:
-
-        lkd-tune export runs/first --top 3 --to students
-    """
-    from lkd_tune.results.export import export_students
-    from lkd_tune.spec.run import RunFolder
-
-    for folder in export_students(RunFolder(run), top, to):
-        print(folder)
-
-
-@app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder or hub id.")],
     task: Annotated[
@@ -303,6 +282,7 @@ def spaces(
         print(f"{name:<20} {describe_space(path)}")
 
 
+export_cli.register(app)
 report_cli.register(app)
 compare_cli.register(app)
 doctor_cli.register(app)

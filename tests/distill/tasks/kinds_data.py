@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 from lkd_tune.spec.settings import TaskSettings
+from lkd_tune.spec.tasks import HEADS
 from tests.tiny import BAD, FILLERS, GOOD
 
 
@@ -26,6 +27,26 @@ def make_task(folder: Path, kind: str, rows: int = 128) -> TaskSettings:
         rng = random.Random(f"{kind}:{split}")
         files[split] = str(makers[kind](folder / split, [_sentence(rng) for _ in range(rows)]))
     return TaskSettings(name=f"tiny-{kind}", kind=kind, max_length=24, stride=4, **files)
+
+
+def make_model(folder: Path, task: TaskSettings, family: str = "bert") -> Path:
+    """Writes a model for a task, with random weights so large that its answers differ."""
+    import torch
+
+    from lkd_tune.distill.models import auto_model
+    from lkd_tune.distill.tasks.data import count_labels, label_names
+    from lkd_tune.distill.teacher import build_word_tokenizer
+    from tests.distill.families import CONFIGS
+
+    tokenizer = build_word_tokenizer(sorted({*GOOD, *BAD, *FILLERS}), 40)
+    torch.manual_seed(0)
+    config = CONFIGS[family](initializer_range=0.2, num_labels=count_labels(task) or 2)
+    config.vocab_size, config.num_hidden_layers = len(tokenizer), 2
+    if names := label_names(task):
+        config.id2label = dict(enumerate(names))
+    auto_model(HEADS[task.kind]).from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 Sentence = tuple[list[str], int, bool]
