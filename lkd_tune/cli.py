@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from lkd_tune import __version__, cluster_cli, compare_cli, doctor_cli, report_cli
+from lkd_tune import __version__, cluster_cli, compare_cli, doctor_cli, export_cli, report_cli
 from lkd_tune.completion import complete_task
 from lkd_tune.options import SetOption, SpaceOption
 
@@ -226,27 +226,6 @@ def best(run: RunArgument) -> None:
 
 
 @app.command()
-def export(
-    run: RunArgument,
-    to: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")],
-    top: Annotated[int, typer.Option(min=1, help="How many students.")] = 1,
-) -> None:
-    """Copy the best students out of a run: DIR/1 is the best.
-
-    Each is a Hugging Face folder with a model card (README.md) and checksums (SHA256SUMS).
-
-    Example:
-
-        lkd-tune export runs/first --top 3 --to students
-    """
-    from lkd_tune.fetching import read_run
-    from lkd_tune.results.export import export_students
-
-    for folder in export_students(read_run(run, students=True), top, to):
-        print(folder)
-
-
-@app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, address or hub id.")],
     task: Annotated[
@@ -317,6 +296,7 @@ def spaces(
         print(f"{name:<20} {describe_space(path)}")
 
 
+export_cli.register(app)
 report_cli.register(app)
 compare_cli.register(app)
 doctor_cli.register(app)

@@ -11,6 +11,7 @@ from lkd_tune.completion import complete_task
 
 if TYPE_CHECKING:
     from lkd_tune.distill.compare import Comparison
+    from lkd_tune.distill.memory import HostMemory
 
 
 def register(app: typer.Typer) -> None:
@@ -19,8 +20,11 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="A folder, address or hub id.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    first: Annotated[
+        str,
+        typer.Argument(metavar="A", help="A model's folder, address or hub id, or a run's alone."),
+    ],
+    second: Annotated[str | None, typer.Argument(metavar="B", help="Another model.")] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -39,11 +43,14 @@ def compare(
         ),
     ] = None,
 ) -> None:
-    """Set two models side by side on the same data: scores, where they differ, size and speed.
+    """Set two models side by side on the same data: scores, differences, size, speed and memory.
 
-    Whether the difference is more than chance is told by the interval of B - A.
+    Whether the difference is more than chance is told by the interval of B - A. A run alone stands
+    for its teacher and its best student.
 
     Examples:
+
+        lkd-tune compare runs/first
 
         lkd-tune compare my-teacher students/1
 
@@ -57,14 +64,39 @@ def compare(
 
     if split not in ("dev", "test"):
         raise SpecError(Problem("--split", "", f"found {split!r}; allowed: dev, test"))
+    if second is None:
+        first, second = _teacher_and_best(first)
     of = second if (Path(local_model(second)) / "student.json").exists() else first
     settings = evaluation_task(of, task, data, split, overrides or [])
     from lkd_tune.distill.compare import compare_models
+    from lkd_tune.distill.memory import measure_memory
+    from lkd_tune.spec.tasks import HEADS
 
-    _show(compare_models((first, second), settings, split=split), settings.metric, split)
+    models = (first, second)
+    found = compare_models(models, settings, split=split)
+    memory = measure_memory(models, HEADS[settings.kind], settings.max_length)
+    _show(found, memory, settings.metric, split)
 
 
-def _show(found: Comparison, metric: str, split: str) -> None:
+def _teacher_and_best(run: str) -> tuple[str, str]:
+    """Returns a run's teacher and its best student that is kept, as model folders or hub ids."""
+    from lkd_tune.fetching import read_run
+    from lkd_tune.results.leaderboard import read_leaderboard
+    from lkd_tune.spec.errors import Problem, SpecError
+
+    folder = read_run(run, students=True)
+    if not folder.manifest.exists():
+        message = "is no run's folder; name a second model, or a run alone"
+        raise SpecError(Problem(run, "", message))
+    board = read_leaderboard(folder)
+    if not board.kept:
+        raise SpecError(Problem(run, "", "keeps no student yet; no trial is complete"))
+    if not board.teacher.get("model"):
+        raise SpecError(Problem(run, "", "has no teacher to compare with; name two models"))
+    return board.teacher["model"], str(folder.student(board.kept[0].name))
+
+
+def _show(found: Comparison, memory: list[HostMemory], metric: str, split: str) -> None:
     from rich.table import Table
 
     from lkd_tune.words import millions, terminal
@@ -83,6 +115,9 @@ def _show(found: Comparison, metric: str, split: str) -> None:
     table.add_row("parameters", millions(a.size.parameters), millions(b.size.parameters))
     for name, value in (("latency, ms", "latency_ms"), ("disk, MB", "disk_mb")):
         table.add_row(name, *(f"{getattr(side.size, value):.1f}" for side in found.sides))
+    table.add_row("peak memory, MB", *(f"{taken.peak_mb:.0f}" for taken in memory))
+    own = (taken.peak_mb - taken.libraries_mb for taken in memory)
+    table.add_row("  less libraries", *(f"{mb:.0f}" for mb in own))
     console.print(table)
     chance = "not told from chance" if found.low <= 0 <= found.high else "more than chance"
     interval = f"{found.low:+.4f} to {found.high:+.4f}"

@@ -78,7 +78,8 @@ def test_libraries_are_met_at_their_places(path):
 
 
 @pytest.mark.parametrize(
-    "name", ["__init__.py", "cli.py", "cluster_cli.py", "report_cli.py", "spaces.py"]
+    "name",
+    ["__init__.py", "cli.py", "cluster_cli.py", "export_cli.py", "report_cli.py", "spaces.py"],
 )
 def test_the_command_line_imports_nothing_heavy_by_itself(name):
     found = {n.split(".")[0] for n in imported(PACKAGE / name, everywhere=False)}

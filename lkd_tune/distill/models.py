@@ -227,11 +227,19 @@ def describe_model(model: str, head: str = "SequenceClassification") -> dict[str
 
 def forward(model: Any, batch: Any, *, hidden_states: bool) -> Any:
     """Returns the model's output for a `Batch`, with hidden states if asked for."""
-    inputs = {"input_ids": batch.ids, "attention_mask": batch.mask.long()}
-    # RoBERTa has one token type, DistilBERT none; only where there are several do they matter.
-    if getattr(_config_of(model), "type_vocab_size", 0) > 1:
-        inputs["token_type_ids"] = batch.types
+    inputs = model_inputs(_config_of(model), batch.ids, batch.mask.long(), batch.types)
     return model(**inputs, output_hidden_states=hidden_states)
+
+
+def model_inputs(
+    config: Any, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Returns what a model of a configuration takes, by name; all of shape (B, N), int64."""
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    # RoBERTa has one token type, DistilBERT none; only where there are several do they matter.
+    if getattr(config, "type_vocab_size", 0) > 1:
+        inputs["token_type_ids"] = types
+    return inputs
 
 
 def _config_of(model: Any) -> Any:

@@ -6,6 +6,7 @@ import copy
 import json
 import statistics
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -122,19 +123,22 @@ def time_forward(model: Any, batch: int, length: int) -> float:
     """Returns the median milliseconds of forward passes of `batch` full-length examples."""
     on = next(model.parameters()).device
     ids = torch.ones(batch, length, dtype=torch.long, device=on)
-    times: list[float] = []
     with torch.inference_mode():
-        for _ in range(2):  # to load kernels and fill caches
-            model(input_ids=ids)
-        began = time.perf_counter()
-        while len(times) < _LEAST or (
-            len(times) < _MOST and time.perf_counter() - began < _SECONDS
-        ):
-            _wait(on)
-            start = time.perf_counter()
-            model(input_ids=ids)
-            _wait(on)
-            times.append(time.perf_counter() - start)
+        return time_calls(lambda: model(input_ids=ids), on)
+
+
+def time_calls(call: Callable[[], object], on: torch.device) -> float:
+    """Returns the median milliseconds of a call whose work is done on a device."""
+    times: list[float] = []
+    for _ in range(2):  # to load kernels and fill caches
+        call()
+    began = time.perf_counter()
+    while len(times) < _LEAST or (len(times) < _MOST and time.perf_counter() - began < _SECONDS):
+        _wait(on)
+        start = time.perf_counter()
+        call()
+        _wait(on)
+        times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from lkd_tune.results.leaderboard import Leaderboard, Row
 from lkd_tune.results.usage import usage
+from lkd_tune.spec.formats import FORMATS, Conversion
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.tasks import is_file_name
 from lkd_tune.spec.trial import TrialSpec
@@ -22,13 +23,16 @@ _PIPELINES = {
 }
 
 
-def student_card(run: RunFolder, board: Leaderboard, row: Row) -> str:
+def student_card(
+    run: RunFolder, board: Leaderboard, row: Row, conversion: Conversion | None = None
+) -> str:
     """Returns a student's README.md, with the metadata block that the Hugging Face hub reads.
 
     Args:
         run: Its run.
         board: The run's leaderboard.
         row: The student's.
+        conversion: What was measured of its formats; None if it has but one.
     """
     from huggingface_hub import ModelCardData
 
@@ -38,7 +42,7 @@ def student_card(run: RunFolder, board: Leaderboard, row: Row) -> str:
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag=_PIPELINES[kind],
-        tags=["distillation", "lkd-tune"],
+        tags=["distillation", "lkd-tune", *(["onnx"] if _has_onnx(conversion) else [])],
         license=_licence(spec.teacher),
         base_model=spec.teacher if _is_hub_id(spec.teacher) else None,
         datasets=spec.task.data if _is_hub_id(spec.task.data) else None,
@@ -51,6 +55,7 @@ def student_card(run: RunFolder, board: Leaderboard, row: Row) -> str:
         f"# {spec.task.name}: a distilled student of {row.depth} layers",
         _answer(board, row),
         f"## Use\n\n```python\n{usage(spec.task)}\n```",
+        *_formats(conversion),
         _table("Scores", ["model", f"{board.metric}, dev", f"{board.metric}, test"],
                _scores(board, row)),
         _table("How it was distilled", ["", ""], _recipe(spec, row)),
@@ -74,6 +79,53 @@ def _answer(board: Leaderboard, row: Row) -> str:
         share = row.parameters / board.teacher["parameters"]
         said += f", with {share:.0%} of {whose} parameters"
     return f"{said[0].upper()}{said[1:]}."
+
+
+def _formats(conversion: Conversion | None) -> list[str]:
+    """Returns the section on other formats: how they are used, and what they cost in score."""
+    if conversion is None:
+        return []
+    head = ["format", "file", "MB", f"{conversion.metric}, dev", "ms", "largest difference"]
+    rows: list[tuple[str, ...]] = [
+        (
+            FORMATS[facts.format].title,
+            f"`{FORMATS[facts.format].file}`",
+            f"{facts.size_mb:.1f}",
+            f"{facts.metrics[conversion.metric]:.4f}",
+            f"{facts.latency_ms:.1f}",
+            "" if facts.difference is None else f"{facts.difference:.1e}",
+        )
+        for facts in conversion.formats
+    ]
+    *sizes, largest = map(str, conversion.batch_sizes)
+    batches = f"{', '.join(sizes)} and {largest}" if sizes else largest
+    shortest, longest = conversion.lengths
+    sections = [
+        _table("Formats", head, rows),
+        f"Measured on these files on a CPU, with {conversion.threads} threads: the score on all of "
+        f"dev, the time for one example of {conversion.length} tokens, and the largest difference "
+        f"of a logit from PyTorch's on batches of {batches} texts of dev, {shortest} to {longest} "
+        "tokens long. All take batches of any size and texts as long as the model has positions.",
+    ]
+    onnx = next((f.format for f in conversion.formats if f.format.startswith("onnx")), None)
+    if onnx is not None:
+        sections.append(
+            "```python\nfrom onnxruntime import InferenceSession\n\n"
+            f'session = InferenceSession(f"{{FOLDER}}/{FORMATS[onnx].file}")\n'
+            'text = tokenizer(["A sentence."], return_tensors="np", return_token_type_ids=True)\n'
+            "logits = session.run(None, {i.name: text[i.name] for i in session.get_inputs()})\n```"
+        )
+    if any(facts.format == "torch-export" for facts in conversion.formats):
+        sections.append(
+            f'`torch.export.load("{FORMATS["torch-export"].file}").module()` needs PyTorch alone. '
+            "It takes the same inputs by name and gives the logits by name."
+        )
+    return sections
+
+
+def _has_onnx(conversion: Conversion | None) -> bool:
+    formats = conversion.formats if conversion else ()
+    return any(facts.format.startswith("onnx") for facts in formats)
 
 
 def _scores(board: Leaderboard, row: Row) -> list[tuple[str, ...]]:

@@ -6,29 +6,38 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from lkd_tune.results.card import student_card
 from lkd_tune.results.leaderboard import read_leaderboard
 from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.formats import read_conversion
 from lkd_tune.spec.run import RunFolder
+from lkd_tune.spec.settings import TaskSettings
 
 
-def export_students(run: RunFolder, top: int, to: Path) -> list[Path]:
+def export_students(
+    run: RunFolder, top: int, to: Path, *, formats: Sequence[str] = ("hf",)
+) -> list[Path]:
     """Copies the best students to `to`/1, `to`/2, …, 1 the best; each whole or not at all.
 
     Each gets a model card (README.md) and the sha256 of its files (`sha256sum -c SHA256SUMS`).
+    Other formats lie beside its weights, with what was measured of them in formats.json.
 
     Args:
         run: The run; it may still be searching.
         top: How many.
         to: A folder that is empty or not there yet.
+        formats: Of `FORMATS`; `hf` is always there.
 
     Returns:
         The folders, best first.
 
     Raises:
-        SpecError: If fewer students are kept than asked for, or `to` holds anything.
+        SpecError: If fewer students are kept than asked for, `to` holds anything, or other formats
+            are asked for and the task's dev split can't be had.
+        FormatError: If a format does not answer as PyTorch does.
     """
     board = read_leaderboard(run)
     kept = board.kept
@@ -47,9 +56,11 @@ def export_students(run: RunFolder, top: int, to: Path) -> list[Path]:
         draft = Path(tempfile.mkdtemp(dir=to, prefix=".draft-"))
         try:
             shutil.copytree(run.student(row.name), draft, dirs_exist_ok=True)
-            (draft / "README.md").write_text(student_card(run, board, row), "utf-8")
+            _add_formats(draft, formats, run.read_trial(row.name).spec.task)
+            card = student_card(run, board, row, read_conversion(draft))
+            (draft / "README.md").write_text(card, "utf-8")
             _write_checksums(draft)
-            draft.chmod(0o755)  # mkdtemp's own is for its user alone
+            _open_to_all(draft)
             os.replace(draft, to / str(rank))
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
@@ -61,9 +72,24 @@ def export_students(run: RunFolder, top: int, to: Path) -> list[Path]:
     return exported
 
 
+def _add_formats(folder: Path, formats: Sequence[str], task: TaskSettings) -> None:
+    if set(formats) <= {"hf"}:
+        return  # a copy alone needs neither PyTorch nor the data
+    from lkd_tune.distill.formats.convert import convert_student
+
+    convert_student(folder, formats, task)
+
+
+def _open_to_all(folder: Path) -> None:
+    """Lets all read a folder: mkdtemp's own and safetensors' files are for their user alone."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
 def _write_checksums(folder: Path) -> None:
     lines = []
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        lines.append(f"{digest}  {path.relative_to(folder).as_posix()}\n")
     (folder / "SHA256SUMS").write_text("".join(lines), "utf-8")

@@ -1,17 +1,24 @@
 """Two models side by side: intervals, agreement, and what is said where they differ."""
 
+import json
 import subprocess
 import sys
 
 import numpy as np
+import psutil
 import pytest
+from transformers import BertConfig, BertForSequenceClassification
+from typer.testing import CliRunner
 
+from lkd_tune.cli import app
 from lkd_tune.distill.compare import compare_models
 from lkd_tune.distill.evaluate import evaluate_model
+from lkd_tune.distill.memory import measure_memory
 from lkd_tune.distill.teacher import train_teacher
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.settings import TeacherTraining
 from tests.distill.tasks.kinds_data import make_task
+from tests.results.folder import run_with_student
 
 
 def _trained(task, folder, steps, seed=0):
@@ -80,3 +87,54 @@ def test_the_command(pair):
     assert done.returncode == 0, done.stderr
     assert "more than chance" in done.stdout
     assert "they agree on" in done.stdout
+    rows = {line[:16].strip(): line[16:].split() for line in done.stdout.splitlines()}
+    peaks = [float(mb) for mb in rows["peak memory, MB"]]
+    own = [float(mb) for mb in rows["less libraries"]]
+    assert all(100 < peak < 3000 for peak in peaks)
+    assert all(0 < mb < 500 for mb in own)
+
+
+def test_a_run_alone_is_its_teacher_and_its_best_student(pair, tmp_path, monkeypatch):
+    task, poor, good, _ = pair
+    run = run_with_student(tmp_path / "run", task, poor)
+    facts = json.loads(run.manifest.read_text())
+    facts["teacher"]["model"] = good
+    run.manifest.write_text(json.dumps(facts))
+    seen = []
+    monkeypatch.setattr(
+        "lkd_tune.compare_cli._show", lambda found, *_: seen.extend(s.model for s in found.sides)
+    )
+    done = CliRunner().invoke(app, ["compare", str(run.path)], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert seen == [good, str(run.student("0000"))]
+
+
+def test_a_model_alone_is_refused(pair):
+    _, _, good, _ = pair
+    with pytest.raises(SpecError, match="is no run's folder; name a second model, or a run alone"):
+        CliRunner().invoke(app, ["compare", good], catch_exceptions=False)
+
+
+def test_memory_is_each_model_s_own(tmp_path):
+    """It grows with the weights, and does not count what this process holds."""
+    held = np.ones(400_000_000 // 8)  # 400 MB
+    weights_mb = []
+    for width in (64, 1024):
+        config = BertConfig(
+            vocab_size=50, hidden_size=width, num_hidden_layers=2, num_attention_heads=1,
+            intermediate_size=4 * width, max_position_embeddings=16,
+        )  # fmt: skip
+        folder = tmp_path / str(width)
+        BertForSequenceClassification(config).save_pretrained(folder)
+        weights_mb.append((folder / "model.safetensors").stat().st_size / 1e6)
+    models = [str(tmp_path / str(width)) for width in (64, 1024)]
+    small, large = measure_memory(models, "SequenceClassification", 16)
+    assert large.peak_mb - small.peak_mb > 0.8 * (weights_mb[1] - weights_mb[0]) > 70
+    assert small.peak_mb - small.libraries_mb < 60
+    assert psutil.Process().memory_info().rss > held.nbytes
+    assert small.peak_mb < psutil.Process().memory_info().rss / 1e6
+
+
+def test_a_model_that_can_t_be_loaded_is_told(tmp_path):
+    with pytest.raises(SpecError, match=r"its memory can't be measured: .*can't be loaded"):
+        measure_memory([str(tmp_path)], "SequenceClassification", 16)

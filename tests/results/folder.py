@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import BASELINE, Outcome, RunFolder, append_measurement, write_atomically
+from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.space import load_space
 from lkd_tune.spec.trial import TrialSpec
 from tests.spec.draws import RandomSuggester
@@ -84,6 +86,18 @@ class HandMade:
         write_atomically(student / "config.json", json.dumps({"num_hidden_layers": 3}))
         write_atomically(student / "model.safetensors", f"weights of {name}")
         write_atomically(student / "student.json", json.dumps(facts))
+
+
+def run_with_student(path: Path, task: TaskSettings, model: Path) -> RunFolder:
+    """Returns a run whose teacher and only student, 0000, is a real model for a task."""
+    teacher = {"model": str(model), "layers": 2, "dev": {str(task.metric): 0.9}}
+    made = HandMade(path, teacher=teacher)
+    drawn = made._draw("0000", 3)
+    spec = drawn.model_copy(update={"task": task, "teacher": str(model)})
+    made.add("0000", 0.5, kept=True, like=spec)
+    (made.run.student("0000") / "config.json").unlink()
+    shutil.copytree(model, made.run.student("0000"), dirs_exist_ok=True)
+    return made.run
 
 
 def full_run(path: Path) -> RunFolder:

@@ -20,6 +20,7 @@ def run(tmp_path):
 
 def test_students_are_copied_best_first(run, tmp_path):
     to = tmp_path / "out" / "students"
+    (run.student("0003") / "model.safetensors").chmod(0o600)
     assert export_students(run, 2, to) == [to / "1", to / "2"]
     assert sorted(path.name for path in to.iterdir()) == ["1", "2"]
     for place, name in (("1", "0003"), ("2", "0000")):
@@ -31,6 +32,7 @@ def test_students_are_copied_best_first(run, tmp_path):
     sums = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
     assert subprocess.run(sums, cwd=to / "1", check=False).returncode == 0
     assert (to / "1").stat().st_mode & 0o777 == 0o755
+    assert (to / "1" / "model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_an_empty_folder_may_be_there(run, tmp_path):

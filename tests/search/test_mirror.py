@@ -85,7 +85,7 @@ def story(folder: Path, snapshots: Path) -> list[Path]:
         own.write_spec(made._draw(name, 3))
         for step in (10, 20):
             append_measurement(own.path, measurement(step, score))
-            with own.new_checkpoint(step, step) as draft:
+            with own.new_checkpoint(step, step, step) as draft:
                 (draft / "state").mkdir()
                 (draft / "state" / "rank_0.pt").write_text(f"{name} {step}")
             snapshot()

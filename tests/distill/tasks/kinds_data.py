@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 from lkd_tune.spec.settings import TaskSettings
+from lkd_tune.spec.tasks import HEADS
 from tests.tiny import BAD, FILLERS, GOOD
 
 
@@ -29,6 +30,26 @@ def make_task(folder: Path, kind: str, rows: int = 128) -> TaskSettings:
     short = {"max_length": 24, "stride": 4}
     lengths = {"extractive_summary": {"max_length": 32, "sentences": 2}}.get(kind, short)
     return TaskSettings(name=f"tiny-{kind}", kind=kind, **lengths, **files)
+
+
+def make_model(folder: Path, task: TaskSettings, family: str = "bert") -> Path:
+    """Writes a model for a task, with random weights so large that its answers differ."""
+    import torch
+
+    from lkd_tune.distill.models import auto_model
+    from lkd_tune.distill.tasks.data import count_labels, label_names
+    from lkd_tune.distill.teacher import build_word_tokenizer
+    from tests.distill.families import CONFIGS
+
+    tokenizer = build_word_tokenizer(sorted({*GOOD, *BAD, *FILLERS}), 40)
+    torch.manual_seed(0)
+    config = CONFIGS[family](initializer_range=0.2, num_labels=count_labels(task) or 2)
+    config.vocab_size, config.num_hidden_layers = len(tokenizer), 2
+    if names := label_names(task):
+        config.id2label = dict(enumerate(names))
+    auto_model(HEADS[task.kind]).from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 Sentence = tuple[list[str], int, bool]

@@ -1,0 +1,1 @@
+"""A trained student in formats that run without transformers, each checked against it."""
