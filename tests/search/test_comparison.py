@@ -81,6 +81,7 @@ def test_several_objectives_a_limit_and_confirmation(tmp_path, capsys):
     assert read_leaderboard(run).rows == board.rows
 
 
+@pytest.mark.slow
 def test_a_search_begins_with_the_best_of_an_earlier_run(tmp_path, capsys):
     first = RunFolder(tmp_path / "first")
     run_search(make_space(tmp_path / "a", search={"trials": 3}), first, quiet=True)

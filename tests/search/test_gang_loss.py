@@ -17,6 +17,7 @@ from tests.tiny import make_space
 pytestmark = pytest.mark.usefixtures("two_cores")
 
 
+@pytest.mark.slow
 def test_a_gang_that_loses_a_worker_is_replaced_and_goes_on(tmp_path, processes, monkeypatch):
     space = make_space(
         tmp_path,

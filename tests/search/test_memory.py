@@ -67,6 +67,7 @@ def _search(folder, hook):
     return run, record
 
 
+@pytest.mark.slow
 def test_a_trial_out_of_memory_goes_on_with_smaller_micro_batches(tmp_path):
     run, record = _search(tmp_path / "little", _give_little_memory)
     assert record.outcome is not None

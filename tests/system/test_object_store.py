@@ -104,9 +104,8 @@ class ApartSession(Session):
         self.common["run"] = "/nowhere"
 
 
-@pytest.mark.parametrize(
-    "whole", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["asha", "pbt"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [False, True], ids=["asha", "pbt"])
 def test_trials_on_nodes_that_share_no_folder(bucket, folder, monkeypatch, whole):
     monkeypatch.setattr("lkd_tune.search.tuner.Session", ApartSession)
     monkeypatch.setenv("LKD_TUNE_NODE_CACHE", str(folder / "node"))
