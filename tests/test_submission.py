@@ -52,6 +52,7 @@ def name_of(said: str) -> str:
     return found[1]
 
 
+@pytest.mark.slow
 def test_a_search_ships_its_files_is_followed_stopped_and_resumed(tmp_path, lkd_tune, cluster):
     home, shared = tmp_path / "home", tmp_path / "shared"
     make_space(

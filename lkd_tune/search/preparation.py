@@ -58,10 +58,14 @@ def ensure_teacher(session: Session) -> dict[str, Any] | None:
 
 def ensure_targets(session: Session, model: str) -> None:
     """Has the teacher run over the data once, for all trials."""
+    from lkd_tune.distill.tasks.kinds import kind_of  # loads torch
     from lkd_tune.search.tasks import prepare_targets, run_task
 
     settings, run, view = session.settings, session.run, session.view
     if run.read_manifest().get("targets") is not None or settings.targets.source == "live":
+        return
+    if kind_of(settings.task).live:
+        view.phase("the teacher runs in each trial: what it sees is drawn anew in each step")
         return
     view.phase("storing the teacher's targets")
     progress = run.path / ".targets"

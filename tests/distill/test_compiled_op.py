@@ -71,6 +71,7 @@ def test_what_is_still_compiled_has_more_time(tmp_path, mark, monkeypatch):
     assert time.time() - begin > 0.5
 
 
+@pytest.mark.slow
 def test_a_trial_starts_where_another_was_killed(tmp_path, mark):
     """With PyTorch's own wait it would stand still for good."""
     real = "import os; from lkd_tune.distill.process_group import ensure_process_group as join; "

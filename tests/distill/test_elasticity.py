@@ -70,6 +70,7 @@ def _rank(rank: int, workers: int, port: int, folder: Path, kinds: list[str]) ->
     os._exit(0)  # gloo's threads may outlive a tidy exit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kinds", [["2"], pytest.param(["0-bf16", "1", "3"], marks=pytest.mark.slow)], ids=str
 )

@@ -41,6 +41,7 @@ def crash(*_):
     raise Crash
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_cores")
 def test_a_population_that_crashes_between_two_generations(tmp_path, monkeypatch):
     space, run = make_population(tmp_path), RunFolder(tmp_path / "run")

@@ -62,6 +62,7 @@ def test_hyperband_lets_slow_starters_go_on(tmp_path):
     assert "stopped" in {record.state for record in records}
 
 
+@pytest.mark.slow
 def test_the_published_recipe_is_never_stopped(tmp_path):
     for scheduler in ("asha", "median"):
         _, records = searched(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
+import pytest
 import ray
 
 from lkd_tune.search.cluster import quieten_ray
@@ -35,6 +36,7 @@ def _counting(folder: str):
     return install
 
 
+@pytest.mark.slow
 def test_twenty_trials_run_the_teacher_once_per_example(tmp_path):
     counts = tmp_path / "counts"
     counts.mkdir()

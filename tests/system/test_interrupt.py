@@ -21,9 +21,8 @@ from tests.system.driver import (
 )
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_search_stops_within_seconds_and_goes_on_later(folder, number):
     write_space(folder, trials=3, scheduler="none")
     run = RunFolder(folder / "run")

@@ -97,7 +97,8 @@ def _with_checkpoint_on(run: RunFolder, pid: int):
     return names
 
 
-@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
 def test_a_trial_s_workers_span_nodes_that_each_store_the_targets_once(tmp_path, stage):
     make_space(
         tmp_path,
