@@ -308,6 +308,8 @@ class StudySearcher(Searcher):
 
     def _is_copy(self, trial: optuna.Trial) -> bool:
         """Whether a trial has gone on as a copy of another, so that its draw is not what it is."""
+        if self._search.scheduler != "pbt":
+            return False  # no need to read a file with each result
         spec = self._folder(trial).read_spec()
         return spec is not None and bool(spec.weight_changes)
 

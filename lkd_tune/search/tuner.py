@@ -224,9 +224,9 @@ def _train_population(session: Session, run_trials: Callable[..., None]) -> None
     """
     from lkd_tune.search.population import evolve, generations
 
-    first, *others = generations(session.settings.train.evaluations)
-    run_trials(first, draws=True)
-    for before, halvings in itertools.pairwise((first, *others)):
+    ends = generations(session.settings.train.evaluations)
+    run_trials(ends[0], draws=True)
+    for before, halvings in itertools.pairwise(ends):
         if session.stop:
             return
         session.view.copied(evolve(session.run, session.space, before))
