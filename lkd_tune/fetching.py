@@ -56,8 +56,9 @@ def read_run(where: str, *, students: bool = False) -> RunFolder:
     def wanted(name: str) -> bool:
         if name.startswith("students/"):
             return students or name.endswith("/student.json")
-        # Checkpoints, and students that are not kept yet, tell a reader nothing.
-        return not name.startswith("teacher/model/") and name.count("/") < 3
+        # Checkpoints, students that are not kept yet and logs of trackers tell a reader nothing.
+        others = ("teacher/model/", "tensorboard/", "wandb/")
+        return not name.startswith(others) and name.count("/") < 3
 
     if store.read("manifest.json") is None:
         store.list()  # tells of a bucket that is not there

@@ -1,4 +1,4 @@
-"""Commands that tell what a search found, and why: report, watch and ablate."""
+"""Commands that tell what a search found, and why: report, watch, dashboard and ablate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RunArgument = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to an app."""
-    for command in (report, watch, ablate):
+    for command in (report, watch, dashboard, ablate):
         app.command()(command)
 
 
@@ -67,6 +67,27 @@ def watch(
         print(f"{address}  (Ctrl-C ends this, not the search)", flush=True)
 
     serve_report(lambda: read_run(run), port=port, every_s=every, tell=tell)
+
+
+def dashboard(
+    run: RunArgument,
+    port: Annotated[int, typer.Option(help="Of this machine only; 0: any free one.")] = 8791,
+) -> None:
+    """Show a run's study in Optuna Dashboard; also while it is searched.
+
+    It needs `pip install 'lkd-tune[dashboard]'`, and only shows: nothing can be changed there.
+
+    Example:
+
+        lkd-tune dashboard runs/first
+    """
+    from lkd_tune.fetching import read_run
+    from lkd_tune.results.dashboard import serve_dashboard
+
+    def tell(address: str) -> None:
+        print(f"{address}  (Ctrl-C ends this, not the search)", flush=True)
+
+    serve_dashboard(lambda: read_run(run), port=port, tell=tell)
 
 
 def ablate(

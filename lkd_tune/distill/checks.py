@@ -21,6 +21,7 @@ def check_space(space: SearchSpace) -> int:
         for path, task in _tasks(space)
         for key, message in check_data(task)
     ]
+    problems += space.missing_trackers()
     layers = 0
     try:
         layers = teacher_depth(space.settings.teacher)

@@ -315,6 +315,7 @@ class Distillation:
             score=metrics[self.spec.task.metric],
             metrics=metrics,
             losses=losses,
+            lr=self._engine.get_lr()[0],
             parameters=self.parameters,
             train_s=self._train_s,
             samples_per_s=progress.examples / progress.seconds,

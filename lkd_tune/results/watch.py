@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import signal
+import socketserver
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -46,16 +47,27 @@ def serve_report(
     except OSError as error:
         message = f"{port} can't be had: {error.strerror}; name another, or 0 for any free one"
         raise SpecError(Problem("--port", "", message)) from None
-    stopped = threading.Event()
     with server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
         tell(f"http://127.0.0.1:{server.server_address[1]}/report.html")
-        # Set, as a shell starts what it puts in the background with SIGINT ignored.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stopped.set())
         try:
-            while not stopped.wait(every_s):
-                write_report(read(), refresh_s=every_s)
+            serve_until_stopped(
+                server, lambda: write_report(read(), refresh_s=every_s), every_s=every_s
+            )
         finally:
-            server.shutdown()
             write_report(read())
+
+
+def serve_until_stopped(
+    server: socketserver.BaseServer, again: Callable[[], Any], *, every_s: float
+) -> None:
+    """Serves until Ctrl-C or SIGTERM, and calls `again` every so many seconds."""
+    stopped = threading.Event()
+    # Set, as a shell starts what it puts in the background with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        while not stopped.wait(every_s):
+            again()
+    finally:
+        server.shutdown()

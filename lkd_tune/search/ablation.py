@@ -14,6 +14,7 @@ from lkd_tune.search.confirmation import alike, summarise
 from lkd_tune.search.manifest import update_manifest
 from lkd_tune.search.mirror import fetch_state
 from lkd_tune.search.session import Session
+from lkd_tune.search.trackers.callback import check_trackers
 from lkd_tune.search.tuner import locked
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.ranking import rank_trials
@@ -72,13 +73,14 @@ def ablate(
     # The budget was one for the search.
     space = load_space(run.space, ["search.time_budget=null"])
     cwd = manifest["cwd"] if os.path.isdir(manifest.get("cwd", "")) else os.getcwd()
+    check_trackers(space)
     with contextlib.chdir(cwd), locked(run), connected(address) as started_here:
         room = check_room(space.settings.resources, space.source, one_node=bool(run.home))
         if not started_here:
             check_nodes(run)
         session = Session(space, run, room if started_here else None, quiet=quiet)
         try:
-            with session.stop.on_signals(), session.view, session.mirrored():
+            with session.stop.on_signals(), session.view, session.mirrored(), session.followed():
                 return _go(session, winner, specs, seeds)
         finally:
             update_manifest(run, finished=manifest.get("finished"))  # the search's own

@@ -22,6 +22,7 @@ CHANGEABLE = (
     "search.min_free_gb",
     "search.baseline",
     "confirm",
+    "trackers",
     "resources.workers",
 )
 

@@ -237,6 +237,21 @@ def describe_cluster() -> dict[str, Any]:
     }
 
 
+def dashboard_address() -> str | None:
+    """Returns the address of Ray's dashboard, None if this Ray has none.
+
+    One that is started for a search has none; that of a cluster is as its head tells it, so
+    on a head that listens on loopback alone it needs a tunnel.
+    """
+    import ray
+
+    told = ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
+    address = told.dashboard_url
+    if not address:
+        return None
+    return address if "://" in address else f"http://{address}"
+
+
 def describe_node() -> dict[str, Any]:
     """Returns the hardware of the node that this runs on."""
     import psutil

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lkd_tune.search.cluster import describe_cluster, withhold_credentials
+from lkd_tune.search.cluster import dashboard_address, describe_cluster, withhold_credentials
 from lkd_tune.search.keep import keep_best
 from lkd_tune.search.manifest import update_manifest
 from lkd_tune.spec.run import RunFolder, cache_dir
@@ -16,6 +17,7 @@ from lkd_tune.spec.space import SearchSpace
 
 if TYPE_CHECKING:
     from lkd_tune.search.mirror import Mirror
+    from lkd_tune.search.trackers.callback import Trackers
 
 
 class Session:
@@ -72,6 +74,7 @@ class Session:
             "cwd": self.cwd,
             "limits": settings.limits.given,
         }
+        self._trackers: Trackers | None = None
         self._mirror: Mirror | None = None
         if run.home is not None:
             from lkd_tune.search.mirror import Mirror
@@ -92,6 +95,25 @@ class Session:
     def mirrored(self) -> contextlib.AbstractContextManager[Any]:
         """Returns what keeps the run's home up to date, if it has one."""
         return self._mirror or contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def followed(self) -> Iterator[None]:
+        """Has trackers follow the search while it runs, and notes where Ray's dashboard is."""
+        dashboard = dashboard_address()
+        update_manifest(self.run, dashboard=dashboard)
+        if dashboard is not None:
+            self.view.note(f"Ray's dashboard: {dashboard}")
+        try:
+            if self.settings.trackers.any:
+                from lkd_tune.search.trackers.callback import Trackers
+
+                with Trackers(self.run, self.space, self.view.note) as self._trackers:
+                    yield
+            else:
+                yield
+        finally:
+            self._trackers = None
+            update_manifest(self.run, dashboard=None)
 
     def take_in(self, trial: str, result: dict[str, Any] | None) -> None:
         """Fetches what a trial wrote on a node that does not see the run's folder.
@@ -144,7 +166,7 @@ class Session:
             search_alg=searcher,
             scheduler=scheduler,
             stop=stop_all,
-            callbacks=[follower],
+            callbacks=[follower, self._trackers] if self._trackers else [follower],
             num_samples=-1,
             max_concurrent_trials=self._concurrency,
             max_failures=self.settings.search.max_failures,

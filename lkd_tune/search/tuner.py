@@ -137,7 +137,7 @@ def _go(session: Session) -> SearchResult:
     from lkd_tune.search.preparation import ensure_fine_tuning, ensure_targets, ensure_teacher
 
     run, stop = session.run, session.stop
-    with stop.on_signals(), session.view, session.mirrored():
+    with stop.on_signals(), session.view, session.mirrored(), session.followed():
         _tidy(session)
         teacher = ensure_teacher(session)
         if teacher is not None and not stop:
@@ -276,8 +276,10 @@ _Dumper.add_implicit_resolver(
 def _check(space: SearchSpace, run: RunFolder) -> None:
     from lkd_tune.distill.checks import check_space  # loads torch
     from lkd_tune.search.preparation import check_warm_start
+    from lkd_tune.search.trackers.callback import check_trackers
 
     check_space(space)
+    check_trackers(space)
     if run.home is not None and space.may_inherit:
         message = f"nearest needs a run folder that all nodes see, and this is {run.home}"
         raise SpecError(space.source.problem(("student", "init"), message))

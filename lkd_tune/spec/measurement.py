@@ -22,6 +22,8 @@ class Measurement(BaseModel):
     """All metrics on dev by name."""
     losses: dict[str, float]
     """Mean of each unweighted term since the last measurement, and `total`, the weighted sum."""
+    lr: float | None = None
+    """Learning rate by then, as its schedule has it; None in runs of earlier versions."""
     parameters: int
     """The student's parameters, embeddings included."""
     train_s: float

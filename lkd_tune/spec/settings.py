@@ -11,8 +11,10 @@ from lkd_tune.spec.batch import check_batch
 from lkd_tune.spec.layer_map import NAMED
 from lkd_tune.spec.losses import LossSettings
 from lkd_tune.spec.objectives import Objective
+from lkd_tune.spec.resources import ResourceSettings
 from lkd_tune.spec.search import ConfirmSettings, KeepSettings, LimitSettings, SearchSettings
 from lkd_tune.spec.tasks import METRICS, is_file_name, with_task_defaults
+from lkd_tune.spec.trackers import TrackerSettings
 
 TaskKind = Literal[
     "classification", "regression", "multi_label", "tagging", "question_answering",
@@ -304,26 +306,6 @@ class TargetSettings(Settings):
     """Largest size of stored targets in GB (10⁹ bytes); beyond it the teacher runs live."""
 
 
-class ResourceSettings(Settings):
-    """What one trial gets."""
-
-    workers: int = Field(1, ge=1)
-    """Processes that train one student together, one GPU each where there are GPUs."""
-    cpus: float = Field(1, gt=0)
-    """CPU cores per worker."""
-    gpus: float = Field(0, ge=0, le=1)
-    """GPUs per worker; a share lets trials of one worker share a GPU, each with that share of its
-    memory."""
-    zero_stage: Literal[0, 1, 2, 3] = 0
-    """DeepSpeed ZeRO: 1 shards optimizer states, 2 gradients too, 3 parameters too."""
-
-    @model_validator(mode="after")
-    def _check(self) -> ResourceSettings:
-        if self.workers > 1 and self.gpus not in (0, 1):
-            raise ValueError(f"{self.workers} workers need a GPU each (gpus: 1), or none (gpus: 0)")
-        return self
-
-
 class SpaceSettings(Settings):
     """A whole space file, with a value drawn for each distribution."""
 
@@ -346,6 +328,7 @@ class SpaceSettings(Settings):
     limits: LimitSettings = LimitSettings()
     confirm: ConfirmSettings | None = None
     """At the end, train the best again with new seeds; none: take one score of one seed for it."""
+    trackers: TrackerSettings = TrackerSettings()
 
     @property
     def score_name(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.trackers import block_of_names
 
 KeyPath = tuple[str | int, ...]
 
@@ -119,6 +120,15 @@ def _note_places(node: yaml.Node, path: KeyPath, name: str, places: dict[KeyPath
             _note_places(value, (*path, index), name, places)
 
 
+def _long_form(name: str, value: Any) -> dict[str, Any]:
+    """Returns the block that a short form of it stands for."""
+    if value is None or value is True:
+        return {}
+    if name == "trackers":
+        return block_of_names(value)
+    return {SHORTHAND.get(name, "weight"): value}
+
+
 def apply_override(source: Source, override: str) -> None:
     """Sets one leaf or block from `key.path=value`; the value is read as YAML.
 
@@ -138,8 +148,7 @@ def apply_override(source: Source, override: str) -> None:
     for depth, part in enumerate(path[:-1]):
         inner = block.get(part)
         if not isinstance(inner, Mapping):
-            inner = {} if inner is None else {SHORTHAND.get(part, "weight"): inner}
-            block[part] = inner
+            inner = block[part] = _long_form(part, inner)
         elif len(inner) == 1 and next(iter(inner)) in ("choice", "uniform", "loguniform", "int"):
             message = f"{dotted(path[: depth + 1])} is a distribution; set it as a whole"
             raise SpecError(Problem(where, "", message))

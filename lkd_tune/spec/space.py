@@ -158,6 +158,11 @@ class SearchSpace:
             return [self.source.problem(path, message)]
         return []
 
+    def missing_trackers(self) -> list[Problem]:
+        """Returns the trackers whose packages are not installed here."""
+        missing = self.settings.trackers.missing
+        return [self.source.problem(("trackers", name), said) for name, said in missing.items()]
+
     def check_width(self, teacher: Width) -> None:
         """Checks every student width against the teacher's, and keeps it for later draws.
 

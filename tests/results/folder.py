@@ -121,6 +121,7 @@ def measurement(step: int, score: float) -> Measurement:
         score=score,
         metrics={"matthews": score, "accuracy": 0.5 + score / 2},
         losses={"wr_pair": 0.25, "total": 1.5},
+        lr=1e-3 * (1 - step / 30),
         parameters=1_000_000,
         train_s=step / 2,
         samples_per_s=100.0 + step,

@@ -1,0 +1,1 @@
+"""Logging a search to TensorBoard, MLflow and Weights & Biases while it runs."""
