@@ -58,9 +58,20 @@ def _search(request: dict[str, object]) -> None:
             return
         space = _unpacked(run)
         check_space(space)
+        _check_mlflow(space)
         write_space(run, space)
         _begun(run)
         cli.search(space=str(run.space), run_dir=os.path.dirname(run.where), name=run.path.name)
+
+
+def _check_mlflow(space) -> None:  # type: ignore[no-untyped-def]
+    """Refuses MLflow's default, a file in the folder that it runs in: a job's is removed."""
+    from lkd_tune.spec.errors import SpecError
+
+    mlflow = space.settings.trackers.mlflow
+    if mlflow is not None and mlflow.uri is None and "MLFLOW_TRACKING_URI" not in os.environ:
+        message = "in a submitted search has to be given: the address of a server"
+        raise SpecError(space.source.problem(("trackers", "mlflow", "uri"), message))
 
 
 def _begun(run) -> None:  # type: ignore[no-untyped-def]  # its type is behind an import

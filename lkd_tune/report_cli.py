@@ -61,10 +61,13 @@ def watch(
         lkd-tune watch runs/first
     """
     from lkd_tune.fetching import read_run
+    from lkd_tune.results.facts import dashboard_of
     from lkd_tune.results.watch import serve_report
 
     def tell(address: str) -> None:
         print(f"{address}  (Ctrl-C ends this, not the search)", flush=True)
+        if (dashboard := dashboard_of(read_run(run).read_manifest())) is not None:
+            print(f"Ray's dashboard: {dashboard}", flush=True)
 
     serve_report(lambda: read_run(run), port=port, every_s=every, tell=tell)
 

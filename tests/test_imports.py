@@ -29,7 +29,11 @@ PLACES = {
         "search/samplers.py",
         "search/evolution.py",
         "results/study.py",
+        "results/dashboard.py",
     },
+    "tensorboardX": {"search/trackers/tensorboard.py"},
+    "mlflow": {"search/trackers/mlflow.py"},
+    "wandb": {"search/trackers/wandb.py"},
     "deepspeed": {"distill/process_group.py"},
 }
 

@@ -27,7 +27,8 @@ from tests.tiny import LABELS, make_space, make_teacher
 SECRETS = {
     "HF_TOKEN": "hf_PlantedSecretOfTheHub",
     "AWS_SECRET_ACCESS_KEY": "PlantedSecretOfAws",
-    "WANDB_API_KEY": "PlantedSecretOfAnother",
+    "WANDB_API_KEY": "PlantedSecretOfATrackerWhichHasFortyLetters",
+    "MLFLOW_TRACKING_TOKEN": "PlantedSecretOfAnother",
 }
 SOURCES = sorted(Path(lkd_tune.__file__).parent.rglob("*.py"))
 
@@ -83,11 +84,13 @@ def searched(tmp_path_factory):
         train={"steps": 4, "evaluations": 2, "lr": {"choice": [1e-3, 1e30]}},
         search={"trials": 2, "scheduler": "none"},
         resources={"workers": 2, "cpus": 1},
+        trackers=["tensorboard", {"mlflow": {"uri": f"sqlite:///{folder}/mlflow.db"}}, "wandb"],
     )
     (folder / "driver.py").write_text(DRIVER)
     root = Path(__file__).parents[1]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     environment |= SECRETS | {"PYTHONPATH": str(root), "HOME": str(folder / "home")}
+    environment["WANDB_MODE"] = "offline"
     environment["LKD_TUNE_CACHE"] = str(folder / "cache")
     (folder / "home").mkdir()
     done = subprocess.run(
@@ -125,9 +128,11 @@ def test_nothing_of_ours_listens_beyond_loopback(searched):
 def test_secrets_are_in_nothing_that_is_written(searched):
     sessions = {Path(path) for path, *_ in json.loads((searched / "seen.json").read_text())}
     files = [file for root in (searched, *sessions) for file in root.rglob("*") if file.is_file()]
-    assert {"manifest.json", "study.journal", "report.html", "error.txt", "printed.txt"} <= {
-        file.name for file in files
-    }
+    assert {
+        "manifest.json", "study.journal", "report.html", "error.txt", "printed.txt", "mlflow.db"
+    } <= {file.name for file in files}  # fmt: skip
+    for logged in ("tensorboard/0000/events.out*", "wandb/offline-run-*/run-*.wandb"):
+        assert [*(searched / "run").glob(logged)]
     for file in files:
         content = file.read_bytes()
         for name, secret in SECRETS.items():

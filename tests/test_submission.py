@@ -81,6 +81,8 @@ def test_a_search_ships_its_files_is_followed_stopped_and_resumed(tmp_path, lkd_
         "--cache", str(tmp_path / "cache"),
     )  # fmt: skip
     assert "trial 0001 complete" in said
+    assert f"Ray's dashboard: {cluster.dashboard}\n" in said
+    assert run.read_manifest()["dashboard"] is None  # it is over
     assert {record.state for record in run.read_trials()} == {"complete"}
     board = json.loads(run.leaderboard_json.read_text())
     assert board["rows"]

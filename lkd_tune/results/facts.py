@@ -76,6 +76,13 @@ def state_of(board: Leaderboard) -> str:
     return f"{done}; trials: {', '.join(counts)}" if counts else f"{done}; no trial yet"
 
 
+def dashboard_of(manifest: dict[str, Any]) -> str | None:
+    """Returns the address of Ray's dashboard while the search runs there, if it has one."""
+    address = str(manifest.get("dashboard") or "")
+    # A run may come from others, and a link may be more than an address.
+    return address if address.startswith(("http://", "https://")) else None
+
+
 def settings_of(row: Row) -> list[tuple[str, str]]:
     """Returns what a student is and how it was trained."""
     width = []

@@ -57,6 +57,7 @@ def write_report(
         board=board,
         facts=facts,
         state=facts.state_of(board),
+        dashboard=facts.dashboard_of(board.manifest),
         answer=facts.answer(board),
         plots=[(plot, Markup(plot.svg)) for plot in plots],  # ours, and escaped by matplotlib
         rows=trials[:_MOST_ROWS],

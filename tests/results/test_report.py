@@ -205,6 +205,17 @@ def test_beside_other_runs(run, tmp_path):
     assert "empty" in text
 
 
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [("http://127.0.0.1:8265", True), (None, False), ("javascript:alert(1)", False)],
+)
+def test_rays_dashboard_is_linked_while_there_is_one(tmp_path, address, shown):
+    made = HandMade(tmp_path / "run", dashboard=address)
+    page = Page(write_report(made.run))
+    assert ("Ray's dashboard" in page.text()) == shown
+    assert (f'href="{address}"' in page.source) == shown
+
+
 def test_it_reloads_only_when_watched(run):
     assert 'http-equiv="refresh"' not in write_report(run).read_text("utf-8")
     assert 'http-equiv="refresh" content="7"' in write_report(run, refresh_s=7).read_text("utf-8")
