@@ -16,7 +16,7 @@ RUN/
   students/0007/    a kept student: a Hugging Face folder and student.json
   leaderboard.csv, leaderboard.json
   report/           report.html, and each of its plots as SVG and PNG
-  tensorboard/, wandb/, trackers.json   with trackers: what they were told, and what they have all of
+  tensorboard/, wandb/, trackers.json   what trackers were told, and what they have all of
 """
 
 from __future__ import annotations
