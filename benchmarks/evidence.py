@@ -49,15 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--task", default="acceptability", help="one or several, commas between")
-    parser.add_argument("--data", type=Path, help="folder of the tasks' folders")
-    parser.add_argument("--models", type=Path, help="folder of the teachers")
-    parser.add_argument("--depth", type=int, default=3)
-    parser.add_argument("--epochs", type=float, default=2, help="of tasks with files")
-    parser.add_argument("--lr", type=float, help="of all rows; none: 1e-3 from scratch, else 2e-4")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--trials", type=int, default=16, help="of the search; 0: none")
-    parser.add_argument("--out", type=Path, default=Path("evidence"))
+    add_arguments(parser)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     tables = {}
@@ -69,6 +61,19 @@ def main() -> None:
             tell_search(tables[task], RunFolder(arguments.out / task / "search"))
     if arguments.plot:
         draw(tables, arguments.plot)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what says which students are trained, and on what."""
+    parser.add_argument("--task", default="acceptability", help="one or several, commas between")
+    parser.add_argument("--data", type=Path, help="folder of the tasks' folders")
+    parser.add_argument("--models", type=Path, help="folder of the teachers")
+    parser.add_argument("--depth", type=int, default=3)
+    parser.add_argument("--epochs", type=float, default=2, help="of tasks with files")
+    parser.add_argument("--lr", type=float, help="of all rows; none: 1e-3 from scratch, else 2e-4")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=16, help="of the search; 0: none")
+    parser.add_argument("--out", type=Path, default=Path("evidence"))
 
 
 def space_of(task: str, arguments: argparse.Namespace) -> SearchSpace:
@@ -109,30 +114,44 @@ def measure(
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Gives each row's name and what its seeds gave."""
     from lkd_tune.distill.models import read_depth
-    from lkd_tune.distill.teacher import train_teacher
 
-    settings = space.settings
-    teacher = settings.teacher.model
-    if settings.teacher.train is not None:
-        teacher = str(train_teacher(settings.task, settings.teacher.train))
-    assert teacher is not None
+    teacher = teacher_of(space)
     rows = rows_of(task, space, teacher, read_depth(teacher))
     if arguments.trials:
         rows[SEARCHED] = search(space, teacher, arguments.out / task / "search")
     for name, spec in rows.items():
-        done = []
-        for seed in range(1, arguments.seeds + 1):
-            own = spec.model_copy(update={"seed": settings.search.seed + seed})
-            path = arguments.out / task / f"{own.digest()}{'-hidden' * (name == REGRESSION)}.json"
-            if not path.exists():
-                print(f"{task}: {name}, seed {seed}", file=sys.stderr, flush=True)
-                # A process for each, so that its memory is its own.
-                context = multiprocessing.get_context("spawn")
-                worker = context.Process(target=train, args=(own, name == REGRESSION, path))
-                worker.start()
-                worker.join()
-            done.append(json.loads(path.read_text("utf-8")))
-        yield name, done
+        folder = arguments.out / task
+        yield name, seeds_of(f"{task}: {name}", spec, folder, arguments.seeds, name == REGRESSION)
+
+
+def teacher_of(space: SearchSpace) -> str:
+    """Returns the folder of a space's teacher, which is trained if need be."""
+    from lkd_tune.distill.teacher import train_teacher
+
+    settings = space.settings
+    if settings.teacher.train is not None:
+        return str(train_teacher(settings.task, settings.teacher.train))
+    assert settings.teacher.model is not None
+    return settings.teacher.model
+
+
+def seeds_of(
+    told: str, spec: TrialSpec, folder: Path, seeds: int, regression: bool = False
+) -> list[dict[str, Any]]:
+    """Returns what each seed gave, trained now or before."""
+    done = []
+    for seed in range(1, seeds + 1):
+        own = spec.model_copy(update={"seed": seed})
+        path = folder / f"{own.digest()}{'-hidden' * regression}.json"
+        if not path.exists():
+            print(f"{told}, seed {seed}", file=sys.stderr, flush=True)
+            # A process for each, so that its memory is its own.
+            context = multiprocessing.get_context("spawn")
+            worker = context.Process(target=train, args=(own, regression, path))
+            worker.start()
+            worker.join()
+        done.append(json.loads(path.read_text("utf-8")))
+    return done
 
 
 def rows_of(task: str, space: SearchSpace, teacher: str, layers: int) -> dict[str, TrialSpec]:
