@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import statistics
 import sys
@@ -52,6 +53,7 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch, as trials have it
     tables = {}
     for task in arguments.task.split(","):
         space = space_of(task, arguments)

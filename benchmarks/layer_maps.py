@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import statistics
 import sys
 from pathlib import Path
@@ -48,6 +49,7 @@ def main() -> None:
     )
     evidence.add_arguments(parser)
     arguments = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     scores = {task: measure(task, arguments) for task in arguments.task.split(",")}
     tasks = list(scores)
     maps = sorted(
