@@ -111,9 +111,10 @@ class Trackers(LoggerCallback):
         """Returns a trial, None if that tracker has all of it or the trial is gone."""
         if not (self._run.trial(name) / "spec.json").exists():
             return None
-        with self._lock:
+        record = self._run.read_trial(name)
+        with self._lock:  # after the folder: so no step is missing before one that is there
             seen = [*self._seen.get(name, ())]
-        trial = tracked(self._run.read_trial(name), self._space, seen)
+        trial = tracked(record, self._space, seen)
         with self._lock:
             return None if trial.key in self._logged.get(tracker, ()) else trial
 

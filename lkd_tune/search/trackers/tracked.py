@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from lkd_tune.spec.distributions import Choice, Distribution
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import BASELINE, State, TrialRecord
+from lkd_tune.spec.source import SHORTHAND
 from lkd_tune.spec.space import SearchSpace
 from lkd_tune.spec.trial import TrialSpec
 
@@ -155,7 +157,16 @@ def _is_searched(name: str, space: SearchSpace) -> bool:
         own = getattr(maps, name.partition(".")[2])
         if "free" in (maps.word, own) or "monotone" in (maps.word, own):
             return True
-    return any(f"{name}.".startswith(f"{dist}.") for dist in space.distributions())
+    return any(_varies(name, key, dist) for key, dist in space.distributions().items())
+
+
+def _varies(name: str, key: str, dist: Distribution) -> bool:
+    """Whether a setting has a distribution, by its own name or that of a block it is in."""
+    if name in (key, f"{key}.{SHORTHAND.get(key, 'weight')}"):
+        return True
+    options = dist.options if isinstance(dist, Choice) else ()
+    blocks = any(isinstance(option, dict) for option in options)
+    return blocks and name.startswith(f"{key}.")
 
 
 def _role(name: str) -> str:

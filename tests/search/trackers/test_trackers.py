@@ -128,7 +128,13 @@ def test_what_is_logged_is_what_was_measured(made, name):
     assert int(trial.params["student.depth"]) == 3
     assert trial.params["role"] == "search"
     # A page of parameters is for what differs.
-    assert ("train.batch_size" in trial.params) == (name != "tensorboard")
+    if name == "tensorboard":
+        maps = {"layer_map.word", "layer_map.layer"}
+        assert {*trial.params} == {
+            "trial", "role", "student.depth", "losses.wr_pair.weight", *maps
+        }  # fmt: skip
+    else:
+        assert {"train.batch_size", "losses.wr_pair.distance"} <= {*trial.params}
 
 
 @pytest.mark.parametrize("name", NAMES)
