@@ -108,6 +108,6 @@ def serve_dashboard(
     except OSError as error:
         message = f"{port} can't be had: {error.strerror}; name another, or 0 for any free one"
         raise SpecError(Problem("--port", "", message)) from None
+    address = f"http://127.0.0.1:{server.server_port}/dashboard"
     with server:
-        tell(f"http://127.0.0.1:{server.server_port}/dashboard")
-        serve_until_stopped(server, read, every_s=_FETCH_S)
+        serve_until_stopped(server, read, every_s=_FETCH_S, begun=lambda: tell(address))

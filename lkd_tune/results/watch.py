@@ -47,25 +47,33 @@ def serve_report(
     except OSError as error:
         message = f"{port} can't be had: {error.strerror}; name another, or 0 for any free one"
         raise SpecError(Problem("--port", "", message)) from None
+    address = f"http://127.0.0.1:{server.server_address[1]}/report.html"
     with server:
-        tell(f"http://127.0.0.1:{server.server_address[1]}/report.html")
         try:
             serve_until_stopped(
-                server, lambda: write_report(read(), refresh_s=every_s), every_s=every_s
+                server,
+                lambda: write_report(read(), refresh_s=every_s),
+                every_s=every_s,
+                begun=lambda: tell(address),
             )
         finally:
             write_report(read())
 
 
 def serve_until_stopped(
-    server: socketserver.BaseServer, again: Callable[[], Any], *, every_s: float
+    server: socketserver.BaseServer,
+    again: Callable[[], Any],
+    *,
+    every_s: float,
+    begun: Callable[[], None],
 ) -> None:
-    """Serves until Ctrl-C or SIGTERM, and calls `again` every so many seconds."""
+    """Serves until Ctrl-C or SIGTERM; calls `begun` at once and `again` every so many seconds."""
     stopped = threading.Event()
     # Set, as a shell starts what it puts in the background with SIGINT ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    begun()
     try:
         while not stopped.wait(every_s):
             again()

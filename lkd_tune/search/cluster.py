@@ -244,13 +244,17 @@ def dashboard_address() -> str | None:
     One that is started for a search has none; that of a cluster is as its head tells it, so
     on a head that listens on loopback alone it needs a tunnel.
     """
-    import ray
+    from ray._private.worker import get_dashboard_url
 
-    told = ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
-    address = told.dashboard_url
-    if not address:
+    try:
+        # What `ray.init` tells as well, but to be called again it sets the loggers of a Ray that
+        # may be the user's own.
+        address = os.environ.get("RAY_OVERRIDE_DASHBOARD_URL") or get_dashboard_url()
+    except Exception:  # private, and only to be looked at
         return None
-    return address if "://" in address else f"http://{address}"
+    if not address or "://" in address:
+        return address or None
+    return f"http://{address}"
 
 
 def describe_node() -> dict[str, Any]:
