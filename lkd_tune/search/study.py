@@ -164,7 +164,7 @@ class StudySearcher(Searcher):
         Args:
             trial_id: Tune's id.
             result: Its last result; None if it was taken back before it had any.
-            error: Whether its workers were lost more often than they are replaced.
+            error: Whether it could not be started again after its workers were lost.
         """
         trial = self._running.pop(trial_id)
         if result is None and not error:
@@ -175,9 +175,8 @@ class StudySearcher(Searcher):
         if error:
             outcome = folder.read_outcome()
             if outcome is None:
-                lost = f"its worker or node was lost {self._search.max_failures + 1} time(s)"
                 wall_s = self._wall_s.get(trial_id, 0.0)
-                outcome = outcome_of("failed", resources, wall_s, lost)
+                outcome = outcome_of("failed", resources, wall_s, "its worker was lost")
                 folder.write_outcome(outcome)
             state, measurements = outcome.state, read_measurements(folder.path)
             score = self._run.read_trial(trial.user_attrs["name"]).score

@@ -59,7 +59,7 @@ class View:
         self._score = score or metric
         self._console = console or Console()
         self._told = not quiet and EVENTS_VARIABLE in os.environ
-        self._told_at: dict[str, float] = {}
+        self._told_last: dict[str, tuple[float, dict[str, Any]]] = {}
         self._progress = Progress()
         self._specs: dict[str, TrialSpec] = {}
         self._estimated = False
@@ -158,10 +158,10 @@ class View:
         self._progress.take(event)
         if not self._told:
             return
-        now = time.monotonic()
-        if seldom and now - self._told_at.get(name, -_SELDOM_S) < _SELDOM_S:
+        at, last = self._told_last.get(name, (-_SELDOM_S, {}))
+        if seldom and (event == last or time.monotonic() - at < _SELDOM_S):
             return
-        self._told_at[name] = now
+        self._told_last[name] = time.monotonic(), event
         self._console.file.write(to_line(event))
         self._console.file.flush()
 

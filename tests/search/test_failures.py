@@ -145,6 +145,6 @@ def test_a_trial_that_loses_its_process_too_often_has_failed(tmp_path, monkeypat
     run = RunFolder(tmp_path / "run")
     result = run_search(space, run, quiet=True)
     assert [record.state for record in run.read_trials()] == ["failed", "complete"]
-    assert result.failures == {"0000": "its worker or node was lost 1 time(s)"}
+    assert result.failures == {"0000": "its worker was lost 1 time(s)"}
     assert (run.trial("0000") / "error.txt").exists()
     assert not [*(run.path / "trials").glob("*/checkpoint-*")]
