@@ -63,8 +63,8 @@ def watch(
     from lkd_tune.fetching import read_run
     from lkd_tune.results.watch import serve_report
 
-    def tell(address: str) -> None:
-        print(f"{address}  (Ctrl-C ends this, not the search)", flush=True)
+    def tell(line: str) -> None:
+        print(line, flush=True)
 
     serve_report(lambda: read_run(run), port=port, every_s=every, tell=tell)
 

@@ -154,6 +154,8 @@ def build_engine(
     """
     train = spec.train
     if train.activation_checkpointing:
+        # An encoder caches nothing; said, as transformers would else say that it does so for us.
+        student.config.use_cache = False
         student.activation_checkpointing_enable()
     optimizer, schedule = build_optimizer(student, train, total)
     config = {

@@ -33,7 +33,7 @@ def serve_report(
         read: Called before each writing: the run, as it is then; it may be searched meanwhile.
         port: 0: any free one.
         every_s: Seconds from one writing to the next.
-        tell: Given the page's address as soon as it can be opened.
+        tell: Given the page's address as soon as it can be opened, and why it was not renewed.
 
     Raises:
         SpecError: If the folder is not that of a run, or the port is taken.
@@ -49,13 +49,24 @@ def serve_report(
     stopped = threading.Event()
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        tell(f"http://127.0.0.1:{server.server_address[1]}/report.html")
+        address = f"http://127.0.0.1:{server.server_address[1]}/report.html"
+        tell(f"{address}  (Ctrl-C ends this, not the search)")
         # Set, as a shell starts what it puts in the background with SIGINT ignored.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stopped.set())
         try:
             while not stopped.wait(every_s):
-                write_report(read(), refresh_s=every_s)
+                _write_again(read, every_s, tell)
         finally:
             server.shutdown()
-            write_report(read())
+            _write_again(read, None, tell)
+
+
+def _write_again(
+    read: Callable[[], RunFolder], every_s: int | None, tell: Callable[[str], None]
+) -> None:
+    """Writes the page as the run is now; where that can't be read for once, it stays as it was."""
+    try:
+        write_report(read(), refresh_s=every_s)
+    except SpecError as error:
+        tell(f"not up to date: {error.problems[0]}")

@@ -153,7 +153,7 @@ def test_a_run_in_a_store_is_watched_taken_apart_and_begun_from(bucket, folder):
     wait_until(lambda: address.search(log.read_text()) is not None, watching)
     page = address.search(log.read_text())[1]
     with urllib.request.urlopen(page) as answer:
-        assert home in answer.read().decode()
+        assert "<title>first" in answer.read().decode()
     watching.send_signal(signal.SIGINT)
     assert watching.wait(PATIENCE_S) == 0, log.read_text()
 
@@ -166,7 +166,8 @@ def test_a_run_in_a_store_is_watched_taken_apart_and_begun_from(bucket, folder):
     shutil.rmtree(os.environ["LKD_TUNE_CACHE"])
     # Nothing is trained again: it is all in the store.
     assert call(folder, "ablate", home, "--seeds", 2).endswith(said[said.index("trial ") :])
-    call(folder, "report", home, "--out", "report")
+    call(folder, "report", home)
+    assert "ltr_pair" in store.read("report/report.html").decode()
 
     second = ["--set", f"search.warm_start=[{home}]", "--set", "search.baseline=false"]
     said = call(folder, "search", "--space", "space.yaml", *runs, "--name", "second", *second)
