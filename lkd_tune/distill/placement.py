@@ -1,7 +1,10 @@
 """Running a model that is not trained, also one whose weights have no room on the device.
 
-Then DeepSpeed's ZeRO-3 brings each layer's weights to the device when its turn comes, the next
-ones' meanwhile, and drops them after it: from the host's memory, or from the other ranks.
+From the host's memory each module's weights are brought to the device when its turn comes, and
+dropped after it. No rank has to wait for another, so one alone can do so at any time.
+
+Shared by the ranks they are fetched from each other, by DeepSpeed's ZeRO-3. Its bookkeeping talks
+to all ranks, so these have to do the same.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from lkd_tune.distill.process_group import ensure_process_group, load_deepspeed
+from lkd_tune.distill.process_group import load_deepspeed
 from lkd_tune.spec.inference import Inference
 
 
@@ -23,39 +26,68 @@ def running(
 ) -> Iterator[Any]:
     """Gives a model that is ready to be run, in the precision and the place that are asked for.
 
-    The model is changed in place. Unless its placement is `device` its weights are gone after this.
+    The model is changed in place. Unless all of it is on the device its weights are gone after
+    this.
 
     Args:
         model: On the host.
         on: Where it computes.
         inference: What is asked for.
-        together: All ranks of the process group call, each holds a share of the weights, and from
-            then on all run the model equally often. Otherwise this rank runs it by itself.
+        together: All ranks of the process group call, and from then on run the model equally
+            often. Otherwise this rank runs it by itself: `sharded` is `cpu` then.
     """
     if inference.precision == "bf16":
         model.to(torch.bfloat16)
     model.eval().requires_grad_(False)
-    if inference.placement == "device":
-        yield model.to(on)
-        return
-    ensure_process_group()
-    group = None
-    if not together and dist.get_world_size() > 1:
-        # The others need not know of it.
-        group = dist.new_group([dist.get_rank()], use_local_synchronization=True)
-    on_host = inference.placement == "cpu" or not together
-    hooks = _partition(model, on, group, on_host=on_host)
-    try:
+    sharded = inference.placement == "sharded" and together
+    if sharded and dist.get_world_size() > 1:
+        place = _shared_by_ranks
+    elif sharded or inference.placement == "device":
+        place = _on_device
+    else:
+        place = _on_host
+    with place(model, on):
         yield model
+
+
+@contextmanager
+def _on_device(model: Any, on: torch.device) -> Iterator[None]:
+    model.to(on)
+    yield
+
+
+@contextmanager
+def _on_host(model: Any, on: torch.device) -> Iterator[None]:
+    # Pinned, a copy goes on while the host plans what comes next. Tied weights are one parameter.
+    resting = {
+        parameter: parameter.data.pin_memory() if on.type == "cuda" else parameter.data
+        for parameter in model.parameters()
+    }
+    for parameter in resting:
+        parameter.data = parameter.new_empty(0)
+    model.to(on)  # what is left: the buffers
+
+    def fetch(module: Any, _: Any) -> None:
+        for parameter in module.parameters(recurse=False):
+            parameter.data = resting[parameter].to(on, non_blocking=True)
+
+    def drop(module: Any, *_: Any) -> None:
+        for parameter in module.parameters(recurse=False):
+            parameter.data = parameter.new_empty(0)
+
+    hooks = []
+    for module in model.modules():
+        hooks.append(module.register_forward_pre_hook(fetch))
+        hooks.append(module.register_forward_hook(drop, always_call=True))
+    try:
+        yield
     finally:
-        hooks.destroy()
-        _forget(model)
-        if group is not None:
-            dist.destroy_process_group(group)
+        for hook in hooks:
+            hook.remove()
 
 
-def _partition(model: Any, on: torch.device, group: Any, *, on_host: bool) -> Any:
-    """Has ZeRO-3 hold a model's weights and fetch them for each forward pass; returns its hooks."""
+@contextmanager
+def _shared_by_ranks(model: Any, on: torch.device) -> Iterator[None]:
     deepspeed = load_deepspeed()
     config = {
         "train_micro_batch_size_per_gpu": 1,  # of no meaning here, but asked for
@@ -63,22 +95,18 @@ def _partition(model: Any, on: torch.device, group: Any, *, on_host: bool) -> An
         "zero_optimization": {"stage": 3, "memory_efficient_linear": False},
     }
     deepspeed.zero.Init(
-        module=model,
-        data_parallel_group=group,
-        config_dict_or_path=config,
-        dtype=next(model.parameters()).dtype,
-        remote_device="cpu" if on_host else None,
-        pin_memory=on_host and on.type == "cuda",  # else nothing is copied while it computes
+        module=model, config_dict_or_path=config, dtype=next(model.parameters()).dtype
     )
-    model.to(on)  # buffers; of its parameters nothing is left there
-    return deepspeed.runtime.zero.DeepSpeedZeRoOffload(model, timers=None, ds_config=config)
-
-
-def _forget(model: Any) -> None:
-    """Frees the weights: DeepSpeed's hooks and lists keep the modules alive."""
-    for parameter in model.parameters():
-        for held in (parameter, parameter.ds_tensor):
-            held.data = held.new_empty(0)
-    own = {id(module) for module in model.modules()}
-    stack = load_deepspeed().runtime.zero.parameter_offload.FWD_MODULE_STACK
-    stack[:] = [module for module in stack if id(module) not in own]
+    model.to(on)
+    hooks = deepspeed.runtime.zero.DeepSpeedZeRoOffload(model, timers=None, ds_config=config)
+    try:
+        yield
+    finally:
+        hooks.destroy()
+        # DeepSpeed's lists and hooks keep the modules alive.
+        for parameter in model.parameters():
+            for held in (parameter, parameter.ds_tensor):
+                held.data = held.new_empty(0)
+        own = {id(module) for module in model.modules()}
+        stack = deepspeed.runtime.zero.parameter_offload.FWD_MODULE_STACK
+        stack[:] = [module for module in stack if id(module) not in own]

@@ -63,7 +63,7 @@ class LiveTeacher:
     ):
         self._kind, self._on, self._inference = kind, on, inference
         self._bf16 = bf16 and inference.precision == "auto"
-        self._together = together and inference.placement != "device"
+        self._together = together and inference.placement == "sharded"
         run = contextlib.ExitStack()
         self._teacher = run.enter_context(running(teacher, on, inference, together=together))
         # Not left to the garbage collector, which may let a next teacher come before it.

@@ -14,9 +14,9 @@ class Inference(Settings):
     """Of the weights while it runs; bf16 takes half the memory. auto: fp32, but where it runs in
     each trial it computes in bf16 if the student does."""
     placement: Literal["device", "cpu", "sharded"] = "device"
-    """Where the weights lie while it runs. `cpu`: in the host's memory; each layer is brought to
-    the GPU when its turn comes. `sharded`: on the GPUs of a trial's workers, a share on each; where
-    one process runs it, as for stored targets, as with `cpu`. Both are DeepSpeed's ZeRO-3."""
+    """Where the weights lie while it runs. `cpu`: in the host's memory, once for each worker; they
+    are brought to the GPU when their turn comes. `sharded`: on the GPUs of a trial's workers, a
+    share on each (ZeRO-3); where one process runs it, as for stored targets, as with `cpu`."""
 
     @property
     def is_plain(self) -> bool:

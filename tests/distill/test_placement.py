@@ -81,21 +81,6 @@ def test_a_head_that_shares_the_embeddings_weights_does_so_on_the_host(tmp_path)
                 assert torch.equal(run(input_ids=ids).logits, expected)
 
 
-def test_the_weights_are_freed_at_the_end_and_nothing_else_is_changed(tmp_path):
-    from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
-
-    teacher, _, tokens = _parts(tmp_path)
-    linear = torch.nn.functional.linear
-    live = LiveTeacher(model := load_model(teacher), KIND, CPU, inference=ON_HOST)
-    weight = model.bert.encoder.layer[0].attention.self.query.weight
-    live(tokens.batch(np.arange(4), CPU), MAPS, relations=True)
-    assert weight.ds_tensor.numel() == 32 * 32
-    assert torch.nn.functional.linear is linear
-    del live
-    assert all(p.numel() == p.ds_tensor.numel() == 0 for p in model.parameters())
-    assert not {id(module) for module in FWD_MODULE_STACK} & {id(m) for m in model.modules()}
-
-
 def test_weights_are_on_the_device_only_while_their_layer_runs(tmp_path):
     model, seen = load_model(make_classifier(tmp_path)), []
     weights = [layer.attention.self.query.weight for layer in model.bert.encoder.layer]
@@ -104,11 +89,20 @@ def test_weights_are_on_the_device_only_while_their_layer_runs(tmp_path):
         seen.append([weight.numel() for weight in weights])
 
     with running(model, CPU, ON_HOST) as run:
-        model.bert.encoder.layer[1].attention.self.query.register_forward_pre_hook(note)
+        hook = model.bert.encoder.layer[1].attention.self.query.register_forward_pre_hook(note)
         with torch.no_grad():
             run(input_ids=torch.ones(1, 4, dtype=torch.long))
-        assert all(weight.numel() == 0 for weight in weights)
+            assert all(parameter.numel() == 0 for parameter in model.parameters())
+            hook.remove()
+            model.bert.encoder.layer[1].attention.self.query.register_forward_hook(_fail)
+            with pytest.raises(ArithmeticError):
+                run(input_ids=torch.ones(1, 4, dtype=torch.long))
+        assert all(parameter.numel() == 0 for parameter in model.parameters())
     assert seen == [[0, 32 * 32, 0, 0]]
+
+
+def _fail(*_):
+    raise ArithmeticError
 
 
 def test_stored_targets_are_those_of_a_teacher_on_the_device(tmp_path):
@@ -184,7 +178,8 @@ def test_a_narrow_student_of_a_live_teacher_trains_as_with_one_on_the_device(tmp
 def _run_rank(rank: int, port: int, spec: str, out: str) -> None:
     torch.set_num_threads(1)
     join_process_group(rank, 2, "127.0.0.1", port)
-    with Distillation(TrialSpec.model_validate_json(spec)) as distillation:
+    cache = Path(out) / "cache-of-two"
+    with Distillation(TrialSpec.model_validate_json(spec), cache=cache) as distillation:
         try:
             found: object = [measurement.losses for measurement in distillation]
         except Exception as error:
@@ -194,6 +189,7 @@ def _run_rank(rank: int, port: int, spec: str, out: str) -> None:
 
 
 def _run_two(spec: TrialSpec, folder: Path) -> list[object]:
+    assert spec.resources.workers == 2
     _, port = free_address()
     context = multiprocessing.get_context("spawn")
     arguments = (port, spec.to_json(), str(folder))
@@ -210,9 +206,12 @@ def _run_two(spec: TrialSpec, folder: Path) -> list[object]:
     ("placement", "stage"), [("sharded", 3), pytest.param("cpu", 0, marks=pytest.mark.slow)]
 )
 def test_two_workers_share_a_live_teacher(tmp_path, placement, stage):
-    expected = [m.losses for m in distill(_spec(tmp_path))]
+    # Narrower: rank 0 alone runs the teacher to see what of it matters.
+    student = {"depth": 2, "hidden_size": 16}
+    expected = [m.losses for m in distill(_spec(tmp_path, student=student))]
     shared = _spec(
         tmp_path,
+        student=student,
         inference={"placement": placement},
         resources={"workers": 2, "zero_stage": stage},
     )
