@@ -158,7 +158,7 @@ class Driver:
         """Takes what a trial told; returns whether it trains on."""
         name = str(trial.number)
         if result is None:
-            trial.get_error = lambda: "RayActorError"  # type: ignore[attr-defined]
+            trial.error_file = None  # type: ignore[attr-defined]
             self._searcher.on_trial_complete(name, None, error=True)
             self._follower.on_trial_error(0, [], trial)
             return False

@@ -9,7 +9,7 @@ from typing import Any
 from ray.tune import Callback
 
 from lkd_tune.search.manifest import update_manifest
-from lkd_tune.search.retries import Retries
+from lkd_tune.search.retries import Retries, error_of
 from lkd_tune.search.stop import StopRequest
 from lkd_tune.search.trial_folder import TrialFolder, outcome_of
 from lkd_tune.search.view import View
@@ -89,7 +89,7 @@ class Follower(Callback):
             resources = TrialSpec.model_validate_json(trial.config["spec"]).resources
             outcome = outcome_of("failed", resources, self._wall_s.get(name, 0.0), lost)
             if folder.read_outcome() is None:
-                folder.write_outcome(outcome, f"{trial.get_error()}\n")
+                folder.write_outcome(outcome, error_of(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called when a trial can't be started again, not even to report its end."""
@@ -98,7 +98,7 @@ class Follower(Callback):
         folder = TrialFolder(self._run.trial(name))
         outcome = folder.read_outcome()
         if not (folder.path / "error.txt").exists():
-            write_atomically(folder.path / "error.txt", f"{trial.get_error()}\n")
+            write_atomically(folder.path / "error.txt", error_of(trial))
         if outcome is not None:
             self._view.trial_ended(name, outcome.state, None, outcome.error)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ray
 
 from lkd_tune.search.trial_folder import TrialFolder
 from lkd_tune.spec.run import RunFolder
+
+# Ray finds by its health checks that a node is gone, long after what ran there is missed.
+_NEWS_S = 60.0
 
 
 def living_nodes() -> set[str]:
@@ -50,10 +55,28 @@ class Retries:
         self._failures[name] = trial.num_failures
         if not counted:
             return False
-        # Nodes that were gone before it was started are no excuse.
-        gone = self._alive.get(name, self._first) - self._living()
-        own = TrialFolder(self._run.trial(name)).read_nodes() or gone
-        if gone & own:
+        patience = _NEWS_S if "is unavailable" in error_of(trial) else 0.0
+        if self._lost_a_node(name, patience):
             trial.max_failures += 1
             return False
         return trial.num_failures >= trial.max_failures
+
+    def _lost_a_node(self, name: str, patience: float) -> bool:
+        """Returns whether a node is gone that the trial was on, waiting so long for that news."""
+        own = TrialFolder(self._run.trial(name)).read_nodes()
+        deadline = time.monotonic() + patience
+        while True:
+            # Nodes that were gone before it was started are no excuse.
+            gone = self._alive.get(name, self._first) - self._living()
+            if gone & (own or gone):
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.5)
+
+
+def error_of(trial: Any) -> str:
+    """Returns what Tune noted of a trial's last failure."""
+    path = trial.error_file
+    text = Path(path).read_text("utf-8") if path and Path(path).exists() else ""
+    return text.rpartition("Failure # ")[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +20,10 @@ class Played:
         self.run = RunFolder(folder)
         self.retries = Retries(self.run, allowed, living=lambda: {*self.alive})
         tunes = self.retries.for_tune
-        self.trial = SimpleNamespace(config={"name": "0"}, num_failures=0, max_failures=tunes)
+        self.error = folder / "error.txt"
+        self.trial = SimpleNamespace(
+            config={"name": "0"}, num_failures=0, max_failures=tunes, error_file=str(self.error)
+        )
 
     def start(self, *nodes: str) -> None:
         folder = TrialFolder(self.run.trial("0"))
@@ -73,6 +77,18 @@ def test_a_node_that_was_gone_before_is_no_excuse(tmp_path):
     played.alive.remove("a")
     assert played.fail() == "goes on"
     played.start()  # nothing is noted: it fails before it has begun
+    assert played.fail() == "ended"
+
+
+def test_the_news_of_a_lost_node_is_waited_for(tmp_path):
+    played = Played(tmp_path, 0)
+    played.start("a")
+    played.error.write_text("Failure # 1 (occurred)\nThe actor 01 is unavailable: socket closed.\n")
+    threading.Timer(1.0, lambda: played.alive.remove("a")).start()
+    assert played.fail() == "goes on"
+    with played.error.open("a") as file:
+        file.write("Failure # 2 (occurred)\nIts worker process has died.\n")
+    played.start("b")
     assert played.fail() == "ended"
 
 
