@@ -23,6 +23,7 @@ CHANGEABLE = (
     "search.baseline",
     "confirm",
     "resources.workers",
+    "teacher.placement",
 )
 
 

@@ -136,8 +136,11 @@ class StudySearcher(Searcher):
         self._running[trial_id] = trial
         folder = self._folder(trial)
         drawn = folder.read_spec() or TrialSpec.model_validate_json(trial.user_attrs["spec"])
-        # One that goes on has as many workers as the run has by now.
-        spec = drawn.model_copy(update={"resources": self._space.settings.resources})
+        # One that goes on has as many workers as the run has by now, and its teacher lies where
+        # it does by now.
+        settings = self._space.settings
+        now = {"resources": settings.resources, "inference": settings.teacher.inference}
+        spec = drawn.model_copy(update=now)
         folder.write_spec(spec)
         if self._inherits:
             drop_ancestors(self._run, {*self._ancestors(), *best_of_each_map(self._run)})
