@@ -3,7 +3,9 @@
 Look at the column `against published`: how much better or worse a row is than the published
 recipe with the uniform layer map, trained for the same steps with the same seeds, and the p of a
 paired t-test; and at a task's last line: what the search cost, and how soon it had beaten the
-recipe. The searched student is trained again with seeds that the search did not see, as all rows.
+recipe. The searched student is trained again with seeds that the search did not see, as all rows,
+and all are scored on text that the search did not see: a test split, or every other line of dev,
+of which the search has the rest.
 
     python benchmarks/evidence.py --task acceptability [--seeds 3] [--trials 16]
     python benchmarks/evidence.py --task cola,sst2 --data DIR --models DIR --out DIR
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import statistics
 import sys
@@ -47,17 +50,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--task", default="acceptability", help="one or several, commas between")
-    parser.add_argument("--data", type=Path, help="folder of the tasks' folders")
-    parser.add_argument("--models", type=Path, help="folder of the teachers")
-    parser.add_argument("--depth", type=int, default=3)
-    parser.add_argument("--epochs", type=float, default=2, help="of tasks with files")
-    parser.add_argument("--lr", type=float, help="of all rows; none: 1e-3 from scratch, else 2e-4")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--trials", type=int, default=16, help="of the search; 0: none")
-    parser.add_argument("--out", type=Path, default=Path("evidence"))
+    add_arguments(parser)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch, as trials have it
     tables = {}
     for task in arguments.task.split(","):
         space = space_of(task, arguments)
@@ -67,6 +63,19 @@ def main() -> None:
             tell_search(tables[task], RunFolder(arguments.out / task / "search"))
     if arguments.plot:
         draw(tables, arguments.plot)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what says which students are trained, and on what."""
+    parser.add_argument("--task", default="acceptability", help="one or several, commas between")
+    parser.add_argument("--data", type=Path, help="folder of the tasks' folders")
+    parser.add_argument("--models", type=Path, help="folder of the teachers")
+    parser.add_argument("--depth", type=int, default=3)
+    parser.add_argument("--epochs", type=float, default=2, help="of tasks with files")
+    parser.add_argument("--lr", type=float, help="of all rows; none: 1e-3 from scratch, else 2e-4")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=16, help="of the search; 0: none")
+    parser.add_argument("--out", type=Path, default=Path("evidence"))
 
 
 def space_of(task: str, arguments: argparse.Namespace) -> SearchSpace:
@@ -80,9 +89,11 @@ def space_of(task: str, arguments: argparse.Namespace) -> SearchSpace:
         f"train.lr={arguments.lr or (1e-3 if arguments.data is None else 2e-4)}",
     ]
     if arguments.data is not None:
+        dev, test = halves(arguments.data / task / "dev.tsv", arguments.out / task)
         settings += [
             f"task.train={arguments.data / task / 'train.tsv'}",
-            f"task.dev={arguments.data / task / 'dev.tsv'}",
+            f"task.dev={dev}",
+            f"task.test={test}",
             f"teacher={arguments.models / f'minilm-{task}'}",
             "train.steps=null",
             f"train.epochs={arguments.epochs}",
@@ -90,35 +101,60 @@ def space_of(task: str, arguments: argparse.Namespace) -> SearchSpace:
     return load_space(find_space("layer_map.yaml"), settings)
 
 
+def halves(path: Path, folder: Path) -> tuple[Path, Path]:
+    """Returns files of a header-less file's even and odd lines, which are written if need be."""
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = folder / "dev.tsv", folder / "test.tsv"
+    for i, file in enumerate(files):
+        file.write_text("".join(lines[i::2]), "utf-8")
+    return files
+
+
 def measure(
     task: str, space: SearchSpace, arguments: argparse.Namespace
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Gives each row's name and what its seeds gave."""
     from lkd_tune.distill.models import read_depth
+
+    teacher = teacher_of(space)
+    rows = rows_of(task, space, teacher, read_depth(teacher))
+    if arguments.trials:
+        searched = search(space, teacher, arguments.out / task / "search")
+        rows = {SEARCHED: searched, PUBLISHED: rows[PUBLISHED], **rows}
+    for name, spec in rows.items():
+        folder = arguments.out / task
+        yield name, seeds_of(f"{task}: {name}", spec, folder, arguments.seeds, name == REGRESSION)
+
+
+def teacher_of(space: SearchSpace) -> str:
+    """Returns the folder of a space's teacher, which is trained if need be."""
     from lkd_tune.distill.teacher import train_teacher
 
     settings = space.settings
-    teacher = settings.teacher.model
     if settings.teacher.train is not None:
-        teacher = str(train_teacher(settings.task, settings.teacher.train))
-    assert teacher is not None
-    rows = rows_of(task, space, teacher, read_depth(teacher))
-    if arguments.trials:
-        rows[SEARCHED] = search(space, teacher, arguments.out / task / "search")
-    for name, spec in rows.items():
-        done = []
-        for seed in range(1, arguments.seeds + 1):
-            own = spec.model_copy(update={"seed": settings.search.seed + seed})
-            path = arguments.out / task / f"{own.digest()}{'-hidden' * (name == REGRESSION)}.json"
-            if not path.exists():
-                print(f"{task}: {name}, seed {seed}", file=sys.stderr, flush=True)
-                # A process for each, so that its memory is its own.
-                context = multiprocessing.get_context("spawn")
-                worker = context.Process(target=train, args=(own, name == REGRESSION, path))
-                worker.start()
-                worker.join()
-            done.append(json.loads(path.read_text("utf-8")))
-        yield name, done
+        return str(train_teacher(settings.task, settings.teacher.train))
+    assert settings.teacher.model is not None
+    return settings.teacher.model
+
+
+def seeds_of(
+    told: str, spec: TrialSpec, folder: Path, seeds: int, regression: bool = False
+) -> list[dict[str, Any]]:
+    """Returns what each seed gave, trained now or before."""
+    done = []
+    for seed in range(1, seeds + 1):
+        own = spec.model_copy(update={"seed": seed})
+        path = folder / f"{own.digest()}{'-hidden' * regression}.json"
+        if not path.exists():
+            print(f"{told}, seed {seed}", file=sys.stderr, flush=True)
+            # A process for each, so that its memory is its own.
+            context = multiprocessing.get_context("spawn")
+            worker = context.Process(target=train, args=(own, regression, path))
+            worker.start()
+            worker.join()
+        done.append(json.loads(path.read_text("utf-8")))
+    return done
 
 
 def rows_of(task: str, space: SearchSpace, teacher: str, layers: int) -> dict[str, TrialSpec]:
@@ -195,14 +231,17 @@ def train(spec: TrialSpec, regression: bool, path: Path) -> None:
     began, cpu = time.perf_counter(), time.process_time()
     with (HiddenRegression if regression else Distillation)(spec) as distillation:
         last = list(distillation)[-1]
+        trained = time.process_time() - cpu
+        metrics = distillation.evaluate("test")
     facts = {
         "seed": spec.seed,
-        "score": last.score,
-        "metrics": last.metrics,
+        "score": metrics[spec.task.metric],
+        "metrics": metrics,
+        "dev": last.metrics,
         "steps": last.step,
         "train_s": last.train_s,
         "wall_s": time.perf_counter() - began,
-        "cpu_s": time.process_time() - cpu,
+        "cpu_s": trained,
         "samples_per_s": last.samples_per_s,
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
@@ -216,7 +255,7 @@ def show(task: str, table: dict[str, list[dict[str, Any]]]) -> None:
     """Prints a task's table in Markdown."""
     published = [run["score"] for run in table[PUBLISHED]]
     print(f"\n{task}: {table[PUBLISHED][0]['steps']} steps, {len(published)} seeds\n")
-    print("| | score on dev | against published | p | s | CPU-s | GiB | examples/s |")
+    print("| | score on test | against published | p | s | CPU-s | GiB | examples/s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, runs in table.items():
         scores = [run["score"] for run in runs]
@@ -270,7 +309,7 @@ def draw(tables: dict[str, dict[str, list[dict[str, Any]]]], path: Path) -> None
             color="#999999",
             linewidth=0.8,
         )
-        axes.set(title=task, xlabel="score on dev", yticks=range(len(names)), yticklabels=names)
+        axes.set(title=task, xlabel="score on test", yticks=range(len(names)), yticklabels=names)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0][0].invert_yaxis()  # shared by all
     figure.savefig(path, dpi=150)

@@ -19,8 +19,8 @@ from lkd_tune.spec.settings import ResourceSettings
 from lkd_tune.spec.source import Source
 from lkd_tune.storage import StorageError, Store, is_address
 
-# Read by Ray when it is imported or started: no reporters, loggers or handlers beside our own,
-# and workers that stay in the driver's working directory.
+# Read by Ray when it is imported or started: no reporters, loggers or handlers beside our own, no
+# state of Tune's (the run folder has it all), and workers that stay in the driver's directory.
 _SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -28,6 +28,7 @@ _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_FORCE_TRIAL_CLEANUP_S": "30",  # a process that can't leave its group holds resources
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
 }

@@ -68,6 +68,7 @@ class Follower(Callback):
         """Called when a trial has ended by itself or by the scheduler."""
         name, result = trial.config["name"], trial.last_result
         self._actors.pop(name, None)
+        _forget_averages(trial)
         if result["state"] == "paused":
             self._view.trial_paused(name)
             return
@@ -108,3 +109,13 @@ class Follower(Callback):
         if time.monotonic() - self._noted > _NOTE_EVERY_S:
             self._noted = time.monotonic()
             update_manifest(self._run, seconds=self._stop.seconds)
+
+
+def _forget_averages(trial: Any) -> None:
+    """Drops what Tune averages over a trial's results.
+
+    Tune keeps every trial to the search's end, with two windows of each of some twenty numbers, of
+    which nobody reads any.
+    """
+    trial.run_metadata.metric_analysis.clear()
+    trial.run_metadata.metric_n_steps.clear()

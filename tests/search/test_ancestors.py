@@ -109,6 +109,7 @@ def run(two_cores, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_a_search_passes_weights_on_and_tells_the_tree(run, capsys):
     records = {record.name: record for record in run.read_trials()}
     drawn = [record for record in records.values() if record.is_drawn]

@@ -15,6 +15,7 @@ from tests.tiny import LABELS, make_space
 pytestmark = pytest.mark.usefixtures("two_cores")
 
 
+@pytest.mark.slow
 def test_several_objectives_a_limit_and_confirmation(tmp_path, capsys):
     space = make_space(
         tmp_path,

@@ -64,6 +64,7 @@ def make_space(folder, **blocks) -> SearchSpace:
     return load_space(path)
 
 
+@pytest.mark.slow
 def test_the_score_is_that_of_the_fine_tuned_student(tmp_path, capsys):
     search = {"trials": 3, "seed": 1, "reduction_factor": 2, "concurrency": 1, "baseline": False}
     space = make_space(tmp_path, search=search, keep={"top": 1}, confirm={"top": 1, "seeds": 2})

@@ -59,6 +59,7 @@ def test_the_shipped_space_searches_cola_s_own_files(tmp_path):
 
 
 @needs_cola
+@pytest.mark.slow
 def test_with_a_real_teacher_stored_targets_give_the_losses_of_the_live_one():
     settings = {
         "task": {"name": "cola", "train": str(COLA / "dev.tsv"), "dev": str(COLA / "dev.tsv")},

@@ -1,0 +1,122 @@
+"""Which layer maps make good students: every strictly increasing one, on several tasks.
+
+Look at the last lines: how alike two tasks order the maps (rank correlation, Spearman's), and which
+property of a map goes with its score. A rule of thumb that holds on one task alone is none.
+
+    python benchmarks/layer_maps.py --task acceptability [--seeds 3]
+    python benchmarks/layer_maps.py --task cola,sst2 --data DIR --models DIR --out DIR
+
+The same folders as in evidence.py, whose searches it takes the loss weights from: what the search
+has found, or the published ones where there was no search. All else is as there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import evidence
+from scipy import stats
+
+from lkd_tune.distill.models import read_depth
+from lkd_tune.spec.layer_map import preset_map
+from lkd_tune.spec.run import RunFolder
+from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
+
+Map = tuple[int, ...]
+
+FEATURES = {
+    "mean layer (late maps are large)": lambda m: statistics.mean(m),
+    "first layer after the embeddings": lambda m: m[1],
+    "layer below the last": lambda m: m[-2],
+    "largest gap": lambda m: max(b - a for a, b in itertools.pairwise(m)),
+    "distance from the uniform map": lambda m: sum(
+        abs(a - b) for a, b in zip(m, preset_map("skip", m[-1], len(m) - 1), strict=True)
+    ),
+}
+
+
+def main() -> None:
+    """Trains what is not trained yet and prints a table over all tasks."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    evidence.add_arguments(parser)
+    arguments = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    scores = {task: measure(task, arguments) for task in arguments.task.split(",")}
+    tasks = list(scores)
+    maps = sorted(
+        scores[tasks[0]], key=lambda m: -statistics.mean(ranks(scores[task])[m] for task in tasks)
+    )
+    print("\n| layer map | " + " | ".join(tasks) + " |\n| --- |" + " --- |" * len(tasks))
+    for layer_map in maps:
+        cells = (
+            f"{statistics.mean(seeds):.3f} ± {statistics.stdev(seeds) if seeds[1:] else 0:.3f}"
+            for seeds in (scores[task][layer_map] for task in tasks)
+        )
+        print(f"| {'-'.join(map(str, layer_map))} | {' | '.join(cells)} |")
+    print("\nrank correlation with the score, and its p:")
+    for one, other in itertools.combinations(tasks, 2):
+        tell(f"{one} and {other}", means(scores[one], maps), means(scores[other], maps))
+    for name, feature in FEATURES.items():
+        for task in tasks:
+            tell(f"{name}, {task}", [feature(m) for m in maps], means(scores[task], maps))
+
+
+def measure(task: str, arguments: argparse.Namespace) -> dict[Map, list[float]]:
+    """Returns each map's scores on test, one for each seed."""
+    space = evidence.space_of(task, arguments)
+    teacher = evidence.teacher_of(space)
+    layers = read_depth(teacher)
+    depth = space.settings.student.depth
+    spec = evidence.rows_of(task, space, teacher, layers)[evidence.PUBLISHED]
+    run = RunFolder(arguments.out / task / "search")
+    if run.manifest.exists():
+        losses = evidence.search(space, teacher, run.path).last_losses
+        spec = spec.model_copy(update={"losses": losses})
+    found = {}
+    for inner in itertools.combinations(range(1, layers), depth - 1):
+        layer_map = (0, *inner, layers)
+        own = spec.model_copy(
+            update={"layer_map": ResolvedLayerMap(word=layer_map, layer=layer_map)}
+        )
+        found[layer_map] = [seed["score"] for seed in seeds_of(task, layer_map, own, arguments)]
+    return found
+
+
+def seeds_of(
+    task: str, layer_map: Map, spec: TrialSpec, arguments: argparse.Namespace
+) -> list[dict[str, float]]:
+    """Returns what each seed of a map gave."""
+    return evidence.seeds_of(
+        f"{task}: map {layer_map}", spec, arguments.out / task, arguments.seeds
+    )
+
+
+def ranks(scores: dict[Map, list[float]]) -> dict[Map, float]:
+    """Returns each map's rank by its mean score, the best with the largest."""
+    order = stats.rankdata([statistics.mean(seeds) for seeds in scores.values()])
+    return dict(zip(scores, order, strict=True))
+
+
+def means(scores: dict[Map, list[float]], maps: list[Map]) -> list[float]:
+    """Returns mean scores in the order of some maps."""
+    return [statistics.mean(scores[layer_map]) for layer_map in maps]
+
+
+def tell(name: str, one: list[float], other: list[float]) -> None:
+    """Prints a rank correlation."""
+    if len(set(one)) > 1:
+        found = stats.spearmanr(one, other)
+        print(f"  {name:58} {found.statistic:+.2f}  p {found.pvalue:.3f}")
+
+
+if __name__ == "__main__":
+    main()
