@@ -17,7 +17,8 @@ from lkd_tune.distill.evaluate import evaluate_model
 from lkd_tune.distill.tasks.data import Split, load_split
 from lkd_tune.distill.teacher import train_teacher
 from lkd_tune.spaces import find_space
-from lkd_tune.spec.settings import Architecture, TaskSettings, TeacherTraining
+from lkd_tune.spec.architecture import Architecture
+from lkd_tune.spec.settings import TaskSettings, TeacherTraining
 from lkd_tune.spec.space import load_space
 
 

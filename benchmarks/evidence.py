@@ -120,7 +120,8 @@ def measure(
     teacher = teacher_of(space)
     rows = rows_of(task, space, teacher, read_depth(teacher))
     if arguments.trials:
-        rows[SEARCHED] = search(space, teacher, arguments.out / task / "search")
+        searched = search(space, teacher, arguments.out / task / "search")
+        rows = {SEARCHED: searched, PUBLISHED: rows[PUBLISHED], **rows}
     for name, spec in rows.items():
         folder = arguments.out / task
         yield name, seeds_of(f"{task}: {name}", spec, folder, arguments.seeds, name == REGRESSION)

@@ -35,6 +35,7 @@ import optuna
 from lkd_tune.search.follower import Follower
 from lkd_tune.search.keep import keep_best
 from lkd_tune.search.manifest import write_manifest
+from lkd_tune.search.retries import Retries
 from lkd_tune.search.samplers import build_sampler
 from lkd_tune.search.schedulers import build_scheduler
 from lkd_tune.search.stop import StopRequest
@@ -137,7 +138,7 @@ class Driver:
         self._scheduler = build_scheduler(settings, [])
         view = View(settings.search.trials, settings.task.metric, quiet=True)
         stop = StopRequest(None, 0.0)
-        self._follower = Follower(run, view, stop, {}, keep=self._keep)
+        self._follower = Follower(run, view, stop, {}, Retries(run, 1, living=set), keep=self._keep)
         self._evaluations = settings.train.evaluations
         self._ids = itertools.count()
         self.writes, self.bytes = 0, 0
@@ -157,7 +158,7 @@ class Driver:
         """Takes what a trial told; returns whether it trains on."""
         name = str(trial.number)
         if result is None:
-            trial.get_error = lambda: "RayActorError"  # type: ignore[attr-defined]
+            trial.error_file = None  # type: ignore[attr-defined]
             self._searcher.on_trial_complete(name, None, error=True)
             self._follower.on_trial_error(0, [], trial)
             return False

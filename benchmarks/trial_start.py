@@ -21,9 +21,10 @@ from lkd_tune.distill.teacher import build_from_scratch
 from lkd_tune.search.manifest import write_manifest
 from lkd_tune.search.trainable import DistillationTrainable
 from lkd_tune.search.trial_folder import TrialFolder
+from lkd_tune.spec.architecture import Architecture
 from lkd_tune.spec.losses import LABELS_ONLY
 from lkd_tune.spec.run import RunFolder
-from lkd_tune.spec.settings import Architecture, StudentSettings, TaskSettings, TrainSettings
+from lkd_tune.spec.settings import StudentSettings, TaskSettings, TrainSettings
 from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
 
 

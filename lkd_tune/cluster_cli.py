@@ -52,7 +52,7 @@ def submit(
         str | None, typer.Option(metavar="DIR", help="LKD_TUNE_CACHE on the cluster.")
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Show what the search prints, and exit as it does.")
+        bool, typer.Option("--wait", help="Show the search as if it ran here, and exit as it does.")
     ] = False,
 ) -> None:
     """Send a search to a Ray cluster; it goes on when this machine is off.
@@ -129,7 +129,7 @@ def logs(
     ] = False,
     address: ServerOption = _HERE,
 ) -> None:
-    """Show what a submitted search printed; with -f, exit as it does.
+    """Show what a submitted search printed; with -f, as if it ran here, and exit as it does.
 
     Example:
 
@@ -141,8 +141,11 @@ def logs(
     if follow:
         _follow(server, job, address)
         return
-    for text in server.logs(job):
-        print(text, end="", flush=True)
+    from lkd_tune.search.view import LogView
+
+    with LogView(live=False) as view:
+        for text in server.logs(job):
+            view.feed(text)
 
 
 def stop(job: JobArgument, address: ServerOption = _HERE) -> None:
@@ -162,10 +165,13 @@ def stop(job: JobArgument, address: ServerOption = _HERE) -> None:
 
 
 def _follow(server, job: str, address: str) -> None:  # type: ignore[no-untyped-def]
-    """Shows a job's output until it ends, and exits with its driver's code."""
+    """Shows a search as it would be seen here until it ends, and exits with its driver's code."""
+    from lkd_tune.search.view import LogView
+
     try:
-        for text in server.logs(job, follow=True):
-            print(text, end="", flush=True)
+        with LogView(live=True) as view:
+            for text in server.logs(job, follow=True):
+                view.feed(text)
     except KeyboardInterrupt:
         print(f"\nthe search goes on; follow it again: lkd-tune logs {job} -f --address {address}")
         print(f"stop it: lkd-tune stop {job} --address {address}")

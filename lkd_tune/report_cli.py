@@ -64,11 +64,11 @@ def watch(
     from lkd_tune.results.facts import dashboard_of
     from lkd_tune.results.watch import serve_report
 
-    def tell(address: str) -> None:
-        print(f"{address}  (Ctrl-C ends this, not the search)", flush=True)
-        if (dashboard := dashboard_of(read_run(run).read_manifest())) is not None:
-            print(f"Ray's dashboard: {dashboard}", flush=True)
+    def tell(line: str) -> None:
+        print(line, flush=True)
 
+    if (dashboard := dashboard_of(read_run(run).read_manifest())) is not None:
+        tell(f"Ray's dashboard: {dashboard}")
     serve_report(lambda: read_run(run), port=port, every_s=every, tell=tell)
 
 
@@ -87,8 +87,8 @@ def dashboard(
     from lkd_tune.fetching import read_run
     from lkd_tune.results.dashboard import serve_dashboard
 
-    def tell(address: str) -> None:
-        print(f"{address}  (Ctrl-C ends this, not the search)", flush=True)
+    def tell(line: str) -> None:
+        print(line, flush=True)
 
     serve_dashboard(lambda: read_run(run), port=port, tell=tell)
 

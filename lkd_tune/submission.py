@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from lkd_tune import __version__
 from lkd_tune.job import BEGUN
 from lkd_tune.search.cluster import quieten_ray
+from lkd_tune.search.view import EVENTS_VARIABLE
 from lkd_tune.shipping import absolute_paths, ship_files
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.space import SearchSpace
@@ -270,6 +271,7 @@ def _runtime_env(folder: Path, cache: str | None) -> dict[str, Any]:
         # A search that is stopped ends its trials and writes what it knows before it goes.
         "RAY_JOB_STOP_SIGNAL": "SIGTERM",
         "RAY_JOB_STOP_WAIT_TIME_S": "60",
+        EVENTS_VARIABLE: "1",
     }
     if cache is not None:
         variables["LKD_TUNE_CACHE"] = cache

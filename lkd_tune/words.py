@@ -53,7 +53,9 @@ def show_space(space: SearchSpace, teacher_layers: int) -> None:
         scored += f" after fine-tuning for {length}; stopped early by {settings.task.metric}"
     console.print(f"task          {settings.task.name}, {scored}", soft_wrap=True)
     teacher = settings.teacher.model or "trained first"
-    console.print(f"teacher       {teacher}, {teacher_layers} layers")
+    run = settings.teacher.inference
+    kept = "" if run.is_plain else f", run in {run.precision} with placement {run.placement}"
+    console.print(f"teacher       {teacher}, {teacher_layers} layers{kept}")
     sections = ("evaluate_on", "student", "layer_map", "losses", "train", "search", "resources",
                 "keep", "objectives", "limits", "confirm")  # fmt: skip
     fixed = _changed(space.tree, sections)

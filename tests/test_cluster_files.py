@@ -13,6 +13,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from lkd_tune import __version__
@@ -75,6 +76,68 @@ def test_kubernetes_takes_the_pods_and_claims(name):
     (gpu,) = spec["workerGroupSpecs"]
     assert gpu["minReplicas"] == 0
     assert "nvidia.com/gpu" in str(gpu["template"])
+
+
+def kuberay_problems(manifest: dict) -> list[str]:
+    """Returns what KubeRay's schema does not take, keys that it does not know among it."""
+    schema = yaml.safe_load((ROOT / "tests" / "kuberay_crds.yaml").read_text())[manifest["kind"]]
+    found = Draft202012Validator(_closed(schema)).iter_errors(manifest)
+    return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in found]
+
+
+def _closed(schema):
+    """Returns a schema that refuses unknown keys, as the API server does for `kubectl apply`."""
+    if isinstance(schema, list):
+        return [_closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _closed(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
+        closed.setdefault("additionalProperties", False)
+    return closed
+
+
+@pytest.mark.parametrize("name", ["raycluster.yaml", "rayjob.yaml"])
+def test_kuberay_takes_the_file(name):
+    assert kuberay_problems(manifests(name)[0]) == []
+
+
+CLUSTER = ("spec", "rayClusterSpec")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        (("spec", "backofLimit"), 3, "spec: Additional properties are not allowed"),
+        (("spec", "backoffLimit"), "3", "spec.backoffLimit: '3' is not of type 'integer'"),
+        ((*CLUSTER, "autoscalerOption"), {}, "rayClusterSpec: Additional properties"),
+        ((*CLUSTER, "autoscalerOptions", "idleTimeout"), 60, "autoscalerOptions: Additional"),
+        ((*CLUSTER, "authOptions", "mode"), "tokens", "'tokens' is not one of"),
+        ((*CLUSTER, "headGroupSpec", "rayStartParams", "num-cpus"), 0, "0 is not of type 'string'"),
+        ((*CLUSTER, "headGroupSpec", "servicetype"), "ClusterIP", "headGroupSpec: Additional"),
+        ((*CLUSTER, "workerGroupSpecs", 0, "maxReplica"), 8, "workerGroupSpecs.0: Additional"),
+        ((*CLUSTER, "workerGroupSpecs", 0, "groupName"), None, "None is not of type 'string'"),
+        (("apiVersion",), "ray.io/v1alpha1", "is not one of ['ray.io/v1']"),
+    ],
+)
+def test_a_slip_in_kuberay_s_part_is_seen(path, value, problem):
+    manifest = manifests("rayjob.yaml")[0]
+    block = manifest
+    for key in path[:-1]:
+        block = block[key]
+    block[path[-1]] = value
+    (found,) = kuberay_problems(manifest)
+    assert problem in found
+
+
+def test_what_kuberay_needs_is_missed():
+    manifest = manifests("raycluster.yaml")[0]
+    del manifest["spec"]["workerGroupSpecs"][0]["maxReplicas"]
+    del manifest["spec"]["headGroupSpec"]["template"]
+    assert sorted(kuberay_problems(manifest)) == [
+        "spec.headGroupSpec: 'template' is a required property",
+        "spec.workerGroupSpecs.0: 'maxReplicas' is a required property",
+    ]
 
 
 def test_the_slurm_script_is_sound():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
@@ -46,8 +49,24 @@ def lkd_tune(cluster, tmp_path):
     return run
 
 
+def on_a_terminal(cluster: LocalCluster, *arguments: str) -> str:
+    """Returns what a command shows where there is a terminal."""
+    ours, its = pty.openpty()
+    env = {**cluster.env, "RAY_API_SERVER_ADDRESS": cluster.dashboard, "COLUMNS": "120"}
+    command = [sys.executable, "-m", "lkd_tune.cli", *arguments]
+    process = subprocess.Popen(command, env=env | {"TERM": "xterm"}, stdout=its, stderr=its)
+    os.close(its)
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal is gone with the last who had it
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    assert process.wait(200) == 0, shown.decode()
+    return shown.decode()
+
+
 def name_of(said: str) -> str:
-    found = re.search(r"^job: (\S+)$", said, re.MULTILINE)
+    found = re.search(r"^job: (\S+)\s*$", said, re.MULTILINE)
     assert found, said
     return found[1]
 
@@ -76,13 +95,19 @@ def test_a_search_ships_its_files_is_followed_stopped_and_resumed(tmp_path, lkd_
     # What was shipped lies in the run; the user's own files are not asked for again.
     (home / "data").rename(home / "elsewhere")
     assert str(run.path / "shipped") in run.space.read_text()
-    said = lkd_tune(
-        "submit", "--resume", str(run.path), "--set", "search.trials=2", "--wait",
+    said = on_a_terminal(
+        cluster, "submit", "--resume", str(run.path), "--set", "search.trials=2", "--wait",
         "--cache", str(tmp_path / "cache"),
     )  # fmt: skip
     assert "trial 0001 complete" in said
     assert f"Ray's dashboard: {cluster.dashboard}\n" in said
     assert run.read_manifest()["dashboard"] is None  # it is over
+    assert re.search(r"trials \d/2: .* 1 running|trials \d/2: .* 2 running", said)
+    assert re.search(r"0001 +(starting|\d+/1600)", said)
+    assert "\x1e" not in said
+    log = lkd_tune("logs", name_of(said))
+    assert "trial 0001 complete" in log
+    assert "\x1e" not in log
     assert {record.state for record in run.read_trials()} == {"complete"}
     board = json.loads(run.leaderboard_json.read_text())
     assert board["rows"]

@@ -10,7 +10,7 @@ from lkd_tune.distill.losses import LossSum
 from lkd_tune.distill.models import forward
 from lkd_tune.distill.objective import Objective
 from lkd_tune.distill.process_group import device
-from lkd_tune.distill.targets import Maps
+from lkd_tune.distill.targets import LiveTeacher, Maps
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.tokens import Batch, Tokens
 from lkd_tune.distill.vocabulary import Vocabulary
@@ -48,6 +48,15 @@ class BatchLosses:
     def take_weights(self, step: int) -> None:
         """Makes the weights those that hold after so many steps."""
         self.objective = Objective(self.spec.losses_at(step), self._kind)
+
+    def work_alone(self, teacher: Any) -> None:
+        """Has this rank need no other one from here on.
+
+        Args:
+            teacher: On the host, for the case that ranks share the one that runs.
+        """
+        if isinstance(self._targets, LiveTeacher):
+            self._targets = self._targets.alone(teacher)
 
     def maps(self, step: int) -> Maps:
         """Returns the layer maps of a step (the first is 0)."""

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from lkd_tune.distill.models import forward, load_model, load_tokenizer
+from lkd_tune.distill.models import forward, load_to_run, load_tokenizer
+from lkd_tune.distill.placement import running
 from lkd_tune.distill.tasks.data import count_labels, label_names
 from lkd_tune.distill.tasks.kind import Kind
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.tokens import Tokens, load_tokens
 from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.inference import PLAIN, Inference
 from lkd_tune.spec.settings import TaskSettings
 
 _BATCH = 128
@@ -85,21 +87,29 @@ def evaluate_model(
     *,
     splits: Sequence[str] = ("dev",),
     cache: Path | None = None,
+    inference: Inference = PLAIN,
 ) -> dict[str, dict[str, float]]:
     """Returns the metrics of a model folder or hub id on each split: {"dev": {…}, …}.
+
+    Args:
+        model: What is scored.
+        task: Whose data and metrics.
+        splits: On which of them.
+        cache: Folder for tokenised data; none: the user's cache.
+        inference: How the model is run.
 
     Raises:
         SpecError: If the model or the data can't be had or do not fit together.
     """
     kind = kind_of(task)
-    loaded, tokenizer = load_model(model, kind.head), load_tokenizer(model)
+    loaded, tokenizer = load_to_run(model, kind.head, inference), load_tokenizer(model)
     check_labels(loaded.config, model, task, cache=cache)
     on = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    loaded.to(on)
-    return {
-        split: evaluate(loaded, task, load_tokens(task, split, tokenizer, cache=cache), on)
-        for split in splits
-    }
+    with running(loaded, on, inference) as run:
+        return {
+            split: evaluate(run, task, load_tokens(task, split, tokenizer, cache=cache), on)
+            for split in splits
+        }
 
 
 def check_labels(

@@ -10,6 +10,7 @@ L layers, H hidden size, I neurons of a feed-forward layer.
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import tempfile
@@ -24,7 +25,9 @@ from filelock import FileLock
 
 from lkd_tune.distill.fingerprint import digest, model_digest
 from lkd_tune.distill.models import forward
+from lkd_tune.distill.placement import running
 from lkd_tune.distill.tokens import Tokens
+from lkd_tune.spec.inference import PLAIN, Inference
 
 # Scores change little beyond some hundred examples.
 _EXAMPLES = 512
@@ -59,7 +62,12 @@ class Importance:
 
 
 def load_importance(
-    name: str, teacher: Any, tokens: Tokens, on: torch.device, cache: Path
+    name: str,
+    teacher: Any,
+    tokens: Tokens,
+    on: torch.device,
+    cache: Path,
+    inference: Inference = PLAIN,
 ) -> Importance:
     """Returns a teacher's scores on the training text, the same on every rank.
 
@@ -72,24 +80,28 @@ def load_importance(
         tokens: The training split.
         on: Where the teacher runs.
         cache: Folder that the scores are put in.
+        inference: How the teacher is run.
     """
     found: list[Any] = [None]
     if not dist.is_initialized() or dist.get_rank() == 0:
-        found = [_load_or_measure(name, teacher, tokens, on, cache)]
+        found = [_load_or_measure(name, teacher, tokens, on, cache, inference)]
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.broadcast_object_list(found, src=0)
     return found[0]
 
 
 def _load_or_measure(
-    name: str, teacher: Any, tokens: Tokens, on: torch.device, cache: Path
+    name: str, teacher: Any, tokens: Tokens, on: torch.device, cache: Path, inference: Inference
 ) -> Importance:
-    key = digest("importance-1", model_digest(name), tokens.key, _EXAMPLES)
+    precision = ["bf16"] if inference.precision == "bf16" else []
+    key = digest("importance-1", model_digest(name), tokens.key, _EXAMPLES, *precision)
     path = cache / "importance" / f"{key}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.exists():
-            _write(measure_importance(teacher, tokens, on), path)
+            # Students are carved from the teacher as it is.
+            own = teacher if inference.is_plain else copy.deepcopy(teacher)
+            _write(measure_importance(own, tokens, on, inference), path)
     with np.load(path) as arrays:
         return Importance(**arrays)
 
@@ -100,9 +112,17 @@ def _write(importance: Importance, path: Path) -> None:
     os.replace(draft.name, path)
 
 
-def measure_importance(teacher: Any, tokens: Tokens, on: torch.device) -> Importance:
-    """Returns a teacher's scores from up to 512 examples, evenly spaced over the split."""
-    teacher = teacher.to(on).eval()
+def measure_importance(
+    teacher: Any, tokens: Tokens, on: torch.device, inference: Inference = PLAIN
+) -> Importance:
+    """Returns a teacher's scores from up to 512 examples, evenly spaced over the split.
+
+    Args:
+        teacher: On the host; it is changed in place, as by `running`.
+        tokens: The split.
+        on: Where the teacher computes.
+        inference: How the teacher is run.
+    """
     sizes = _SquareSums()
     hooks = [
         *_watch(teacher, sizes, _QUERY, "query", output=True),
@@ -116,15 +136,17 @@ def measure_importance(teacher: Any, tokens: Tokens, on: torch.device) -> Import
     chosen = np.linspace(0, len(tokens) - 1, number).astype(int)
     chosen = chosen[np.argsort(tokens.lengths[chosen], kind="stable")]
     try:
-        for examples in np.array_split(chosen, -(-number // _BATCH)):
-            batch = tokens.batch(examples, on)
-            sizes.mask = batch.mask
-            with torch.no_grad():
-                states = forward(teacher, batch, hidden_states=True).hidden_states
-            # ELECTRA's embeddings may be narrower than its hidden states.
-            states = [h[batch.mask] for h in states if h.shape[-1] == states[-1].shape[-1]]
-            spread = torch.stack([h.std(0, correction=0).double() for h in states]).mean(0)
-            hidden = spread if hidden is None else hidden + spread
+        # The weights were looked at before: here they may be elsewhere.
+        with running(teacher, on, inference) as run:
+            for examples in np.array_split(chosen, -(-number // _BATCH)):
+                batch = tokens.batch(examples, on)
+                sizes.mask = batch.mask
+                with torch.no_grad():
+                    states = forward(run, batch, hidden_states=True).hidden_states
+                # ELECTRA's embeddings may be narrower than its hidden states.
+                states = [h[batch.mask] for h in states if h.shape[-1] == states[-1].shape[-1]]
+                spread = torch.stack([h.std(0, correction=0).double() for h in states]).mean(0)
+                hidden = spread if hidden is None else hidden + spread
     finally:
         for hook in hooks:
             hook.remove()

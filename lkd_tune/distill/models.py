@@ -7,13 +7,14 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from lkd_tune.distill.cost import count_parameters
 from lkd_tune.fetching import local_model
 from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.inference import Inference
 
 # The encoder layers of every family that is meant here, by the names of their weights:
 # bert.encoder.layer.3.…, roberta.encoder.layer.3.…, distilbert.transformer.layer.3.…,
@@ -100,22 +101,38 @@ def auto_model(head: str) -> Any:
 
 
 def load_model(
-    model: str, head: str = "SequenceClassification", *, labels: int | None = None
+    model: str,
+    head: str = "SequenceClassification",
+    *,
+    labels: int | None = None,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
 ) -> Any:
-    """Returns a model in fp32, in evaluation mode.
+    """Returns a model in evaluation mode.
 
     Args:
         model: Folder or hub id.
         head: As in transformers' AutoModelFor….
         labels: Width of the head; a pre-trained model without one of this width gets a new one.
+        dtype: Of its weights; auto as they are in its files, which costs no memory until they are
+            asked for.
 
     Raises:
         SpecError: If there is no such model.
     """
-    options: dict[str, Any] = {"dtype": torch.float32}
+    options: dict[str, Any] = {"dtype": dtype}
     if labels is not None:
         options |= {"num_labels": labels, "ignore_mismatched_sizes": True}
     return _from_hub(auto_model(head).from_pretrained, model, **options).eval()
+
+
+def load_to_run(model: str, head: str, inference: Inference) -> Any:
+    """Returns a model that is only run: in bf16 from the start where it is run so.
+
+    Raises:
+        SpecError: If there is no such model.
+    """
+    dtype = torch.bfloat16 if inference.precision == "bf16" else torch.float32
+    return load_model(model, head, dtype=dtype)
 
 
 def load_masked_lm(model: str) -> Any:
@@ -214,14 +231,18 @@ def save_model(
 def describe_model(model: str, head: str = "SequenceClassification") -> dict[str, int]:
     """Returns a model's `layers`, `hidden_size` and `parameters`, its head included.
 
+    Its weights are not loaded.
+
     Raises:
         SpecError: If there is no such model.
     """
-    loaded = load_model(model, head)
+    config = load_config(model)
+    with torch.device("meta"):
+        empty = auto_model(head).from_config(config)
     return {
-        "layers": loaded.config.num_hidden_layers,
-        "hidden_size": loaded.config.hidden_size,
-        "parameters": count_parameters(loaded),
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "parameters": count_parameters(empty),
     }
 
 

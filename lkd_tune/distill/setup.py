@@ -32,7 +32,10 @@ def load_teacher(spec: TrialSpec, cache: Path | None) -> Any:
     """
     if spec.teacher is None:
         return None
-    teacher = load_model(spec.teacher, kind_of(spec.task).head)
+    # Where it is run in less than fp32 it may have no room in fp32. A student takes its weights in
+    # full, as they are in the files; a teacher in fp32 is loaded so at once.
+    dtype: Any = "auto" if spec.inference.precision == "bf16" else torch.float32
+    teacher = load_model(spec.teacher, kind_of(spec.task).head, dtype=dtype)
     check_labels(teacher.config, spec.teacher, spec.task, cache=cache)
     depth = spec.student.depth
     if spec.student.made_from == "teacher" and depth > teacher.config.num_hidden_layers:
@@ -65,7 +68,9 @@ def starting_student(
     if spec.ancestor is not None:
         # Its vocabulary is trimmed already, in the same way: it is of the same task and teacher.
         return _inherited(spec.ancestor, settings.depth, labels, kind.head)
-    source = student_source(settings, spec.teacher, teacher, tokens, device(), cache or cache_dir())
+    source = student_source(
+        settings, spec.teacher, teacher, tokens, device(), cache or cache_dir(), spec.inference
+    )
     init, layers = settings.made_from, tuple[int, ...]()
     if init == "teacher":
         # The mapped layers are those of the word map.
@@ -104,9 +109,13 @@ def build_targets(
     # The width of its head is that of the task, which was checked; to count labels takes longer.
     layers, classes = teacher.config.num_hidden_layers + 1, teacher.config.num_labels
     if padding or not stored_targets_fit(spec.targets, tokens, layers, classes, kind):
-        return LiveTeacher(teacher, kind, device(), bf16=bf16)
+        return LiveTeacher(
+            teacher, kind, device(), bf16=bf16, inference=spec.inference, together=True
+        )
     # Each rank asks, as its node may have a cache of its own; one on each node builds.
-    folder = ensure_store(spec.teacher, tokens, kind, device(), cache or cache_dir())
+    folder = ensure_store(
+        spec.teacher, tokens, kind, device(), cache or cache_dir(), inference=spec.inference
+    )
     return StoredTargets(folder, tokens, device())
 
 
@@ -144,6 +153,10 @@ def build_engine(
         bf16: Whether in bfloat16.
     """
     train = spec.train
+    if train.activation_checkpointing:
+        # An encoder caches nothing; said, as transformers would else say that it does so for us.
+        student.config.use_cache = False
+        student.activation_checkpointing_enable()
     optimizer, schedule = build_optimizer(student, train, total)
     config = {
         # DeepSpeed looks at no batch; it only counts micro-batches.

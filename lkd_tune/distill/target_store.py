@@ -29,7 +29,8 @@ import torch
 from filelock import FileLock
 
 from lkd_tune.distill.fingerprint import digest, model_digest
-from lkd_tune.distill.models import forward, load_model
+from lkd_tune.distill.models import forward, load_to_run
+from lkd_tune.distill.placement import running
 from lkd_tune.distill.relations import (
     LayerRelations,
     WordRelations,
@@ -39,6 +40,7 @@ from lkd_tune.distill.relations import (
 from lkd_tune.distill.targets import Maps, Targets
 from lkd_tune.distill.tasks.kind import Kind
 from lkd_tune.distill.tokens import Batch, Tokens
+from lkd_tune.spec.inference import PLAIN, Inference
 from lkd_tune.spec.settings import TargetSettings
 
 _LEVELS = 65535
@@ -139,9 +141,10 @@ def stored_targets_fit(
     return settings.source == "auto" and size <= settings.max_gb * 1e9
 
 
-def store_folder(teacher: str, tokens: Tokens, cache: Path) -> Path:
+def store_folder(teacher: str, tokens: Tokens, cache: Path, inference: Inference = PLAIN) -> Path:
     """Returns where the targets of a teacher on a split lie, or will lie."""
-    return cache / "targets" / digest(_FORMAT, model_digest(teacher), tokens.key)
+    precision = ["bf16"] if inference.precision == "bf16" else []
+    return cache / "targets" / digest(_FORMAT, model_digest(teacher), tokens.key, *precision)
 
 
 def ensure_store(
@@ -151,6 +154,7 @@ def ensure_store(
     on: torch.device,
     cache: Path,
     *,
+    inference: Inference = PLAIN,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Returns the folder of a whole store, building it if there is none.
@@ -160,20 +164,22 @@ def ensure_store(
     Args:
         teacher: Folder or hub id.
         tokens: The training split.
-        tokens: The split.
         kind: The task's, which says what of the teacher's output is kept.
         on: Where the teacher runs.
         cache: Folder that the store is put in.
+        inference: How the teacher is run.
         progress: Is told the number of examples done and their total.
     """
-    folder = store_folder(teacher, tokens, cache)
+    folder = store_folder(teacher, tokens, cache, inference)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         try:
             _verified(folder)
         except ValueError:
             shutil.rmtree(folder, ignore_errors=True)
-            _build(folder, load_model(teacher, kind.head), tokens, kind, on, progress)
+            loaded = load_to_run(teacher, kind.head, inference)
+            with running(loaded, on, inference) as run:
+                _build(folder, run, tokens, kind, on, progress)
     return folder
 
 
@@ -186,7 +192,6 @@ def _build(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     begin = time.perf_counter()
-    teacher = teacher.to(on).eval().requires_grad_(False)
     layers = teacher.config.num_hidden_layers + 1
     shape = _Shape(tokens.lengths, layers)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from lkd_tune.distill.models import forward
+from lkd_tune.distill.placement import running
 from lkd_tune.distill.relations import (
     LayerRelations,
     WordRelations,
@@ -17,6 +19,7 @@ from lkd_tune.distill.relations import (
 )
 from lkd_tune.distill.tasks.kind import Kind
 from lkd_tune.distill.tokens import Batch
+from lkd_tune.spec.inference import PLAIN, Inference
 
 Maps = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -37,12 +40,46 @@ class Targets:
 
 
 class LiveTeacher:
-    """Gives targets by running the teacher on each batch."""
+    """Gives targets by running the teacher on each batch.
 
-    def __init__(self, teacher: Any, kind: Kind, on: torch.device, *, bf16: bool = False):
-        self._kind = kind
-        self._teacher = teacher.to(on).eval().requires_grad_(False)
-        self._on, self._bf16 = on, bf16
+    Args:
+        teacher: On the host; it is changed in place.
+        kind: The task's.
+        on: Where the teacher computes.
+        bf16: Computes in bf16 with weights in fp32, unless a precision is asked for.
+        inference: How the teacher is run.
+        together: As in `running`: all ranks share it, and call equally often.
+    """
+
+    def __init__(
+        self,
+        teacher: Any,
+        kind: Kind,
+        on: torch.device,
+        *,
+        bf16: bool = False,
+        inference: Inference = PLAIN,
+        together: bool = False,
+    ):
+        self._kind, self._on, self._inference = kind, on, inference
+        self._bf16 = bf16 and inference.precision == "auto"
+        self._together = together and inference.placement == "sharded"
+        run = contextlib.ExitStack()
+        self._teacher = run.enter_context(running(teacher, on, inference, together=together))
+        # Not left to the garbage collector, which may let a next teacher come before it.
+        weakref.finalize(self, run.close)
+
+    def alone(self, teacher: Any) -> LiveTeacher:
+        """Returns what this rank can call as often as it likes.
+
+        Args:
+            teacher: The same once more, in case this one is shared with other ranks.
+        """
+        if not self._together:
+            return self
+        return LiveTeacher(
+            teacher, self._kind, self._on, bf16=self._bf16, inference=self._inference
+        )
 
     def __call__(self, batch: Batch, maps: Maps, *, relations: bool) -> Targets:
         """Returns the targets of a batch.

@@ -30,12 +30,12 @@ from lkd_tune.distill.tokenizer_training import (
     train_subword_tokenizer,
 )
 from lkd_tune.distill.whole import distill
+from lkd_tune.spec.architecture import Architecture
 from lkd_tune.spec.layer_map import preset_map
 from lkd_tune.spec.losses import LABELS_ONLY
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import cache_dir
 from lkd_tune.spec.settings import (
-    Architecture,
     ResourceSettings,
     StudentSettings,
     TaskSettings,
@@ -101,7 +101,7 @@ def train_teacher(
     base = cache or cache_dir()
     key = digest(
         "teacher-1",
-        training.model_dump(exclude={"bad_examples"}),  # of no weight where there are none
+        training.model_dump(exclude={"bad_examples", "activation_checkpointing"}),  # the same model
         model_digest(training.model) if training.model else None,
         [source_fingerprint(task, split) for split in ("train", "dev")],
         task.max_length,

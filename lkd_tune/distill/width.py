@@ -14,6 +14,7 @@ from lkd_tune.distill.importance import Importance, load_importance
 from lkd_tune.distill.models import read_config
 from lkd_tune.distill.tokens import Tokens
 from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.inference import Inference
 from lkd_tune.spec.settings import StudentSettings, TeacherSettings
 from lkd_tune.spec.width import Width, asks_for_width, resolve_width
 
@@ -77,7 +78,7 @@ def teacher_width(settings: TeacherSettings) -> Width:
 
 def student_source(
     settings: StudentSettings, name: str | None, teacher: Any, tokens: Tokens, on: torch.device,
-    cache: Path,
+    cache: Path, inference: Inference,
 ) -> Any:  # fmt: skip
     """Returns what a student is carved from: the teacher, narrowed if the student is narrower.
 
@@ -90,6 +91,7 @@ def student_source(
         tokens: The training split, on which its parts are scored.
         on: Where the teacher runs.
         cache: Folder that the scores are put in.
+        inference: How the teacher is run.
 
     Raises:
         SpecError: If the teacher can't be narrowed so.
@@ -105,7 +107,8 @@ def student_source(
         return teacher
     if settings.made_from == "random":
         return type(teacher)(resized(teacher.config, width))
-    return narrow(teacher, width, load_importance(name, teacher, tokens, on, cache))
+    importance = load_importance(name, teacher, tokens, on, cache, inference)
+    return narrow(teacher, width, importance)
 
 
 def check_given_width(settings: StudentSettings, student: Any) -> None:

@@ -110,4 +110,4 @@ def serve_dashboard(
         raise SpecError(Problem("--port", "", message)) from None
     address = f"http://127.0.0.1:{server.server_port}/dashboard"
     with server:
-        serve_until_stopped(server, read, every_s=_FETCH_S, begun=lambda: tell(address))
+        serve_until_stopped(server, address, read, every_s=_FETCH_S, tell=tell)

@@ -34,7 +34,7 @@ def serve_report(
         read: Called before each writing: the run, as it is then; it may be searched meanwhile.
         port: 0: any free one.
         every_s: Seconds from one writing to the next.
-        tell: Given the page's address as soon as it can be opened.
+        tell: Given the page's address as soon as it can be opened, and why it was not renewed.
 
     Raises:
         SpecError: If the folder is not that of a run, or the port is taken.
@@ -52,30 +52,47 @@ def serve_report(
         try:
             serve_until_stopped(
                 server,
+                address,
                 lambda: write_report(read(), refresh_s=every_s),
                 every_s=every_s,
-                begun=lambda: tell(address),
+                tell=tell,
             )
         finally:
-            write_report(read())
+            _renew(lambda: write_report(read()), tell)
 
 
 def serve_until_stopped(
     server: socketserver.BaseServer,
+    address: str,
     again: Callable[[], Any],
     *,
     every_s: float,
-    begun: Callable[[], None],
+    tell: Callable[[str], None],
 ) -> None:
-    """Serves until Ctrl-C or SIGTERM; calls `begun` at once and `again` every so many seconds."""
+    """Serves until Ctrl-C or SIGTERM.
+
+    Args:
+        server: It listens already.
+        address: What is to be opened in a browser.
+        again: Called every so many seconds; where the run can't be read for once, that is told.
+        every_s: How many.
+        tell: Given the address at first, and why something was not renewed.
+    """
     stopped = threading.Event()
     # Set, as a shell starts what it puts in the background with SIGINT ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    begun()
+    tell(f"{address}  (Ctrl-C ends this, not the search)")
     try:
         while not stopped.wait(every_s):
-            again()
+            _renew(again, tell)
     finally:
         server.shutdown()
+
+
+def _renew(again: Callable[[], Any], tell: Callable[[str], None]) -> None:
+    try:
+        again()
+    except SpecError as error:
+        tell(f"not up to date: {error.problems[0]}")

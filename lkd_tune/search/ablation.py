@@ -69,7 +69,7 @@ def ablate(
     specs = ablated(run.read_trial(winner).spec.without_ancestor())
     if not specs:
         message = f"its winner, trial {winner}, has one loss term only: there is none to remove"
-        raise SpecError(Problem(str(run.path), "", message))
+        raise SpecError(Problem(run.where, "", message))
     # The budget was one for the search.
     space = load_space(run.space, ["search.time_budget=null"])
     cwd = manifest["cwd"] if os.path.isdir(manifest.get("cwd", "")) else os.getcwd()
@@ -111,7 +111,7 @@ def _winner(run: RunFolder, manifest: dict[str, Any]) -> str:
     names = rank_trials(run.read_trials(), manifest.get("objectives", ["score"]), means).names
     if not names:
         message = "has no complete trial, so there is no winner to take terms from"
-        raise SpecError(Problem(str(run.path), "", message))
+        raise SpecError(Problem(run.where, "", message))
     return names[0]
 
 

@@ -24,6 +24,7 @@ CHANGEABLE = (
     "confirm",
     "trackers",
     "resources.workers",
+    "teacher.placement",
 )
 
 

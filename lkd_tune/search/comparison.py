@@ -106,13 +106,14 @@ def _train_seeds(session: Session, name: str, spec: TrialSpec, seeds: int) -> No
 
 
 def train_given(session: Session, specs: dict[str, TrialSpec]) -> None:
-    """Runs those of some trials that have not ended yet, each with the run's resources."""
+    """Runs those of some trials that have not ended yet, each with what the run has by now."""
     from lkd_tune.search.given import GivenTrials
 
     left = {}
-    resources = session.settings.resources
+    settings = session.settings
+    now = {"resources": settings.resources, "inference": settings.teacher.inference}
     for name, own in specs.items():
-        spec = own.model_copy(update={"resources": resources})
+        spec = own.model_copy(update=now)
         folder = session.run.trial(name)
         if (folder / "spec.json").exists():
             record = session.run.read_trial(name)

@@ -9,8 +9,9 @@ from typing import Any
 from ray.tune import Callback
 
 from lkd_tune.search.manifest import update_manifest
+from lkd_tune.search.retries import Retries, error_of
 from lkd_tune.search.stop import StopRequest
-from lkd_tune.search.trial_folder import TrialFolder
+from lkd_tune.search.trial_folder import TrialFolder, outcome_of
 from lkd_tune.search.view import View
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import RunFolder, write_atomically
@@ -28,6 +29,7 @@ class Follower(Callback):
         view: What the user sees.
         stop: The clock of the search.
         actors: Kept up to date: the actors of trials that run, by name.
+        retries: Says when a trial has failed too often.
         keep: Called with the name of a trial that is complete, to keep the best students.
     """
 
@@ -37,23 +39,27 @@ class Follower(Callback):
         view: View,
         stop: StopRequest,
         actors: dict[str, Any],
+        retries: Retries,
         *,
         keep: Callable[[str], Any],
     ):
         self._run, self._view, self._stop = run, view, stop
-        self._actors, self._keep = actors, keep
+        self._actors, self._retries, self._keep = actors, retries, keep
+        self._wall_s: dict[str, float] = {}
         self._noted = time.monotonic()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called when a trial has an actor."""
         name = trial.config["name"]
         self._actors[name] = trial.temporary_state.ray_actor
+        self._retries.started(trial)
         self._view.trial_started(name, TrialSpec.model_validate_json(trial.config["spec"]))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Called with each result."""
+        self._wall_s[trial.config["name"]] = result["wall_s"]
         if "measurement" in result:
             measurement = Measurement.model_validate_json(result["measurement"])
             self._view.measured(trial.config["name"], measurement)
@@ -72,17 +78,28 @@ class Follower(Callback):
             self._keep(name)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Called when a trial's actor is lost and it will be started again."""
-        self._actors.pop(trial.config["name"], None)
+        """Called when a trial's actor is lost and it will be started again.
+
+        One that was lost too often ends then: it finds its outcome written, and reports that.
+        """
+        name = trial.config["name"]
+        self._actors.pop(name, None)
+        if self._retries.are_used_up(trial):
+            folder = TrialFolder(self._run.trial(name))
+            lost = f"its worker was lost {self._retries.for_tune} time(s)"
+            resources = TrialSpec.model_validate_json(trial.config["spec"]).resources
+            outcome = outcome_of("failed", resources, self._wall_s.get(name, 0.0), lost)
+            if folder.read_outcome() is None:
+                folder.write_outcome(outcome, error_of(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Called when a trial's actor is lost once too often."""
+        """Called when a trial can't be started again, not even to report its end."""
         name = trial.config["name"]
         self._actors.pop(name, None)
         folder = TrialFolder(self._run.trial(name))
         outcome = folder.read_outcome()
         if not (folder.path / "error.txt").exists():
-            write_atomically(folder.path / "error.txt", f"{trial.get_error()}\n")
+            write_atomically(folder.path / "error.txt", error_of(trial))
         if outcome is not None:
             self._view.trial_ended(name, outcome.state, None, outcome.error)
 

@@ -59,7 +59,7 @@ class GivenTrials(Searcher):
         if result is not None or error:
             self._take_in(name, None if error else result)
         if error and folder.read_outcome() is None:
-            lost = "its worker or node was lost"
+            lost = "its worker was lost"
             folder.write_outcome(outcome_of("failed", spec.resources, 0.0, lost))
             folder.remove_checkpoints()
 

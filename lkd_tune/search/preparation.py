@@ -72,6 +72,7 @@ def ensure_targets(session: Session, model: str) -> None:
     facts = run_task(
         prepare_targets,
         model,
+        settings.teacher.inference.model_dump_json(),
         settings.task.model_dump_json(),
         settings.targets.model_dump_json(),
         session.cache,

@@ -151,12 +151,16 @@ class Session:
         from ray import tune
 
         from lkd_tune.search.follower import Follower
+        from lkd_tune.search.retries import Retries
         from lkd_tune.search.stop import StopAll
         from lkd_tune.search.trainable import DistillationTrainable
 
         withhold_credentials()
         stop_all = StopAll(self.stop)
-        follower = Follower(self.run, self.view, self.stop, stop_all.actors, keep=self.keep)
+        retries = Retries(self.run, self.settings.search.max_failures)
+        follower = Follower(
+            self.run, self.view, self.stop, stop_all.actors, retries, keep=self.keep
+        )
         # `run`, not a `Tuner`: that one pickles all of this into the run folder for its own way of
         # resuming, which needs Tune's state to be whole. Ours needs the study and the trials.
         tune.run(
@@ -169,7 +173,7 @@ class Session:
             callbacks=[follower, self._trackers] if self._trackers else [follower],
             num_samples=-1,
             max_concurrent_trials=self._concurrency,
-            max_failures=self.settings.search.max_failures,
+            max_failures=retries.for_tune,
             reuse_actors=True,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             trial_name_creator=_name,

@@ -136,8 +136,11 @@ class StudySearcher(Searcher):
         self._running[trial_id] = trial
         folder = self._folder(trial)
         drawn = folder.read_spec() or TrialSpec.model_validate_json(trial.user_attrs["spec"])
-        # One that goes on has as many workers as the run has by now.
-        spec = drawn.model_copy(update={"resources": self._space.settings.resources})
+        # One that goes on has as many workers as the run has by now, and its teacher lies where
+        # it does by now.
+        settings = self._space.settings
+        now = {"resources": settings.resources, "inference": settings.teacher.inference}
+        spec = drawn.model_copy(update=now)
         folder.write_spec(spec)
         if self._inherits:
             drop_ancestors(self._run, {*self._ancestors(), *best_of_each_map(self._run)})
@@ -164,7 +167,7 @@ class StudySearcher(Searcher):
         Args:
             trial_id: Tune's id.
             result: Its last result; None if it was taken back before it had any.
-            error: Whether its workers were lost more often than they are replaced.
+            error: Whether it could not be started again after its workers were lost.
         """
         trial = self._running.pop(trial_id)
         if result is None and not error:
@@ -175,9 +178,8 @@ class StudySearcher(Searcher):
         if error:
             outcome = folder.read_outcome()
             if outcome is None:
-                lost = f"its worker or node was lost {self._search.max_failures + 1} time(s)"
                 wall_s = self._wall_s.get(trial_id, 0.0)
-                outcome = outcome_of("failed", resources, wall_s, lost)
+                outcome = outcome_of("failed", resources, wall_s, "its worker was lost")
                 folder.write_outcome(outcome)
             state, measurements = outcome.state, read_measurements(folder.path)
             score = self._run.read_trial(trial.user_attrs["name"]).score

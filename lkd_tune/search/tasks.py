@@ -13,6 +13,7 @@ from lkd_tune.fetching import send_model
 from lkd_tune.search.cluster import describe_node, largest_node_cpus
 from lkd_tune.search.stop import StopRequest
 from lkd_tune.spec.errors import SpecError
+from lkd_tune.spec.inference import PLAIN, Inference
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import append_measurement, node_cache
 from lkd_tune.spec.settings import ResourceSettings, TargetSettings, TaskSettings, TeacherSettings
@@ -82,6 +83,7 @@ def prepare_teacher(
     """
     _settle(threads, cwd)
     from lkd_tune.distill.models import describe_model, load_config
+    from lkd_tune.distill.room import check_room
     from lkd_tune.distill.size import count_size
     from lkd_tune.distill.tasks.kinds import kind_of
     from lkd_tune.distill.teacher import train_teacher
@@ -110,8 +112,9 @@ def prepare_teacher(
             os.replace(draft, copy)
         model = copy or str(folder)
     assert model is not None  # TeacherSettings sees to it
-    scores = score_model(threads, model, task, cache, cwd)
     head = kind_of(goal).head
+    check_room(model, head, settings.inference)
+    scores = score_model(threads, model, task, cache, cwd, inference=settings.inference)
     parameters = describe_model(model, head)["parameters"]
     flops = count_size(load_config(model), head, goal.max_length).flops
     facts = {"model": model, "parameters": parameters, "flops": flops}
@@ -119,13 +122,21 @@ def prepare_teacher(
 
 
 def prepare_targets(
-    threads: int, model: str, task: str, targets: str, cache: str, cwd: str, progress: str
+    threads: int,
+    model: str,
+    inference: str,
+    task: str,
+    targets: str,
+    cache: str,
+    cwd: str,
+    progress: str,
 ) -> dict[str, Any]:
     """Returns the facts of the stored targets, built if there are none; {} if they don't fit.
 
     Args:
         threads: CPU threads to use.
         model: The teacher.
+        inference: Inference as JSON.
         task: TaskSettings as JSON.
         targets: TargetSettings as JSON.
         cache: Folder of stored targets and tokenised data.
@@ -156,7 +167,15 @@ def prepare_targets(
         Path(progress).parent.mkdir(parents=True, exist_ok=True)
         Path(progress).write_text(f"{done / total:.0%}", "utf-8")
 
-    folder = ensure_store(model, tokens, kind, device(), node_cache(cache), progress=note)
+    folder = ensure_store(
+        model,
+        tokens,
+        kind,
+        device(),
+        node_cache(cache),
+        inference=Inference.model_validate_json(inference),
+        progress=note,
+    )
     return read_facts(folder)
 
 
@@ -192,7 +211,13 @@ def prepare_fine_tuning(
 
 
 def score_model(
-    threads: int, model: str, task: str, cache: str, cwd: str, splits: tuple[str, ...] = ()
+    threads: int,
+    model: str,
+    task: str,
+    cache: str,
+    cwd: str,
+    splits: tuple[str, ...] = (),
+    inference: Inference = PLAIN,
 ) -> dict[str, Any]:
     """Returns a model's metrics by split; without `splits` on dev, and on test if there is one.
 
@@ -205,7 +230,9 @@ def score_model(
     settings = TaskSettings.model_validate_json(task)
     if not splits:
         splits = ("dev",) if settings.test is None else ("dev", "test")
-    return evaluate_model(model, settings, splits=splits, cache=node_cache(cache))
+    return evaluate_model(
+        model, settings, splits=splits, cache=node_cache(cache), inference=inference
+    )
 
 
 def _settle(threads: int, cwd: str) -> None:

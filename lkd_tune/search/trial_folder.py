@@ -117,6 +117,12 @@ class TrialFolder:
         with (self.path / "workers.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"workers": workers}) + "\n")
 
+    def read_nodes(self) -> set[str]:
+        """Returns the nodes on which the trial was started last, none if that is not known here."""
+        path = self.path / "workers.jsonl"
+        lines = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
+        return {worker["node"] for worker in json.loads(lines[-1])["workers"]} if lines else set()
+
     def read_checkpoint(self) -> Checkpoint | None:
         """Returns the newest whole checkpoint."""
         found = {}

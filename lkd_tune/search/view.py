@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
+from lkd_tune.search.progress import Progress, duration, from_line, to_line
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import TrialRecord
 from lkd_tune.spec.trial import TrialSpec
 
-_MOST_ROWS = 12
+# Set for a search whose output is a job's log: it holds the events too, for who follows it.
+EVENTS_VARIABLE = "LKD_TUNE_EVENTS"
+# Events that come several times a second are written to a log so often.
+_SELDOM_S = 10.0
+
+
+def live_table(progress: Progress, console: Console) -> Live:
+    """Returns the table of a search, below what is printed."""
+    return Live(
+        get_renderable=lambda: progress,
+        console=console,
+        refresh_per_second=2,
+        transient=True,
+        auto_refresh=True,
+    )
 
 
 class View:
@@ -45,43 +58,34 @@ class View:
         self._trials, self._metric, self._quiet = trials, metric, quiet
         self._score = score or metric
         self._console = console or Console()
-        self._phase = ""
-        self._teacher: float | None = None
+        self._told = not quiet and EVENTS_VARIABLE in os.environ
+        self._told_last: dict[str, tuple[float, dict[str, Any]]] = {}
+        self._progress = Progress()
         self._specs: dict[str, TrialSpec] = {}
-        self._last: dict[str, Measurement | None] = {}  # of trials that run now
-        self._ended: Counter[str] = Counter()
-        self._ended_before = 0
-        self._best: tuple[float, str, TrialSpec] | None = None
-        self._clock_began: float | None = None
-        self._seconds_left: float | None = None
         self._estimated = False
+        self._event("search", trials=trials, metric=metric, score=self._score)
         for record in records:
             if record.outcome and record.is_drawn:
-                self._count(record.name, record.spec, record.outcome.state, record.score)
-        self._ended_before = self._ended.total()
-        self._live = Live(
-            get_renderable=self._render,
-            console=self._console,
-            refresh_per_second=2,
-            transient=True,
-            auto_refresh=True,
-        )
+                self._event(
+                    "earlier",
+                    trial=record.name,
+                    state=record.outcome.state,
+                    score=record.score,
+                    student=_in_words(record.spec),
+                )
+        self._live = live_table(self._progress, self._console)
 
     def __enter__(self) -> View:
-        if self._shows_live:
+        if self._console.is_terminal and not self._quiet:
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    @property
-    def _shows_live(self) -> bool:
-        return self._console.is_terminal and not self._quiet
-
     def phase(self, text: str) -> None:
         """Tells what the search is at now."""
-        self._phase = text
+        self._event("phase", text=text)
         self._say(text)
 
     def note(self, text: str) -> None:
@@ -90,7 +94,7 @@ class View:
 
     def teacher_scored(self, score: float) -> None:
         """Tells the teacher's score on dev."""
-        self._teacher = score
+        self._event("teacher", score=score)
         self._say(f"teacher: {self._metric} {score:.4f} on dev")
 
     def teacher_measured(self, measurements: list[Measurement]) -> None:
@@ -98,40 +102,42 @@ class View:
         if measurements:
             last = measurements[-1]
             at = f"step {last.step}/{last.total_steps}"
-            self._phase = f"training the teacher: {at}, {self._metric} {last.score:.4f}"
+            text = f"training the teacher: {at}, {self._metric} {last.score:.4f}"
+            self._event("phase", seldom=True, text=text)
 
     def targets_stored(self, progress: Path) -> None:
         """Tells how far the teacher's targets are: the share in a file that may not be there."""
         if progress.exists():
-            self._phase = f"storing the teacher's targets: {progress.read_text('utf-8')}"
+            text = f"storing the teacher's targets: {progress.read_text('utf-8')}"
+            self._event("phase", seldom=True, text=text)
 
     def clock(self, seconds_left: float | None) -> None:
         """Tells that trials run now, and how long they may."""
-        self._clock_began = self._clock_began or time.monotonic()
-        self._seconds_left = seconds_left
+        self._event("clock", seldom=True, seconds_left=seconds_left)
 
     def trial_started(self, name: str, spec: TrialSpec) -> None:
         """Tells that a trial begins or goes on."""
         self._specs[name] = spec
-        self._last[name] = None
+        self._event("started", trial=name, student=_in_words(spec))
 
     def measured(self, name: str, measurement: Measurement) -> None:
         """Tells a trial's measurement; with the first of all, about how long the search takes."""
-        self._last[name] = measurement
-        left = self._trials - self._ended.total()
+        step = f"{measurement.step}/{measurement.total_steps}"
+        self._event("measured", trial=name, step=step, score=measurement.score)
+        left = self._trials - self._progress.number_ended
         if not self._estimated and name.isdigit() and left > 1:
             self._estimated = True
             seconds = measurement.train_s / measurement.share
-            at_once = max(1, len(self._last))
+            at_once = max(1, self._progress.number_running)
             self._say(
-                f"about {left} trials × {_duration(seconds)}, {at_once} at a time: "
-                f"{_duration(left * seconds / at_once)}, less what is stopped early"
+                f"about {left} trials × {duration(seconds)}, {at_once} at a time: "
+                f"{duration(left * seconds / at_once)}, less what is stopped early"
                 + ("" if self._score == self._metric else ", fine-tuning not counted")
             )
 
     def trial_paused(self, name: str) -> None:
         """Tells that a trial waits for the others of its population."""
-        self._last.pop(name, None)
+        self._event("paused", trial=name)
 
     def copied(self, lines: list[str]) -> None:
         """Tells which trials of a population go on as copies of others."""
@@ -141,70 +147,68 @@ class View:
     def trial_ended(self, name: str, state: str, score: float | None, error: str | None) -> None:
         """Tells a trial's end."""
         spec = self._specs.pop(name, None)
-        self._last.pop(name, None)
-        if name.isdigit() and spec is not None:
-            self._count(name, spec, state, score)
+        self._event("ended", trial=name, state=state, score=score)
         shown = f" {self._score} {score:.4f}" if score is not None else ""
         student = f", {_in_words(spec)}" if spec else ""
-        number = f"[{self._ended.total()}/{self._trials}] " if name.isdigit() else ""
+        number = f"[{self._progress.number_ended}/{self._trials}] " if name.isdigit() else ""
         self._say(f"{number}trial {name} {state}{shown}{student}{f': {error}' if error else ''}")
 
-    def _count(self, name: str, spec: TrialSpec, state: str, score: float | None) -> None:
-        self._ended[state] += 1
-        if state != "complete" or score is None:
+    def _event(self, name: str, *, seldom: bool = False, **values: Any) -> None:
+        event = {"event": name, **values}
+        self._progress.take(event)
+        if not self._told:
             return
-        # Of equal scores the earlier trial's student is kept, whichever ended first.
-        if not self._best or (-score, name) < (-self._best[0], self._best[1]):
-            self._best = (score, name, spec)
+        at, last = self._told_last.get(name, (-_SELDOM_S, {}))
+        if seldom and (event == last or time.monotonic() - at < _SELDOM_S):
+            return
+        self._told_last[name] = time.monotonic(), event
+        self._console.file.write(to_line(event))
+        self._console.file.flush()
 
     def _say(self, line: str) -> None:
         if not self._quiet:
-            # Printed above a live table; in a log each line stands for itself.
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            _print_line(self._console, line)
 
-    def _render(self) -> Any:
-        ended, running = self._ended, list(self._last.items())
-        lines = [Text(self._phase, style="bold")]
-        lines.append(
-            Text(
-                f"trials {ended.total()}/{self._trials}: {ended['complete']} complete, "
-                f"{ended['stopped']} stopped early, {ended['failed']} failed, "
-                f"{len([name for name, _ in running if name.isdigit()])} running"
-                f"{self._time_left()}"
-            )
-        )
-        if self._best:
-            score, name, spec = self._best
-            share = ""
-            if self._teacher is not None and self._teacher > 0 and self._score == self._metric:
-                share = f" ({max(0.0, score) / self._teacher:.1%} of the teacher's)"
-            lines.append(
-                Text(f"best {self._score} {score:.4f}{share}: trial {name}, {_in_words(spec)}")
-            )
-        if not running:
-            return Group(*lines)
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for column in ("trial", "step", self._metric, "student"):
-            table.add_column(column, overflow="ellipsis", no_wrap=True)
-        for name, last in running[:_MOST_ROWS]:
-            at = f"{last.step}/{last.total_steps}" if last else "starting"
-            table.add_row(
-                name, at, f"{last.score:.4f}" if last else "", _in_words(self._specs[name])
-            )
-        if len(running) > _MOST_ROWS:
-            table.add_row("…", f"{len(running) - _MOST_ROWS} more")
-        return Group(*lines, table)
 
-    def _time_left(self) -> str:
-        """Returns ', about … left': by the pace of this session, at most the budget."""
-        left = [self._seconds_left] if self._seconds_left is not None else []
-        done = self._ended.total() - self._ended_before
-        if self._ended.total() >= self._trials:
-            return ""
-        if self._clock_began is not None and done:
-            pace = (time.monotonic() - self._clock_began) / done
-            left.append(pace * (self._trials - self._ended.total()))
-        return f", about {_duration(min(left))} left" if left else ""
+class LogView:
+    """Shows the log of a search as the search itself would be seen here; a context.
+
+    Args:
+        live: Whether to show the table, where there is a terminal.
+        console: Where to; none: standard output.
+    """
+
+    def __init__(self, *, live: bool, console: Console | None = None):
+        self._console = console or Console()
+        self._progress = Progress()
+        self._table = live_table(self._progress, self._console)
+        self._live = live and self._console.is_terminal
+        self._rest = ""
+
+    def __enter__(self) -> LogView:
+        if self._live:
+            self._table.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._table.stop()
+        if self._rest:
+            self.feed("\n")
+
+    def feed(self, text: str) -> None:
+        """Takes the next part of the log, cut anywhere."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            event = from_line(line)
+            if event is None:
+                _print_line(self._console, line)
+            else:
+                self._progress.take(event)
+
+
+def _print_line(console: Console, line: str) -> None:
+    # Printed above a live table; in a log each line stands for itself.
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _in_words(spec: TrialSpec) -> str:
@@ -219,11 +223,3 @@ def _in_words(spec: TrialSpec) -> str:
     width = f" of {spec.student.hidden_size}" if spec.student.hidden_size else ""
     after = f", after {spec.ancestor.trial}" if spec.ancestor else ""
     return f"{depth} layer{'s' if depth > 1 else ''}{width}, {maps}{after}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min" if minutes >= 10 else f"{minutes}:{rest:02d} min"

@@ -37,7 +37,8 @@ class SearchSettings(Settings):
     concurrency: int | None = Field(None, ge=1)
     """Trials at a time; none: as many as the cluster has room for."""
     max_failures: int = Field(1, ge=0)
-    """Times a trial is started again after its worker or node was lost."""
+    """Times a trial is started again after its worker was lost; the loss of a node, as of a spot
+    one, is not counted."""
     min_free_gb: float = Field(0.5, ge=0)
     """The search stops, and can be resumed, when less than so many GB (10⁹ bytes) are left on the
     run's disk."""

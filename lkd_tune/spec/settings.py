@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from lkd_tune.spec.architecture import Architecture
 from lkd_tune.spec.base import Settings, block_from
 from lkd_tune.spec.batch import check_batch
+from lkd_tune.spec.inference import Inference
 from lkd_tune.spec.layer_map import NAMED
 from lkd_tune.spec.losses import LossSettings
 from lkd_tune.spec.objectives import Objective
@@ -138,24 +140,6 @@ class TaskSettings(Settings):
         return self
 
 
-class Architecture(Settings):
-    """A BERT from scratch, with a vocabulary of the task's training text."""
-
-    layers: int = Field(6, ge=1)
-    hidden_size: int = Field(128, ge=8)
-    heads: int = Field(4, ge=1)
-    intermediate_size: int | None = Field(None, ge=8)
-    """Width of the feed-forward layers; none: 4 × hidden_size."""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    init_std: float = Field(0.02, gt=0)
-    """Standard deviation of the first weights; a narrow, deep model needs more than BERT's."""
-    vocabulary: Literal["words", "wordpiece", "unigram"] = "words"
-    """`words`: whole words, lower-cased, for small generated text; `wordpiece` or `unigram`: pieces
-    of words, case and accents kept, for real text in any language."""
-    vocabulary_size: int = Field(8000, ge=100)
-    """Largest number of tokens; `words` keeps all words."""
-
-
 class TrainSettings(Settings):
     """How a model is trained, a student under its objective or a teacher on the labels."""
 
@@ -184,6 +168,9 @@ class TrainSettings(Settings):
     """Scores on dev in a trial: at the end, at half of the steps, at a quarter, and so on."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 on a GPU that has it, else fp32."""
+    activation_checkpointing: bool = False
+    """Makes each layer's activations anew in the backward pass instead of keeping them: the same
+    losses in less memory, for about a third more computing."""
     bad_examples: Literal["stop", "skip"] = "stop"
     """One whose loss is not finite, or that raises, is named; skip leaves it out, up to 1%."""
 
@@ -233,7 +220,7 @@ class TeacherTraining(TrainSettings):
         return self
 
 
-class TeacherSettings(Settings):
+class TeacherSettings(Inference):
     """The model to learn from. `teacher: PATH` is short for `teacher: {model: PATH}`."""
 
     model: str | None = None
@@ -250,6 +237,11 @@ class TeacherSettings(Settings):
                 "`teacher: PATH` (or --set teacher=PATH) replaces the whole block"
             )
         return self
+
+    @property
+    def inference(self) -> Inference:
+        """How it is run."""
+        return Inference(precision=self.precision, placement=self.placement)
 
 
 class StudentSettings(Settings):

@@ -88,6 +88,7 @@ class SearchSpace:
         return TrialSpec(
             task=settings.task,
             teacher=teacher,
+            inference=settings.teacher.inference,
             student=with_width(settings.student, self.teacher_width),
             layer_map=layer_map,
             losses=settings.losses,

@@ -64,7 +64,7 @@ class TrackerSettings(Settings):
             value = block_of_names(value)
         if not isinstance(value, dict):
             return value
-        plain = {True: {}, False: None}
+        plain: dict[bool, Any] = {True: {}, False: None}
         blocks = {name: plain.get(given, given) if isinstance(given, bool) else given
                   for name, given in value.items() if name != "tensorboard"}  # fmt: skip
         return {**value, **blocks}

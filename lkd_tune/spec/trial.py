@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from lkd_tune.spec.base import Settings
 from lkd_tune.spec.batch import check_batch
 from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.inference import PLAIN, Inference
 from lkd_tune.spec.layer_map import random_map
 from lkd_tune.spec.losses import LABELS_ONLY, LossSettings, Weight
 from lkd_tune.spec.measurement import Measurement
@@ -87,6 +88,8 @@ class TrialSpec(Settings):
 
     task: TaskSettings
     teacher: str | None
+    inference: Inference = PLAIN
+    """How the teacher is run."""
     student: StudentSettings
     layer_map: ResolvedLayerMap
     losses: LossSettings = LossSettings()
@@ -181,9 +184,15 @@ class TrialSpec(Settings):
     def digest(self) -> str:
         """Returns 16 hex digits that name what is trained.
 
-        Not on what: neither the number of workers nor the ZeRO stage changes the result.
+        Not on what: neither the number of workers nor where weights and activations lie changes
+        the result.
         """
-        text = json.dumps(self.model_dump(mode="json", exclude={"resources"}), sort_keys=True)
+        aside: Any = {
+            "resources": True,
+            "inference": {"placement"},
+            "train": {"activation_checkpointing"},
+        }
+        text = json.dumps(self.model_dump(mode="json", exclude=aside), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -21,7 +21,8 @@ from lkd_tune.distill.engine import Distillation
 from lkd_tune.distill.evaluate import evaluate_model
 from lkd_tune.distill.models import load_tokenizer
 from lkd_tune.distill.teacher import build_from_scratch
-from lkd_tune.spec.settings import Architecture, TaskSettings
+from lkd_tune.spec.architecture import Architecture
+from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.trial import TrialSpec
 from tests.distill.tokenizers_of import unigram, wordpiece
 

@@ -27,6 +27,11 @@ def test_the_page_follows_the_run(tmp_path):
             page = read(address)
             assert "0.410" in page
             assert 'http-equiv="refresh" content="1"' in page
+            # As where a store can't be reached for a moment.
+            made.run.manifest.rename(tmp_path / "aside")
+            assert "not up to date: " in process.stdout.readline()
+            assert "0.410" in read(address)
+            (tmp_path / "aside").rename(made.run.manifest)
             made.add("0001", 0.62)
             until = time.monotonic() + 60
             while "0.620" not in read(address):

@@ -144,7 +144,7 @@ def test_a_trial_whose_workers_were_lost_gets_an_outcome_from_the_searcher(tmp_p
     outcome = RunFolder(tmp_path).read_trial(name).outcome
     assert outcome is not None
     assert (outcome.state, outcome.wall_s) == ("failed", 1.0)
-    assert "lost 2 time(s)" in (outcome.error or "")
+    assert outcome.error == "its worker was lost"
 
 
 def test_unfinished_trials_are_given_out_again_and_nothing_is_drawn_twice(tmp_path):
@@ -260,3 +260,12 @@ def test_specs_in_the_study_are_those_on_disk(tmp_path):
     on_disk = (tmp_path / "trials" / "0000" / "spec.json").read_text()
     assert json.loads(trial.user_attrs["spec"]) == json.loads(on_disk)
     assert isinstance(trial, optuna.trial.FrozenTrial)
+
+
+def test_a_trial_that_goes_on_has_its_teacher_where_the_run_has_it_by_now(tmp_path):
+    name, spec = drawn(searcher(tmp_path).suggest("a"))
+    assert spec.inference.placement == "device"
+    moved = SPACE.replace("somewhere", "{model: somewhere, placement: cpu}")
+    again, then = drawn(searcher(tmp_path, moved).suggest("a"))
+    assert (again, then.inference.placement) == (name, "cpu")
+    assert then.digest() == spec.digest()

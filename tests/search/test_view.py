@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
-from lkd_tune.search.view import View, _duration
+from lkd_tune.search.progress import duration
+from lkd_tune.search.view import EVENTS_VARIABLE, LogView, View
 from lkd_tune.spec.run import BASELINE, Outcome, TrialRecord
 from tests.search.test_study import drawn, measurement, searcher
 
@@ -85,4 +87,50 @@ def test_earlier_sessions_count_and_the_baseline_does_not(spec):
     [(0, "0:00 min"), (65.4, "1:05 min"), (660, "11 min"), (7260, "2 h 1 min")],
 )
 def test_durations(seconds, text):
-    assert _duration(seconds) == text
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("size", [1, 7, 10**6])
+def test_who_follows_a_log_sees_what_the_search_shows_itself(spec, monkeypatch, size):
+    here = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    with View(4, "accuracy", console=here) as view:
+        play(view, spec)
+        here.file = io.StringIO()
+        view._live.refresh()
+        expected = here.file.getvalue()
+    monkeypatch.setenv(EVENTS_VARIABLE, "1")
+    log = Console(file=io.StringIO(), width=60)
+    with View(4, "accuracy", console=log) as view:
+        play(view, spec)
+    text = log.file.getvalue()
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    with LogView(live=True, console=console) as follower:
+        for start in range(0, len(text), size):
+            follower.feed(text[start : start + size])
+        said, console.file = console.file.getvalue(), io.StringIO()
+        follower._table.refresh()
+        shown = console.file.getvalue()
+    assert "[1/4] trial 0000 complete accuracy 0.6000" in said
+    assert "\x1e" not in said
+    assert "0002   2/8   0.4000" in shown
+    assert _without_times(shown) == _without_times(expected)
+
+
+def _without_times(text: str) -> str:
+    return re.sub(r"about [0-9:]+ min left", "", text)
+
+
+def test_a_log_without_a_terminal_has_lines_alone(spec, monkeypatch):
+    plain = Console(file=io.StringIO(), width=60)
+    with View(4, "accuracy", console=plain) as view:
+        play(view, spec)
+    monkeypatch.setenv(EVENTS_VARIABLE, "1")
+    log, shown = Console(file=io.StringIO()), Console(file=io.StringIO(), width=60)
+    with View(4, "accuracy", console=log) as view:
+        play(view, spec)
+    with LogView(live=True, console=shown) as follower:
+        follower.feed('\x1e{"event": "of another version"}\n\x1e{cut\n')
+        follower.feed(log.file.getvalue() + "the end")
+    first, *others = shown.file.getvalue().removesuffix("\n").split("\n")
+    assert first == "\x1e{cut"
+    assert others == [*plain.file.getvalue().splitlines(), "the end"]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lkd_tune.spec.run import RunFolder, read_measurements
@@ -49,7 +50,8 @@ def test_nodes_are_used_added_and_lost(tmp_path):
         losses=LABELS,
         train={"steps": 2000, "evaluations": 6, "lr": {"loguniform": [1e-4, 1e-2]}},
         # More trials than there will be: how fast nodes come and trials end is not to matter.
-        search={"trials": 500, "scheduler": "none", "max_failures": 3},
+        # The loss of a node is none of a trial's failures, of which none is allowed here.
+        search={"trials": 500, "scheduler": "none", "max_failures": 0},
         student={"depth": 1},
         layer_map="skip",
     )
@@ -83,14 +85,12 @@ def test_nodes_are_used_added_and_lost(tmp_path):
 
 def _with_checkpoint_on(run: RunFolder, pid: int):
     """Returns a function that names the running trials of a node that have a checkpoint."""
-    import psutil
 
     def names() -> list[str]:
-        below = {process.pid for process in psutil.Process(pid).children(recursive=True)}
+        below = _below(pid)
         found = []
         for path in run.path.glob("trials/*/checkpoint-*"):
-            last = (path.parent / "workers.jsonl").read_text().splitlines()[-1]
-            if {worker["pid"] for worker in json.loads(last)["workers"]} & below:
+            if {worker["pid"] for worker in _workers(run, path.parent.name)} & below:
                 found.append(path.parent.name)
         return found
 
@@ -125,3 +125,38 @@ def test_a_trial_s_workers_span_nodes_that_each_store_the_targets_once(tmp_path,
         first = run.trial("0000") / "measurements.jsonl"
         assert facts.stat().st_mtime < first.stat().st_mtime
     assert not list((tmp_path / "cache").rglob("facts.json"))
+
+
+@pytest.mark.slow
+def test_a_trial_whose_worker_s_node_is_lost_goes_on_with_others(tmp_path):
+    make_space(
+        tmp_path,
+        losses=LABELS,
+        resources={"workers": 2, "cpus": 1, "zero_stage": 1},
+        train={"steps": 2000, "evaluations": 6},
+        search={"trials": 1, "scheduler": "none", "max_failures": 0},
+        student={"depth": 1},
+        layer_map="skip",
+    )
+    run = RunFolder(tmp_path / "run")
+    with LocalCluster(cpus=0) as cluster:
+        nodes = [cluster.add_node() for _ in range(3)]
+        driver = search(cluster, tmp_path)
+        wait_until(lambda: bool([*run.path.glob("trials/0000/checkpoint-*")]), driver)
+        pids = [worker["pid"] for worker in _workers(run, "0000")]
+        # Not that of rank 0: it has to see that another is gone, and say so.
+        (second,) = [node for node in nodes if pids[1] in _below(node.pid)]
+        cluster.kill(second)
+        assert driver.wait(300) == 0, (tmp_path / "search.log").read_text()
+    assert run.read_trial("0000").state == "complete"
+    first, again = nodes_of(run, "0000")
+    assert first != again
+
+
+def _workers(run: RunFolder, name: str) -> list[dict]:
+    text = (run.trial(name) / "workers.jsonl").read_text()
+    return json.loads(text.splitlines()[-1])["workers"]
+
+
+def _below(pid: int) -> set[int]:
+    return {process.pid for process in psutil.Process(pid).children(recursive=True)}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -16,9 +20,10 @@ from lkd_tune.search.study import open_study
 from lkd_tune.search.tuner import run_search
 from lkd_tune.spec.space import load_space
 from lkd_tune.storage import Store
+from tests.clusters import LocalCluster
 from tests.object_store import s3_server
 from tests.system.driver import PATIENCE_S, family, living, wait_until, write_space
-from tests.tiny import make_space, make_teacher
+from tests.tiny import LABELS, make_space, make_teacher
 
 
 @pytest.fixture
@@ -27,11 +32,11 @@ def bucket():
         yield address
 
 
-def start(folder: Path, *args: object) -> subprocess.Popen[str]:
+def start(folder: Path, *args: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "lkd_tune.cli", *map(str, args)]
     with (folder / "log").open("a") as log:
         return subprocess.Popen(
-            command, cwd=folder, env={**os.environ}, stdout=log, stderr=log, text=True
+            command, cwd=folder, env=env or {**os.environ}, stdout=log, stderr=log, text=True
         )
 
 
@@ -132,3 +137,76 @@ def test_trials_on_nodes_that_share_no_folder(bucket, folder, monkeypatch, whole
     assert not [name for name in there if "checkpoint-" in name or "/student/" in name]
     assert {name.split("/")[1] for name in there if name.startswith("students/")} == {result.best}
     assert read_run(home).read_trials() == run.read_trials()
+
+
+@pytest.mark.slow
+def test_a_run_in_a_store_is_watched_taken_apart_and_begun_from(bucket, folder):
+    losses = {**LABELS, "logits": {"weight": {"uniform": [0.5, 1.5]}, "alpha": 0.5}, "ltr_pair": 1}
+    make_space(folder, losses=losses, student={"depth": 2}, search={"trials": 2}, keep={"top": 1})
+    runs = ["--run-dir", f"{bucket}/runs"]
+    call(folder, "search", "--space", "space.yaml", *runs, "--name", "first")
+    home = f"{bucket}/runs/first"
+    shutil.rmtree(os.environ["LKD_TUNE_CACHE"])  # as on another machine
+
+    watching = start(folder, "watch", home, "--port", 0, "--every", 1)
+    log, address = folder / "log", re.compile(r"(http://\S+)  \(Ctrl-C")
+    wait_until(lambda: address.search(log.read_text()) is not None, watching)
+    page = address.search(log.read_text())[1]
+    with urllib.request.urlopen(page) as answer:
+        assert "<title>first" in answer.read().decode()
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(PATIENCE_S) == 0, log.read_text()
+
+    said = call(folder, "ablate", home, "--seeds", 2)
+    assert "ltr_pair" in said
+    store = Store(home)
+    entries = json.loads(store.read("ablation.json"))["entries"]
+    assert {entry["removed"] for entry in entries} == {None, "logits", "ltr_pair"}
+    assert [name for name in store.list("trials") if "without" in name]
+    shutil.rmtree(os.environ["LKD_TUNE_CACHE"])
+    # Nothing is trained again: it is all in the store.
+    assert call(folder, "ablate", home, "--seeds", 2).endswith(said[said.index("trial ") :])
+    call(folder, "report", home)
+    assert "ltr_pair" in store.read("report/report.html").decode()
+
+    second = ["--set", f"search.warm_start=[{home}]", "--set", "search.baseline=false"]
+    said = call(folder, "search", "--space", "space.yaml", *runs, "--name", "second", *second)
+    assert f"begins with {home} 000" in said
+    origins = {record.origin for record in read_run(f"{bucket}/runs/second").read_trials()}
+    assert {f"{home} 0000", f"{home} 0001"} <= origins
+    said = (start_and_fail(folder, "search", "--space", "space.yaml", *runs, "--name", "third",
+                           "--set", f"search.warm_start=[{bucket}/runs/nothing]"))  # fmt: skip
+    assert "is no run: it has no manifest.json" in said
+
+
+def start_and_fail(folder: Path, *args: object) -> str:
+    (folder / "log").unlink(missing_ok=True)
+    assert start(folder, *args).wait(PATIENCE_S) == 2, (folder / "log").read_text()
+    return (folder / "log").read_text()
+
+
+@pytest.mark.slow
+def test_a_search_is_submitted_to_a_cluster_and_mirrored_by_its_driver(bucket, folder):
+    write_space(folder, trials=2, scheduler="none", concurrency=None)
+    home = f"{bucket}/runs/first"
+    with LocalCluster(cpus=2, dashboard=True) as cluster:
+        server = ["--address", cluster.dashboard, "--cache", folder / "of-the-cluster"]
+
+        def submit(*args: object) -> str:
+            (folder / "log").unlink(missing_ok=True)
+            code = start(folder, "submit", *args, *server, env=cluster.env).wait(PATIENCE_S)
+            said = (folder / "log").read_text()
+            assert code == 0, said
+            return said
+
+        submit("--space", "space.yaml", "--run-dir", f"{bucket}/runs", "--name", "first", "--wait")
+        first = {record.name: record.spec for record in read_run(home).read_trials()}
+        shutil.rmtree(folder / "of-the-cluster")  # the driver goes on elsewhere
+        said = submit("--resume", home, "--set", "search.trials=3", "--wait")
+        assert f"run: {home}" in said
+    records = read_run(home).read_trials()
+    assert {record.state for record in records} == {"complete"}
+    again = {record.name: record.spec for record in records if record.name in first}
+    assert again == first
+    assert len([record for record in records if record.is_drawn]) == 3
+    assert not [name for name in Store(home).list() if "checkpoint-" in name]

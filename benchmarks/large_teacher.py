@@ -1,0 +1,179 @@
+"""Memory of a distillation beside a large teacher, and of storing such a teacher's targets.
+
+Look at the column "of the first": the peak of a row over that of the first row, which has the whole
+teacher in fp32 beside the student and keeps all activations. "off by" is how far the row's loss is
+from the first row's: 0 but for bf16. Each row is a process of its own; the teacher is a BERT with
+random weights, by default as large as BERT-large, the student has a quarter of its layers.
+
+On a CPU the device is the host, so that only bf16 and activation checkpointing can save there, and
+the peak has Python and its libraries in it. On a GPU it is PyTorch's count of allocated memory.
+
+    python benchmarks/large_teacher.py [--layers 24] [--hidden 1024] [--batch 8] [--steps 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from lkd_tune.distill.models import load_tokenizer
+from lkd_tune.distill.process_group import device
+from lkd_tune.distill.target_store import ensure_store
+from lkd_tune.distill.tasks.kinds import kind_of
+from lkd_tune.distill.teacher import build_word_tokenizer
+from lkd_tune.distill.tokens import load_tokens
+from lkd_tune.distill.whole import distill
+from lkd_tune.spec.inference import Inference
+from lkd_tune.spec.settings import TaskSettings
+from lkd_tune.spec.trial import TrialSpec
+
+LENGTH = 128
+# What each row has: the teacher's precision and placement, and activation checkpointing.
+LIVE = {
+    "as it is": ("fp32", "device", False),
+    "teacher in bf16": ("bf16", "device", False),
+    "teacher on the host": ("fp32", "cpu", False),
+    "teacher in bf16 on the host": ("bf16", "cpu", False),
+    "activations made anew": ("fp32", "device", True),
+    "all three": ("bf16", "cpu", True),
+}
+STORED = {
+    "storing targets": ("fp32", "device", False),
+    "storing targets in bf16": ("bf16", "device", False),
+    "storing targets from the host": ("fp32", "cpu", False),
+    "storing targets in bf16 from the host": ("bf16", "cpu", False),
+}
+
+
+def make_data(folder: Path, rows: int) -> None:
+    """Writes a csv file of sentences of full length."""
+    rng = random.Random(0)
+    words = [f"word{i}" for i in range(200)]
+    lines = [f"{' '.join(rng.choices(words, k=LENGTH - 2))},{i % 2}" for i in range(rows)]
+    (folder / "data.csv").write_text("\n".join(["text,label", *lines]) + "\n", "utf-8")
+    build_word_tokenizer(words, LENGTH).save_pretrained(folder / "teacher")
+
+
+def make_teacher(folder: Path, layers: int, hidden: int) -> int:
+    """Writes a BERT with random weights; returns the number of its parameters."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        num_attention_heads=hidden // 64,
+        intermediate_size=4 * hidden,
+    )
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(config)
+    model.save_pretrained(folder / "teacher")
+    return model.num_parameters()
+
+
+def train(folder: Path, row: str, layers: int, batch: int, steps: int) -> dict[str, float]:
+    """Returns peak GiB, the objective, and seconds a step of a few steps with a live teacher."""
+    precision, placement, anew = LIVE[row]
+    depth = max(1, layers // 4)
+    layer_map = tuple(layers * i // depth for i in range(depth + 1))
+    data = str(folder / "data.csv")
+    spec = TrialSpec.model_validate(
+        {
+            "task": {"name": "random", "train": data, "dev": str(folder / "dev.csv")},
+            "teacher": str(folder / "teacher"),
+            "inference": {"precision": precision, "placement": placement},
+            "student": {"depth": depth},
+            "layer_map": {"word": layer_map, "layer": layer_map},
+            "train": {
+                "steps": steps,
+                "batch_size": batch,
+                "evaluations": 1,
+                "precision": "fp32",
+                "activation_checkpointing": anew,
+            },
+            "targets": {"source": "live"},
+        }
+    )
+    (last,) = distill(spec, cache=folder / "cache")
+    return {
+        "gib": last.peak_memory_gib,
+        "loss": last.losses["total"],
+        "seconds": last.train_s / steps,
+    }
+
+
+def store(folder: Path, row: str) -> dict[str, float]:
+    """Returns peak GiB and seconds of a pass of the teacher over the data."""
+    import resource
+
+    precision, placement, _ = STORED[row]
+    teacher, data = str(folder / "teacher"), str(folder / "data.csv")
+    task = TaskSettings(name="random", train=data, dev=data)
+    tokens = load_tokens(task, "train", load_tokenizer(teacher), cache=folder / "cache")
+    inference = Inference.model_validate({"precision": precision, "placement": placement})
+    begin = time.perf_counter()
+    cache = folder / row.replace(" ", "-")
+    ensure_store(teacher, tokens, kind_of(task), device(), cache, inference=inference)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated()
+    return {"gib": peak / 2**30, "seconds": time.perf_counter() - begin}
+
+
+def main() -> None:
+    """Measures each row in a process of its own and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, default=24)
+    parser.add_argument("--hidden", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--row", help="of the table: measured here, in --folder")
+    parser.add_argument("--folder", type=Path)
+    given = parser.parse_args()
+    if given.row in LIVE:
+        found = train(given.folder, given.row, given.layers, given.batch, given.steps)
+        print(json.dumps(found))
+        return
+    if given.row is not None:
+        print(json.dumps(store(given.folder, given.row)))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_data(folder, 4 * given.batch)
+        (folder / "dev.csv").write_text("text,label\nword1 word2,0\nword3,1\n", "utf-8")
+        parameters = make_teacher(folder, given.layers, given.hidden)
+        on = torch.cuda.get_device_name() if torch.cuda.is_available() else "the CPU"
+        print(
+            f"a teacher of {parameters / 1e6:.0f} M parameters, batches of {given.batch}, on {on}"
+        )
+        print(f"{'':<40}{'GiB':>7} {'of the first':>12} {'s':>7} {'off by':>9}")
+        for rows in (LIVE, STORED):
+            first: dict[str, float] = {}
+            for row in rows:
+                found = _in_a_process(row, folder)
+                first = first or found
+                share = f"{found['gib'] / first['gib']:.2f}"
+                off = abs(found["loss"] / first["loss"] - 1) if "loss" in found else None
+                print(
+                    f"{row:<40}{found['gib']:>7.2f} {share:>12} {found['seconds']:>7.1f} "
+                    + (f"{off:>9.1e}" if off is not None else ""),
+                    flush=True,
+                )
+
+
+def _in_a_process(row: str, folder: Path) -> dict[str, float]:
+    arguments = [sys.executable, *sys.argv, "--row", row, "--folder", str(folder)]
+    done = subprocess.run(arguments, env=os.environ, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()
