@@ -18,11 +18,12 @@ kind. What they lack here (Ray 2.60):
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.logger import LoggerCallback
@@ -47,16 +48,9 @@ class Trackers(LoggerCallback):
         run: Its manifest is there already.
         space: What is searched; its settings name the trackers.
         tell: Told what the user should know.
-        trackers: None: those of the settings.
     """
 
-    def __init__(
-        self,
-        run: RunFolder,
-        space: SearchSpace,
-        tell: Callable[[str], None],
-        trackers: Sequence[Tracker] | None = None,
-    ):
+    def __init__(self, run: RunFolder, space: SearchSpace, tell: Callable[[str], None]):
         self._run, self._space, self._tell = run, space, tell
         self._lock = threading.Lock()
         self._logged: dict[str, list[str]] = _read(run)
@@ -65,11 +59,11 @@ class Trackers(LoggerCallback):
         self._feeds = {
             tracker.name: Feed(
                 tracker,
-                lambda name, tracker=tracker.name: self._trial(name, tracker),
+                functools.partial(self._trial, tracker.name),
                 tell,
-                lambda trial, tracker=tracker.name: self._note_end(trial, tracker),
+                functools.partial(self._note_end, tracker.name),
             )
-            for tracker in (_build(run, space) if trackers is None else trackers)
+            for tracker in _build(run, space)
         }
 
     def __enter__(self) -> Trackers:
@@ -107,7 +101,7 @@ class Trackers(LoggerCallback):
         for feed in self._feeds.values():
             feed.put(trial.config["name"])
 
-    def _trial(self, name: str, tracker: str) -> TrackedTrial | None:
+    def _trial(self, tracker: str, name: str) -> TrackedTrial | None:
         """Returns a trial, None if that tracker has all of it or the trial is gone."""
         if not (self._run.trial(name) / "spec.json").exists():
             return None
@@ -118,7 +112,7 @@ class Trackers(LoggerCallback):
         with self._lock:
             return None if trial.key in self._logged.get(tracker, ()) else trial
 
-    def _note_end(self, trial: TrackedTrial, tracker: str) -> None:
+    def _note_end(self, tracker: str, trial: TrackedTrial) -> None:
         with self._lock:
             self._seen.pop(trial.name, None)
             self._logged.setdefault(tracker, []).append(trial.key)
