@@ -43,7 +43,12 @@ def start(folder: Path, *args: object, env: dict[str, str] | None = None) -> sub
 def call(folder: Path, *args: object) -> str:
     """Calls lkd-tune to its good end; returns what it printed."""
     (folder / "log").unlink(missing_ok=True)
-    code = start(folder, *args).wait(PATIENCE_S)
+    driver = start(folder, *args)
+    try:
+        code = driver.wait(PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        driver.terminate()
+        raise
     said = (folder / "log").read_text()
     assert code == 0, said
     return said
