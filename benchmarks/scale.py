@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from ray.tune.trainable.metadata import _TrainingRunMetadata
 
 from lkd_tune.search.follower import Follower
 from lkd_tune.search.keep import keep_best
@@ -89,6 +90,7 @@ class Trial:
     at: int = 0
     last_result: dict[str, Any] = field(default_factory=dict)
     temporary_state: Any = field(default_factory=lambda: SimpleNamespace(ray_actor=None))
+    run_metadata: _TrainingRunMetadata = field(default_factory=_TrainingRunMetadata)
 
     def __post_init__(self) -> None:
         rng = random.Random(self.number)

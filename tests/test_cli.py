@@ -284,6 +284,7 @@ def test_resume_adds_trials(searched, tmp_path):
     assert yaml.safe_load((run / "space.yaml").read_text())["search"]["trials"] == 3
 
 
+@pytest.mark.slow
 def test_all_trials_failed(tmp_path):
     tree = make_space_tree(tmp_path / "bad", losses=LABELS, student={"depth": 2})
     tree["train"]["lr"] = 1e30

@@ -85,6 +85,7 @@ def test_each_term_is_taken_away_once(run):
     assert read_leaderboard(run).rows == board.rows
 
 
+@pytest.mark.slow
 def test_other_seeds(run):
     facts = ablate(run, seeds=2, quiet=True).facts
     assert facts is not None

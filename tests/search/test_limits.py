@@ -43,6 +43,7 @@ def test_a_search_stops_before_its_disk_is_full_and_goes_on_when_there_is_room(t
     assert all(record.state != "failed" for record in run.read_trials())
 
 
+@pytest.mark.slow
 def test_a_teacher_is_trained_first(tmp_path):
     training = {
         "architecture": {"layers": 2, "hidden_size": 32, "heads": 2},

@@ -28,6 +28,7 @@ def searched(folder, scheduler, **search):
     return space, run.read_trials()
 
 
+@pytest.mark.slow
 def test_the_median_rule(tmp_path):
     space, records = searched(tmp_path, "median")
     assert {record.state for record in records} == {"complete", "stopped"}
@@ -52,6 +53,7 @@ def _below(earlier, measurement, record) -> bool:
     return len(means) >= 3 and statistics.median(means) > best
 
 
+@pytest.mark.slow
 def test_hyperband_lets_slow_starters_go_on(tmp_path):
     _, records = searched(tmp_path, "hyperband", reduction_factor=2)
     reached = {0: set(), 1: set(), 2: set()}
