@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from torch.utils.cpp_extension import get_default_build_root
 
 import lkd_tune
 from lkd_tune.distill.models import load_model, load_tokenizer
@@ -92,7 +93,11 @@ def searched(tmp_path_factory):
     environment |= SECRETS | {"PYTHONPATH": str(root), "HOME": str(folder / "home")}
     environment["WANDB_MODE"] = "offline"
     environment["LKD_TUNE_CACHE"] = str(folder / "cache")
-    (folder / "home").mkdir()
+    # What DeepSpeed has compiled lies in the home, too, and takes a minute to be made again.
+    built = Path(get_default_build_root())
+    built.mkdir(parents=True, exist_ok=True)
+    (folder / "home" / ".cache").mkdir(parents=True)
+    (folder / "home" / ".cache" / "torch_extensions").symlink_to(built)
     done = subprocess.run(
         [sys.executable, str(folder / "driver.py"), str(folder)],
         cwd=root,
