@@ -33,8 +33,14 @@ class Start:
     moved: dict[str, Any]
 
 
-def published_start(space: SearchSpace, teacher_layers: int) -> Start:
-    """Returns the published recipe: its weights and the uniform map, at half of the depth."""
+def published_start(space: SearchSpace, teacher_layers: int, preset: str = "skip") -> Start:
+    """Returns the published recipe: its weights and the uniform map, at half of the depth.
+
+    Args:
+        space: Where it is to be a point of.
+        teacher_layers: Number of the teacher's encoder layers.
+        preset: Another map in the place of the uniform one, `skip`.
+    """
     settings = space.settings
     depths = space.depths()
     depth = min(depths, key=lambda d: (abs(d - teacher_layers / 2), d))
@@ -42,8 +48,9 @@ def published_start(space: SearchSpace, teacher_layers: int) -> Start:
         **published_recipe(settings.task.name),
         "student": {"depth": depth, "init": "teacher"},
     }
-    layer_map = preset_map("skip", teacher_layers, depth)
-    return _start(PUBLISHED, space, wanted, layer_map, layer_map, teacher_layers)
+    layer_map = preset_map(preset, teacher_layers, depth)
+    origin = PUBLISHED if preset == "skip" else f"{PUBLISHED}, map {preset}"
+    return _start(origin, space, wanted, layer_map, layer_map, teacher_layers)
 
 
 def start_from(origin: str, spec: TrialSpec, space: SearchSpace, teacher_layers: int) -> Start:

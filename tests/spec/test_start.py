@@ -76,6 +76,16 @@ def test_the_uniform_map_in_every_kind_of_map(map_setting):
     assert start.moved == {}
 
 
+def test_the_published_weights_with_another_map():
+    own = space("student: {depth: {int: [2, 3]}}\nlayer_map: monotone")
+    uniform, other = published_start(own, 6), published_start(own, 6, "top_bottom")
+    assert (uniform.origin, other.origin) == ("published", "published, map top_bottom")
+    assert drawn(own, other.params, 6).layer_map.word == (0, 1, 4, 6)
+    # Where no map is searched it is no other point.
+    own = space("student: {depth: {int: [2, 3]}}\nlayer_map: skip")
+    assert published_start(own, 6, "top_bottom").params == published_start(own, 6).params
+
+
 def test_what_a_space_does_not_have_is_moved_to_its_nearest_and_told():
     narrow = space("losses: {wr_pair: {loguniform: [0.1, 10]}, wr_triple: {choice: [1, 2]}}")
     start = published_start(narrow, 6)
