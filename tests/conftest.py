@@ -7,7 +7,13 @@ from pathlib import Path
 # Before any Hugging Face library is imported: they read these once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="lkd-tune-datasets-"))
+
+# All temporary files, Ray's sessions too, also of the processes that tests start and kill. A short
+# name, as paths of sockets are limited. Workers of the run have it from the process that began it.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="lkd-")
+    tempfile.tempdir = None
+os.environ.setdefault("HF_DATASETS_CACHE", f"{os.environ['TMPDIR']}/datasets")
 
 import shutil
 
@@ -58,5 +64,11 @@ def pytest_collection_modifyitems(items):
     items.sort(key=place)
 
 
-def pytest_sessionfinish():
-    shutil.rmtree(os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
+def pytest_sessionfinish(exitstatus):
+    """Removes the temporary files; after a failure they stay, to be looked at."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    if exitstatus == pytest.ExitCode.OK:
+        shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
+    else:
+        print(f"\ntemporary files of this run: {os.environ['TMPDIR']}")

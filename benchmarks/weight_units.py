@@ -1,0 +1,112 @@
+"""Whether loss weights are easier to search in units of how strongly each term pulls.
+
+Look at the expected best of 4 and of 12 draws. `as they are` draws each weight from the range of
+layer_map.yaml; `in units of the pull` draws it from a range around 1, times the logit loss's
+gradient norm over the term's own (term_scales.py), so that 1 means that a term pulls as strongly
+as the logits at the start, whatever the task and the size. Both take the same random points; the
+layer map is the uniform one, all else as in evidence.py.
+
+    python benchmarks/weight_units.py --task acceptability [--draws 24]
+    python benchmarks/weight_units.py --task sst2 --data DIR --models DIR --out DIR
+
+The same folders as in evidence.py; what is trained is kept, so the command goes on when repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import random
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import evidence
+from scipy import stats
+from term_scales import gradient_norms
+
+from lkd_tune.distill.models import read_depth
+from lkd_tune.spec.losses import LossSettings
+from lkd_tune.spec.trial import TrialSpec
+
+_RELATIONS = ("wr_pair", "wr_triple", "ltr_pair", "ltr_triple")
+_AS_THEY_ARE = (0.1, 30.0)
+_IN_UNITS = (0.1, 10.0)
+
+
+def main() -> None:
+    """Trains what is not trained yet and prints two rows a task."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    evidence.add_arguments(parser)
+    parser.add_argument("--draws", type=int, default=24)
+    arguments = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    print("| task | weights | mean | best of 4 | best of 12 | best | above the recipe |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for task in arguments.task.split(","):
+        compare(task, arguments)
+
+
+def compare(task: str, arguments: argparse.Namespace) -> None:
+    """Prints a task's rows, and the p of a paired test between them."""
+    space = evidence.space_of(task, arguments)
+    teacher = evidence.teacher_of(space)
+    recipe = evidence.rows_of(task, space, teacher, read_depth(teacher))[evidence.PUBLISHED]
+    plain = recipe.model_copy(update={"losses": LossSettings()})
+    *norms, logits = gradient_norms(plain)
+    units = [logits / norm for norm in norms]
+    print(f"# {task}: units {', '.join(f'{unit:.3g}' for unit in units)}", file=sys.stderr)
+    published = score(f"{task}: recipe", recipe, task, arguments)
+    arms = {
+        "as they are": (_AS_THEY_ARE, [1.0] * len(units)),
+        "in units of the pull": (_IN_UNITS, units),
+    }
+    scores = {}
+    for name, (limits, scales) in arms.items():
+        scores[name] = found = [
+            score(f"{task}: {name} {i}", drawn(recipe, i, limits, scales), task, arguments)
+            for i in range(arguments.draws)
+        ]
+        print(
+            f"| {task} | {name} | {statistics.mean(found):.3f} ± {statistics.stdev(found):.3f} | "
+            f"{best_of(4, found):.3f} | {best_of(12, found):.3f} | {max(found):.3f} | "
+            f"{sum(value > published for value in found)} of {len(found)} |",
+            flush=True,
+        )
+    print(f"# paired p: {stats.ttest_rel(*scores.values()).pvalue:.3f}")
+
+
+def drawn(
+    recipe: TrialSpec, number: int, limits: tuple[float, float], scales: list[float]
+) -> TrialSpec:
+    """Returns the recipe with the weights and the temperature of a random point."""
+    rng = random.Random(number)
+    low, high = map(math.log, limits)
+    weights = {
+        name: scale * math.exp(low + (high - low) * rng.random())
+        for name, scale in zip(_RELATIONS, scales, strict=True)
+    }
+    losses = LossSettings().with_weights(weights)
+    logits = losses.logits.model_copy(update={"temperature": 1 + 3 * rng.random()})
+    return recipe.model_copy(update={"losses": losses.model_copy(update={"logits": logits})})
+
+
+def score(told: str, spec: TrialSpec, task: str, arguments: argparse.Namespace) -> float:
+    """Returns a student's mean score over the seeds, on dev, as a search sees it."""
+    runs = evidence.seeds_of(told, spec, arguments.out / task, arguments.seeds)
+    return statistics.mean(run["dev"][spec.task.metric] for run in runs)
+
+
+def best_of(count: int, scores: list[float]) -> float:
+    """Returns the expected best of some of the draws, taken without putting back."""
+    rising, total = sorted(scores), math.comb(len(scores), count)
+    return sum(value * math.comb(i, count - 1) for i, value in enumerate(rising)) / total
+
+
+if __name__ == "__main__":
+    main()
