@@ -48,6 +48,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     evidence.add_arguments(parser)
+    parser.add_argument("--plot", type=Path, help="where to draw the maps")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     scores = {task: measure(task, arguments) for task in arguments.task.split(",")}
@@ -68,6 +69,8 @@ def main() -> None:
     for name, feature in FEATURES.items():
         for task in tasks:
             tell(f"{name}, {task}", [feature(m) for m in maps], means(scores[task], maps))
+    if arguments.plot:
+        draw(scores, arguments.plot)
 
 
 def measure(task: str, arguments: argparse.Namespace) -> dict[Map, list[float]]:
@@ -116,6 +119,48 @@ def tell(name: str, one: list[float], other: list[float]) -> None:
     if len(set(one)) > 1:
         found = stats.spearmanr(one, other)
         print(f"  {name:58} {found.statistic:+.2f}  p {found.pvalue:.3f}")
+
+
+def draw(scores: dict[str, dict[Map, list[float]]], path: Path) -> None:
+    """Draws each map as a line from student layer to teacher layer, a panel for each task."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(
+        1, len(scores), figsize=(0.5 + 4.2 * len(scores), 3.6), squeeze=False, layout="constrained"
+    )
+    for axes, (task, found) in zip(panels[0], scores.items(), strict=True):
+        values = {layer_map: statistics.mean(seeds) for layer_map, seeds in found.items()}
+        colours = pyplot.cm.ScalarMappable(pyplot.Normalize(*_ends(values)), "viridis")
+        rising = sorted(values, key=values.__getitem__)  # the best on top
+        for place, layer_map in enumerate(rising):
+            # Side by side where maps have an entry in common.
+            shift = 0.3 * (place / max(1, len(rising) - 1) - 0.5)
+            axes.plot(
+                range(len(layer_map)),
+                [layer + shift for layer in layer_map],
+                "o-",
+                color=colours.to_rgba(values[layer_map]),
+                linewidth=3 if layer_map == rising[-1] else 1.5,
+                markersize=4,
+            )
+        layers, depth = rising[-1][-1], len(rising[-1]) - 1
+        axes.set(
+            title=task,
+            xlabel="student layer",
+            ylabel="teacher layer",
+            xticks=range(depth + 1),
+            yticks=range(layers + 1),
+        )
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.colorbar(colours, ax=axes, label="score on test")
+    figure.savefig(path, dpi=150)
+
+
+def _ends(values: dict[Map, float]) -> tuple[float, float]:
+    return min(values.values()), max(values.values())
 
 
 if __name__ == "__main__":
