@@ -2,23 +2,28 @@
 
 Look at the last line: how many times sooner `lkd-tune search` has a student as good as the best
 that Optuna's TPE finds in plain Ray Tune, in which each trial has a process of its own, runs the
-teacher, pads to the full length and materialises the differences. Both search the same space with
-the same number of trials of the same steps. The third is lkd-tune's trials drawn at random, none
-stopped. The teacher is trained before the clocks start; storing its targets counts.
+teacher, pads to the full length and materialises the differences. All search the same space, plain
+Ray Tune with so many trials as the space has, lkd-tune for a part of the time that those take. The
+third is lkd-tune's trials drawn at random, none stopped. The teacher is trained before the clocks
+start; storing its targets counts.
 
     python benchmarks/search.py [--space layer_map.yaml] [--set KEY=VALUE …] [--seeds 5]
+
+With --json FILE each seed is kept as it is done, and the command goes on when it is repeated.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -48,8 +53,8 @@ def ours(space: SearchSpace, folder: Path) -> Curve:
     )
 
 
-def measure(overrides: list[str], name: str, seed: int) -> dict[str, Any]:
-    """Returns the curves of one seed."""
+def measure(overrides: list[str], name: str, seed: int, part: float) -> dict[str, Any]:
+    """Returns the curves of one seed; lkd-tune's have a part of the time of plain Ray Tune's."""
     own = [f"search.seed={seed}", "search.baseline=false", "confirm=null"]
     space = load_space(find_space(name), [*overrides, *own])
     settings = space.settings
@@ -58,21 +63,31 @@ def measure(overrides: list[str], name: str, seed: int) -> dict[str, Any]:
         space = load_space(find_space(name), [*overrides, *own, f"teacher={teacher}"])
     else:
         teacher = settings.teacher.model or ""
-    curves = {}
+    given = [*overrides, *own, f"teacher={teacher}"]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        curves["lkd-tune"] = ours(space, folder / "ours")
+        curves = {
+            "plain TPE": search_plainly(
+                load_space(find_space(name), given),
+                teacher,
+                read_depth(teacher),
+                cache_dir(),
+                optuna.samplers.TPESampler(seed=seed),
+                folder,
+            )
+        }
+        minutes = part * max(at for at, _ in curves["plain TPE"]) / 60
+        limited = ["search.trials=10000", f"search.time_budget={minutes}"]
         by_chance = [
             "search.sampler=random",
             "search.scheduler=none",
             "search.published_start=false",
         ]
-        space = load_space(find_space(name), [*overrides, *own, f"teacher={teacher}", *by_chance])
-        curves["random"] = ours(space, folder / "random")
-        sampler = optuna.samplers.TPESampler(seed=seed)
-        curves["plain TPE"] = search_plainly(
-            space, teacher, read_depth(teacher), cache_dir(), sampler, folder
-        )
+        for kind, more in (("lkd-tune", []), ("random", by_chance)):
+            space = load_space(find_space(name), [*given, *limited, *more])
+            # A cache of its own, so that it stores the teacher's targets itself.
+            with mock.patch.dict(os.environ, LKD_TUNE_CACHE=str(folder / f"{kind}-cache")):
+                curves[kind] = ours(space, folder / kind)
     return {"seed": seed, "curves": curves}
 
 
@@ -94,38 +109,44 @@ def main() -> None:
     parser.add_argument("--space", default="layer_map.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="where to write the curves")
+    parser.add_argument("--part", type=float, default=0.25, help="of plain Ray Tune's time")
+    parser.add_argument("--json", type=Path, help="where to keep the curves")
     parser.add_argument("--plot", type=Path, help="where to draw them")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     quieten_ray()
-    results = []
-    print(
-        "seed  plain TPE's best after s  lkd-tune has it after s  times sooner   its best  random's"
-    )
-    for seed in range(arguments.seeds):
+    kept = arguments.json is not None and arguments.json.exists()
+    results = json.loads(arguments.json.read_text("utf-8")) if kept else []
+    for seed in range(len(results), arguments.seeds):
         ray.init(
             "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
         )
-        result = measure(arguments.set, arguments.space, seed)
+        results.append(measure(arguments.set, arguments.space, seed, arguments.part))
         ray.shutdown()
-        results.append(result)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results), "utf-8")
+    show(results)
+    if arguments.plot:
+        draw(results, arguments.plot)
+
+
+def show(results: list[dict[str, Any]]) -> None:
+    """Prints a row a seed and the median of the ratios; `never` counts as 0 times sooner."""
+    print("| seed | plain TPE's best | after s | lkd-tune has it | sooner | its best | random |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    ratios = []
+    for result in results:
         curves = result["curves"]
         best = best_by(curves["plain TPE"])
         whole = reached(curves["plain TPE"], best) or 0.0
-        sooner, chance = (reached(curves[kind], best) for kind in ("lkd-tune", "random"))
-        result["ratio"] = whole / sooner if sooner else 0.0
+        sooner = reached(curves["lkd-tune"], best)
+        ratios.append(whole / sooner if sooner else 0.0)
         print(
-            f"{seed:4}  {best:16.4f} {whole:9.0f} {_seconds(sooner):>9} {_seconds(chance):>8} "
-            f"{result['ratio']:21.1f} {best_by(curves['lkd-tune']):15.4f} "
-            f"{best_by(curves['random']):7.4f}",
-            flush=True,
+            f"| {result['seed']} | {best:.4f} | {whole:.0f} | {_seconds(sooner)} | "
+            f"{ratios[-1]:.1f} times | {best_by(curves['lkd-tune']):.4f} | "
+            f"{best_by(curves['random']):.4f} |"
         )
-        if arguments.json:
-            arguments.json.write_text(json.dumps(results))
-    if arguments.plot:
-        draw(results, arguments.plot)
-    print(f"median: {statistics.median(result['ratio'] for result in results):.1f} times sooner")
+    print(f"median: {statistics.median(ratios):.1f} times sooner")
 
 
 def _seconds(value: float | None) -> str:

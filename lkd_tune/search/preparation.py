@@ -9,6 +9,7 @@ from lkd_tune.search.manifest import update_manifest
 from lkd_tune.search.session import Session
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.run import RunFolder, read_measurements
+from lkd_tune.spec.settings import SpaceSettings
 from lkd_tune.spec.start import Start, published_start, start_from
 
 # DistilBERT's choice: on some tasks far better than the uniform map, see benchmarks/RESULTS.md.
@@ -54,8 +55,22 @@ def ensure_teacher(session: Session) -> dict[str, Any] | None:
         node = facts.pop("node")
         facts = {"layers": teacher_depth(settings.teacher), **facts}
         update_manifest(run, teacher=facts, hardware=node)
-    view.teacher_scored(facts["dev"][settings.task.metric])
+    score = facts["dev"][settings.task.metric]
+    view.teacher_scored(score)
+    if (doubt := doubt_of_teacher(settings, score)) is not None:
+        view.note(doubt)
     return facts
+
+
+def doubt_of_teacher(settings: SpaceSettings, score: float) -> str | None:
+    """Returns what to tell of a teacher from which nothing is to be learnt, None if there is."""
+    if score > 0:
+        return None
+    if settings.teacher.train is not None:
+        how = "train it longer or otherwise (teacher.train.epochs, steps, lr)"
+    else:
+        how = "are its classes in the order of the task's (task.labels)?"
+    return f"warning: the teacher knows nothing of the task, nor will students learn it; {how}"
 
 
 def ensure_targets(session: Session, model: str) -> None:

@@ -20,6 +20,10 @@ from lkd_tune.search.bounded_tpe import BoundedTPE
 from lkd_tune.search.evolution import LayerMapEvolution
 from lkd_tune.spec.search import SearchSettings
 
+# Trials before TPE has a model, known good points among them. With ten, as is usual, a search is
+# behind for its first minutes and never ahead: benchmarks/policies.py.
+_TPE_STARTUP = 4
+
 
 def build_sampler(search: SearchSettings, seed: int, *, by_chance: bool = False) -> BaseSampler:
     """Returns the sampler for one draw.
@@ -58,7 +62,7 @@ def _model_based(search: SearchSettings, seed: int) -> BaseSampler:
                 multivariate=True,
                 group=True,  # parameters of some options only are modelled among those
                 constant_liar=True,  # trials that run now are taken as bad, so that others differ
-                n_startup_trials=startup,
+                n_startup_trials=_TPE_STARTUP,
             )
         case "nsga2":
             return NSGAIISampler(seed=seed, population_size=population)

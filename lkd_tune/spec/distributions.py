@@ -90,6 +90,12 @@ class Numbers:
         return int(value) if self.integer else float(value)
 
     @property
+    def middle(self) -> float:
+        """The number in the middle, on a log scale that of the logarithms."""
+        ends = self.low, self.high
+        return self.nearest(math.sqrt(math.prod(ends)) if self.log else sum(ends) / 2)
+
+    @property
     def probes(self) -> tuple[Any, ...]:
         """The values that a check has to try: both ends, or every small integer."""
         if self.integer:

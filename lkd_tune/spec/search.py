@@ -32,7 +32,7 @@ class SearchSettings(Settings):
     """asha stops trials that fall behind at an evaluation; hyperband spares some of them the first
     ones; median stops what is below the median of the others; pbt stops none: the trials train as
     a population, in which the worst go on as copies of the best with other loss weights."""
-    reduction_factor: float = Field(3, gt=1)
+    reduction_factor: float = Field(2, gt=1)
     """asha and hyperband go on with the best 1 / reduction_factor of the trials at each rung."""
     concurrency: int | None = Field(None, ge=1)
     """Trials at a time; none: as many as the cluster has room for."""

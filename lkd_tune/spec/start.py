@@ -16,6 +16,7 @@ from lkd_tune.spec.trial import TrialSpec
 PUBLISHED = "published"
 # A scalar may stand for a block of losses: its weight.
 _MAIN_KEY = "weight"
+_RATE = "train.lr"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Start:
 def published_start(space: SearchSpace, teacher_layers: int, preset: str = "skip") -> Start:
     """Returns the published recipe: its weights and the uniform map, at half of the depth.
 
+    A learning rate that the space does not have was meant for students of another size: it is
+    the middle of the space's own range then, where a weight is the nearest end.
+
     Args:
         space: Where it is to be a point of.
         teacher_layers: Number of the teacher's encoder layers.
@@ -50,7 +54,11 @@ def published_start(space: SearchSpace, teacher_layers: int, preset: str = "skip
     }
     layer_map = preset_map(preset, teacher_layers, depth)
     origin = PUBLISHED if preset == "skip" else f"{PUBLISHED}, map {preset}"
-    return _start(origin, space, wanted, layer_map, layer_map, teacher_layers)
+    start = _start(origin, space, wanted, layer_map, layer_map, teacher_layers)
+    rate = space.distributions().get(_RATE)
+    if _RATE in start.moved and isinstance(rate, Numbers):
+        start.params[_RATE] = rate.middle
+    return start
 
 
 def start_from(origin: str, spec: TrialSpec, space: SearchSpace, teacher_layers: int) -> Start:

@@ -93,6 +93,15 @@ def test_what_a_space_does_not_have_is_moved_to_its_nearest_and_told():
     assert start.moved == {"losses.wr_pair": 100, "losses.wr_triple": 1000}
 
 
+def test_a_learning_rate_of_other_models_is_the_middle_of_the_range():
+    own = space("train: {lr: {loguniform: [1.0e-3, 4.0e-3]}}")
+    start = published_start(own, 6)
+    assert start.params == {"train.lr": pytest.approx(2e-3)}
+    assert start.moved == {"train.lr": 4e-5}
+    choice = space("train: {lr: {choice: [1.0e-3, 2.0e-3, 4.0e-3]}}")
+    assert published_start(choice, 6).params == {"train.lr": 1e-3}
+
+
 def test_a_space_without_distributions_has_nothing_to_begin_with():
     assert published_start(space("student: {depth: 3}"), 6).params == {}
 

@@ -1,0 +1,280 @@
+"""What ways of drawing and stopping trials are worth, simulated on trials that were really run.
+
+Look at the columns: the true score of the student that a search would hand over after so many
+seconds, the mean over simulated searches. A model of the learning curves (a Gaussian process for
+each evaluation) is fitted to the trials of RUN; searches with the real samplers and rungs then
+take their scores from it, some noise added, on two workers. How well the model predicts trials
+that it was not fitted to is printed first.
+
+    lkd-tune search --space layer_map.yaml --name chance --set search.trials=170 \\
+        --set search.sampler=random --set search.scheduler=none --set confirm=null \\
+        --set search.published_start=false --set search.baseline=false
+    python benchmarks/policies.py runs/chance [more runs of that space] [--searches 24]
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import itertools
+import math
+import statistics
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import TrialState
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from lkd_tune.search.ask_tell import report, tell
+from lkd_tune.search.bounded_tpe import BoundedTPE
+from lkd_tune.search.rungs import Rungs
+from lkd_tune.spaces import find_space
+from lkd_tune.spec.errors import SpecError
+from lkd_tune.spec.run import RunFolder, TrialRecord
+from lkd_tune.spec.space import SearchSpace, load_space
+from lkd_tune.spec.start import published_start
+from lkd_tune.spec.trial import TrialSpec
+
+_WORKERS = 2
+# Between two trials of a reused actor.
+_START_S = 0.7
+_SECONDS = (30, 60, 90, 180)
+
+
+def main() -> None:
+    """Prints a row for each way to search."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--space", default="layer_map.yaml")
+    parser.add_argument("--searches", type=int, default=24)
+    parser.add_argument("--noise", type=float, default=0.005, help="standard deviation of a score")
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    space = load_space(find_space(arguments.space), [])
+    records = [
+        record
+        for folder in arguments.runs
+        for record in RunFolder(folder).read_trials()
+        if record.is_drawn and record.measurements
+    ]
+    curves = Curves(records)
+    points = [published_start(space, curves.layers, name).params for name in ("skip", "top_bottom")]
+    print(
+        "| trials are drawn | stopped | " + " | ".join(f"{s} s" for s in _SECONDS) + " | trials |"
+    )
+    print("| --- | --- |" + " --- |" * (len(_SECONDS) + 1))
+    for (drawn, build), factor in itertools.product(_samplers().items(), (None, 3, 2)):
+        found, counts = [], []
+        for seed in range(arguments.searches):
+            simulation = Simulation(curves, space, build, seed, arguments.noise)
+            found.append(simulation.run(Rungs(factor) if factor else None, points))
+            counts.append(simulation.begun)
+        stopped = f"not the best 1/{factor}" if factor else "none"
+        cells = " | ".join(
+            f"{statistics.mean(scores):.4f} ± "
+            f"{statistics.stdev(scores) / math.sqrt(len(scores)):.4f}"
+            for scores in zip(*found, strict=True)
+        )
+        print(f"| {drawn} | {stopped} | {cells} | {statistics.mean(counts):.0f} |", flush=True)
+
+
+def _samplers() -> dict[str, Callable[[int], BaseSampler]]:
+    def tpe(startup: int) -> Callable[[int], BaseSampler]:
+        return lambda seed: BoundedTPE(
+            seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=startup
+        )
+
+    return {
+        "at random": lambda seed: RandomSampler(seed=seed),
+        "by TPE after 10": tpe(10),
+        "by TPE after 4": tpe(4),
+    }
+
+
+class Curves:
+    """Learning curves as a function of a trial's spec.
+
+    Args:
+        records: Trials of one space; those that were stopped have the first part of a curve.
+    """
+
+    def __init__(self, records: Sequence[TrialRecord]):
+        last = max(max(entries(record.spec)) for record in records)
+        self.layers = last
+        self.halvings = sorted(
+            {m.halvings for record in records for m in record.measurements}, reverse=True
+        )
+        self._models: dict[int, Any] = {}
+        self._known: dict[str, dict[int, float]] = {}
+        for halvings in self.halvings:
+            pairs = [
+                (self._features(record.spec), m.score)
+                for record in records
+                for m in record.measurements
+                if m.halvings == halvings
+            ]
+            points, scores = map(np.array, zip(*pairs, strict=True))
+            kernel = ConstantKernel() * Matern(
+                np.full(points.shape[1], 3.0), (0.3, 1e3), nu=2.5
+            ) + WhiteKernel(0.05)
+            process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
+            model = make_pipeline(StandardScaler(), process)
+            guesses = cross_val_predict(model, points, scores, cv=5)
+            explained = 1 - np.var(scores - guesses) / np.var(scores)
+            print(
+                f"1/{2**halvings} of the steps: {len(scores)} trials, the model explains "
+                f"{explained:.1%} of the variance of those it was not fitted to"
+            )
+            self._models[halvings] = model.fit(points, scores)
+        self._seconds = {
+            depth: statistics.median(r.measurements[-1].train_s for r in own)
+            for depth, own in _by_depth(records).items()
+        }
+
+    def of(self, spec: TrialSpec) -> dict[int, float]:
+        """Returns a trial's expected scores by halvings of its steps."""
+        key = spec.digest()
+        if key not in self._known:
+            point = self._features(spec)[None]
+            self._known[key] = {h: float(m.predict(point)[0]) for h, m in self._models.items()}
+        return self._known[key]
+
+    def seconds(self, spec: TrialSpec) -> float:
+        """Returns how long a whole trial takes."""
+        return self._seconds[spec.student.depth]
+
+    def _features(self, spec: TrialSpec) -> np.ndarray:
+        word = entries(spec)
+        return np.array(
+            [
+                spec.student.depth,
+                *(float(layer in word) for layer in range(1, self.layers)),
+                math.log(spec.train.lr),
+                spec.losses.logits.temperature,
+                *(math.log(term.weight) for name, term in spec.losses if name != "logits"),
+            ]
+        )
+
+
+def entries(spec: TrialSpec) -> tuple[int, ...]:
+    """Returns a trial's layer map."""
+    word = spec.layer_map.word
+    assert word != "random"
+    return tuple(word)
+
+
+def _by_depth(records: Sequence[TrialRecord]) -> dict[int, list[TrialRecord]]:
+    complete = [record for record in records if record.state == "complete"]
+    depths = sorted({record.spec.student.depth for record in complete})
+    return {d: [r for r in complete if r.spec.student.depth == d] for d in depths}
+
+
+@dataclass
+class Simulation:
+    """One search whose trials are looked up.
+
+    Attributes:
+        curves: What trials give.
+        space: What they are drawn from.
+        sampler: Builds what draws, from a seed for each trial.
+        seed: Of the search.
+        noise: Standard deviation of a trial's scores; most of it is common to them.
+        begun: Trials so far.
+    """
+
+    curves: Curves
+    space: SearchSpace
+    sampler: Callable[[int], BaseSampler]
+    seed: int
+    noise: float
+    begun: int = 0
+
+    def run(self, rungs: Rungs | None, points: Sequence[dict[str, Any]]) -> list[float]:
+        """Returns the true score of what seems best after each of `_SECONDS`."""
+        self._rng = np.random.default_rng(self.seed)
+        self._study = optuna.create_study(direction="maximize")
+        for point in points:
+            self._study.enqueue_trial(point)
+        ended: list[tuple[float, float, float]] = []  # when, as it seems, true
+        events: list[tuple[float, int, Any]] = []
+        for worker in range(_WORKERS):
+            heapq.heappush(events, (0.0, worker, None))
+        while events:
+            now, worker, trial = heapq.heappop(events)
+            if now > _SECONDS[-1]:
+                break
+            if trial is not None and not self._goes_on(trial, rungs):
+                if trial.left == []:
+                    halvings = self.curves.halvings[-1]
+                    ended.append((now, trial.scores[halvings], trial.true[halvings]))
+                trial = None
+            if trial is None:
+                trial = self._begin()
+                now += _START_S
+            seconds = trial.seconds * (0.5 ** trial.left[0] - trial.done)
+            trial.done = 0.5 ** trial.left[0]
+            heapq.heappush(events, (now + seconds, worker, trial))
+        return [_handed_over([e for e in ended if e[0] <= limit]) for limit in _SECONDS]
+
+    def _begin(self) -> Any:
+        while True:
+            self._study.sampler = self.sampler(int(self._rng.integers(2**31)))
+            trial = self._study.ask()
+            try:
+                spec = self.space.draw(
+                    trial, teacher="teacher", teacher_layers=self.curves.layers, seed=0
+                )
+                break
+            except SpecError:
+                self._study.tell(trial, state=TrialState.FAIL)
+        self.begun += 1
+        true = self.curves.of(spec)
+        common, *own = self._rng.normal(0, self.noise, 1 + len(true))
+        scores = {
+            h: score + 0.8 * common + 0.6 * each
+            for (h, score), each in zip(true.items(), own, strict=True)
+        }
+        return SimpleNamespace(
+            name=str(self.begun), trial=trial, true=true, scores=scores, done=0.0,
+            left=[*self.curves.halvings], seconds=self.curves.seconds(spec),
+        )  # fmt: skip
+
+    def _goes_on(self, trial: Any, rungs: Rungs | None) -> bool:
+        """Tells the study of an evaluation, and of an end if it is one."""
+        halvings = trial.left.pop(0)
+        score = trial.scores[halvings]
+        report(self._study, trial.trial, {100 >> halvings: score})
+        if not trial.left:
+            tell(self._study, trial.trial, TrialState.COMPLETE, values=[score])
+            return False
+        measurement: Any = SimpleNamespace(halvings=halvings, finished=False, score=score)
+        spared = trial.name == "1"  # the published recipe
+        if rungs is None or rungs.goes_on(trial.name, measurement) or spared:
+            return True
+        tell(self._study, trial.trial, TrialState.PRUNED)
+        return False
+
+
+def _handed_over(ended: Sequence[tuple[float, float, float]]) -> float:
+    """Returns the true score of what seems best, that of a useless student if there is none."""
+    return max(ended, key=lambda each: each[1])[2] if ended else 0.0
+
+
+if __name__ == "__main__":
+    main()
