@@ -160,13 +160,15 @@ def check(space: SpaceOption, overrides: SetOption = None) -> None:
 
         lkd-tune check --space layer_map.yaml --set student.depth=4
     """
-    from lkd_tune.distill.checks import check_space
+    from lkd_tune.distill.checks import check_space, read_data
     from lkd_tune.spaces import find_space
     from lkd_tune.spec.space import load_space
     from lkd_tune.words import show_space
 
     loaded = load_space(find_space(space), overrides or [])
-    show_space(loaded, check_space(loaded))
+    layers = check_space(loaded)
+    read_data(loaded)
+    show_space(loaded, layers)
 
 
 @app.command()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from lkd_tune.distill.tasks.data import check_data
+from lkd_tune.distill.evaluate import check_labels
+from lkd_tune.distill.models import load_config
+from lkd_tune.distill.tasks.data import GENERATED, SPLITS, check_data, load_split
 from lkd_tune.distill.teacher import teacher_depth, teacher_positions
 from lkd_tune.distill.width import teacher_width
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.space import SearchSpace
+from lkd_tune.spec.tasks import is_file_name
 
 
 def check_space(space: SearchSpace) -> int:
@@ -46,6 +49,39 @@ def check_space(space: SearchSpace) -> int:
     if problems:
         raise SpecError(problems)
     return layers
+
+
+def read_data(space: SearchSpace) -> None:
+    """Reads all local data, and compares the classes with those of a teacher that is there.
+
+    What `check` does beyond `check_space`; in a search the trials come to the same problems, later.
+
+    Raises:
+        SpecError: Naming the file, row and column of what can't be used, one for each split.
+    """
+    problems: list[Problem] = []
+
+    def note(path: tuple[str, ...], error: SpecError) -> None:
+        for problem in error.problems:
+            key = problem.key.removeprefix("task.") if path else problem.key
+            problems.append(space.source.problem((*path, *key.split(".")), problem.message))
+
+    for path, task in _tasks(space):
+        for split in SPLITS:
+            where = getattr(task, split)
+            if task.data != GENERATED and where is not None and is_file_name(where):
+                try:
+                    load_split(task, split)
+                except SpecError as error:
+                    note(path, error)
+    task, teacher = space.settings.task, space.settings.teacher.model
+    if not problems and teacher is not None and is_file_name(str(task.train)):
+        try:
+            check_labels(load_config(teacher), teacher, task)
+        except SpecError as error:
+            note((), error)
+    if problems:
+        raise SpecError(problems)
 
 
 def _check_length(space: SearchSpace) -> list[Problem]:

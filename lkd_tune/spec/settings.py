@@ -82,7 +82,8 @@ class TaskSettings(Settings):
     """Split that scores the winner once, if there is one."""
     columns: Columns = Columns()
     column_names: list[str] | None = None
-    """Names of all columns of a csv or tsv file that has no header, or of a conll file."""
+    """Names of the columns of a csv or tsv file that has no header, from the first, or of all of a
+    conll file."""
     labels: list[str] | None = None
     """Names of the classes, in the order of their ids."""
     metric: Metric = "accuracy"

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from lkd_tune.distill.checks import check_space
+from lkd_tune.distill.checks import check_space, read_data
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.space import load_space
 from tests.distill.families import CONFIGS, make_classifier, make_csv
@@ -55,3 +55,33 @@ def test_the_task_that_scores_the_trials_is_checked_as_well(tmp_path):
         "s.yaml:8 evaluate_on.task.max_length: 128 is above the 40 positions of the teacher; "
         "use at most 40"
     )
+
+
+def test_check_reads_all_data_and_names_each_row(tmp_path):
+    train, dev = tmp_path / "train.csv", tmp_path / "dev.csv"
+    train.write_text("text,label\nx,0\ny,1\nz,good\n")
+    dev.write_text("text,label\nx,0\ny,1,2\n")
+    task = {"name": "own", "train": str(train), "dev": str(dev), "labels": ["bad", "fine"],
+            "max_length": 40}  # fmt: skip
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump({"task": task, "teacher": make_classifier(tmp_path / "t")}))
+    space = load_space(path)
+    check_space(space)  # which looks at columns only
+    with pytest.raises(SpecError) as error:
+        read_data(space)
+    first, second = map(str, error.value.problems)
+    assert "row 3, column label: 'good' is no class" in first
+    assert first.startswith("s.yaml:")
+    assert "line 3 has 3 fields, where the header has 2" in second
+
+
+def test_check_compares_the_classes_with_the_teacher_s(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text("text,label\nx,0\ny,1\nz,2\n")
+    task = {"name": "own", "train": str(file), "dev": str(file)}
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump({"task": task, "teacher": make_classifier(tmp_path / "t")}))
+    with pytest.raises(
+        SpecError, match=r"s\.yaml:\d+ teacher: .* 2 classes apart, the task own has 3"
+    ):
+        read_data(load_space(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def load_table(task: TaskSettings, split: str, cache: Path) -> Any:
 
     Raises:
         SpecError: If there is no such split.
+        ValueError: If a local file can't be read.
     """
     import datasets
 
@@ -81,17 +83,15 @@ def load_table(task: TaskSettings, split: str, cache: Path) -> Any:
         return datasets.Dataset.from_list(list(_conll_rows(task, path)))
     options: dict[str, Any] = {"split": "train", "cache_dir": str(cache)}
     data_file = str(path.resolve())
-    if suffix == "txt":
-        return datasets.load_dataset("text", data_files=data_file, **options)
-    if suffix == "parquet":
-        return datasets.load_dataset("parquet", data_files=data_file, **options)
+    if suffix in ("txt", "parquet"):
+        return _converted("text" if suffix == "txt" else suffix, data_file, **options)
     if suffix == "json":
         with _open_text(path) as file:
             first = _first_json(file.read())
         if _is_nested(first):
             return datasets.Dataset.from_list(list(_nested_rows(first)))
     if suffix in ("json", "jsonl"):
-        return datasets.load_dataset("json", data_files=data_file, **options)
+        return _converted("json", data_file, **options)
     dialect = _dialect(path)
     options |= {
         "sep": dialect["delimiter"],
@@ -101,8 +101,28 @@ def load_table(task: TaskSettings, split: str, cache: Path) -> Any:
     with _open_text(path) as file:
         header = next(csv.reader(file, **dialect), [])
     if not _has_header(task, header):
-        options |= {"names": task.column_names, "header": None}
-    return datasets.load_dataset("csv", data_files=data_file, **options)
+        # Only these are used: some lines of the STS benchmark have more.
+        names = task.column_names
+        options |= {"names": names, "usecols": names, "header": None}
+    return _converted("csv", data_file, **options)
+
+
+def _converted(form: str, file: str, **options: Any) -> Any:
+    """Returns the table that `datasets` makes of a file.
+
+    Raises:
+        ValueError: If the file is not what it should be.
+    """
+    import datasets
+
+    try:
+        return datasets.load_dataset(form, data_files=file, **options)
+    except datasets.exceptions.DatasetGenerationError as error:
+        cause = " ".join(str(error.__cause__ or error).split())
+        if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", cause):
+            names, line, fields = found.groups()
+            cause = f"line {line} has {fields} fields, where the header has {names}"
+        raise ValueError(cause) from error
 
 
 def _has_header(task: TaskSettings, first: list[str]) -> bool:

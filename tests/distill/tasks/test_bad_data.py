@@ -58,6 +58,9 @@ BAD = [
      "row 1, column document: None is neither a text nor a list of sentences"),
     ("extractive_summary", "a.jsonl", '{"document": "One.", "summary": 1}\n', {},
      "row 1, column summary: 1 is no text"),
+    ("classification", "a.csv", "text,label\nx,1\ny,0,z\n", {},
+     "can't be read: line 3 has 3 fields, where the header has 2"),
+    ("classification", "a.jsonl", '{"text": "x", "label": 1}\n{"text": "y"\n', {}, "can't be read"),
     ("classification", "a.csv", "", {}, "is empty"),
     ("classification", "a.csv", "text,label\n", {}, "holds no examples"),
     ("classification", "a.csv", "text,label\nx,-1\n", {}, "labels of this split are hidden"),
@@ -73,6 +76,19 @@ def test_a_message_names_row_and_column(kind, name, text, settings, message, tmp
         load_split(_task(path, kind, **settings), "train", cache=tmp_path / "cache")
     assert message in str(error.value)
     assert name in str(error.value)
+
+
+def test_of_lines_that_are_longer_than_the_names_the_rest_is_left_out(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text("images\t3.5\ta dog\ta cat\nnews\t0\ta\tb\tlicence\tmore\n")
+    task = _task(
+        path,
+        "regression",
+        columns={"text": "one", "pair": "two"},
+        column_names=["genre", "label", "one", "two"],
+    )
+    split = load_split(task, "train", cache=tmp_path / "cache")
+    assert (split.text, split.pair, split.label) == (["a dog", "a"], ["a cat", "b"], [3.5, 0.0])
 
 
 def test_a_missing_column_is_named_before_anything_is_read(tmp_path):
