@@ -150,7 +150,7 @@ def find_starts(session: Session, teacher_layers: int) -> list[Start]:
         starts += _best_of(read_run(folder), session, teacher_layers)
     starts = [start for start in starts if start.params]
     for start in starts:
-        moved = ", ".join(f"{name} {value}" for name, value in start.moved.items())
+        moved = ", ".join(_moved(start, name) for name in start.moved)
         session.view.phase(
             f"begins with {start.origin}" + (f"; outside of this space: {moved}" if moved else "")
         )
@@ -191,3 +191,12 @@ def _best_of(run: RunFolder, session: Session, teacher_layers: int) -> list[Star
 def _complete(run: RunFolder) -> list[Any]:
     records = [r for r in run.read_trials() if r.is_drawn and r.state == "complete"]
     return sorted(records, key=lambda r: (-(r.score or 0.0), r.name))
+
+
+def _moved(start: Start, name: str) -> str:
+    """Returns what a point had that the space does not, and what stands for it."""
+    if name not in start.params:
+        return f"{name} {start.moved[name]}"
+    taken = start.params[name]
+    taken = f"{taken:.3g}" if isinstance(taken, float) else taken
+    return f"{name} {start.moved[name]} ({taken} instead)"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from lkd_tune.search.preparation import doubt_of_teacher
+from lkd_tune.search.preparation import _moved, doubt_of_teacher
 from lkd_tune.spec.source import parse_source
 from lkd_tune.spec.space import build_space
+from lkd_tune.spec.start import Start
 
 TASK = "task: {name: sst2, train: train.csv, dev: dev.csv}\n"
 
@@ -24,3 +25,11 @@ def test_of_a_useless_teacher_it_is_said_what_to_look_at():
     trained = doubt_of_teacher(settings("teacher: {train: {model: bert, epochs: 1}}"), -0.02)
     assert trained is not None
     assert "teacher.train.epochs" in trained
+
+
+def test_it_is_told_what_stands_for_a_value_that_the_space_lacks():
+    start = Start(
+        "published", {"train.lr": 0.00122474, "x": "no"}, {"train.lr": 5e-5, "x": 1, "y": 2}
+    )
+    told = [_moved(start, name) for name in start.moved]
+    assert told == ["train.lr 5e-05 (0.00122 instead)", "x 1 (no instead)", "y 2"]
