@@ -29,6 +29,8 @@ from lkd_tune.storage import is_address
 _CONNECT_S = 5.0
 # A job's start on an idle cluster takes about ten seconds; beyond this it waits for room.
 _BEGIN_S = 120.0
+# Characters of a log that is followed.
+_MOST_PER_S = 200_000
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _MARK = "lkd_tune"
 
@@ -184,7 +186,8 @@ class JobServer:
                 shown = len(text)
             if ended or not follow:
                 return
-            time.sleep(1)
+            # The server sends all of it each time.
+            time.sleep(max(1.0, len(text) / _MOST_PER_S))
 
     def stop(self, name: str, wait: Callable[[], None] = lambda: None) -> Job:
         """Stops a search as Ctrl-C would; returns it when it has ended."""
