@@ -38,8 +38,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lkd_tune.search.ask_tell import report, tell
-from lkd_tune.search.bounded_tpe import BoundedTPE
 from lkd_tune.search.rungs import Rungs
+from lkd_tune.search.samplers import build_tpe
 from lkd_tune.spaces import find_space
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.run import RunFolder, TrialRecord
@@ -95,15 +95,10 @@ def main() -> None:
 
 
 def _samplers() -> dict[str, Callable[[int], BaseSampler]]:
-    def tpe(startup: int) -> Callable[[int], BaseSampler]:
-        return lambda seed: BoundedTPE(
-            seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=startup
-        )
-
     return {
         "at random": lambda seed: RandomSampler(seed=seed),
-        "by TPE after 10": tpe(10),
-        "by TPE after 4": tpe(4),
+        "by TPE after 10": lambda seed: build_tpe(seed, startup=10),
+        "by TPE after 4": lambda seed: build_tpe(seed, startup=4),
     }
 
 
@@ -115,8 +110,7 @@ class Curves:
     """
 
     def __init__(self, records: Sequence[TrialRecord]):
-        last = max(max(entries(record.spec)) for record in records)
-        self.layers = last
+        self.layers = max(max(entries(record.spec)) for record in records)
         self.halvings = sorted(
             {m.halvings for record in records for m in record.measurements}, reverse=True
         )

@@ -32,7 +32,7 @@ from lkd_tune.distill.models import read_depth
 from lkd_tune.spec.losses import LossSettings
 from lkd_tune.spec.trial import TrialSpec
 
-_RELATIONS = ("wr_pair", "wr_triple", "ltr_pair", "ltr_triple")
+_RELATIONS = [name for name in LossSettings.model_fields if name != "logits"]
 _AS_THEY_ARE = (0.1, 30.0)
 _IN_UNITS = (0.1, 10.0)
 

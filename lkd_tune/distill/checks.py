@@ -39,13 +39,7 @@ def check_space(space: SearchSpace) -> int:
             except SpecError as error:
                 problems += error.problems
     except SpecError as error:
-        problems += [
-            # What reads a model does not know where in the file it was named.
-            problem
-            if problem.where
-            else space.source.problem(problem.key.split("."), problem.message)
-            for problem in error.problems
-        ]
+        problems += _placed(space, error)
     if problems:
         raise SpecError(problems)
     return layers
@@ -60,12 +54,6 @@ def read_data(space: SearchSpace) -> None:
         SpecError: Naming the file, row and column of what can't be used, one for each split.
     """
     problems: list[Problem] = []
-
-    def note(path: tuple[str, ...], error: SpecError) -> None:
-        for problem in error.problems:
-            key = problem.key.removeprefix("task.") if path else problem.key
-            problems.append(space.source.problem((*path, *key.split(".")), problem.message))
-
     for path, task in _tasks(space):
         for split in SPLITS:
             where = getattr(task, split)
@@ -73,15 +61,32 @@ def read_data(space: SearchSpace) -> None:
                 try:
                     load_split(task, split)
                 except SpecError as error:
-                    note(path, error)
+                    problems += _placed(space, error, path[:-1])
     task, teacher = space.settings.task, space.settings.teacher.model
     if not problems and teacher is not None and is_file_name(str(task.train)):
         try:
             check_labels(load_config(teacher), teacher, task)
         except SpecError as error:
-            note((), error)
+            problems += _placed(space, error)
     if problems:
-        raise SpecError(problems)
+        # Once each: the classes of every split are those of the training split.
+        raise SpecError([*dict.fromkeys(problems)])
+
+
+def _placed(space: SearchSpace, error: SpecError, above: tuple[str, ...] = ()) -> list[Problem]:
+    """Returns problems with their place in the file, which readers of models and data don't know.
+
+    Args:
+        space: Where they are settings.
+        error: The problems.
+        above: Of what block their keys are.
+    """
+    return [
+        problem
+        if problem.where
+        else space.source.problem((*above, *problem.key.split(".")), problem.message)
+        for problem in error.problems
+    ]
 
 
 def _check_length(space: SearchSpace) -> list[Problem]:

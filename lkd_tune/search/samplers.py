@@ -44,6 +44,17 @@ def build_sampler(search: SearchSettings, seed: int, *, by_chance: bool = False)
         return _model_based(search, seed)
 
 
+def build_tpe(seed: int, startup: int = _TPE_STARTUP) -> BoundedTPE:
+    """Returns TPE as searches use it, which has a model after some trials."""
+    return BoundedTPE(
+        seed=seed,
+        multivariate=True,
+        group=True,  # parameters of some options only are modelled among those
+        constant_liar=True,  # trials that run now are taken as bad, so that others differ
+        n_startup_trials=startup,
+    )
+
+
 class _Grid(BruteForceSampler):
     """Optuna's exhaustive sampler, told of ends by `tell`."""
 
@@ -57,13 +68,7 @@ def _model_based(search: SearchSettings, seed: int) -> BaseSampler:
     population = min(50, max(4, search.trials // 5))
     match search.sampler:
         case "tpe":
-            return BoundedTPE(
-                seed=seed,
-                multivariate=True,
-                group=True,  # parameters of some options only are modelled among those
-                constant_liar=True,  # trials that run now are taken as bad, so that others differ
-                n_startup_trials=_TPE_STARTUP,
-            )
+            return build_tpe(seed)
         case "nsga2":
             return NSGAIISampler(seed=seed, population_size=population)
         case "nsga3":
