@@ -87,11 +87,15 @@ def main() -> None:
             counts.append(simulation.begun)
         stopped = f"not the best 1/{factor}" if factor else "none"
         cells = " | ".join(
-            f"{statistics.mean(scores):.4f} ± "
-            f"{statistics.stdev(scores) / math.sqrt(len(scores)):.4f}"
+            f"{statistics.mean(scores):.4f} ± {standard_error(scores):.4f}"
             for scores in zip(*found, strict=True)
         )
         print(f"| {drawn} | {stopped} | {cells} | {statistics.mean(counts):.0f} |", flush=True)
+
+
+def standard_error(scores: Sequence[float]) -> float:
+    """Returns that of the mean, 0 of a single score."""
+    return statistics.stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else 0.0
 
 
 def _samplers() -> dict[str, Callable[[int], BaseSampler]]:
