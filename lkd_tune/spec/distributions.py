@@ -148,6 +148,8 @@ def parse_distribution(value: Mapping[str, Any]) -> Distribution:
             options
         ):
             raise ValueError(f"choice names an option twice: {options}")
+        if nested := [option for option in options if isinstance(option, Distribution)]:
+            raise ValueError(f"an option of a choice can't be a distribution itself: {nested[0]}")
         return Choice(tuple(options))
     return _parse_numbers(kind, value)
 

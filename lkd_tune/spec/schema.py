@@ -25,8 +25,7 @@ def space_schema() -> Schema:
     definitions = schema.pop("$defs")
     opened: set[str] = set()
     for name in SEARCHABLE:
-        place = f"#/properties/{name}"
-        schema["properties"][name] = _open(schema["properties"][name], place, definitions, opened)
+        schema["properties"][name] = _open(schema["properties"][name], definitions, opened)
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         **schema,
@@ -36,12 +35,11 @@ def space_schema() -> Schema:
     }
 
 
-def _open(node: Schema, place: str, definitions: dict[str, Schema], opened: set[str]) -> Schema:
+def _open(node: Schema, definitions: dict[str, Schema], opened: set[str]) -> Schema:
     """Returns a setting's schema with distributions allowed, and opens the blocks that it names.
 
     Args:
         node: The schema of the setting.
-        place: Where it stands, as a JSON pointer.
         definitions: The blocks by name; those named in `node` are opened in place.
         opened: Names of those that are open already.
     """
@@ -52,17 +50,15 @@ def _open(node: Schema, place: str, definitions: dict[str, Schema], opened: set[
             opened.add(name)
             block = definitions[name]["properties"]
             for key in block:
-                block[key] = _open(
-                    block[key], f"#/$defs/{name}/properties/{key}", definitions, opened
-                )
+                block[key] = _open(block[key], definitions, opened)
     about = {key: node[key] for key in _ABOUT if key in node}
-    return {**about, "anyOf": [*forms, *_distributions(forms, place)]}
+    return {**about, "anyOf": [*forms, *_distributions(forms)]}
 
 
-def _distributions(forms: list[Schema], place: str) -> list[Schema]:
+def _distributions(forms: list[Schema]) -> list[Schema]:
     """Returns the distributions that may stand for a value of one of these forms."""
-    # An option may be anything that the setting may be, with distributions of its own.
-    options = {"type": "array", "items": {"$ref": place}, "minItems": 1, "uniqueItems": True}
+    # An option is a value; if that is a block, there may be distributions in it.
+    options = {"type": "array", "items": {"anyOf": forms}, "minItems": 1, "uniqueItems": True}
     found = [_block("choice", options)]
     for form in forms:
         if form.get("type") not in ("number", "integer"):

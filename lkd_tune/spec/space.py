@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -294,12 +294,32 @@ def build_space(source: Source) -> SearchSpace:
         for problem in found.values()
         if not any(problem.key == dotted(path) for path in wrong)
     ]
-    if wrong or others:
-        raise SpecError([*wrong.values(), *others])
+    if problems := [*wrong.values(), *others] or _ambiguous(distributions, source):
+        raise SpecError(problems)
     space.settings = settings
     if problems := population_problems(settings, space.distributions(), source):
         raise SpecError(problems)
     return space
+
+
+def _ambiguous(
+    distributions: Iterable[tuple[KeyPath, Distribution]], source: Source
+) -> list[Problem]:
+    """Returns the settings that two options of a choice give different distributions.
+
+    A study knows one distribution by each name; a sampler would take the one for the other.
+    """
+    first: dict[str, Distribution] = {}
+    problems = {}
+    for path, dist in distributions:
+        name = dotted(path)
+        if first.setdefault(name, dist) != dist:
+            message = (
+                f"two options of a choice draw it differently ({first[name]}; {dist}); give it one "
+                "distribution in all options, outside of the choice if it can stand there"
+            )
+            problems[name] = source.problem(path, message)
+    return [*problems.values()]
 
 
 def _picking(picked: Mapping[str, Any]) -> Pick:
@@ -355,7 +375,7 @@ def _distributions(tree: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Distribu
     if isinstance(tree, Distribution):
         yield path, tree
         for option in tree.probes:
-            if isinstance(option, Mapping | Distribution):
+            if isinstance(option, Mapping):
                 yield from _distributions(option, path)
     elif isinstance(tree, Mapping):
         for key, value in tree.items():

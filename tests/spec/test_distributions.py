@@ -46,6 +46,7 @@ def test_parse(block, expected, size):
         ({"choice": "abc"}, "choice needs a list of options, found 'abc'"),
         ({"choice": [1, 2, 1]}, "choice names an option twice"),
         ({"choice": [1], "log": True}, "choice does not take log"),
+        ({"choice": [1, Numbers(2, 3)]}, "an option of a choice can't be a distribution itself"),
         ({"uniform": [1, 2], "base": 10}, "uniform does not take base"),
         ({"uniform": [1, 2], "int": [1, 2]}, "found uniform, int"),
     ],

@@ -90,6 +90,7 @@ BAD = [
     "train.lr={choice: []}",
     "train.lr={choice: [1e-4, 1e-4]}",
     "train.lr={choice: [1e-4, fast]}",
+    "train.lr={choice: [1e-4, {uniform: [1e-4, 1e-3]}]}",
     "train.precision={uniform: [0, 1]}",
     "train.precision=fp16",
     "student.depth={int: [0, 3]}",

@@ -228,6 +228,17 @@ def test_a_wrong_distribution_is_told_once():
     ]
 
 
+def test_options_that_draw_a_setting_differently_are_refused():
+    text = BASE + "losses:\n  choice:\n    - {wr_pair: {%s}}\n    - {wr_pair: {%s}, ltr_pair: 0}"
+    lows = "loguniform: [0.1, 10]"
+    assert "losses.wr_pair" in space_of(text % (lows, lows)).distributions()
+    assert problems_of(text % (lows, "loguniform: [10, 1000]")) == [
+        "s.yaml:3 losses.wr_pair: two options of a choice draw it differently (numbers 0.1 to 10, "
+        "log scale; numbers 10 to 1000, log scale); give it one distribution in all options, "
+        "outside of the choice if it can stand there"
+    ]
+
+
 def test_a_wrong_override_is_told_at_the_option():
     assert problems_of(BASE, "train.lr=-1")[0].startswith("--set train.lr: input should")
 
