@@ -132,6 +132,8 @@ class TaskSettings(Settings):
             )
         if self.columns.label is None and self.kind != "masked_lm":
             raise ValueError(f"columns.label is needed for {self.kind}")
+        if self.columns.pair is None and self.kind == "question_answering":
+            raise ValueError("columns.pair is needed for question_answering: the context")
         if self.augment is not None and self.kind not in _OF_WHOLE_TEXTS:
             raise ValueError(f"augment would move what {self.kind} is to find; leave it out")
         if self.kind == "extractive_summary" and len(self.labels or "ab") != 2:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.tasks import is_file_name
+
+# What readers raise for a file that is broken, or not what its suffix says.
+UNREADABLE = (OSError, ValueError, EOFError, csv.Error, zlib.error)
 
 
 def file_columns(task: TaskSettings, path: Path) -> list[str]:
@@ -22,7 +26,7 @@ def file_columns(task: TaskSettings, path: Path) -> list[str]:
     columns are those of `task.column_names`.
 
     Raises:
-        OSError, ValueError, EOFError: If the file can't be read as what its suffix says.
+        UNREADABLE: If the file can't be read as what its suffix says.
     """
     suffix = _suffix(path)
     if suffix == "parquet":
@@ -57,7 +61,7 @@ def load_table(task: TaskSettings, split: str, cache: Path) -> Any:
 
     Raises:
         SpecError: If there is no such split.
-        ValueError: If a local file can't be read.
+        UNREADABLE: If a local file can't be read.
     """
     import datasets
 
@@ -102,8 +106,10 @@ def load_table(task: TaskSettings, split: str, cache: Path) -> Any:
         header = next(csv.reader(file, **dialect), [])
     if not _has_header(task, header):
         # Only these are used: some lines of the STS benchmark have more.
-        names = task.column_names
-        options |= {"names": names, "usecols": names, "header": None}
+        header = task.column_names or []
+        options |= {"names": header, "usecols": header, "header": None}
+    # As it is written: 007 would become 7, and the next 10,000 rows be of another type.
+    options["converters"] = dict.fromkeys(header, str)
     return _converted("csv", data_file, **options)
 
 
@@ -129,7 +135,7 @@ def _has_header(task: TaskSettings, first: list[str]) -> bool:
     needed: set[str | None] = {task.columns.text, task.columns.label}
     if needed <= set(first):
         return True
-    return task.column_names is None or len(task.column_names) != len(first)
+    return task.column_names is None or len(first) < len(task.column_names)
 
 
 def _conll_rows(task: TaskSettings, path: Path) -> Iterator[dict[str, list[str]]]:
@@ -142,7 +148,7 @@ def _conll_rows(task: TaskSettings, path: Path) -> Iterator[dict[str, list[str]]
     rows: list[list[str]] = []
     with _open_text(path) as file:
         for number, line in enumerate(file, 1):
-            fields = line.rstrip("\n").split("\t" if "\t" in line.strip() else None)
+            fields = line.rstrip("\r\n").split("\t" if "\t" in line.strip() else None)
             if line.strip() and not line.startswith("-DOCSTART-"):
                 if len(fields) != len(names):
                     message = f"line {number} has {len(fields)} fields, not {len(names)}"
@@ -181,8 +187,8 @@ def _nested_rows(first: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                             "answer_start": [answer["answer_start"] for answer in answers],
                         },
                     }
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"is not nested as SQuAD's files are: it lacks {error}") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"is not nested as SQuAD's files are, see {error}") from None
 
 
 def _suffix(path: Path) -> str:
@@ -191,7 +197,7 @@ def _suffix(path: Path) -> str:
 
 def _open_text(path: Path) -> Any:
     opener = gzip.open if path.suffix == ".gz" else open
-    return opener(path, "rt", encoding="utf-8", newline="")
+    return opener(path, "rt", encoding="utf-8-sig", newline="")
 
 
 def _dialect(path: Path) -> dict[str, Any]:

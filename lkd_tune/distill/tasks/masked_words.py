@@ -38,8 +38,15 @@ class MaskedWords(LabelledTokens):
     live = True
 
     @override
-    def width(self, names: list[str] | None, label: list[Any]) -> None:
+    def width(self, names: list[str] | None) -> None:
         return None
+
+    @override
+    def texts(self, raw: list[Any], where: str, column: str) -> list[str]:
+        texts = super().texts(raw, where, column)
+        if not any(text.strip() for text in texts):
+            raise SpecError(Problem("", "task.columns", f"{where}, column {column}: holds no text"))
+        return texts
 
     @override
     def labels(

@@ -44,12 +44,8 @@ class Summaries(LabelledTokens):
     token_labels = True
 
     @override
-    def names(self, task: TaskSettings, raw: list[Any]) -> list[str]:
-        return task.labels or _NAMES
-
-    @override
-    def width(self, names: list[str] | None, label: list[Any]) -> int:
-        return 2
+    def names(self, raw: list[Any], where: str, column: str) -> list[str]:
+        return _NAMES
 
     @override
     def texts(self, raw: list[Any], where: str, column: str) -> list[list[str]]:
