@@ -240,7 +240,7 @@ def class_id(value: Any, names: list[str] | None) -> int:
         ValueError: If there is no such class.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
-        raise ValueError("has no label")
+        raise ValueError("has no label; give it one, or leave the row out")
     if isinstance(value, str) and names is not None and value in names:
         return names.index(value)
     whole = _is_number(value) and float(value).is_integer()
@@ -253,8 +253,10 @@ def class_id(value: Any, names: list[str] | None) -> int:
         raise ValueError(f"{value!r} is no class; {hint}")
     found, most = int(float(value)), len(names) if names else _MOST_CLASSES
     if not 0 <= found < most:
-        hint = "; the labels of this split are hidden" if found == -1 else ""
-        raise ValueError(f"has the label {found}, allowed is 0–{most - 1}{hint}")
+        hint = "further classes are named in task.labels"
+        if found == -1:
+            hint = "the labels of this split are hidden"
+        raise ValueError(f"has the label {found}, allowed is 0–{most - 1}; {hint}")
     return found
 
 
