@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def _all_costs(run: RunFolder, objectives: Sequence[str]) -> dict[str, Costs]:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def _costs_of_ended(
     run: RunFolder, name: str, objectives: tuple[str, ...], when: int
 ) -> Costs | None:
