@@ -57,7 +57,7 @@ def label_names(task: TaskSettings, *, cache: Path | None = None) -> list[str] |
     Raises:
         SpecError: If they are needed and the data can't be had, or don't fit the task's metric.
     """
-    kind, names = kind_of(task), task.labels
+    kind, names = kind_of(task), task.labels or None
     if names is None and task.data == GENERATED:
         names = kind.names([0, 1], GENERATED, "label")
     elif names is None and task.columns.label is not None:
