@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.distill.tasks.acceptability import Sentence, build_acceptability
-from lkd_tune.distill.tasks.files import file_columns, load_table
+from lkd_tune.distill.tasks.files import as_the_task_calls, file_columns, load_table
 from lkd_tune.distill.tasks.kind import Split
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.spec.errors import Problem, SpecError, did_you_mean
@@ -96,6 +96,10 @@ def _table(task: TaskSettings, split: str, cache: Path | None) -> Any:
         empty = "corresponds to no data" in str(error)
         said = "holds no examples" if empty else f"can't be read: {error}"
         raise SpecError(Problem("", f"task.{split}", f"{getattr(task, split)} {said}")) from None
+    if is_file_name(getattr(task, split)):
+        ours = as_the_task_calls(task, table.column_names)
+        if ours != table.column_names:
+            table = table.rename_columns(dict(zip(table.column_names, ours, strict=True)))
     if split == "train" and task.train_examples is not None:
         table = table.select(range(min(len(table), task.train_examples)))
     for name in (task.columns.text, task.columns.pair, task.columns.label):

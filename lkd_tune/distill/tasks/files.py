@@ -6,17 +6,17 @@ import csv
 import gzip
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.settings import TaskSettings
-from lkd_tune.spec.tasks import is_file_name
+from lkd_tune.spec.tasks import FILE_COLUMNS, is_file_name
 
 
 def file_columns(task: TaskSettings, path: Path) -> list[str]:
-    """Returns the names of a local file's columns.
+    """Returns the names of a local file's columns, as the task calls them.
 
     A csv or tsv file has a header if its first row holds the columns the task needs; else its
     columns are those of `task.column_names`.
@@ -24,6 +24,18 @@ def file_columns(task: TaskSettings, path: Path) -> list[str]:
     Raises:
         OSError, ValueError, EOFError: If the file can't be read as what its suffix says.
     """
+    return as_the_task_calls(task, _own_columns(task, path))
+
+
+def as_the_task_calls(task: TaskSettings, columns: Sequence[str]) -> list[str]:
+    """Returns a local file's columns, those renamed that a known task's authors call otherwise."""
+    wanted = {task.columns.text, task.columns.pair, task.columns.label} - {*columns}
+    known = FILE_COLUMNS.get(task.name, {})
+    ours = {theirs: name for name, theirs in known.items() if name in wanted}
+    return [ours.get(name, name) for name in columns]
+
+
+def _own_columns(task: TaskSettings, path: Path) -> list[str]:
     suffix = _suffix(path)
     if suffix == "parquet":
         import pyarrow.parquet
@@ -127,7 +139,7 @@ def _converted(form: str, file: str, **options: Any) -> Any:
 
 def _has_header(task: TaskSettings, first: list[str]) -> bool:
     needed: set[str | None] = {task.columns.text, task.columns.label}
-    if needed <= set(first):
+    if needed <= set(as_the_task_calls(task, first)):
         return True
     return task.column_names is None or len(task.column_names) != len(first)
 
@@ -191,7 +203,8 @@ def _suffix(path: Path) -> str:
 
 def _open_text(path: Path) -> Any:
     opener = gzip.open if path.suffix == ".gz" else open
-    return opener(path, "rt", encoding="utf-8", newline="")
+    # MRPC's files begin with a byte order mark.
+    return opener(path, "rt", encoding="utf-8-sig", newline="")
 
 
 def _dialect(path: Path) -> dict[str, Any]:
