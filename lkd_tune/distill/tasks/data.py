@@ -61,6 +61,8 @@ def label_names(task: TaskSettings, *, cache: Path | None = None) -> list[str] |
     """
     if task.labels or task.data == GENERATED or task.columns.label is None:
         return task.labels
+    if kind_of(task).outputs is not None:
+        return kind_of(task).names(task, [])
     return _names_in_data(task.model_dump_json(), source_fingerprint(task, "train"), cache)
 
 
@@ -77,11 +79,12 @@ def _names_in_data(task: str, _content: str, cache: Path | None) -> list[str] | 
 
 def count_labels(task: TaskSettings, *, cache: Path | None = None) -> int | None:
     """Returns the width of the task's output, None if that is the vocabulary."""
-    if task.kind == "masked_lm":
-        return None
+    kind = kind_of(task)
+    if task.kind == "masked_lm" or kind.outputs is not None:
+        return kind.outputs
     names = label_names(task, cache=cache)
     label = load_split(task, "train", cache=cache).label if names is None else []
-    return kind_of(task).width(names, label)
+    return kind.width(names, label)
 
 
 def _table(task: TaskSettings, split: str, cache: Path | None) -> Any:
@@ -91,6 +94,8 @@ def _table(task: TaskSettings, split: str, cache: Path | None) -> Any:
         raise SpecError(Problem("", f"task.{key}", message) for key, message in problems)
     try:
         table = load_table(task, split, (cache or cache_dir()) / "datasets")
+    except SpecError:
+        raise
     except ValueError as error:
         # A row that is not like the others, or none; of which datasets says only this.
         empty = "corresponds to no data" in str(error)

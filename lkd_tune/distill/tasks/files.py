@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,15 @@ def load_table(task: TaskSettings, split: str, cache: Path) -> Any:
     if where is None:
         raise SpecError(Problem("", f"task.{split}", "is not given, so there is nothing to score"))
     if not is_file_name(where):
-        limit = task.train_examples if split == "train" else None
+        limit = task.train_examples
         try:
-            if limit is not None:  # streamed: the rest is not even downloaded
-                stream = datasets.load_dataset(task.data, task.config, split=where, streaming=True)
-                return datasets.Dataset.from_list(list(stream.take(limit)), stream.features)
-            return datasets.load_dataset(task.data, task.config, split=where)
+            if limit is None or "[" in where:  # a slice of a split can't be streamed
+                return datasets.load_dataset(task.data, task.config, split=where)
+            # Streamed, the rest is not even downloaded; dev and test as well: to load one split,
+            # datasets downloads and converts them all.
+            stream = datasets.load_dataset(task.data, task.config, split=where, streaming=True)
+            rows = islice(stream, limit if split == "train" else None)
+            return datasets.Dataset.from_list(list(rows), stream.features)
         except Exception as error:  # datasets raises many kinds for 'not there' and 'no network'
             line = str(error).strip().splitlines()[0] if str(error).strip() else ""
             what = f"{task.data} {task.config or ''} {where}".strip()

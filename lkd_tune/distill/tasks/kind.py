@@ -78,6 +78,8 @@ class Kind(ABC):
     """Whether the labels are of tokens, too."""
     live: ClassVar[bool] = False
     """Whether inputs change from step to step, so that nothing of the teacher can be stored."""
+    outputs: ClassVar[int | None] = None
+    """C, where the kind alone says it, and so the names of classes, too: no data are asked."""
     link: ClassVar[str] = "softmax"
     """What turns logits into predictions; see `soft_label_loss`."""
 
@@ -103,12 +105,12 @@ class Kind(ABC):
         """
         return ["" if value is None else str(value) for value in raw]
 
-    @abstractmethod
     def width(self, names: list[str] | None, label: list[Any]) -> int | None:
         """Returns C, from the names of the classes or the labels of the training split.
 
         None stands for the vocabulary.
         """
+        return self.outputs
 
     @abstractmethod
     def labels(

@@ -66,11 +66,8 @@ class Classification(Kind):
 class Regression(Kind):
     """A number for each text or pair."""
 
+    outputs = 1
     link = "identity"
-
-    @override
-    def width(self, names: list[str] | None, label: list[Any]) -> int:
-        return 1
 
     @override
     def labels(

@@ -42,14 +42,11 @@ class Summaries(LabelledTokens):
     head = HEADS["extractive_summary"]
     per_token = True
     token_labels = True
+    outputs = 2
 
     @override
     def names(self, task: TaskSettings, raw: list[Any]) -> list[str]:
         return task.labels or _NAMES
-
-    @override
-    def width(self, names: list[str] | None, label: list[Any]) -> int:
-        return 2
 
     @override
     def texts(self, raw: list[Any], where: str, column: str) -> list[list[str]]:

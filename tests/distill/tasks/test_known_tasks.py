@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lkd_tune.distill.tasks.data import check_data, load_split
+from lkd_tune.distill.tasks.data import check_data, count_labels, label_names, load_split
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.tasks import GLUE_FOLDERS, TASKS
 
@@ -69,6 +69,15 @@ def test_columns_that_are_named_stand_for_themselves(tmp_path):
     columns = {"text": "sentence2", "pair": "sentence1", "label": "gold_label"}
     split = load_split(_task("mnli", path, columns=columns), "train", cache=tmp_path / "c")
     assert (split.text, split.pair, split.label) == (["B"], ["A"], [2])
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "names"),
+    [("cnn_dailymail", 2, ["out", "in"]), ("squad", 2, None), ("stsb", 1, None)],
+)
+def test_no_data_are_asked_for_what_the_kind_says(name, width, names):
+    task = TaskSettings(name=name, data="nobody/nothing", train_examples=5)
+    assert (count_labels(task), label_names(task)) == (width, names)
 
 
 REAL = [
