@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lkd_tune.distill.losses import LossSum, soft_labels
 from lkd_tune.distill.tasks.kind import Kind, Split, are_ids, class_id, refuse
 from lkd_tune.spec.settings import TaskSettings
 
@@ -91,6 +92,15 @@ class Regression(Kind):
     @override
     def hard(self, rows: Tensor, goals: Tensor) -> Tensor:
         return torch.nn.functional.mse_loss(rows[:, 0], goals, reduction="sum")
+
+    @override
+    def soft(self, rows: Tensor, teacher: Tensor, temperature: float) -> LossSum:
+        """Returns the squared differences from the teacher's numbers, summed.
+
+        A temperature softens probabilities. The published form divides both numbers by it; as the
+        labels are not divided, `alpha` would mix two scales. Published is STS-B at temperature 1.
+        """
+        return soft_labels(rows, teacher, link=self.link)
 
     @override
     def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:

@@ -15,7 +15,7 @@ from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.teacher import train_teacher
 from lkd_tune.distill.tokens import load_tokens
 from lkd_tune.distill.whole import distill
-from lkd_tune.spec.settings import StudentSettings, TeacherTraining, TrainSettings
+from lkd_tune.spec.settings import StudentSettings, TaskSettings, TeacherTraining, TrainSettings
 from lkd_tune.spec.tasks import METRICS
 from lkd_tune.spec.trial import TrialSpec
 from tests.distill.tasks.kinds_data import make_task
@@ -100,6 +100,15 @@ def test_a_teacher_and_its_student_learn(kind, trained, tmp_path):
     assert measured.score > WITHOUT_TEXT[kind] + 0.2
     again = evaluate_model(str(tmp_path / "student"), task, cache=cache)["dev"]
     assert again == pytest.approx(measured.metrics)
+
+
+def test_a_temperature_does_not_scale_numbers():
+    """Else `alpha` would mix the squared difference with a ninth of it."""
+    regression = kind_of(TaskSettings(name="own", kind="regression", train="a.csv", dev="a.csv"))
+    student, teacher = torch.tensor([[1.0], [4.0]]), torch.tensor([[2.0], [1.0]])
+    soft = regression.soft(student, teacher, 3.0)
+    assert (soft.total.item(), soft.count.item()) == (10.0, 2.0)
+    assert regression.hard(student, teacher[:, 0]).item() == 10.0
 
 
 @pytest.mark.parametrize("kind", METRICS)

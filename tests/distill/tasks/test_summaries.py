@@ -12,6 +12,7 @@ from lkd_tune.distill.tasks.kind import IGNORED
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.tasks.summaries import choose_sentences
 from lkd_tune.distill.tokens import load_tokens
+from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.settings import TaskSettings
 from tests.distill.families import make_classifier
 
@@ -84,6 +85,22 @@ def test_whole_sentences_are_seen_but_of_the_first(tmp_path, longest, seen):
 def test_only_what_is_seen_is_chosen_for_training(tmp_path):
     tokens, _ = _tokens(tmp_path, _task(tmp_path, max_length=13))
     assert tokens.labels[tokens.labels != IGNORED].tolist() == [0, 1]
+
+
+def test_a_few_empty_documents_and_summaries_teach_nothing_and_score_nothing(tmp_path):
+    rows = [(DOCUMENT, SUMMARY)] * 198
+    task = _task(tmp_path, *rows, (" ", SUMMARY), (DOCUMENT, "..."))
+    tokens, _ = _tokens(tmp_path, task)
+    assert tokens.lengths[198] == 2
+    labels = [tokens.labels[tokens.starts[row] : tokens.starts[row + 1]] for row in (0, 198, 199)]
+    assert [int((label != IGNORED).sum()) for label in labels] == [4, 0, 0]
+    each = kind_of(task).of_examples(_outputs(tokens, *[[1, 3]] * 200), tokens)["rouge1"]
+    assert each[0] > 0.9
+    assert each[198:].tolist() == [0, 0]
+    with pytest.raises(
+        SpecError, match=r"row 197, .* no sentence \(3 of 199 rows; 1% may be empty"
+    ):
+        load_split(_task(tmp_path, *rows[:196], *[("", SUMMARY)] * 3), "train", cache=tmp_path)
 
 
 def test_the_likeliest_sentences_are_scored_in_the_document_s_order(tmp_path):
