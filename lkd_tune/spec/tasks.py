@@ -135,6 +135,13 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         "dev": "validation",
         "metric": "f1",
     },
+    "squad_v2": {  # with questions that have no answer
+        "kind": "question_answering",
+        "data": "rajpurkar/squad_v2",
+        "train": "train",
+        "dev": "validation",
+        "metric": "f1",
+    },
     "cnn_dailymail": {
         "kind": "extractive_summary",
         "data": "abisee/cnn_dailymail",

@@ -164,7 +164,7 @@ def test_the_objective_does_not_depend_on_how_a_batch_is_cut(kind, change, train
 
 
 @pytest.mark.parametrize("kind", METRICS)
-def test_a_narrower_student_is_carved_and_counted(kind, trained, tmp_path):
+def test_a_narrower_student_is_carved_counted_and_loads_again(kind, trained, tmp_path):
     task, teacher, cache = trained(kind)
     student = StudentSettings(depth=1, hidden_size=16)
     spec = _spec(task, teacher, student=student)
@@ -174,6 +174,8 @@ def test_a_narrower_student_is_carved_and_counted(kind, trained, tmp_path):
     size = expected_size(spec, known=tmp_path)
     assert size is not None
     assert size.parameters == measured.parameters
+    again = evaluate_model(str(tmp_path / "student"), task, cache=cache)["dev"]
+    assert again == pytest.approx(measured.metrics)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in METRICS if PIPELINES[kind]])

@@ -73,7 +73,7 @@ def test_columns_that_are_named_stand_for_themselves(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "width", "names"),
-    [("cnn_dailymail", 2, ["out", "in"]), ("squad", 2, None), ("stsb", 1, None)],
+    [("cnn_dailymail", 2, ["out", "in"]), ("squad_v2", 2, None), ("stsb", 1, None)],
 )
 def test_no_data_are_asked_for_what_the_kind_says(name, width, names):
     task = TaskSettings(name=name, data="nobody/nothing", train_examples=5)
@@ -89,7 +89,7 @@ REAL = [
     ("stsb", "stsb_subset/dev.tsv", {}, 625),
     ("mnli", "klue_nli_part/dev_part.json", {}, 1962),
     ("squad", "squad11/dev.json.gz", {}, 1746),
-    ("squad", "xquad/dev-es.json", {}, 187),
+    ("squad_v2", "xquad/dev-es.json", {}, 187),
     ("wnut17", "wnut17/dev.conll", {}, 1009),
     ("goemotions", "goemotions/dev.tsv", {}, 5426),
     ("own", "korsts/dev.tsv",

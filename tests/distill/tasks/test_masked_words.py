@@ -7,7 +7,7 @@ from datasets import Dataset
 from transformers import AutoModelForMaskedLM
 
 from lkd_tune.distill.engine import Distillation
-from lkd_tune.distill.models import load_tokenizer
+from lkd_tune.distill.models import load_model, load_tokenizer
 from lkd_tune.distill.tasks.data import load_split
 from lkd_tune.distill.tasks.kind import IGNORED
 from lkd_tune.distill.tasks.kinds import kind_of
@@ -128,12 +128,20 @@ def test_a_pretrained_student_starts_the_students_of_a_task(tmp_path):
     sentences = TaskSettings(name="own", train=file, dev=file, max_length=16)
     task_teacher = make_classifier(tmp_path / "classifier")
     init = StudentSettings(depth=2, init=str(tmp_path / "student"))
-    (last,) = distill(
-        _spec(sentences, task_teacher, student=init,
-              train=TrainSettings(steps=4, batch_size=8, evaluations=1)),
-        cache=tmp_path / "cache",
-    )  # fmt: skip
-    assert last.finished
+    still = TrainSettings(steps=1, batch_size=8, lr=1e-12, evaluations=1)
+    spec = _spec(sentences, task_teacher, student=init, train=still)
+    with Distillation(spec, cache=tmp_path / "cache") as distillation:
+        assert next(distillation).finished
+        distillation.save_student(tmp_path / "classifier-student")
+    started, theirs = (load_model(str(f)) for f in (tmp_path / "classifier-student", task_teacher))
+    own = student.state_dict()
+    # All but the pooler and the head, which a masked language model has not.
+    layers = [name for name in started.state_dict() if name in own]
+    assert len(layers) > 20
+    for name in layers:
+        torch.testing.assert_close(started.state_dict()[name], own[name])
+    name = "bert.embeddings.word_embeddings.weight"
+    assert not torch.allclose(own[name], theirs.state_dict()[name])
 
 
 def test_a_run_that_goes_on_sees_the_same_masks(tmp_path):
