@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from lkd_tune.distill.checks import check_space
@@ -148,5 +148,5 @@ def _misfits(task: str, space: SearchSpace) -> list[Problem]:
     try:
         check_space(space)
     except SpecError as error:
-        return [replace(problem, where=f"{task}: {problem.where}") for problem in error.problems]
+        return [Problem(task, "", str(problem)) for problem in error.problems]
     return []
