@@ -13,7 +13,7 @@ import torch.distributed as dist
 from lkd_tune.distill.models import forward, load_to_run, load_tokenizer
 from lkd_tune.distill.placement import running
 from lkd_tune.distill.tasks.data import count_labels, label_names
-from lkd_tune.distill.tasks.kind import Kind
+from lkd_tune.distill.tasks.kind import Kind, are_numbered
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.tokens import Tokens, load_tokens
 from lkd_tune.spec.errors import Problem, SpecError
@@ -124,7 +124,8 @@ def check_labels(
         cache: Folder for data.
 
     Raises:
-        SpecError: If the model has another width, or the same classes in another order.
+        SpecError: If the model has another width, or other classes or another order of them by
+            their names. Where either has numbers only, their meaning can't be told.
     """
     width = count_labels(task, cache=cache)
     if width is None:
@@ -137,11 +138,18 @@ def check_labels(
         raise SpecError(Problem("", "teacher", message))
     named = label_names(task, cache=cache)
     theirs = [str(config.id2label.get(i)) for i in range(width)]
-    if named and sorted(named) == sorted(theirs) and named != theirs:
+    if not named or are_numbered(named) or are_numbered(theirs):
+        return width
+    ours, others = ([name.casefold() for name in names] for names in (named, theirs))
+    if ours != others:
+        if sorted(ours) == sorted(others):
+            said, when = "has the classes of the task in another order", "name their labels"
+        else:
+            said = f"has other classes than the task, which has {', '.join(named)}"
+            when = "have ids for labels that stand for these"
         message = (
-            f"{model} has the classes of the task in another order: {', '.join(theirs)}; set "
-            f"task.labels to [{', '.join(theirs)}] if the data name their labels, or fine-tune "
-            "another teacher"
+            f"{model} {said}: {', '.join(theirs)}; set task.labels to [{', '.join(theirs)}] if the "
+            f"data {when}, or fine-tune another teacher"
         )
         raise SpecError(Problem("", "task.labels", message))
     return width

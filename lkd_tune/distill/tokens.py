@@ -113,7 +113,7 @@ def load_tokens(
     """
     base = cache or cache_dir()
     key = digest(
-        "tokens-2",
+        "tokens-3",
         source_fingerprint(task, split),
         # The names of the classes may come from here.
         source_fingerprint(task, "train") if task.labels is None else None,

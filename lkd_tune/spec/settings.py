@@ -85,7 +85,7 @@ class TaskSettings(Settings):
     """Names of the columns of a csv or tsv file that has no header, from the first, or of all of a
     conll file."""
     labels: list[str] | None = None
-    """Names of the classes, in the order of their ids."""
+    """Names of the classes, in the order of their ids; none: those in the training split."""
     metric: Metric = "accuracy"
     """What scores a student on `dev`; the search maximises it. f1 is that of class 1, of entities
     in tagging, of words in question_answering; rouge1, rouge2 and rougeL are F1 too."""
@@ -93,7 +93,8 @@ class TaskSettings(Settings):
     """Longest input in tokens; longer ones are cut, in question_answering into windows, in
     extractive_summary between sentences."""
     stride: int = Field(128, ge=0)
-    """Tokens of the context that two windows share, in question_answering."""
+    """Tokens of the context that two windows share, in question_answering. A question takes at
+    most half of the others."""
     sentences: int = Field(3, ge=1)
     """Sentences of a summary, in extractive_summary."""
     mask_share: float = Field(0.15, gt=0, lt=1)
@@ -132,6 +133,8 @@ class TaskSettings(Settings):
             )
         if self.columns.label is None and self.kind != "masked_lm":
             raise ValueError(f"columns.label is needed for {self.kind}")
+        if self.columns.pair is None and self.kind == "question_answering":
+            raise ValueError("columns.pair is needed for question_answering: the context")
         if self.augment is not None and self.kind not in _OF_WHOLE_TEXTS:
             raise ValueError(f"augment would move what {self.kind} is to find; leave it out")
         if self.kind == "extractive_summary" and len(self.labels or "ab") != 2:

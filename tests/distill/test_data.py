@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from lkd_tune.distill.tasks.data import check_data, count_labels, load_split
+from lkd_tune.distill.tasks.data import check_data, count_labels, label_names, load_split
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.settings import TaskSettings
 
@@ -62,6 +62,27 @@ def test_words_that_look_like_missing_values_stay(tmp_path):
     path = tmp_path / "data.csv"
     path.write_text("text,label\nNA,0\nNone,1\nnull,0\n")
     assert load_split(_task(path), "train", cache=tmp_path / "c").text == ["NA", "None", "null"]
+
+
+def test_text_that_looks_like_numbers_stays(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("text,pair,label\n007,1.50,0\n1e3,,1\n")
+    task = _task(path, columns={"text": "text", "pair": "pair", "label": "label"})
+    split = load_split(task, "train", cache=tmp_path / "c")
+    assert (split.text, split.pair, split.label) == (["007", "1e3"], ["1.50", ""], [0, 1])
+
+
+def test_files_of_other_systems(tmp_path):
+    """With a mark of the byte order, and carriage returns at the ends of lines."""
+    path = tmp_path / "data.csv"
+    path.write_bytes("\ufefftext,label\r\nthe dog,b\r\na cat,a\r\n".encode())
+    split = load_split(_task(path), "train", cache=tmp_path / "c")
+    assert (split.text, split.label) == (["the dog", "a cat"], [1, 0])
+    path = tmp_path / "data.conll"
+    path.write_bytes(b"the\tO\r\ndog\tB-x\r\n\r\na\tO\r\n")
+    task = _task(path, kind="tagging")
+    assert load_split(task, "train", cache=tmp_path / "c").text == [["the", "dog"], ["a"]]
+    assert label_names(task, cache=tmp_path / "c") == ["O", "B-x"]
 
 
 def test_numbers_for_regression(tmp_path):

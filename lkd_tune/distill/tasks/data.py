@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.distill.tasks.acceptability import Sentence, build_acceptability
-from lkd_tune.distill.tasks.files import as_the_task_calls, file_columns, load_table
+from lkd_tune.distill.tasks.files import (
+    UNREADABLE,
+    as_the_task_calls,
+    file_columns,
+    load_table,
+)
 from lkd_tune.distill.tasks.kind import Split
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.spec.errors import Problem, SpecError, did_you_mean
@@ -36,9 +41,7 @@ def load_split(task: TaskSettings, split: str, *, cache: Path | None = None) -> 
         return Split([s.text for s in sentences], None, [s.label for s in sentences])
     columns = task.columns
     table = _table(task, split, cache)
-    where = str(getattr(task, split))
-    if not is_file_name(where):
-        where = f"{task.data} {task.config or ''} {where}"
+    where = _called(task, split)
     if len(table) == 0:
         raise SpecError(Problem("", f"task.{split}", f"{where} holds no examples"))
     kind = kind_of(task)
@@ -52,18 +55,23 @@ def load_split(task: TaskSettings, split: str, *, cache: Path | None = None) -> 
 
 
 def label_names(task: TaskSettings, *, cache: Path | None = None) -> list[str] | None:
-    """Returns the names of the classes, None if there are none.
+    """Returns the names of the classes, None if the kind has none.
 
     They are the task's, or the data set's, or those that the training split holds.
 
     Raises:
-        SpecError: If they are needed and the data can't be had.
+        SpecError: If they are needed and the data can't be had, or don't fit the task's metric.
     """
-    if task.labels or task.data == GENERATED or task.columns.label is None:
-        return task.labels
-    if kind_of(task).outputs is not None:
-        return kind_of(task).names(task, [])
-    return _names_in_data(task.model_dump_json(), source_fingerprint(task, "train"), cache)
+    kind, names = kind_of(task), task.labels or None
+    if names is None and kind.outputs is not None:
+        names = kind.names([], "", "")
+    elif names is None and task.data == GENERATED:
+        names = kind.names([0, 1], GENERATED, "label")
+    elif names is None and task.columns.label is not None:
+        names = _names_in_data(task.model_dump_json(), source_fingerprint(task, "train"), cache)
+    if names is not None and (problem := kind.misfit(task, names)):
+        raise SpecError(problem)
+    return names
 
 
 @lru_cache(maxsize=8)
@@ -74,7 +82,8 @@ def _names_in_data(task: str, _content: str, cache: Path | None) -> list[str] | 
     feature = getattr(feature, "feature", feature)  # a list's
     if getattr(feature, "names", None):
         return list(feature.names)
-    return kind_of(settings).names(settings, list(table[settings.columns.label]))
+    column = str(settings.columns.label)
+    return kind_of(settings).names(list(table[column]), _called(settings, "train"), column)
 
 
 def count_labels(task: TaskSettings, *, cache: Path | None = None) -> int | None:
@@ -83,8 +92,8 @@ def count_labels(task: TaskSettings, *, cache: Path | None = None) -> int | None
     if task.kind == "masked_lm" or kind.outputs is not None:
         return kind.outputs
     names = label_names(task, cache=cache)
-    label = load_split(task, "train", cache=cache).label if names is None else []
-    return kind.width(names, label)
+    assert names is not None  # a kind without classes says its outputs
+    return len(names)
 
 
 def _table(task: TaskSettings, split: str, cache: Path | None) -> Any:
@@ -96,7 +105,7 @@ def _table(task: TaskSettings, split: str, cache: Path | None) -> Any:
         table = load_table(task, split, (cache or cache_dir()) / "datasets")
     except SpecError:
         raise
-    except ValueError as error:
+    except UNREADABLE as error:
         # A row that is not like the others, or none; of which datasets says only this.
         empty = "corresponds to no data" in str(error)
         said = "holds no examples" if empty else f"can't be read: {error}"
@@ -159,7 +168,7 @@ def check_data(task: TaskSettings) -> list[tuple[str, str]]:
             continue
         try:
             columns = file_columns(task, path)
-        except (OSError, ValueError, EOFError) as error:
+        except UNREADABLE as error:
             problems.append((split, f"{file} can't be read: {error}"))
             continue
         if not columns:
@@ -169,6 +178,12 @@ def check_data(task: TaskSettings) -> list[tuple[str, str]]:
             if column is not None and column not in columns:
                 problems.append((f"columns.{key}", _lacks(file, column, columns)))
     return problems
+
+
+def _called(task: TaskSettings, split: str) -> str:
+    """Returns what messages call a split's source."""
+    where = str(getattr(task, split))
+    return where if is_file_name(where) else f"{task.data} {task.config or ''} {where}"
 
 
 def _is_no_file(file: str) -> str:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,9 @@ from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.tasks import FILE_COLUMNS, is_file_name
 
+# What readers raise for a file that is broken, or not what its suffix says.
+UNREADABLE = (OSError, ValueError, EOFError, csv.Error, zlib.error)
+
 
 def file_columns(task: TaskSettings, path: Path) -> list[str]:
     """Returns the names of a local file's columns, as the task calls them.
@@ -23,7 +27,7 @@ def file_columns(task: TaskSettings, path: Path) -> list[str]:
     columns are those of `task.column_names`.
 
     Raises:
-        OSError, ValueError, EOFError: If the file can't be read as what its suffix says.
+        UNREADABLE: If the file can't be read as what its suffix says.
     """
     return as_the_task_calls(task, _own_columns(task, path))
 
@@ -70,7 +74,7 @@ def load_table(task: TaskSettings, split: str, cache: Path) -> Any:
 
     Raises:
         SpecError: If there is no such split.
-        ValueError: If a local file can't be read.
+        UNREADABLE: If a local file can't be read.
     """
     import datasets
 
@@ -118,8 +122,10 @@ def load_table(task: TaskSettings, split: str, cache: Path) -> Any:
         header = next(csv.reader(file, **dialect), [])
     if not _has_header(task, header):
         # Only these are used: some lines of the STS benchmark have more.
-        names = task.column_names
-        options |= {"names": names, "usecols": names, "header": None}
+        header = task.column_names or []
+        options |= {"names": header, "usecols": header, "header": None}
+    # As it is written: 007 would become 7, and the next 10,000 rows be of another type.
+    options["converters"] = dict.fromkeys(header, str)
     return _converted("csv", data_file, **options)
 
 
@@ -145,7 +151,7 @@ def _has_header(task: TaskSettings, first: list[str]) -> bool:
     needed: set[str | None] = {task.columns.text, task.columns.label}
     if needed <= set(as_the_task_calls(task, first)):
         return True
-    return task.column_names is None or len(task.column_names) != len(first)
+    return task.column_names is None or len(first) < len(task.column_names)
 
 
 def _conll_rows(task: TaskSettings, path: Path) -> Iterator[dict[str, list[str]]]:
@@ -158,7 +164,7 @@ def _conll_rows(task: TaskSettings, path: Path) -> Iterator[dict[str, list[str]]
     rows: list[list[str]] = []
     with _open_text(path) as file:
         for number, line in enumerate(file, 1):
-            fields = line.rstrip("\n").split("\t" if "\t" in line.strip() else None)
+            fields = line.rstrip("\r\n").split("\t" if "\t" in line.strip() else None)
             if line.strip() and not line.startswith("-DOCSTART-"):
                 if len(fields) != len(names):
                     message = f"line {number} has {len(fields)} fields, not {len(names)}"
@@ -197,8 +203,8 @@ def _nested_rows(first: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                             "answer_start": [answer["answer_start"] for answer in answers],
                         },
                     }
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"is not nested as SQuAD's files are: it lacks {error}") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"is not nested as SQuAD's files are, see {error}") from None
 
 
 def _suffix(path: Path) -> str:

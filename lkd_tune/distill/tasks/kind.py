@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """The label of a token that has none, as in PyTorch's cross-entropy."""
+
+# Ids above are something else than classes, such as a column of dates; a head for them has no room.
+_MOST_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -83,14 +87,22 @@ class Kind(ABC):
     link: ClassVar[str] = "softmax"
     """What turns logits into predictions; see `soft_label_loss`."""
 
-    def names(self, task: TaskSettings, raw: list[Any]) -> list[str] | None:
-        """Returns the names of the classes that text labels stand for, None if there are none.
+    def names(self, raw: list[Any], where: str, column: str) -> list[str] | None:
+        """Returns the names of the classes in a training split, None if the kind has no classes.
 
         Args:
-            task: The task; its own names go before all.
-            raw: The label column of the training split.
+            raw: The label column.
+            where: What error messages call the source.
+            column: The label column's name.
+
+        Raises:
+            SpecError: Naming the row of a label that can't be used.
         """
-        return task.labels
+        return None
+
+    def misfit(self, task: TaskSettings, names: list[str]) -> Problem | None:
+        """Returns what of the task's settings does not go with the names of its classes."""
+        return None
 
     def texts(self, raw: list[Any], where: str, column: str) -> list[Any]:
         """Returns the text of each example, checked: here as strings.
@@ -104,13 +116,6 @@ class Kind(ABC):
             SpecError: Naming the row of a text that can't be used.
         """
         return ["" if value is None else str(value) for value in raw]
-
-    def width(self, names: list[str] | None, label: list[Any]) -> int | None:
-        """Returns C, from the names of the classes or the labels of the training split.
-
-        None stands for the vocabulary.
-        """
-        return self.outputs
 
     @abstractmethod
     def labels(
@@ -231,22 +236,64 @@ def class_id(value: Any, names: list[str] | None) -> int:
     Raises:
         ValueError: If there is no such class.
     """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise ValueError("has no label; give it one, or leave the row out")
     if isinstance(value, str) and names is not None and value in names:
         return names.index(value)
-    try:
-        found = int(value)
-    except (TypeError, ValueError):
-        known = f"; task.labels: {', '.join(names)}" if names else ""
-        raise ValueError(f"{value!r} is no class{known}") from None
-    if found < 0 or (names is not None and found >= len(names)):
-        limit = f"0–{len(names) - 1}" if names else "0 and up"
-        hint = "; the labels of this split are hidden" if found == -1 else ""
-        raise ValueError(f"has the label {found}, allowed is {limit}{hint}")
+    whole = _is_number(value) and float(value).is_integer()
+    # Where numbers are names, as of stars, a number in a text is no id.
+    named = isinstance(value, str) and names and all(name.isdigit() for name in names)
+    if named or not whole:
+        hint = f"task.labels: {', '.join(names or [])}"
+        if not names:
+            hint = "use ids or names; for numbers set task.kind to regression"
+        raise ValueError(f"{value!r} is no class; {hint}")
+    found, most = int(float(value)), len(names) if names else _MOST_CLASSES
+    if not 0 <= found < most:
+        hint = "further classes are named in task.labels"
+        if found == -1:
+            hint = "the labels of this split are hidden"
+        raise ValueError(f"has the label {found}, allowed is 0–{most - 1}; {hint}")
     return found
 
 
-def are_ids(values: list[Any]) -> bool:
-    """Returns whether labels are class ids, not names."""
-    return all(
-        not isinstance(value, str) or value.strip().lstrip("+-").isdigit() for value in values
-    )
+def classes_in(labels: Iterable[tuple[int, Any]], where: str, column: str) -> list[str]:
+    """Returns the names of the classes that labels stand for, in the order of their ids.
+
+    Labels that are ids get names by number, those that transformers gives to classes without names.
+
+    Args:
+        labels: Row and label.
+        where: What error messages call the source.
+        column: The label column's name.
+
+    Raises:
+        SpecError: Naming the row of a label that can't be used; or if there is none.
+    """
+    labels = list(labels)
+    if not labels:
+        raise SpecError(Problem("", "task.columns", f"{where}, column {column}: holds no label"))
+    are_ids = all(value is None or _is_number(value) for _, value in labels)
+    names, last = set[str](), 0
+    for row, value in labels:
+        try:
+            if not (are_ids or value is None or isinstance(value, str)):
+                raise ValueError(f"{value!r} is no class: all have to be ids, or all names")
+            last = max(last, class_id(value, None if are_ids else [str(value)]))
+        except ValueError as error:
+            raise refuse(where, column, row, str(error)) from None
+        names.add(str(value))
+    return [f"LABEL_{number}" for number in range(last + 1)] if are_ids else sorted(names)
+
+
+def are_numbered(names: Sequence[str]) -> bool:
+    """Returns whether classes have numbers for names, which say nothing of what they are."""
+    return all(re.fullmatch(r"(LABEL_)?\d+", name) for name in names)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -38,6 +38,13 @@ class MaskedWords(LabelledTokens):
     live = True
 
     @override
+    def texts(self, raw: list[Any], where: str, column: str) -> list[str]:
+        texts = super().texts(raw, where, column)
+        if not any(text.strip() for text in texts):
+            raise SpecError(Problem("", "task.columns", f"{where}, column {column}: holds no text"))
+        return texts
+
+    @override
     def labels(
         self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
     ) -> list[int]:

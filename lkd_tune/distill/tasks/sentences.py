@@ -11,8 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lkd_tune.distill.losses import LossSum, soft_labels
-from lkd_tune.distill.tasks.kind import Kind, Split, are_ids, class_id, refuse
-from lkd_tune.spec.settings import TaskSettings
+from lkd_tune.distill.tasks.kind import Kind, Split, class_id, classes_in, refuse
 
 if TYPE_CHECKING:
     from lkd_tune.distill.tokens import Tokens
@@ -22,14 +21,8 @@ class Classification(Kind):
     """One class for each text or pair."""
 
     @override
-    def names(self, task: TaskSettings, raw: list[Any]) -> list[str] | None:
-        if task.labels or are_ids(raw):
-            return task.labels
-        return sorted(set(raw))
-
-    @override
-    def width(self, names: list[str] | None, label: list[Any]) -> int:
-        return len(names) if names else int(max(label)) + 1
+    def names(self, raw: list[Any], where: str, column: str) -> list[str]:
+        return classes_in(enumerate(raw, 1), where, column)
 
     @override
     def labels(
@@ -125,15 +118,9 @@ class MultiLabel(Kind):
     link = "sigmoid"
 
     @override
-    def names(self, task: TaskSettings, raw: list[Any]) -> list[str] | None:
-        given = [value for values in raw for value in _several(values)]
-        if task.labels or are_ids(given):
-            return task.labels
-        return sorted(set(given))
-
-    @override
-    def width(self, names: list[str] | None, label: list[Any]) -> int:
-        return len(names) if names else max((max(ids) for ids in label if ids), default=0) + 1
+    def names(self, raw: list[Any], where: str, column: str) -> list[str]:
+        labels = ((row, value) for row, values in enumerate(raw, 1) for value in _several(values))
+        return classes_in(labels, where, column)
 
     @override
     def labels(
@@ -149,7 +136,7 @@ class MultiLabel(Kind):
 
     @override
     def as_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
-        array = np.zeros((len(label), self.width(names, label)), np.float32)
+        array = np.zeros((len(label), len(names or ())), np.float32)
         for row, ids in enumerate(label):
             array[row, ids] = 1
         return array

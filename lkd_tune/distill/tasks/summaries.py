@@ -49,8 +49,8 @@ class Summaries(LabelledTokens):
     outputs = 2
 
     @override
-    def names(self, task: TaskSettings, raw: list[Any]) -> list[str]:
-        return task.labels or _NAMES
+    def names(self, raw: list[Any], where: str, column: str) -> list[str]:
+        return _NAMES
 
     @override
     def texts(self, raw: list[Any], where: str, column: str) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,12 @@ from lkd_tune.distill.tasks.kind import (
     Encoded,
     LabelledTokens,
     Split,
-    are_ids,
+    are_numbered,
     class_id,
+    classes_in,
     refuse,
 )
+from lkd_tune.spec.errors import Problem
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.tasks import HEADS
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from lkd_tune.distill.tokens import Tokens
 
 _OUTSIDE = "O"
+# Outside, or what begins, continues, ends or alone is an entity: all that seqeval knows.
+_OF_ENTITIES = re.compile("O|[BIES](-.*)?")
 
 
 class Tagging(LabelledTokens):
@@ -34,30 +39,38 @@ class Tagging(LabelledTokens):
     token_labels = True
 
     @override
-    def names(self, task: TaskSettings, raw: list[Any]) -> list[str] | None:
-        given = [tag for tags in raw for tag in tags]
-        if task.labels or are_ids(given):
-            return task.labels
+    def names(self, raw: list[Any], where: str, column: str) -> list[str]:
+        rows = enumerate(_lists(raw, "tags", where, column), 1)
+        names = classes_in(((row, tag) for row, tags in rows for tag in tags), where, column)
         # Outside all names first, as is the custom.
-        return sorted(set(given), key=lambda tag: (tag != _OUTSIDE, tag))
+        return sorted(names, key=lambda tag: tag != _OUTSIDE)
+
+    @override
+    def misfit(self, task: TaskSettings, names: list[str]) -> Problem | None:
+        others = _of_no_entity(names)
+        if task.metric == "accuracy" or not others:
+            return None
+        message = (
+            f"{task.metric} is of entities, whose tags are O, B-… and I-… (or E-… and S-…), not "
+            f"{', '.join(others[:5])}; use accuracy, or write the tags so"
+        )
+        return Problem("", "task.metric", message)
 
     @override
     def texts(self, raw: list[Any], where: str, column: str) -> list[list[str]]:
-        for row, words in enumerate(raw, 1):
-            if not isinstance(words, list):
-                raise refuse(where, column, row, f"{words!r} is no list of words")
+        for row, words in enumerate(_lists(raw, "words", where, column), 1):
+            for word in words:
+                if not isinstance(word, str):
+                    raise refuse(where, column, row, f"{word!r} is no word")
         return raw
-
-    @override
-    def width(self, names: list[str] | None, label: list[Any]) -> int:
-        return len(names) if names else max((max(tags) for tags in label if tags), default=0) + 1
 
     @override
     def labels(
         self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
     ) -> list[list[int]]:
         found = []
-        for row, (tags, words) in enumerate(zip(raw, split.text, strict=True), 1):
+        several = _lists(raw, "tags", where, column)
+        for row, (tags, words) in enumerate(zip(several, split.text, strict=True), 1):
             if len(tags) != len(words):
                 message = f"{len(tags)} tags for {len(words)} words"
                 raise refuse(where, column, row, message)
@@ -103,14 +116,17 @@ class Tagging(LabelledTokens):
     def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
         """Returns precision, recall and F1 of whole entities, and the accuracy of tags.
 
-        Entities are those of seqeval, which counts as conlleval does. Words beyond the longest
-        input count as outside, so what was cut is missed.
+        Entities are those of seqeval, which counts as conlleval does; of tags that make none, such
+        as parts of speech, the accuracy alone is returned. Words beyond the longest input count as
+        outside, so what was cut is missed.
         """
         from seqeval.metrics import f1_score, precision_score, recall_score
 
         references = tokens.references()
         truth: list[list[int]] = references["tags"]
-        names: list[str] = references["names"] or _numbered(truth, outputs.shape[-1])
+        names: list[str] = references["names"]
+        if are_numbered(names):  # each but the first a kind of entity
+            names = [_OUTSIDE, *(f"B-{number}" for number in range(1, len(names)))]
         outside = names.index(_OUTSIDE) if _OUTSIDE in names else 0
         predicted = [[outside] * len(tags) for tags in truth]
         best, words = outputs.argmax(-1), tokens.extra("words")
@@ -119,19 +135,32 @@ class Tagging(LabelledTokens):
             for word, tag in zip(words[at], best[at], strict=True):
                 if word >= 0:
                     predicted[row][word] = int(tag)
-        tags = [[[names[tag] for tag in row] for row in rows] for rows in (truth, predicted)]
         right = [
             true == found
             for tags, guesses in zip(truth, predicted, strict=True)
             for true, found in zip(tags, guesses, strict=True)
         ]
+        accuracy = {"accuracy": float(np.mean(right)) if right else 0.0}
+        if _of_no_entity(names):
+            return accuracy
+        tags = [[[names[tag] for tag in row] for row in rows] for rows in (truth, predicted)]
         metrics = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # where nothing is found at all
             scores = {name: float(metric(*tags)) for name, metric in metrics.items()}
-        return {**scores, "accuracy": float(np.mean(right)) if right else 0.0}
+        return {**scores, **accuracy}
 
 
-def _numbered(truth: list[list[int]], classes: int) -> list[str]:
-    """Returns tags for classes without names: each but the first a kind of entity."""
-    return [_OUTSIDE, *(f"B-{number}" for number in range(1, classes))]
+def _of_no_entity(names: list[str]) -> list[str]:
+    """Returns the tags that are no part of an entity, nor outside; numbers are taken for parts."""
+    if are_numbered(names):
+        return []
+    return [name for name in names if not _OF_ENTITIES.fullmatch(name)]
+
+
+def _lists(raw: list[Any], what: str, where: str, column: str) -> list[list[Any]]:
+    """Returns a column after checking that it holds lists."""
+    for row, values in enumerate(raw, 1):
+        if not isinstance(values, list):
+            raise refuse(where, column, row, f"{values!r} is no list of {what}")
+    return raw

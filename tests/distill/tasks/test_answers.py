@@ -8,10 +8,12 @@ import torch
 
 from lkd_tune.distill.models import load_tokenizer
 from lkd_tune.distill.tasks.answers import predict_answers, score_answers
+from lkd_tune.distill.tasks.kind import Split
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.tokens import load_tokens
 from lkd_tune.spec.settings import TaskSettings
 from tests.distill.families import make_classifier
+from tests.distill.tokenizers_of import byte_bpe, unigram, wordpiece
 
 CONTEXT = "the dog sees a cat the cats see good dogs not very bad dogs see the dog"
 
@@ -30,6 +32,7 @@ CONTEXT = "the dog sees a cat the cats see good dogs not very bad dogs see the d
         ("", [], 1, 1),
         ("dog", [], 0, 0),
         ("", ["dog"], 0, 0),
+        ("a", ["the"], 1, 1),  # nothing but articles: by SQuAD 2.0's script; 0 by that of 1.1
     ],
 )
 def test_scores_are_squad_s(found, right, exact, f1):
@@ -89,6 +92,48 @@ def test_every_token_of_the_context_is_in_a_window(tmp_path):
     )
     seen = {tuple(place) for place in tokens.extra("offsets").tolist() if place[0] >= 0}
     assert [context[start:end] for start, end in sorted(seen)] == CONTEXT.split()
+
+
+@pytest.mark.parametrize("make", [wordpiece, byte_bpe, unigram])
+@pytest.mark.parametrize(("longest", "stride"), [(14, 4), (32, 23), (32, 0)])
+def test_a_question_is_cut_where_it_would_leave_no_room(tmp_path, make, longest, stride):
+    tokenizer = make([CONTEXT, "good dogs", "é 🐕 the"] * 4, 300)
+    task = _task(tmp_path, CONTEXT, [("dog", 4)], max_length=longest, stride=stride)
+    words = ["good dogs 🐕", "the", *(["🐕 très"] * 40)]
+    questions = [" ".join(words[:count]) for count in (1, 2, 3, 5, 8, 40)]
+    answers = {"text": ["dog"], "answer_start": [4]}
+    split = Split(questions, [CONTEXT] * len(questions), [answers] * len(questions))
+    encoded = kind_of(task).encode(task, split, tokenizer, None)
+    assert max(map(len, encoded.ids)) <= longest
+    room = (longest - stride - tokenizer.num_special_tokens_to_add(pair=True)) // 2
+    places = np.split(encoded.extras["offsets"], np.cumsum([len(ids) for ids in encoded.ids])[:-1])
+    for number, question in enumerate(questions):
+        rows = np.flatnonzero(encoded.extras["questions"] == number)
+        for row in rows:
+            own = int((places[row][:, 0] < 0).sum()) - tokenizer.num_special_tokens_to_add(True)
+            whole = tokenizer(question, add_special_tokens=False)["input_ids"]
+            assert own == len(whole) or room - 3 <= own <= room  # a 🐕 may be four tokens
+            if own == len(whole):
+                kept = [token for token in encoded.ids[row] if token in whole]
+                assert kept[:own] == whole
+        seen = {character for row in rows for a, b in places[row] for character in range(a, b)}
+        assert {at for at, letter in enumerate(CONTEXT) if letter != " "} <= seen
+
+
+def test_any_of_several_answers_is_right_and_the_first_is_taught(tmp_path):
+    task = _task(tmp_path, "the dog sees a cat", [])
+    path = tmp_path / "squad.json"
+    answers = [{"text": "a cat", "answer_start": 13}, {"text": "dog", "answer_start": 4}]
+    qas = [{"id": "0", "question": "good dog", "answers": answers}]
+    paragraphs = [{"context": "the dog sees a cat", "qas": qas}]
+    path.write_text(json.dumps({"data": [{"title": "t", "paragraphs": paragraphs}]}))
+    tokens = load_tokens(
+        task, "train", load_tokenizer(make_classifier(tmp_path / "t")), cache=tmp_path / "cache"
+    )
+    assert tokens.labels.tolist() == [[7, 8]]  # [CLS] good dog [SEP] the dog sees a cat
+    outputs = np.zeros((int(tokens.starts[-1]), 2), np.float32)
+    outputs[5] = 1
+    assert kind_of(task).score(outputs, tokens) == {"f1": 1, "exact_match": 1}
 
 
 def test_text_comes_out_as_it_was_written(tmp_path):

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from lkd_tune.distill.evaluate import check_labels
-from lkd_tune.distill.models import load_config
-from lkd_tune.distill.tasks.data import check_data, load_split
+from lkd_tune.distill.models import load_config, load_tokenizer
+from lkd_tune.distill.tasks.data import check_data, count_labels, load_split
+from lkd_tune.distill.tokens import load_tokens
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.settings import TaskSettings
 from tests.distill.families import make_classifier
@@ -32,7 +33,18 @@ BAD = [
     ("tagging", "a.conll", "good\tB-x\nbad\n", {}, "line 2 has 1 fields, not 2 (tokens, ner_tags)"),
     ("tagging", "a.conll", "x\tO\n\ny\tB-z\n", {"labels": ["O", "B-x"]},
      "row 2, column ner_tags: 'B-z' is no class; task.labels: O, B-x"),
+    ("multi_label", "a.jsonl", '{"text": "x", "label": ["a", null]}\n', {},
+     "row 1, column label: has no label"),
+    ("multi_label", "a.tsv", "text\tlabel\nx\t\n", {}, "column label: holds no label"),
     ("tagging", "a.conll", "\n \n", {}, "is empty"),
+    ("tagging", "a.jsonl", '{"tokens": ["a"], "ner_tags": null}\n', {},
+     "row 1, column ner_tags: None is no list of tags"),
+    ("tagging", "a.jsonl", '{"tokens": ["a"], "ner_tags": null}\n', {"labels": ["O"]},
+     "row 1, column ner_tags: None is no list of tags"),
+    ("tagging", "a.jsonl", '{"tokens": ["a", null], "ner_tags": ["O", "O"]}\n', {},
+     "row 1, column tokens: None is no word"),
+    ("tagging", "a.jsonl", '{"tokens": ["a", "b"], "ner_tags": ["O", null]}\n', {},
+     "row 1, column ner_tags: has no label"),
     ("tagging", "a.jsonl", '{"tokens": ["a", "b"], "ner_tags": ["O"]}\n', {},
      "row 1, column ner_tags: 1 tags for 2 words"),
     ("tagging", "a.tsv", "tokens\tner_tags\na b\tO O\n", {},
@@ -42,8 +54,20 @@ BAD = [
     ("question_answering", "a.json", '{"data": [{"paragraphs": [{"qas": [{}]}]}]}', {},
      "is not nested as SQuAD's files are"),
     ("question_answering", "a.jsonl", '{"question": "q", "context": "c", "answers": "c"}\n', {},
-     "row 1, column answers: 'c' is no mapping with the lists text and answer_start"),
+     "row 1, column answers: 'c' has no lists text and answer_start of one length"),
+    ("question_answering", "a.jsonl",
+     '{"question": "q", "context": "c", "answers": {"text": ["c"], "answer_start": [0, 1]}}\n', {},
+     "row 1, column answers: {'text': ['c'], 'answer_start': [0, 1]} has no lists text and answer"),
+    ("question_answering", "a.jsonl",
+     '{"question": "q", "context": "c", "answers": {"text": [3], "answer_start": [0]}}\n', {},
+     "row 1, column answers: the answer 3 is not in the context at character 0"),
+    ("question_answering", "a.jsonl",
+     '{"question": "q", "context": "ab", "answers": {"text": ["a"], "answer_start": [-2]}}\n', {},
+     "row 1, column answers: the answer 'a' is not in the context at character -2"),
+    ("question_answering", "a.json", '{"data": [{"paragraphs": [{"context": "", "qas": ["x"]}]}]}',
+     {}, "is not nested as SQuAD's files are"),
     ("question_answering", "a.json", '{"data": []}', {}, "is empty"),
+    ("masked_lm", "a.txt", "\n \n", {}, "column text: holds no text"),
     ("extractive_summary", "a.csv", "document,summary\nOne. Two.,One.\nOne.,\n", {},
      "row 2, column summary: the summary has no words"),
     ("extractive_summary", "a.csv", "document,summary\nOne.,One.\n ,One.\n", {},
@@ -64,6 +88,24 @@ BAD = [
     ("classification", "a.csv", "", {}, "is empty"),
     ("classification", "a.csv", "text,label\n", {}, "holds no examples"),
     ("classification", "a.csv", "text,label\nx,-1\n", {}, "labels of this split are hidden"),
+    ("classification", "a.csv", "text,label\nx,0\ny,\n", {}, "row 2, column label: has no label"),
+    ("classification", "a.csv", "text,label\nx,0\ny\n", {}, "row 2, column label: has no label"),
+    ("classification", "a.csv", "text,label\nx,a\ny, \n", {"labels": ["a"]},
+     "row 2, column label: has no label"),
+    ("classification", "a.csv", "text,label\n" + "x,0\n" * 10001 + "y,\n", {},
+     "row 10002, column label: has no label"),  # a further block of the reader's
+    ("classification", "a.jsonl", '{"text": "x", "label": "a"}\n{"text": "x", "label": null}\n', {},
+     "row 2, column label: has no label"),
+    ("classification", "a.jsonl", '{"text": "x", "label": "a"}\n{"text": "x", "label": 1}\n', {},
+     "row 2, column label: 1 is no class: all have to be ids, or all names"),
+    ("classification", "a.csv", "text,label\nx,3.8\ny,1.2\n", {},
+     "row 1, column label: '3.8' is no class; use ids or names; for numbers set task.kind to reg"),
+    ("classification", "a.jsonl", '{"text": "x", "label": 0.5}\n', {"labels": ["a", "b"]},
+     "row 1, column label: 0.5 is no class; task.labels: a, b"),
+    ("classification", "a.csv", "text,label\nx,20261121\n", {}, "has the label 20261121, allowed"),
+    ("classification", "a.csv", "text,label\nx,0\n", {"labels": ["1", "2"]},
+     "row 1, column label: '0' is no class; task.labels: 1, 2"),
+    ("classification", "a.csv.gz", "text,label\nx,0\n", {}, "can't be read: Not a gzipped file"),
     ("regression", "a.csv", "text,label\nx,1\ny,nan\n", {}, "row 2, column label: 'nan' is no n"),
 ]  # fmt: skip
 
@@ -78,9 +120,12 @@ def test_a_message_names_row_and_column(kind, name, text, settings, message, tmp
     assert name in str(error.value)
 
 
-def test_of_lines_that_are_longer_than_the_names_the_rest_is_left_out(tmp_path):
+@pytest.mark.parametrize("longer", [0, 1])  # it may be the first line, which could be a header
+def test_of_lines_that_are_longer_than_the_names_the_rest_is_left_out(longer, tmp_path):
     path = tmp_path / "a.tsv"
-    path.write_text("images\t3.5\ta dog\ta cat\nnews\t0\ta\tb\tlicence\tmore\n")
+    lines = ["images\t3.5\ta dog\ta cat", "news\t0\ta\tb"]
+    lines[longer] += "\tlicence\tmore"
+    path.write_text("\n".join(lines) + "\n")
     task = _task(
         path,
         "regression",
@@ -112,6 +157,44 @@ def test_a_dev_split_has_the_classes_of_train(tmp_path):
         load_split(task, "dev", cache=tmp_path / "cache")
 
 
+def test_ids_of_dev_are_those_of_train(tmp_path):
+    train, dev = tmp_path / "train.csv", tmp_path / "dev.csv"
+    train.write_text("text,label\nx,1.0\ny,0\n")
+    dev.write_text("text,label\nx,0\n")
+    task = TaskSettings(name="own", train=str(train), dev=str(dev))
+    assert load_split(task, "train", cache=tmp_path / "cache").label == [1, 0]
+    assert count_labels(task, cache=tmp_path / "cache") == 2
+    dev.write_text("text,label\nx,0\ny,2\n")
+    with pytest.raises(SpecError, match=r"dev.csv, row 2, column label: has the label 2, .* 0–1"):
+        load_split(task, "dev", cache=tmp_path / "cache")
+
+
+def test_tags_of_dev_are_those_of_train(tmp_path):
+    train, dev = tmp_path / "train.conll", tmp_path / "dev.conll"
+    train.write_text("x 0\ny 1\n")
+    dev.write_text("x 2\n")
+    task = TaskSettings(name="own", kind="tagging", train=str(train), dev=str(dev))
+    with pytest.raises(SpecError, match=r"dev.conll, row 1, .* has the label 2, allowed is 0–1"):
+        load_split(task, "dev", cache=tmp_path / "cache")
+
+
+def test_a_split_without_the_last_of_several_classes_is_as_wide_as_the_others(tmp_path):
+    train, dev = tmp_path / "train.tsv", tmp_path / "dev.tsv"
+    train.write_text("text\tlabel\nthe dog\t0,2\nthe cat\t1\n")
+    dev.write_text("text\tlabel\nthe dog\t0\nthe cat\t1\n")
+    task = TaskSettings(name="own", kind="multi_label", train=str(train), dev=str(dev))
+    tokenizer = load_tokenizer(make_classifier(tmp_path / "t"))
+    tokens = load_tokens(task, "dev", tokenizer, cache=tmp_path / "cache")
+    assert tokens.labels.tolist() == [[1, 0, 0], [0, 1, 0]]
+
+
+def test_numbers_that_are_names_are_no_ids(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\nx,1\ny,3\n")
+    task = _task(path, "classification", labels=["1", "2", "3"])
+    assert load_split(task, "train", cache=tmp_path / "cache").label == [0, 2]
+
+
 def test_a_teacher_with_other_classes_is_refused(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("text,label\nx,a\ny,b\nz,c\n")
@@ -123,8 +206,22 @@ def test_a_teacher_with_other_classes_is_refused(tmp_path):
     config.id2label = {0: "b", 1: "a", 2: "c"}
     with pytest.raises(SpecError, match=r"in another order: b, a, c; set task.labels to \[b, a, c"):
         check_labels(config, "u", task, cache=tmp_path / "cache")
-    config.id2label = {0: "a", 1: "b", 2: "c"}
-    assert check_labels(config, "u", task, cache=tmp_path / "cache") == 3
+    config.id2label = {0: "x", 1: "y", 2: "z"}
+    with pytest.raises(SpecError, match="other classes than the task, which has a, b, c: x, y, z"):
+        check_labels(config, "u", task, cache=tmp_path / "cache")
+    for names in ("abc", "ABC", ("LABEL_0", "LABEL_1", "LABEL_2"), "012"):
+        config.id2label = dict(enumerate(names))
+        assert check_labels(config, "u", task, cache=tmp_path / "cache") == 3
+
+
+def test_classes_in_another_order_are_told_whatever_their_case(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("premise,hypothesis,label\nx,y,0\n")
+    config = load_config(make_classifier(tmp_path / "t", labels=3))
+    config.id2label = dict(enumerate(["CONTRADICTION", "NEUTRAL", "ENTAILMENT"]))
+    task = TaskSettings(name="mnli", train=str(path), dev=str(path))
+    with pytest.raises(SpecError, match="in another order: CONTRADICTION, NEUTRAL, ENTAILMENT"):
+        check_labels(config, "t", task)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +232,7 @@ def test_a_teacher_with_other_classes_is_refused(tmp_path):
         ({"kind": "extractive_summary", "augment": 2}, "augment would move what extractive_s"),
         ({"kind": "extractive_summary", "labels": ["a"]}, "name two classes"),
         ({"kind": "question_answering", "max_length": 40, "stride": 38}, "leaves no room"),
+        ({"kind": "question_answering", "columns": {"pair": None}}, "columns.pair is needed"),
         ({"kind": "ranking"}, "Input should be"),
     ],
 )

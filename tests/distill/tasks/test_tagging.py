@@ -9,6 +9,7 @@ from lkd_tune.distill.tasks.kind import IGNORED
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.tokenizer_training import train_subword_tokenizer
 from lkd_tune.distill.tokens import load_tokens
+from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.settings import TaskSettings
 from tests.distill.families import make_classifier
 from tests.distill.tokenizers_of import KINDS
@@ -90,6 +91,26 @@ def test_entities_are_scored_whole(tmp_path, tags, f1, precision, recall):
     assert scores["f1"] == pytest.approx(f1)
     assert scores["precision"] == pytest.approx(precision)
     assert scores["recall"] == pytest.approx(recall)
+
+
+@pytest.mark.parametrize(("labels", "metric"), [(None, "f1"), (["O", "NN", "PER"], "recall")])
+def test_tags_of_no_entities_are_scored_by_accuracy_alone(tmp_path, labels, metric):
+    text = "the\tO\ndog\tPER\ncat\tPER\nsee\tNN\n"
+    with pytest.raises(SpecError, match=r"task\.metric: .* entities, .* not NN, PER; use accuracy"):
+        load_split(_task(tmp_path, text, labels=labels, metric=metric), "train", cache=tmp_path)
+    task = _task(tmp_path, text, labels=labels, metric="accuracy")
+    tokens = _tokens(tmp_path, task)
+    outputs = np.eye(3)[np.where(tokens.labels == IGNORED, 0, 2)]
+    assert kind_of(task).score(outputs, tokens) == {"accuracy": 0.5}
+
+
+@pytest.mark.parametrize("tags", ["0 1", "O B", "O S-per", "O E-per", "O B-a-b"])
+def test_tags_that_seqeval_knows_are_of_entities(tmp_path, tags):
+    outside, tag = tags.split()
+    task = _task(tmp_path, f"the\t{outside}\ndog\t{tag}\n")
+    tokens = _tokens(tmp_path, task)
+    outputs = np.eye(2)[np.where(tokens.labels == IGNORED, 0, tokens.labels)]
+    assert kind_of(task).score(outputs, tokens)["f1"] == 1
 
 
 def test_what_is_cut_off_is_missed(tmp_path):
