@@ -84,6 +84,12 @@ def search(
             autocompletion=complete_task,
         ),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="With --task: take GLUE's files from here, as DIR/CoLA/train.tsv."
+        ),
+    ] = None,
     address: AddressOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
 ) -> None:
@@ -97,7 +103,7 @@ def search(
 
         lkd-tune search --space layer_map.yaml --set search.trials=32 --name first
 
-        lkd-tune search --space glue.yaml --task glue/all --name glue
+        lkd-tune search --space glue.yaml --task glue/all --data glue_data --name glue
 
         lkd-tune search --resume runs/first --set search.trials=64
 
@@ -112,6 +118,8 @@ def search(
         raise SpecError(Problem("search", "", "one of --space FILE and --resume RUN is needed"))
     if allow_changed and not (space and resume):
         raise SpecError(Problem("--allow-changed", "", "goes with --resume RUN and --space FILE"))
+    if data is not None and task is None:
+        raise SpecError(Problem("--data", "", "goes with --task NAME; else set task.train and dev"))
     if task is not None and resume is not None:
         message = "the run has its task; to go on with several, give the same --name again"
         raise SpecError(Problem("--task", "", message))
@@ -138,13 +146,13 @@ def search(
 
         run = named_run(f"{run_dir or 'runs'}/{name or run_name(space)}")
         if task is not None:
-            from lkd_tune.several import split_tasks
+            from lkd_tune.several import split_tasks, task_settings
 
             names = split_tasks(task)
             if len(names) > 1:
-                _search_several(space, names, run, overrides or [], address, quiet)
+                _search_several(space, names, run, overrides or [], data, address, quiet)
                 return
-            overrides = [f"task={names[0]}", *(overrides or [])] if names else overrides
+            overrides = [*task_settings(names[0], data), *(overrides or [])] if names else overrides
         loaded = load_space(find_space(space), overrides or [])
         result = run_search(loaded, run, address=address, quiet=quiet)
     _finish(result)
@@ -341,6 +349,7 @@ def _search_several(
     tasks: list[str],
     run: RunFolder,
     overrides: list[str],
+    data: str | None,
     address: str | None,
     quiet: bool,
 ) -> None:
@@ -351,18 +360,22 @@ def _search_several(
     from lkd_tune.task_words import show_task_table
     from lkd_tune.words import place_of
 
-    results = search_tasks(space, tasks, run, overrides, address=address, quiet=quiet)
-    table = read_task_table({result.run.path.name: result.run for result in results})
+    ends = search_tasks(space, tasks, run, overrides, data=data, address=address, quiet=quiet)
+    table = read_task_table(
+        {task: end.run for task, end in ends.items()},
+        {task: end.left for task, end in ends.items()},
+    )
     path = run.path / "tasks.json"
     write_task_table(table, path)
     show_task_table(table)
     send_files(run, [path])
     print(f"written to {place_of(run)}/{path.name}")
-    if results[-1].interrupted:
+    left = {end.left for end in ends.values()}
+    if "interrupted" in left:
         print("interrupted; nothing is lost. The same command, with --name, goes on.")
         raise typer.Exit(130)
-    if any(result.best is None for result in results):
-        raise typer.Exit(1)
+    if left != {""}:
+        raise typer.Exit(2 if "refused" in left else 1)
 
 
 def _refuse(error: Exception) -> NoReturn:

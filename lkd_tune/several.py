@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+from lkd_tune.distill.checks import check_space
 from lkd_tune.fetching import send_files
 from lkd_tune.results.leaderboard import write_leaderboard
 from lkd_tune.search.mirror import holds_search
@@ -11,8 +16,8 @@ from lkd_tune.search.tuner import SearchResult, resume_search, run_search
 from lkd_tune.spaces import find_space
 from lkd_tune.spec.errors import Problem, SpecError, did_you_mean
 from lkd_tune.spec.run import RunFolder
-from lkd_tune.spec.space import load_space
-from lkd_tune.spec.tasks import GLUE_TASKS, TASKS
+from lkd_tune.spec.space import SearchSpace, load_space
+from lkd_tune.spec.tasks import GLUE_FOLDERS, GLUE_TASKS, TASKS
 
 
 def split_tasks(tasks: str) -> list[str]:
@@ -31,44 +36,117 @@ def split_tasks(tasks: str) -> list[str]:
     return names
 
 
+def task_settings(task: str, data: str | None) -> list[str]:
+    """Returns the overrides by which a space is one for a known task.
+
+    Args:
+        task: Its name.
+        data: Folder of files that are laid out as GLUE distributes them; none: the hub's.
+
+    Raises:
+        SpecError: If there are files, but it is no task of GLUE.
+    """
+    if data is None:
+        return [f"task={task}"]
+    if task not in GLUE_FOLDERS:
+        message = f"is laid out as GLUE's files are, and {task} is none of {', '.join(GLUE_TASKS)}"
+        raise SpecError(Problem("--data", "", message))
+    files = {"train": "train", "dev": "dev"}
+    if task == "mnli":
+        files |= {"dev": "dev_matched", "test": "dev_mismatched"}
+    folder = Path(data) / GLUE_FOLDERS[task]
+    places = [
+        f"task.{split}={json.dumps(str(folder / f'{name}.tsv'))}" for split, name in files.items()
+    ]
+    return [f"task={task}", *places]
+
+
+@dataclass(frozen=True)
+class TaskEnd:
+    """How the search of one of several tasks ended.
+
+    Attributes:
+        run: Its folder.
+        result: None if it did not begin, or was refused.
+        refused: Whether its data, teacher or space could not be used, which was told.
+    """
+
+    run: RunFolder
+    result: SearchResult | None = None
+    refused: bool = False
+
+    @property
+    def left(self) -> str:
+        """Why the task is not done, '' if it is."""
+        if self.result is None:
+            return "refused" if self.refused else "not begun"
+        if self.result.interrupted or self.result.disk_full:
+            return "interrupted"
+        return "" if self.result.best is not None else "no student"
+
+
 def search_tasks(
     space: str,
     tasks: Sequence[str],
     runs: RunFolder,
     overrides: Sequence[str],
     *,
+    data: str | None = None,
     address: str | None = None,
     quiet: bool = False,
-) -> list[SearchResult]:
+) -> dict[str, TaskEnd]:
     """Searches a space for each task, into `runs`/NAME; goes on where an earlier call ended.
 
-    All spaces are checked before the first search begins. An interrupted search ends it all; a
-    search whose trials all fail does not.
+    All spaces are checked before the first search begins. An interrupted search ends it all; one
+    that is refused after that, for a row of its data say, or whose trials all fail, does not.
 
     Args:
         space: Name or path of the space file.
         tasks: Names of known tasks.
         runs: Folder of the runs.
         overrides: Of the space, for every task.
+        data: Folder of GLUE's files; none: the hub's.
         address: Ray cluster; none: that of RAY_ADDRESS, else this machine.
         quiet: Shows no progress.
 
     Raises:
-        SpecError: As `run_search` does, for any of the tasks.
+        SpecError: With all that does not fit, for any of the tasks.
     """
-    spaces = {task: load_space(find_space(space), [f"task={task}", *overrides]) for task in tasks}
-    results = []
+    path = find_space(space)
+    spaces = {task: load_space(path, [*task_settings(task, data), *overrides]) for task in tasks}
+    ends = {task: TaskEnd(runs.below(task)) for task in spaces}
+    begun = {task for task, end in ends.items() if holds_search(end.run)}
+    if problems := [
+        problem for task in spaces if task not in begun for problem in _misfits(task, spaces[task])
+    ]:
+        raise SpecError(problems)
     for task, loaded in spaces.items():
-        run = runs.below(task)
+        run = ends[task].run
         if not quiet:
             print(f"== {task}", flush=True)
-        if holds_search(run):
-            result = resume_search(run, address=address, quiet=quiet)
-        else:
-            result = run_search(loaded, run, address=address, quiet=quiet)
+        try:
+            if task in begun:
+                result = resume_search(run, address=address, quiet=quiet)
+            else:
+                result = run_search(loaded, run, address=address, quiet=quiet)
+        except SpecError as error:
+            # The others need not suffer from it, and take hours.
+            for problem in error.problems:
+                print(f"lkd-tune: {task}: {problem}", file=sys.stderr, flush=True)
+            ends[task] = TaskEnd(run, refused=True)
+            continue
         write_leaderboard(run)
         send_files(run, [run.leaderboard_csv, run.leaderboard_json])
-        results.append(result)
-        if result.interrupted:
+        ends[task] = TaskEnd(run, result)
+        if ends[task].left == "interrupted":
             break
-    return results
+    return ends
+
+
+def _misfits(task: str, space: SearchSpace) -> list[Problem]:
+    """Returns what of a task's space does not fit together."""
+    try:
+        check_space(space)
+    except SpecError as error:
+        return [Problem(task, "", str(problem)) for problem in error.problems]
+    return []

@@ -25,7 +25,7 @@ import torch
 from filelock import FileLock
 
 from lkd_tune.distill.fingerprint import digest, model_digest
-from lkd_tune.distill.models import forward, load_masked_lm, load_model, load_tokenizer
+from lkd_tune.distill.models import check_vocabulary, forward, load_masked_lm, load_model
 from lkd_tune.distill.tokens import Tokens, load_tokens
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.run import cache_dir
@@ -132,9 +132,7 @@ def _predictor(
         # The head is of no weight here, so any will do.
         embeddings = load_model(teacher).get_input_embeddings().weight.detach()
         return lambda positions: _nearest(embeddings, tokens.ids[positions], words, number)
-    if load_tokenizer(settings.model).get_vocab() != tokenizer.get_vocab():
-        message = f"{settings.model} has another vocabulary than the teacher {teacher}"
-        raise SpecError(Problem("", "task.augment.model", message))
+    check_vocabulary(settings.model, teacher, "task.augment.model")
     model = load_masked_lm(settings.model).to(on)
     return lambda positions: _likeliest(
         model, tokenizer.mask_token_id, tokens, positions, words, number, on

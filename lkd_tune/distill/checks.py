@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lkd_tune.distill.evaluate import check_labels
-from lkd_tune.distill.models import load_config
+from lkd_tune.distill.models import check_vocabulary, load_config
 from lkd_tune.distill.tasks.data import GENERATED, SPLITS, check_data, load_split
 from lkd_tune.distill.teacher import teacher_depth, teacher_positions
 from lkd_tune.distill.width import teacher_width
@@ -33,11 +33,12 @@ def check_space(space: SearchSpace) -> int:
         for check in (
             lambda: space.check_teacher(layers),
             lambda: space.check_width(width),
+            lambda: _check_starts(space),
         ):
             try:
                 check()
             except SpecError as error:
-                problems += error.problems
+                problems += _placed(space, error)
     except SpecError as error:
         problems += _placed(space, error)
     if problems:
@@ -87,6 +88,20 @@ def _placed(space: SearchSpace, error: SpecError, above: tuple[str, ...] = ()) -
         else space.source.problem((*above, *problem.key.split(".")), problem.message)
         for problem in error.problems
     ]
+
+
+def _check_starts(space: SearchSpace) -> None:
+    """Refuses models to start from that have other tokens than the teacher.
+
+    Raises:
+        SpecError: With the first of them.
+    """
+    settings = space.settings.teacher
+    teacher = settings.model or (settings.train and settings.train.model)
+    for start in space.starts:
+        # The tokens of a teacher from scratch are not known yet; its trials look at them.
+        if teacher and start not in ("teacher", "nearest", "random"):
+            check_vocabulary(start, teacher, "student.init")
 
 
 def _check_length(space: SearchSpace) -> list[Problem]:

@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,6 +92,30 @@ def load_tokenizer(model: str) -> Any:
     if not tokenizer.is_fast:
         raise SpecError(Problem("", "teacher", f"{model} has no fast tokenizer (tokenizer.json)"))
     return tokenizer
+
+
+@lru_cache(maxsize=8)  # a worker asks again for each trial
+def check_vocabulary(model: str, teacher: str, key: str) -> None:
+    """Refuses a model whose tokens are not the teacher's: the same ids would be other words to it.
+
+    Args:
+        model: Folder or hub id.
+        teacher: Likewise.
+        key: The setting that names the model.
+
+    Raises:
+        SpecError: If they differ, or there is no tokenizer to compare with.
+    """
+    try:
+        ours, theirs = (load_tokenizer(name).get_vocab() for name in (model, teacher))
+    except SpecError as error:
+        raise SpecError(Problem("", key, error.problems[0].message)) from None
+    if ours != theirs:
+        message = (
+            f"{model} has another vocabulary than the teacher {teacher} ({len(ours)} and "
+            f"{len(theirs)} tokens); use a model that has the teacher's tokenizer"
+        )
+        raise SpecError(Problem("", key, message))
 
 
 def auto_model(head: str) -> Any:

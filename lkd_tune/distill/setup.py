@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lkd_tune.distill.evaluate import check_labels
-from lkd_tune.distill.models import build_student, load_model
+from lkd_tune.distill.models import build_student, check_vocabulary, load_model
 from lkd_tune.distill.optimizer import build_optimizer
 from lkd_tune.distill.process_group import device, load_deepspeed
 from lkd_tune.distill.target_store import StoredTargets, ensure_store, stored_targets_fit
@@ -72,6 +72,8 @@ def starting_student(
         settings, spec.teacher, teacher, tokens, device(), cache or cache_dir(), spec.inference
     )
     init, layers = settings.made_from, tuple[int, ...]()
+    if spec.teacher is not None and init not in ("teacher", "random"):
+        check_vocabulary(init, spec.teacher, "student.init")
     if init == "teacher":
         # The mapped layers are those of the word map.
         word, _ = spec.layer_map.at_step(

@@ -39,6 +39,9 @@ _AXES: tuple[tuple[re.Pattern[str], tuple[str | None, ...]], ...] = tuple(
         (r"^(cls\.predictions\.transform\.LayerNorm|lm_head\.layer_norm)$", ("hidden",)),
         (r"^vocab_layer_norm$", ("hidden",)),
         (r"^(cls\.predictions|lm_head)\.decoder$|^vocab_projector$", (None, "hidden")),
+        (r"^generator_predictions\.dense$", ("embedding", "hidden")),
+        (r"^generator_predictions\.LayerNorm$", ("embedding",)),
+        (r"^generator_lm_head$", (None, "embedding")),
         (r"^(cls\.predictions|lm_head)$", (None,)),  # their bias, one number a token
     )
 )

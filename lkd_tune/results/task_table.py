@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lkd_tune.results.leaderboard import read_leaderboard
+from lkd_tune.results.leaderboard import Row, read_leaderboard
 from lkd_tune.spec.run import RunFolder, write_atomically
 from lkd_tune.spec.tasks import OFFICIAL_METRICS
 
@@ -22,10 +22,11 @@ class TaskRow:
         student: Those of the best student; empty without one.
         teacher: Those of the teacher.
         baseline: Those of the student without distillation; empty without one.
-        student_on_test: Those of the best student on test, for MNLI its mismatched genres.
+        on_test: The same of student, teacher and baseline on test, for MNLI its mismatched genres.
         parameters: Of the best student.
         hours: All trials together.
         run: The task's run folder.
+        left: Why the search is not done, '' if it is.
     """
 
     task: str
@@ -33,10 +34,11 @@ class TaskRow:
     student: dict[str, float]
     teacher: dict[str, float]
     baseline: dict[str, float]
-    student_on_test: dict[str, float]
+    on_test: dict[str, dict[str, float]]
     parameters: int | None
     hours: float
     run: str
+    left: str = ""
 
     def score(self, of: str) -> float | None:
         """Returns the mean of a model's metrics, as GLUE counts a task; None if unknown.
@@ -54,25 +56,34 @@ class TaskTable:
 
     rows: list[TaskRow]
 
+    @property
+    def done(self) -> TaskTable:
+        """The tasks whose searches are done."""
+        return TaskTable([row for row in self.rows if not row.left])
+
     def average(self, of: str, *, without: tuple[str, ...] = ()) -> float | None:
-        """Returns the mean score over the tasks, None if one of them has none.
+        """Returns the mean score over the tasks, None if one of them is not done or has none.
 
         Args:
             of: student, teacher or baseline.
             without: Names of tasks to leave out, as WNLI often is.
         """
-        scores = [row.score(of) for row in self.rows if row.task not in without]
+        rows = [row for row in self.rows if row.task not in without]
+        scores = [None if row.left else row.score(of) for row in rows]
         known = [score for score in scores if score is not None]
         return sum(known) / len(known) if known and len(known) == len(scores) else None
 
 
-def read_task_table(runs: Mapping[str, RunFolder]) -> TaskTable:
-    """Returns the table of some tasks' runs, by the names of the tasks.
+def read_task_table(
+    runs: Mapping[str, RunFolder], left: Mapping[str, str] | None = None
+) -> TaskTable:
+    """Returns the table of some tasks' runs.
 
-    Raises:
-        SpecError: If one of the folders holds no run.
+    Args:
+        runs: By the names of the tasks; those that did not begin may hold none.
+        left: Why a task's search is not done; none: all are.
     """
-    return TaskTable([_row(task, run) for task, run in runs.items()])
+    return TaskTable([_row(task, run, (left or {}).get(task, "")) for task, run in runs.items()])
 
 
 def write_task_table(table: TaskTable, path: Path) -> None:
@@ -88,29 +99,37 @@ def write_task_table(table: TaskTable, path: Path) -> None:
     write_atomically(path, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 
 
-def _row(task: str, run: RunFolder) -> TaskRow:
+def _row(task: str, run: RunFolder, left: str) -> TaskRow:
+    if not run.manifest.exists():
+        return TaskRow(task, (), {}, {}, {}, {}, None, 0.0, str(run.path), left)
     board = read_leaderboard(run)
     metrics = OFFICIAL_METRICS.get(task, (board.metric,))
 
     def chosen(found: Mapping[str, float]) -> dict[str, float]:
         return {name: found[name] for name in metrics if name in found}
 
-    def measured(trial: str | None) -> dict[str, float]:
-        record = run.read_trial(trial) if trial else None
+    def measured(trial: Row | None) -> dict[str, float]:
+        record = run.read_trial(trial.name) if trial else None
         return chosen(record.measurements[-1].metrics) if record and record.measurements else {}
 
-    best = board.best
-    test = run.trial(best.name) / "test.json" if best else None
+    def on_test(trial: Row | None) -> dict[str, float]:
+        file = run.trial(trial.name) / "test.json" if trial else None
+        return chosen(json.loads(file.read_text("utf-8"))) if file and file.exists() else {}
+
+    best, teacher = board.best, board.teacher
     return TaskRow(
         task=task,
         metrics=metrics,
-        student=measured(best.name if best else None),
-        teacher=chosen(board.teacher.get("dev", {})),
-        baseline=measured(board.baseline.name if board.baseline else None),
-        student_on_test=chosen(json.loads(test.read_text("utf-8")))
-        if test is not None and test.exists()
-        else {},
+        student=measured(best),
+        teacher=chosen(teacher.get("dev", {})),
+        baseline=measured(board.baseline),
+        on_test={
+            "student": on_test(best),
+            "teacher": chosen(teacher.get("test", {})),
+            "baseline": on_test(board.baseline),
+        },
         parameters=best.parameters if best else None,
         hours=board.totals["wall_s"] / 3600,
         run=str(run.path),
+        left=left,
     )

@@ -59,6 +59,7 @@ class LogitLoss(Settings):
 
     weight: Weight = 1.0
     temperature: float = Field(3.0, gt=0)
+    """Softens the probabilities of both; of no effect in regression, which has none."""
     alpha: float = Field(0.0, ge=0, le=1)
     """Share of the hard label's loss; 1: the labels alone."""
 

@@ -63,8 +63,8 @@ class TaskSettings(Settings):
     """What the student is to do. `task: NAME` is enough for a task that is known by name."""
 
     name: str
-    """A known task (acceptability, one of GLUE's, squad, wnut17, goemotions, cnn_dailymail, xsum),
-    or any name for data of your own."""
+    """A known task (acceptability, one of GLUE's, squad, squad_v2, wnut17, goemotions,
+    cnn_dailymail, xsum), or any name for data of your own."""
     kind: TaskKind = "classification"
     """One class or a number for a text or a pair, several classes, a tag for each word, the
     answer's place in a text, the sentences that sum a text up, or masked words, for a student

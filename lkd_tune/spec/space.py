@@ -212,9 +212,14 @@ class SearchSpace:
         return sorted({settings.student.depth for settings in self._shapes()})
 
     @property
+    def starts(self) -> list[str]:
+        """What students may start from (student.init)."""
+        return sorted({settings.student.init for settings in self._shapes()})
+
+    @property
     def may_inherit(self) -> bool:
         """Whether students may start from earlier ones (student.init: nearest)."""
-        return any(settings.student.init == "nearest" for settings in self._shapes())
+        return "nearest" in self.starts
 
     def _shapes(self) -> Iterator[SpaceSettings]:
         """Gives the settings for every combination of student and layer map."""

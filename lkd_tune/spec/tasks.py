@@ -42,7 +42,7 @@ _KIND_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 # What `task: NAME` stands for; each setting can be overridden. `column_names` serves local files
-# without a header, in the layout in which the task's authors distribute it.
+# without a header, in the layout in which the task's authors distribute it; see FILE_COLUMNS, too.
 _GLUE = {"data": "nyu-mll/glue", "train": "train", "dev": "validation"}
 
 TASKS: Mapping[str, Mapping[str, Any]] = {
@@ -83,6 +83,9 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         **_GLUE,
         "config": "stsb",
         "columns": {"text": "sentence1", "pair": "sentence2"},
+        "column_names": [
+            "genre", "filename", "year", "id", "label", "sentence1", "sentence2"
+        ],
         "kind": "regression",
         "metric": "spearman",
     },
@@ -128,6 +131,13 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
     "squad": {
         "kind": "question_answering",
         "data": "rajpurkar/squad",
+        "train": "train",
+        "dev": "validation",
+        "metric": "f1",
+    },
+    "squad_v2": {  # with questions that have no answer
+        "kind": "question_answering",
+        "data": "rajpurkar/squad_v2",
         "train": "train",
         "dev": "validation",
         "metric": "f1",
@@ -191,7 +201,28 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
     },
 }  # fmt: skip
 
-GLUE_TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
+# GLUE's tasks, and what their folders are called in its own distribution.
+GLUE_FOLDERS: Mapping[str, str] = {
+    "cola": "CoLA",
+    "sst2": "SST-2",
+    "mrpc": "MRPC",
+    "stsb": "STS-B",
+    "qqp": "QQP",
+    "mnli": "MNLI",
+    "qnli": "QNLI",
+    "rte": "RTE",
+    "wnli": "WNLI",
+}
+GLUE_TASKS = tuple(GLUE_FOLDERS)
+
+# What known tasks' columns are called in the files of their authors, where the hub, whose names
+# the tasks have, calls them otherwise. Local files may have either.
+FILE_COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "mrpc": {"sentence1": "#1 String", "sentence2": "#2 String", "label": "Quality"},
+    "stsb": {"label": "score"},
+    "qqp": {"label": "is_duplicate"},
+    "mnli": {"premise": "sentence1", "hypothesis": "sentence2", "label": "gold_label"},
+}
 
 # Where GLUE reports more than one metric of a task, or another than the search goes by.
 OFFICIAL_METRICS: Mapping[str, tuple[str, ...]] = {

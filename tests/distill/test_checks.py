@@ -4,9 +4,12 @@ import pytest
 import yaml
 
 from lkd_tune.distill.checks import check_space, read_data
+from lkd_tune.distill.engine import Distillation
+from lkd_tune.distill.teacher import build_word_tokenizer
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.space import load_space
-from tests.distill.families import CONFIGS, make_classifier, make_csv
+from tests.distill.families import CONFIGS, WORDS, make_classifier, make_csv
+from tests.spec.draws import Told
 
 
 def _space(folder, length, teacher):
@@ -30,6 +33,30 @@ def test_inputs_longer_than_the_teacher_s_positions_are_refused(tmp_path, family
         f"s.yaml:5 task.max_length: {limit + 1} is above the {limit} positions of the teacher; "
         f"use at most {limit}"
     )
+
+
+def test_a_model_to_start_from_has_the_teacher_s_tokens(tmp_path):
+    teacher, other = (make_classifier(tmp_path / name) for name in ("t", "other"))
+    # As many tokens, of which two have changed places.
+    build_word_tokenizer([*WORDS[1::-1], *WORDS[2:]], 40).save_pretrained(other)
+
+    def started(init):
+        tree = _space(tmp_path, 16, teacher).source.tree
+        tree["student"] = {"depth": 4, "init": init}
+        (tmp_path / "t.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        return load_space(tmp_path / "t.yaml")
+
+    refused = r"student\.init: .*/other has another vocabulary than the teacher"
+    check_space(started(teacher))
+    space = started({"choice": ["nearest", other]})
+    with pytest.raises(SpecError, match=rf"^t\.yaml:\d+ {refused}"):
+        check_space(space)
+    suggester = Told({"student.init": other})
+    spec = space.draw(suggester, teacher=teacher, teacher_layers=4, seed=0)
+    with pytest.raises(SpecError, match=f"^{refused}"):
+        Distillation(spec, cache=tmp_path / "c")
+    with pytest.raises(SpecError, match=r"student\.init: no/such can't be loaded"):
+        check_space(started("no/such"))
 
 
 def test_a_teacher_from_scratch_has_as_many_positions_as_are_asked_for(tmp_path):

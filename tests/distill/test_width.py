@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, AutoModelForTokenClassification
 
 from lkd_tune.distill.engine import Distillation
 from lkd_tune.distill.importance import Importance, load_importance, measure_importance
-from lkd_tune.distill.models import build_student, load_model, load_tokenizer
+from lkd_tune.distill.models import (
+    auto_model,
+    build_student,
+    forward,
+    load_model,
+    load_tokenizer,
+)
 from lkd_tune.distill.tokens import Tokens, load_tokens
 from lkd_tune.distill.whole import distill
 from lkd_tune.distill.width import narrow, read_width, width_of
@@ -20,7 +25,7 @@ from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.trial import TrialSpec
 from lkd_tune.spec.width import Width
 from tests import tiny
-from tests.distill.families import CONFIGS, make_classifier, make_csv
+from tests.distill.families import CONFIGS, make_classifier, make_csv, without_dropout
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -100,13 +105,35 @@ def test_attention_scores_keep_their_scale_when_heads_shrink(tmp_path):
     assert smaller.get_submodule(name).bias.tolist() == pytest.approx([0.5**0.5] * 16)
 
 
-@pytest.mark.parametrize("kind", [AutoModelForTokenClassification, AutoModelForMaskedLM])
-@pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta", "distilbert"])
-def test_other_heads_are_narrowed_too(tmp_path, family, kind):
-    _, importance, _ = _measured(tmp_path, family)
-    model = kind.from_config(CONFIGS[family]())
-    smaller = narrow(model, Width(24, 3, 36), importance)
-    assert smaller(torch.randint(5, 12, (3, 9))).logits.shape[:2] == (3, 9)
+@pytest.mark.parametrize("head", ["TokenClassification", "MaskedLM", "QuestionAnswering"])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_other_heads_are_narrowed_too(tmp_path, family, head):
+    _, _, tokens = _measured(tmp_path, family)
+    model = auto_model(head).from_config(CONFIGS[family](**without_dropout(family))).eval()
+    importance = measure_importance(model, tokens, CPU)
+    ids = torch.randint(5, 12, (3, 9))
+    unchanged = narrow(model, FULL, importance)(ids)
+    for old, same in zip(model(ids).values(), unchanged.values(), strict=True):
+        assert torch.equal(old, same)
+    found = narrow(model, Width(24, 3, 36), importance)(ids)
+    assert [part.shape for part in found.values()] == [part.shape for part in model(ids).values()]
+    assert all(part.isfinite().all() for part in found.values())
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_without_neurons_that_do_nothing_the_outputs_are_the_same(tmp_path, family):
+    teacher, _, tokens = _measured(tmp_path, family)
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for name, weight in teacher.state_dict().items():
+            if name.endswith(("intermediate.dense.weight", "ffn.lin1.weight")):
+                # Others in each layer; their biases are 0 in a new model.
+                weight[rng.permutation(48)[:20]] = 0
+    smaller = narrow(teacher, Width(32, 4, 28), measure_importance(teacher, tokens, CPU))
+    batch = tokens.batch(np.arange(8), CPU)
+    old, new = (forward(model, batch, hidden_states=True) for model in (teacher, smaller))
+    torch.testing.assert_close(new.logits, old.logits)
+    torch.testing.assert_close(new.hidden_states[-1], old.hidden_states[-1])
 
 
 def test_electras_embeddings_stay_projected(tmp_path):
@@ -173,6 +200,24 @@ def test_a_pruned_student_beats_a_random_one_of_its_shape(tmp_path, trained):
     )
     assert pruned.parameters == random.parameters
     assert pruned.score > 0.9 > random.score
+
+
+def test_a_given_narrower_model_is_taught_by_a_wider_teacher(tmp_path, trained):
+    """As a small pre-trained model: its own weights are its start, and no projection is needed."""
+    given = tiny.make_teacher(tmp_path / "given", layers=2, hidden=16)
+    spec = _trial(tmp_path, trained, init=str(given), hidden_size=16)
+    before = load_model(str(given)).state_dict()
+    still = spec.model_copy(update={"train": spec.train.model_copy(update={"lr": 1e-12})})
+    with Distillation(still) as distillation:
+        next(distillation)
+        distillation.save_student(tmp_path / "start")
+    for name, weight in load_model(str(tmp_path / "start")).state_dict().items():
+        torch.testing.assert_close(weight, before[name])
+    longer = spec.train.model_copy(update={"steps": 60, "lr": 1e-2, "evaluations": 3})
+    first, *_, last = distill(spec.model_copy(update={"train": longer}))
+    relations = ("wr_pair", "wr_triple", "ltr_pair", "ltr_triple")
+    begun, ended = (sum(m.losses[name] for name in relations) for m in (first, last))
+    assert ended < 0.6 * begun
 
 
 def test_a_given_model_of_another_width_is_refused(tmp_path, trained):

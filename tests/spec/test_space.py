@@ -5,10 +5,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lkd_tune.distill.teacher import teacher_depth
+from lkd_tune.distill.width import teacher_width
 from lkd_tune.spaces import shipped_spaces
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.source import apply_override, parse_source
 from lkd_tune.spec.space import build_space, load_space
+from lkd_tune.spec.width import Width
 from tests.spec.draws import RandomSuggester
 
 SPACE = """task: acceptability
@@ -283,11 +286,23 @@ def test_what_passed_the_check_can_be_drawn():
         space.draw(RandomSuggester(seed), teacher="t", teacher_layers=6, seed=0)
 
 
+# Layers and width of the models that shipped spaces name.
+MODELS = {
+    "bert-base-uncased": (12, Width(768, 12, 3072)),
+    "sentence-transformers/all-MiniLM-L6-v2": (6, Width(384, 12, 1536)),
+}
+
+
 @pytest.mark.parametrize("name", sorted(shipped_spaces()))
-def test_shipped_spaces_load(name):
+def test_shipped_spaces_fit_their_teachers(name):
     space = load_space(shipped_spaces()[name])
-    space.check_teacher(12 if name.startswith("glue") else 6)
-    assert space.size(12) > 1
+    teacher = space.settings.teacher
+    model = teacher.model or (teacher.train and teacher.train.model)
+    layers, width = MODELS[model] if model else (None, teacher_width(teacher))
+    layers = layers or teacher_depth(teacher)
+    space.check_teacher(layers)
+    space.check_width(width)
+    assert space.size(layers) > 1
 
 
 def test_a_space_survives_its_own_yaml(tmp_path):

@@ -33,10 +33,7 @@ class QuestionAnswering(Kind):
 
     head = HEADS["question_answering"]
     per_token = True
-
-    @override
-    def width(self, names: list[str] | None) -> int:
-        return 2
+    outputs = 2
 
     @override
     def labels(

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.distill.tasks.acceptability import Sentence, build_acceptability
-from lkd_tune.distill.tasks.files import UNREADABLE, file_columns, load_table
+from lkd_tune.distill.tasks.files import (
+    UNREADABLE,
+    as_the_task_calls,
+    file_columns,
+    load_table,
+)
 from lkd_tune.distill.tasks.kind import Split
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.spec.errors import Problem, SpecError, did_you_mean
@@ -58,7 +63,9 @@ def label_names(task: TaskSettings, *, cache: Path | None = None) -> list[str] |
         SpecError: If they are needed and the data can't be had, or don't fit the task's metric.
     """
     kind, names = kind_of(task), task.labels or None
-    if names is None and task.data == GENERATED:
+    if names is None and kind.outputs is not None:
+        names = kind.names([], "", "")
+    elif names is None and task.data == GENERATED:
         names = kind.names([0, 1], GENERATED, "label")
     elif names is None and task.columns.label is not None:
         names = _names_in_data(task.model_dump_json(), source_fingerprint(task, "train"), cache)
@@ -81,9 +88,12 @@ def _names_in_data(task: str, _content: str, cache: Path | None) -> list[str] | 
 
 def count_labels(task: TaskSettings, *, cache: Path | None = None) -> int | None:
     """Returns the width of the task's output, None if that is the vocabulary."""
-    if task.kind == "masked_lm":
-        return None
-    return kind_of(task).width(label_names(task, cache=cache))
+    kind = kind_of(task)
+    if task.kind == "masked_lm" or kind.outputs is not None:
+        return kind.outputs
+    names = label_names(task, cache=cache)
+    assert names is not None  # a kind without classes says its outputs
+    return len(names)
 
 
 def _table(task: TaskSettings, split: str, cache: Path | None) -> Any:
@@ -100,6 +110,10 @@ def _table(task: TaskSettings, split: str, cache: Path | None) -> Any:
         empty = "corresponds to no data" in str(error)
         said = "holds no examples" if empty else f"can't be read: {error}"
         raise SpecError(Problem("", f"task.{split}", f"{getattr(task, split)} {said}")) from None
+    if is_file_name(getattr(task, split)):
+        ours = as_the_task_calls(task, table.column_names)
+        if ours != table.column_names:
+            table = table.rename_columns(dict(zip(table.column_names, ours, strict=True)))
     if split == "train" and task.train_examples is not None:
         table = table.select(range(min(len(table), task.train_examples)))
     for name in (task.columns.text, task.columns.pair, task.columns.label):

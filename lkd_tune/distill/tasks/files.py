@@ -7,20 +7,21 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.settings import TaskSettings
-from lkd_tune.spec.tasks import is_file_name
+from lkd_tune.spec.tasks import FILE_COLUMNS, is_file_name
 
 # What readers raise for a file that is broken, or not what its suffix says.
 UNREADABLE = (OSError, ValueError, EOFError, csv.Error, zlib.error)
 
 
 def file_columns(task: TaskSettings, path: Path) -> list[str]:
-    """Returns the names of a local file's columns.
+    """Returns the names of a local file's columns, as the task calls them.
 
     A csv or tsv file has a header if its first row holds the columns the task needs; else its
     columns are those of `task.column_names`.
@@ -28,6 +29,18 @@ def file_columns(task: TaskSettings, path: Path) -> list[str]:
     Raises:
         UNREADABLE: If the file can't be read as what its suffix says.
     """
+    return as_the_task_calls(task, _own_columns(task, path))
+
+
+def as_the_task_calls(task: TaskSettings, columns: Sequence[str]) -> list[str]:
+    """Returns a local file's columns, those renamed that a known task's authors call otherwise."""
+    wanted = {task.columns.text, task.columns.pair, task.columns.label} - {*columns}
+    known = FILE_COLUMNS.get(task.name, {})
+    ours = {theirs: name for name, theirs in known.items() if name in wanted}
+    return [ours.get(name, name) for name in columns]
+
+
+def _own_columns(task: TaskSettings, path: Path) -> list[str]:
     suffix = _suffix(path)
     if suffix == "parquet":
         import pyarrow.parquet
@@ -70,12 +83,15 @@ def load_table(task: TaskSettings, split: str, cache: Path) -> Any:
     if where is None:
         raise SpecError(Problem("", f"task.{split}", "is not given, so there is nothing to score"))
     if not is_file_name(where):
-        limit = task.train_examples if split == "train" else None
+        limit = task.train_examples
         try:
-            if limit is not None:  # streamed: the rest is not even downloaded
-                stream = datasets.load_dataset(task.data, task.config, split=where, streaming=True)
-                return datasets.Dataset.from_list(list(stream.take(limit)), stream.features)
-            return datasets.load_dataset(task.data, task.config, split=where)
+            if limit is None or "[" in where:  # a slice of a split can't be streamed
+                return datasets.load_dataset(task.data, task.config, split=where)
+            # Streamed, the rest is not even downloaded; dev and test as well: to load one split,
+            # datasets downloads and converts them all.
+            stream = datasets.load_dataset(task.data, task.config, split=where, streaming=True)
+            rows = islice(stream, limit if split == "train" else None)
+            return datasets.Dataset.from_list(list(rows), stream.features)
         except Exception as error:  # datasets raises many kinds for 'not there' and 'no network'
             line = str(error).strip().splitlines()[0] if str(error).strip() else ""
             what = f"{task.data} {task.config or ''} {where}".strip()
@@ -133,7 +149,7 @@ def _converted(form: str, file: str, **options: Any) -> Any:
 
 def _has_header(task: TaskSettings, first: list[str]) -> bool:
     needed: set[str | None] = {task.columns.text, task.columns.label}
-    if needed <= set(first):
+    if needed <= set(as_the_task_calls(task, first)):
         return True
     return task.column_names is None or len(first) < len(task.column_names)
 
@@ -197,6 +213,7 @@ def _suffix(path: Path) -> str:
 
 def _open_text(path: Path) -> Any:
     opener = gzip.open if path.suffix == ".gz" else open
+    # MRPC's files begin with a byte order mark.
     return opener(path, "rt", encoding="utf-8-sig", newline="")
 
 

@@ -82,6 +82,8 @@ class Kind(ABC):
     """Whether the labels are of tokens, too."""
     live: ClassVar[bool] = False
     """Whether inputs change from step to step, so that nothing of the teacher can be stored."""
+    outputs: ClassVar[int | None] = None
+    """C, where the kind alone says it, and so the names of classes, too: no data are asked."""
     link: ClassVar[str] = "softmax"
     """What turns logits into predictions; see `soft_label_loss`."""
 
@@ -114,11 +116,6 @@ class Kind(ABC):
             SpecError: Naming the row of a text that can't be used.
         """
         return ["" if value is None else str(value) for value in raw]
-
-    def width(self, names: list[str] | None) -> int | None:
-        """Returns C: the number of the classes. None stands for the vocabulary."""
-        assert names is not None  # a kind without classes says its own
-        return len(names)
 
     @abstractmethod
     def labels(

@@ -38,10 +38,6 @@ class MaskedWords(LabelledTokens):
     live = True
 
     @override
-    def width(self, names: list[str] | None) -> None:
-        return None
-
-    @override
     def texts(self, raw: list[Any], where: str, column: str) -> list[str]:
         texts = super().texts(raw, where, column)
         if not any(text.strip() for text in texts):
@@ -89,13 +85,16 @@ class MaskedWords(LabelledTokens):
         words = batch.mask.cpu().numpy() & ~np.isin(ids, facts["special"])
         for row, example in enumerate(batch.examples):
             rng = np.random.default_rng((seed, step, int(example)))
-            chosen = words[row] & (rng.random(ids.shape[1]) < facts["share"])
-            labels[row, chosen] = ids[row, chosen]
-            fate = rng.random(ids.shape[1])
-            others = rng.integers(0, facts["vocabulary"], ids.shape[1])
-            ids[row] = np.where(chosen & (fate < _MASKED), facts["mask"], ids[row])
+            # As long as the block, and no longer: how far it is padded is the batch's affair.
+            length = int(tokens.lengths[example])
+            block = ids[row, :length]
+            chosen = words[row, :length] & (rng.random(length) < facts["share"])
+            labels[row, :length][chosen] = block[chosen]
+            fate = rng.random(length)
+            others = rng.integers(0, facts["vocabulary"], length)
+            block[chosen & (fate < _MASKED)] = facts["mask"]
             replaced = chosen & (fate >= _MASKED) & (fate < _MASKED + _REPLACED)
-            ids[row] = np.where(replaced, others, ids[row])
+            block[replaced] = others[replaced]
         on = batch.ids.device
         return replace(
             batch, ids=torch.from_numpy(ids).to(on), labels=torch.from_numpy(labels).to(on)

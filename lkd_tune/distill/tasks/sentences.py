@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lkd_tune.distill.losses import LossSum, soft_labels
 from lkd_tune.distill.tasks.kind import Kind, Split, class_id, classes_in, refuse
 
 if TYPE_CHECKING:
@@ -59,11 +60,8 @@ class Classification(Kind):
 class Regression(Kind):
     """A number for each text or pair."""
 
+    outputs = 1
     link = "identity"
-
-    @override
-    def width(self, names: list[str] | None) -> int:
-        return 1
 
     @override
     def labels(
@@ -87,6 +85,15 @@ class Regression(Kind):
     @override
     def hard(self, rows: Tensor, goals: Tensor) -> Tensor:
         return torch.nn.functional.mse_loss(rows[:, 0], goals, reduction="sum")
+
+    @override
+    def soft(self, rows: Tensor, teacher: Tensor, temperature: float) -> LossSum:
+        """Returns the squared differences from the teacher's numbers, summed.
+
+        A temperature softens probabilities. The published form divides both numbers by it; as the
+        labels are not divided, `alpha` would mix two scales. Published is STS-B at temperature 1.
+        """
+        return soft_labels(rows, teacher, link=self.link)
 
     @override
     def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
@@ -129,7 +136,7 @@ class MultiLabel(Kind):
 
     @override
     def as_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
-        array = np.zeros((len(label), self.width(names) or 0), np.float32)
+        array = np.zeros((len(label), len(names or ())), np.float32)
         for row, ids in enumerate(label):
             array[row, ids] = 1
         return array

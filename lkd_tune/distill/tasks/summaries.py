@@ -5,7 +5,9 @@ out of it, as in BertSum (Liu & Lapata, "Text Summarization with Pretrained Enco
 All token types are 0: BertSum's alternating ones are foreign to most encoders. A summary is given
 in words, so what is in it for training is a greedy choice of sentences; see `best_sentences`.
 
-Of a document longer than `task.max_length` the first sentences that fit are seen.
+Of a document longer than `task.max_length` the first sentences that fit are seen. Collections of
+news hold a few documents or summaries without a word: these teach nothing and score 0; more than 1%
+of them are refused.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 _NAMES = ["out", "in"]
 # Documents that are cut into tokens at a time: a tokenizer's own results are large.
 _AT_A_TIME = 1000
+# Share of the documents, and of the summaries, that may be empty.
+_EMPTY = 0.01
 
 
 class Summaries(LabelledTokens):
@@ -42,6 +46,7 @@ class Summaries(LabelledTokens):
     head = HEADS["extractive_summary"]
     per_token = True
     token_labels = True
+    outputs = 2
 
     @override
     def names(self, raw: list[Any], where: str, column: str) -> list[str]:
@@ -59,9 +64,8 @@ class Summaries(LabelledTokens):
             else:
                 message = f"{shortened(document)} is neither a text nor a list of sentences"
                 raise refuse(where, column, row, message)
-            if not sentences:
-                raise refuse(where, column, row, "the document has no sentence")
             documents.append(sentences)
+        _refuse_empty(documents, where, column, "the document has no sentence")
         return documents
 
     @override
@@ -74,9 +78,8 @@ class Summaries(LabelledTokens):
             text = "\n".join(summary) if _are_texts(summary) else summary or ""
             if not isinstance(text, str):
                 raise refuse(where, column, row, f"{shortened(summary)} is no text")
-            if not words(text):
-                raise refuse(where, column, row, "the summary has no words")
             found.append(text)
+        _refuse_empty([*map(words, found)], where, column, "the summary has no words")
         return found
 
     @override
@@ -95,7 +98,8 @@ class Summaries(LabelledTokens):
             chosen = best_sentences(document[: len(begins)], summary, task.sentences)
             label, place = np.full(len(row), IGNORED), np.full(len(row), -1)
             place[begins] = np.arange(len(begins))
-            label[begins] = np.isin(np.arange(len(begins)), chosen)
+            if words(summary):
+                label[begins] = np.isin(np.arange(len(begins)), chosen)
             ids.append(row)
             labels.append(label)
             places.append(place)
@@ -160,7 +164,7 @@ def _in_tokens(
         some = documents[begin : begin + _AT_A_TIME]
         ids = iter(
             tokenizer(
-                list(chain.from_iterable(some)),
+                list(chain.from_iterable(some)) or [""],
                 add_special_tokens=False,
                 truncation=True,
                 max_length=longest - 2,
@@ -183,7 +187,15 @@ def _joined(
             break
         begins.append(len(row))
         row += [tokenizer.cls_token_id, *piece, tokenizer.sep_token_id]
-    return row, begins
+    return row or [tokenizer.cls_token_id, tokenizer.sep_token_id], begins
+
+
+def _refuse_empty(values: Sequence[Any], where: str, column: str, message: str) -> None:
+    """Refuses the first row without anything, if there are too many of them."""
+    empty = [row for row, value in enumerate(values, 1) if not value]
+    if len(empty) > _EMPTY * len(values):
+        share = f"{len(empty)} of {len(values)} rows; {_EMPTY:.0%} may be empty"
+        raise refuse(where, column, empty[0], f"{message} ({share})")
 
 
 def _are_texts(value: Any) -> bool:

@@ -15,7 +15,7 @@ from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.teacher import train_teacher
 from lkd_tune.distill.tokens import load_tokens
 from lkd_tune.distill.whole import distill
-from lkd_tune.spec.settings import StudentSettings, TeacherTraining, TrainSettings
+from lkd_tune.spec.settings import StudentSettings, TaskSettings, TeacherTraining, TrainSettings
 from lkd_tune.spec.tasks import METRICS
 from lkd_tune.spec.trial import TrialSpec
 from tests.distill.tasks.kinds_data import make_task
@@ -102,6 +102,15 @@ def test_a_teacher_and_its_student_learn(kind, trained, tmp_path):
     assert again == pytest.approx(measured.metrics)
 
 
+def test_a_temperature_does_not_scale_numbers():
+    """Else `alpha` would mix the squared difference with a ninth of it."""
+    regression = kind_of(TaskSettings(name="own", kind="regression", train="a.csv", dev="a.csv"))
+    student, teacher = torch.tensor([[1.0], [4.0]]), torch.tensor([[2.0], [1.0]])
+    soft = regression.soft(student, teacher, 3.0)
+    assert (soft.total.item(), soft.count.item()) == (10.0, 2.0)
+    assert regression.hard(student, teacher[:, 0]).item() == 10.0
+
+
 @pytest.mark.parametrize("kind", METRICS)
 def test_stored_targets_teach_as_the_live_teacher(kind, trained):
     task, teacher, cache = trained(kind)
@@ -155,7 +164,7 @@ def test_the_objective_does_not_depend_on_how_a_batch_is_cut(kind, change, train
 
 
 @pytest.mark.parametrize("kind", METRICS)
-def test_a_narrower_student_is_carved_and_counted(kind, trained, tmp_path):
+def test_a_narrower_student_is_carved_counted_and_loads_again(kind, trained, tmp_path):
     task, teacher, cache = trained(kind)
     student = StudentSettings(depth=1, hidden_size=16)
     spec = _spec(task, teacher, student=student)
@@ -165,6 +174,8 @@ def test_a_narrower_student_is_carved_and_counted(kind, trained, tmp_path):
     size = expected_size(spec, known=tmp_path)
     assert size is not None
     assert size.parameters == measured.parameters
+    again = evaluate_model(str(tmp_path / "student"), task, cache=cache)["dev"]
+    assert again == pytest.approx(measured.metrics)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in METRICS if PIPELINES[kind]])

@@ -7,7 +7,7 @@ from datasets import Dataset
 from transformers import AutoModelForMaskedLM
 
 from lkd_tune.distill.engine import Distillation
-from lkd_tune.distill.models import load_tokenizer
+from lkd_tune.distill.models import load_model, load_tokenizer
 from lkd_tune.distill.tasks.data import load_split
 from lkd_tune.distill.tasks.kind import IGNORED
 from lkd_tune.distill.tasks.kinds import kind_of
@@ -16,6 +16,7 @@ from lkd_tune.distill.whole import distill
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.settings import StudentSettings, TaskSettings, TrainSettings
 from lkd_tune.spec.trial import TrialSpec
+from tests import tiny
 from tests.distill.families import CONFIGS, WORDS, make_classifier, make_csv
 
 CPU = torch.device("cpu")
@@ -77,6 +78,20 @@ def test_masks_change_with_step_and_seed_and_not_with_the_batch(tmp_path):
     assert not torch.equal(first, masks([0, 1, 2, 3], 1, 5))
 
 
+def test_a_short_block_is_masked_alone_as_beside_longer_ones(tmp_path):
+    task = _task(tmp_path, lines=201, mask_share=0.9)
+    _, tokens = _tokens(tmp_path, task)
+    last, length = len(tokens) - 1, int(tokens.lengths[-1])
+    assert length < tokens.lengths[0]
+    alone, beside = (
+        kind_of(task).drawn(tokens.batch(np.array(examples), CPU), tokens, seed=0, step=3)
+        for examples in ([last], [0, last])
+    )
+    assert alone.ids.shape[1] < beside.ids.shape[1]
+    assert torch.equal(alone.ids[-1, :length], beside.ids[-1, :length])
+    assert torch.equal(alone.labels[-1, :length], beside.labels[-1, :length])
+
+
 def _masked_lm(folder):
     torch.manual_seed(0)
     AutoModelForMaskedLM.from_config(CONFIGS["bert"]()).save_pretrained(folder)
@@ -113,12 +128,20 @@ def test_a_pretrained_student_starts_the_students_of_a_task(tmp_path):
     sentences = TaskSettings(name="own", train=file, dev=file, max_length=16)
     task_teacher = make_classifier(tmp_path / "classifier")
     init = StudentSettings(depth=2, init=str(tmp_path / "student"))
-    (last,) = distill(
-        _spec(sentences, task_teacher, student=init,
-              train=TrainSettings(steps=4, batch_size=8, evaluations=1)),
-        cache=tmp_path / "cache",
-    )  # fmt: skip
-    assert last.finished
+    still = TrainSettings(steps=1, batch_size=8, lr=1e-12, evaluations=1)
+    spec = _spec(sentences, task_teacher, student=init, train=still)
+    with Distillation(spec, cache=tmp_path / "cache") as distillation:
+        assert next(distillation).finished
+        distillation.save_student(tmp_path / "classifier-student")
+    started, theirs = (load_model(str(f)) for f in (tmp_path / "classifier-student", task_teacher))
+    own = student.state_dict()
+    # All but the pooler and the head, which a masked language model has not.
+    layers = [name for name in started.state_dict() if name in own]
+    assert len(layers) > 20
+    for name in layers:
+        torch.testing.assert_close(started.state_dict()[name], own[name])
+    name = "bert.embeddings.word_embeddings.weight"
+    assert not torch.allclose(own[name], theirs.state_dict()[name])
 
 
 def test_a_run_that_goes_on_sees_the_same_masks(tmp_path):
@@ -132,20 +155,43 @@ def test_a_run_that_goes_on_sees_the_same_masks(tmp_path):
         assert next(distillation).losses == pytest.approx(whole[-1], rel=1e-5)
 
 
-def test_a_limit_takes_the_first_examples_and_streams_a_hub_data_set(tmp_path):
-    (tmp_path / "hub").mkdir()
-    Dataset.from_dict({"text": [f"line {i}" for i in range(50)]}).to_parquet(
-        tmp_path / "hub" / "train.parquet"
-    )
+def test_a_limit_takes_the_first_examples_and_no_more_of_a_hub_data_set_is_read(tmp_path):
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    lines = [f"line {i}" for i in range(50)]
+    for name in ("train-00000-of-00002", "validation-00000-of-00001"):
+        Dataset.from_dict({"text": lines}).to_parquet(hub / f"{name}.parquet")
+    (hub / "train-00001-of-00002.parquet").write_bytes(b"what can't be read")
     task = TaskSettings(
-        name="own", kind="masked_lm", data=str(tmp_path / "hub"), train="train",
-        dev=str(_task(tmp_path).dev), train_examples=7,
+        name="own", kind="masked_lm", data=str(hub), train="train", dev="validation",
+        train_examples=7,
     )  # fmt: skip
-    assert load_split(task, "train", cache=tmp_path / "c").text == [f"line {i}" for i in range(7)]
-    assert len(load_split(task, "dev", cache=tmp_path / "c").text) > 100
+    assert load_split(task, "train", cache=tmp_path / "c").text == lines[:7]
+    assert load_split(task, "dev", cache=tmp_path / "c").text == lines
+    without = task.model_copy(update={"train_examples": None})
+    with pytest.raises(SpecError, match=r"^task\.data: .* train can't be loaded from the hub"):
+        load_split(without, "train", cache=tmp_path / "c")
 
 
-def test_a_vocabulary_can_t_be_trimmed_and_labels_are_needed_elsewhere():
+def test_a_limit_goes_with_a_slice_of_a_split(tmp_path):
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    Dataset.from_dict({"text": ["a", "b", "c", "d"]}).to_parquet(hub / "train.parquet")
+    task = TaskSettings(
+        name="own", kind="masked_lm", data=str(hub), train="train[:3]", dev="train[3:]",
+        train_examples=2,
+    )  # fmt: skip
+    assert load_split(task, "train", cache=tmp_path / "c").text == ["a", "b"]
+    assert load_split(task, "dev", cache=tmp_path / "c").text == ["d"]
+
+
+def test_a_vocabulary_to_predict_from_is_not_trimmed(tmp_path):
+    task = _task(tmp_path).model_dump(exclude_unset=True)
+    with pytest.raises(SpecError, match="trim would leave masked_lm without words to predict"):
+        tiny.make_space(tmp_path, task=task, student={"vocab": "trim"})
+
+
+def test_labels_are_needed_elsewhere():
     with pytest.raises(ValueError, match=r"columns\.label is needed for tagging"):
         TaskSettings(
             name="own", kind="tagging", train="a.conll", dev="a.conll", columns={"label": None}

@@ -12,8 +12,10 @@ from lkd_tune.distill.tasks.kind import IGNORED
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.tasks.summaries import choose_sentences
 from lkd_tune.distill.tokens import load_tokens
+from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.settings import TaskSettings
 from tests.distill.families import make_classifier
+from tests.distill.tokenizers_of import KINDS
 
 DOCUMENT = ["The dog sees.", "Very good cats see.", "A bad cat.", "The dogs see not."]
 SUMMARY = "very good cats see the dogs not"
@@ -86,6 +88,20 @@ def test_only_what_is_seen_is_chosen_for_training(tmp_path):
     assert tokens.labels[tokens.labels != IGNORED].tolist() == [0, 1]
 
 
+def test_a_few_empty_documents_and_summaries_teach_nothing_and_score_nothing(tmp_path):
+    rows = [(DOCUMENT, SUMMARY)] * 98
+    task = _task(tmp_path, *rows, (" ", SUMMARY), (DOCUMENT, "..."))
+    tokens, _ = _tokens(tmp_path, task)
+    assert tokens.lengths[98] == 2
+    labels = [tokens.labels[tokens.starts[row] : tokens.starts[row + 1]] for row in (0, 98, 99)]
+    assert [int((label != IGNORED).sum()) for label in labels] == [4, 0, 0]
+    each = kind_of(task).of_examples(_outputs(tokens, *[[1, 3]] * 100), tokens)["rouge1"]
+    assert each[0] > 0.9
+    assert each[98:].tolist() == [0, 0]
+    with pytest.raises(SpecError, match=r"row 97, .* no sentence \(3 of 99 rows; 1% may be empty"):
+        load_split(_task(tmp_path, *rows[:96], *[("", SUMMARY)] * 3), "train", cache=tmp_path)
+
+
 def test_the_likeliest_sentences_are_scored_in_the_document_s_order(tmp_path):
     task = _task(tmp_path, (DOCUMENT, SUMMARY), (["The cat sees."], "the cat"))
     tokens, _ = _tokens(tmp_path, task)
@@ -136,8 +152,16 @@ def test_a_known_task_takes_local_files_in_its_own_columns(tmp_path):
     assert split.text == [["It rained.", "He left."]]
 
 
-@pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "distilbert", "electra"])
-def test_every_family_s_tokenizer_marks_sentences(tmp_path, family):
-    tokenizer = load_tokenizer(make_classifier(tmp_path / "f", family))
-    tokens, _ = _tokens(tmp_path, _task(tmp_path), tokenizer)
-    assert (tokens.labels != IGNORED).sum() == len(DOCUMENT)
+@pytest.mark.parametrize("make", KINDS.values())
+def test_every_kind_of_tokenizer_marks_sentences_with_its_own_tokens(tmp_path, make):
+    tokenizer = make([" ".join(DOCUMENT)] * 4, 300)
+    tokens, _ = _tokens(tmp_path, _task(tmp_path, max_length=60), tokenizer)
+    begins, ends = (
+        np.flatnonzero(tokens.ids == mark)
+        for mark in (tokenizer.cls_token_id, tokenizer.sep_token_id)
+    )
+    assert np.flatnonzero(tokens.labels != IGNORED).tolist() == begins.tolist()
+    assert [
+        tokenizer.decode(tokens.ids[begin + 1 : end]).strip()
+        for begin, end in zip(begins, ends, strict=True)
+    ] == DOCUMENT

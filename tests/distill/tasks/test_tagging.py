@@ -12,7 +12,7 @@ from lkd_tune.distill.tokens import load_tokens
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.settings import TaskSettings
 from tests.distill.families import make_classifier
-from tests.distill.tokenizers_of import byte_bpe, unigram, wordpiece
+from tests.distill.tokenizers_of import KINDS
 
 CONLL = """\
 -DOCSTART-\tO
@@ -125,14 +125,7 @@ def test_what_is_cut_off_is_missed(tmp_path):
     assert scores["precision"] == 1.0
 
 
-@pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "distilbert", "electra"])
-def test_every_family_s_tokenizer_takes_words(tmp_path, family):
-    task = _task(tmp_path)
-    tokens = _tokens(tmp_path, task, load_tokenizer(make_classifier(tmp_path / "f", family)))
-    assert (tokens.labels != IGNORED).sum() == 6
-
-
-@pytest.mark.parametrize("make", [wordpiece, byte_bpe, unigram])
+@pytest.mark.parametrize("make", KINDS.values())
 def test_words_have_the_tokens_that_they_have_in_a_sentence(tmp_path, make):
     sentence = "the good dogs see cats not"
     tokenizer = make([sentence, "good dogs", "cats see the dogs", "not good"] * 4, 300)
