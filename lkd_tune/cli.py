@@ -45,6 +45,13 @@ def main() -> None:
         _refuse(error)
     except BrokenPipeError:
         sys.exit(141)  # as the shell tells it: `lkd-tune spaces | head`
+    except Exception as error:
+        from lkd_tune.distill.full_disk import explain, is_full_disk
+
+        if not is_full_disk(error):
+            raise
+        print(f"lkd-tune: {explain(error, Path())}. Free some and call it again", file=sys.stderr)
+        sys.exit(1)
 
 
 @app.callback(invoke_without_command=True)
@@ -322,7 +329,7 @@ def _finish(result) -> None:  # type: ignore[no-untyped-def]  # its type is behi
         print(f"interrupted; nothing is lost. Go on with: {resume}")
         raise typer.Exit(130)
     if result.disk_full:
-        print(f"stopped: the disk is nearly full (search.min_free_gb). Free some, then: {resume}")
+        print(f"stopped: {result.disk_full}. Nothing is lost. Free some, then: {resume}")
         raise typer.Exit(1)
     if result.all_failed:
         for reason, number in Counter(result.failures.values()).most_common(5):
@@ -361,6 +368,9 @@ def _search_several(
     if results[-1].interrupted:
         print("interrupted; nothing is lost. The same command, with --name, goes on.")
         raise typer.Exit(130)
+    if results[-1].disk_full:
+        print(f"stopped: {results[-1].disk_full}. The same command, with --name, goes on.")
+        raise typer.Exit(1)
     if any(result.best is None for result in results):
         raise typer.Exit(1)
 

@@ -42,8 +42,8 @@ def search_tasks(
 ) -> list[SearchResult]:
     """Searches a space for each task, into `runs`/NAME; goes on where an earlier call ended.
 
-    All spaces are checked before the first search begins. An interrupted search ends it all; a
-    search whose trials all fail does not.
+    All spaces are checked before the first search begins. A search that is interrupted or finds no
+    room on a disk ends it all; one whose trials all fail does not.
 
     Args:
         space: Name or path of the space file.
@@ -69,6 +69,6 @@ def search_tasks(
         write_leaderboard(run)
         send_files(run, [run.leaderboard_csv, run.leaderboard_json])
         results.append(result)
-        if result.interrupted:
+        if result.interrupted or result.disk_full:
             break
     return results
