@@ -46,11 +46,12 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(141)  # as the shell tells it: `lkd-tune spaces | head`
     except Exception as error:
-        from lkd_tune.distill.full_disk import explain, is_full_disk
+        from lkd_tune.distill.full_disk import is_full_disk
 
         if not is_full_disk(error):
             raise
-        print(f"lkd-tune: {explain(error, Path())}. Free some and call it again", file=sys.stderr)
+        told = str(error).strip().splitlines()[-1]
+        print(f"lkd-tune: {told}; free some room and call it again", file=sys.stderr)
         sys.exit(1)
 
 
