@@ -24,12 +24,12 @@ def test_a_gang_that_loses_a_worker_in_a_step_is_replaced_and_goes_on(tmp_path, 
         train={"steps": 800, "evaluations": 4},
     )
     run = RunFolder(tmp_path / "run")
-    with killing(run, "0000", whom=lambda worker: ranks_of(worker.pid)) as kills:
+    with killing(run, "0000", whom=lambda worker: ranks_of(worker.pid)) as kill:
         run_search(space, run, quiet=True)
     (record,) = run.read_trials()
     assert record.state == "complete"
-    assert kills.at == [[100]]
-    assert len({*kills.pids} | processes["0000"]) == 2
+    assert kill.measured == [100]
+    assert len({kill.pid} | processes["0000"]) == 2
     # What was lost is less than one interval: that between the first checkpoint and the next.
     lines = (run.trial("0000") / "measurements.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [100, 200, 400, 800]
