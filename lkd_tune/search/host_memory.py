@@ -33,34 +33,37 @@ def killed_by_ray(error: str) -> bool:
     return _KILLED_BY_RAY in error
 
 
-def killed_by_kernel(before: dict[str, Any] | None, now: dict[str, Any]) -> bool:
-    """Whether a trial's worker was probably killed by the kernel, so that another goes on with it.
-
-    The kernel tells how often it has killed, and not whom. In doubt smaller micro-batches cost a
-    little time, and change no objective.
+def note_start(
+    folder: TrialFolder, spec: TrialSpec, workers: list[dict[str, Any]], session: str
+) -> None:
+    """Notes where a trial begins or goes on, with smaller micro-batches if the kernel was why.
 
     Args:
-        before: What `describe_start` gave where the trial was started last, if it was.
-        now: What it gives in the process that goes on.
+        folder: The trial's.
+        spec: The trial.
+        workers: The `node`, `host` and `pid` of each; the first is this process.
+        session: The driver's.
     """
-    if before is None or before["session"] != now["session"]:
-        return False
+    before = folder.read_start()
+    now = {"workers": workers, "session": session, "oom_kills": _oom_kills()}
+    if before is not None and _killed_by_kernel(before, now):
+        cut_micro_batches(folder, spec)
+    folder.note_start(now)
+
+
+def _killed_by_kernel(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether it was probably the kernel that ended the process which had a trial before.
+
+    It tells how often it has killed, and not whom. In doubt smaller micro-batches cost a little
+    time, and change no objective.
+    """
     was, there = before["workers"][0], now["workers"][0]
     return (
-        was["node"] == there["node"]
+        before.get("session") == now["session"]
+        and was["node"] == there["node"]
         and was["pid"] != there["pid"]
         and before["oom_kills"] < now["oom_kills"]
     )
-
-
-def describe_start(workers: list[dict[str, Any]], session: str) -> dict[str, Any]:
-    """Returns where and when a trial begins or goes on; called on the node of the first worker.
-
-    Args:
-        workers: The `node`, `host` and `pid` of each.
-        session: The driver's.
-    """
-    return {"workers": workers, "session": session, "oom_kills": _oom_kills()}
 
 
 def _oom_kills() -> int:

@@ -15,7 +15,7 @@ from ray import tune
 from lkd_tune.distill.full_disk import explain, is_full_disk
 from lkd_tune.distill.out_of_memory import is_out_of_memory
 from lkd_tune.search.gang import Gang, LostWorkerError
-from lkd_tune.search.host_memory import cut_micro_batches, describe_start, killed_by_kernel
+from lkd_tune.search.host_memory import cut_micro_batches, note_start
 from lkd_tune.search.node_copy import node_copy
 from lkd_tune.search.trial_folder import (
     Checkpoint,
@@ -166,10 +166,7 @@ class DistillationTrainable(tune.Trainable):
         if outcome is not None:  # it ended, but nobody was told
             last = measurements[max(measurements)] if measurements else None
             return self._result(last, outcome.state, outcome)
-        start = describe_start(self._gang.workers, self._session)
-        if killed_by_kernel(self._folder.read_start(), start):
-            cut_micro_batches(self._folder, self._spec)
-        self._folder.note_start(start)
+        note_start(self._folder, self._spec, self._gang.workers, self._session)
         checkpoint = self._folder.read_checkpoint()
         trained = read_student(self._folder.student) if self._spec.evaluate_on else None
         if self._began is None:
@@ -306,8 +303,7 @@ class DistillationTrainable(tune.Trainable):
 
     def _fail(self, error: Exception) -> dict[str, Any]:
         """Records a failure and makes the actor fit for the next trial, or ends it."""
-        trace = "".join(traceback.format_exception(error))
-        outcome = self._write_failure(trace, _one_line(error))
+        outcome = self._write_failure(error)
         error.__traceback__ = None  # its frames hold the tensors of the failed distillation
         assert self._gang is not None
         if self._spec.resources.workers > 1:
@@ -329,11 +325,17 @@ class DistillationTrainable(tune.Trainable):
         if is_full_disk(error):
             self._folder.note_full_disk(explain(error, self._run.path))
         elif not self._leaves_out(error):
-            self._write_failure("".join(traceback.format_exception(error)), _one_line(error))
+            self._write_failure(error)
 
-    def _write_failure(self, trace: str, reason: str) -> Outcome:
-        outcome = self._outcome("failed", reason)
-        self._folder.write_outcome(outcome, trace)
+    def _write_failure(self, error: BaseException) -> Outcome:
+        from lkd_tune.distill.bad_examples import BadExamplesError, DivergedError
+
+        # Bad examples are no fault of the settings: the sampler has nothing to learn from them.
+        diverged = isinstance(error, DivergedError) and not isinstance(error, BadExamplesError)
+        outcome = self._outcome("failed", _one_line(error)).model_copy(
+            update={"diverged": diverged}
+        )
+        self._folder.write_outcome(outcome, "".join(traceback.format_exception(error)))
         self._folder.remove_checkpoints()
         if self._copy is not None:
             self._copy.push()
