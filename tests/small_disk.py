@@ -1,24 +1,23 @@
-"""A disk of some hundred kB that is full in earnest: a tmpfs in a mount namespace of its own."""
+"""A disk of some megabytes that is full in earnest: a tmpfs in a mount namespace of its own."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 
 class SmallDisk:
-    """A folder that is a disk; a context that leaves no mount behind.
+    """A disk that goes with the process which holds it; a context.
 
     Attributes:
-        path: The folder for processes that `start` starts. For others it stays empty.
-        seen: The same for this process.
+        works: Whether such may be made here.
+        path: Where it is seen.
     """
 
-    def __init__(self, path: Path, kb: int):
-        path.mkdir(parents=True)
-        self.path, mount = path, f"mount -t tmpfs -o size={kb}k tmpfs {path}"
+    def __init__(self, point: Path, kb: int):
+        point.mkdir(parents=True)
+        self._point, mount = point, f"mount -t tmpfs -o size={kb}k tmpfs {point}"
         self._holder = subprocess.Popen(
             ["unshare", "-rm", "sh", "-c", f"{mount} && echo there && exec sleep infinity"],
             stdout=subprocess.PIPE,
@@ -27,7 +26,7 @@ class SmallDisk:
         )
         assert self._holder.stdout is not None
         self.works = self._holder.stdout.readline() == "there\n"
-        self.seen = Path(f"/proc/{self._holder.pid}/root{path}")
+        self.path = Path(f"/proc/{self._holder.pid}/root{point}")
 
     def __enter__(self) -> SmallDisk:
         return self
@@ -36,18 +35,18 @@ class SmallDisk:
         self._holder.kill()
         self._holder.communicate()
 
-    def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
-        """Starts a process that has the disk."""
-        inside = f"nsenter --user --preserve-credentials --mount --target {self._holder.pid}"
-        where = f"--wd={options.pop('cwd', os.getcwd())}"
-        return subprocess.Popen([*inside.split(), where, *command], text=True, **options)
-
     def grow(self, kb: int) -> None:
         """Gives the disk another size."""
-        assert self.start("mount", "-o", f"remount,size={kb}k", str(self.path)).wait() == 0
+        enter = f"nsenter --user --preserve-credentials --mount --target {self._holder.pid}"
+        remount = f"mount -o remount,size={kb}k {self._point}"
+        subprocess.run(f"{enter} {remount}".split(), check=True)
 
     def fill(self, free_kb: int = 0) -> None:
         """Takes all room but so much."""
-        status = os.statvfs(self.seen)
+        status = os.statvfs(self.path)
         size = status.f_bavail * status.f_bsize - free_kb * 1024
-        (self.seen / "other").write_bytes(bytes(size))
+        (self.path / "other").write_bytes(bytes(size))
+
+    def empty(self) -> None:
+        """Gives back what `fill` took."""
+        (self.path / "other").unlink()

@@ -28,12 +28,12 @@ def test_a_full_disk_is_known_by_what_each_library_says(small_disk, tmp_path, na
     small_disk.fill()
 
     def write() -> None:
-        with room_for("it", small_disk.seen):
-            WRITERS[name](small_disk.seen / "written.npy", tokenizer)
+        with room_for("it", small_disk.path):
+            WRITERS[name](small_disk.path / "written.npy", tokenizer)
 
     with pytest.raises(FullDiskError) as caught:
         write()
-    assert str(caught.value).startswith(f"no room for it: the disk of {small_disk.seen} on ")
+    assert str(caught.value).startswith(f"no room for it: the disk of {small_disk.path} on ")
     assert str(caught.value).endswith(" has 0.00 GB free")
 
 
@@ -52,12 +52,12 @@ def test_what_led_to_another_error_is_told(tmp_path):
 
 
 def test_a_line_that_a_full_disk_cut_off_is_replaced(small_disk):
-    path = small_disk.seen / "lines"
+    path = small_disk.path / "lines"
     append_line(path, "first")
     small_disk.fill()
     with pytest.raises(OSError, match="No space left on device"):
         append_line(path, "a" * 10**5)
     assert len(path.read_text()) > len("first\n")
-    (small_disk.seen / "other").unlink()
+    small_disk.empty()
     append_line(path, "second")
     assert path.read_text() == "first\nsecond\n"

@@ -112,7 +112,7 @@ def test_a_checkpoint_has_its_name_when_all_of_it_is_on_the_disk(tmp_path, monke
 
 
 def test_a_checkpoint_that_finds_no_room_leaves_what_there_was(small_disk):
-    folder = TrialFolder(small_disk.seen / "trial")
+    folder = TrialFolder(small_disk.path / "trial")
     folder.path.mkdir()
     write_checkpoint(folder, 5)
     small_disk.fill(free_kb=100)
