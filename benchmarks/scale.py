@@ -139,7 +139,7 @@ class Driver:
         )
         self._scheduler = build_scheduler(settings, [])
         view = View(settings.search.trials, settings.task.metric, quiet=True)
-        stop = StopRequest(None, 0.0)
+        stop = StopRequest(None, 0.0, folder=run.path)
         self._follower = Follower(run, view, stop, {}, Retries(run, 1, living=set), keep=self._keep)
         self._evaluations = settings.train.evaluations
         self._ids = itertools.count()

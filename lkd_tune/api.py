@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from lkd_tune.search.tuner import SearchResult
     from lkd_tune.spec.measurement import Measurement
     from lkd_tune.spec.run import RunFolder
     from lkd_tune.spec.space import SearchSpace
@@ -59,7 +61,8 @@ def search(
 ) -> Run:
     """Searches a space and keeps the best students, as `lkd-tune search` does.
 
-    Ctrl-C ends it and keeps everything; `Run.finished` is False then, and `Run.resume` goes on.
+    Ctrl-C ends it and keeps everything, as does a full disk, with a warning; `Run.finished` is
+    False then, and `Run.resume` goes on.
 
     Args:
         space: What `load_space` gives or takes.
@@ -80,7 +83,7 @@ def search(
 
     loaded = space if isinstance(space, SearchSpace) else load_space(space)
     folder = RunFolder(Path(run_dir) / (name or run_name(loaded.source.name)))
-    return _ended(run_search(loaded, folder, address=address, quiet=quiet).run)
+    return _ended(run_search(loaded, folder, address=address, quiet=quiet))
 
 
 def distill(
@@ -229,7 +232,7 @@ class Run:
         from lkd_tune.search.tuner import resume_search
 
         result = resume_search(self.folder, address=address, quiet=quiet, overrides=overrides)
-        return _ended(result.run)
+        return _ended(result)
 
     def _check_name(self, trial: str) -> None:
         from lkd_tune.spec.errors import Problem, SpecError, did_you_mean
@@ -240,12 +243,14 @@ class Run:
             raise SpecError(Problem(str(self.path), "", message))
 
 
-def _ended(folder: RunFolder) -> Run:
+def _ended(result: SearchResult) -> Run:
     """Returns a run after a search, with its leaderboard written."""
     from lkd_tune.results.leaderboard import write_leaderboard
 
-    write_leaderboard(folder)
-    return Run(folder.path)
+    if result.disk_full:
+        warnings.warn(f"the search stopped: {result.disk_full}", stacklevel=3)
+    write_leaderboard(result.run)
+    return Run(result.run.path)
 
 
 def _flat_measurement(measurement: Measurement) -> dict[str, Any]:

@@ -45,6 +45,14 @@ def main() -> None:
         _refuse(error)
     except BrokenPipeError:
         sys.exit(141)  # as the shell tells it: `lkd-tune spaces | head`
+    except Exception as error:
+        from lkd_tune.distill.full_disk import is_full_disk
+
+        if not is_full_disk(error):
+            raise
+        told = str(error).strip().splitlines()[-1]
+        print(f"lkd-tune: {told}; free some room and call it again", file=sys.stderr)
+        sys.exit(1)
 
 
 @app.callback(invoke_without_command=True)
@@ -330,7 +338,7 @@ def _finish(result) -> None:  # type: ignore[no-untyped-def]  # its type is behi
         print(f"interrupted; nothing is lost. Go on with: {resume}")
         raise typer.Exit(130)
     if result.disk_full:
-        print(f"stopped: the disk is nearly full (search.min_free_gb). Free some, then: {resume}")
+        print(f"stopped: {result.disk_full}. Nothing is lost. Free some, then: {resume}")
         raise typer.Exit(1)
     if result.all_failed:
         for reason, number in Counter(result.failures.values()).most_common(5):
@@ -374,6 +382,9 @@ def _search_several(
     if "interrupted" in left:
         print("interrupted; nothing is lost. The same command, with --name, goes on.")
         raise typer.Exit(130)
+    for end in ends.values():
+        if end.result is not None and end.result.disk_full:
+            print(f"stopped: {end.result.disk_full}. The same command, with --name, goes on.")
     if left != {""}:
         raise typer.Exit(2 if "refused" in left else 1)
 

@@ -125,7 +125,7 @@ def ablate(
     for name, reason in result.failures.items():
         print(f"{name} failed: {reason}", file=sys.stderr)
     if result.interrupted or result.disk_full:
-        why = "interrupted" if result.interrupted else "stopped: the disk is nearly full"
+        why = "interrupted" if result.interrupted else f"stopped: {result.disk_full}"
         print(f"{why}; nothing is lost. Go on with: lkd-tune ablate {run} --seeds {seeds}")
         raise typer.Exit(130 if result.interrupted else 1)
     if result.facts is None:

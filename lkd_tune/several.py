@@ -80,8 +80,10 @@ class TaskEnd:
         """Why the task is not done, '' if it is."""
         if self.result is None:
             return "refused" if self.refused else "not begun"
-        if self.result.interrupted or self.result.disk_full:
+        if self.result.interrupted:
             return "interrupted"
+        if self.result.disk_full:
+            return "disk full"
         return "" if self.result.best is not None else "no student"
 
 
@@ -97,8 +99,9 @@ def search_tasks(
 ) -> dict[str, TaskEnd]:
     """Searches a space for each task, into `runs`/NAME; goes on where an earlier call ended.
 
-    All spaces are checked before the first search begins. An interrupted search ends it all; one
-    that is refused after that, for a row of its data say, or whose trials all fail, does not.
+    All spaces are checked before the first search begins. A search that is interrupted or finds no
+    room on a disk ends it all; one that is refused after that, for a row of its data say, or whose
+    trials all fail, does not.
 
     Args:
         space: Name or path of the space file.
@@ -138,7 +141,7 @@ def search_tasks(
         write_leaderboard(run)
         send_files(run, [run.leaderboard_csv, run.leaderboard_json])
         ends[task] = TaskEnd(run, result)
-        if ends[task].left == "interrupted":
+        if ends[task].left in ("interrupted", "disk full"):
             break
     return ends
 

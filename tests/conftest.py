@@ -52,6 +52,19 @@ def two_cores():
     ray.shutdown()
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 4 MB."""
+    from tests.small_disk import SmallDisk
+
+    if shutil.which("unshare") is None:
+        pytest.skip("no mount namespaces here")
+    with SmallDisk(tmp_path / "disk", kb=4096) as disk:
+        if not disk.works:
+            pytest.skip("no mount namespaces allowed here")
+        yield disk
+
+
 def pytest_collection_modifyitems(items):
     """Puts the long ones first: what is handed out last would keep one worker busy alone."""
     long = ("system/", "test_submission.py", "test_cluster_files.py", "test_several.py", "search/")

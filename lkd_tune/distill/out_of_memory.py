@@ -1,12 +1,19 @@
 """Telling a lack of memory from other errors; loads nothing."""
 
+import re
+
+# Of CUDA, NCCL and ROCm; of cuBLAS and cuDNN, which tell of their own workspaces by a code; of
+# PyTorch on the host, and of the system.
+_TEXT = re.compile(
+    r"out of memory|_STATUS_ALLOC_FAILED|can(no|')t allocate memory|not enough memory",
+    re.IGNORECASE,
+)
+
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether memory was short, on a GPU or on the host."""
-    text = str(error)
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"  # torch's, which is not loaded here
-        or "can't allocate memory" in text
-        or "not enough memory" in text
+        or _TEXT.search(str(error)) is not None
     )

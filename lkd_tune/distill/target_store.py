@@ -29,6 +29,7 @@ import torch
 from filelock import FileLock
 
 from lkd_tune.distill.fingerprint import digest, model_digest
+from lkd_tune.distill.full_disk import IN_CACHE, room_for
 from lkd_tune.distill.models import forward, load_to_run
 from lkd_tune.distill.placement import running
 from lkd_tune.distill.relations import (
@@ -195,19 +196,15 @@ def _build(
     layers = teacher.config.num_hidden_layers + 1
     shape = _Shape(tokens.lengths, layers)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
+    rows, classes = _logit_rows(tokens, kind), teacher.config.num_labels
+    size = target_bytes(tokens, layers, classes, kind) / 1e9
     try:
-        arrays: dict[str, np.memmap] = {
-            name: np.lib.format.open_memmap(
-                draft / f"{name}.npy", "w+", dtype, (int(shape.starts[name][-1]),)
-            )
-            for name, dtype in _TYPES.items()
-        }
-        logits = np.lib.format.open_memmap(
-            draft / "logits.npy",
-            "w+",
-            np.float32,
-            (_logit_rows(tokens, kind), teacher.config.num_labels),
-        )
+        with room_for(f"{size:.2f} GB of the teacher's targets {IN_CACHE}", folder.parent):
+            arrays = {
+                name: _new_array(draft / f"{name}.npy", dtype, (int(shape.starts[name][-1]),))
+                for name, dtype in _TYPES.items()
+            }
+            logits = _new_array(draft / "logits.npy", np.dtype(np.float32), (rows, classes))
         done = 0
         for examples in _batches(tokens.lengths):
             batch = tokens.batch(examples, on)
@@ -245,6 +242,17 @@ def _build(
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def _new_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memmap:
+    """Returns a new file's array, whose room on the disk is taken at once.
+
+    A file of holes would be made on a full disk, too, and writing to its map end the process.
+    """
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _write(

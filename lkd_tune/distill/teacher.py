@@ -14,6 +14,7 @@ import torch.distributed as dist
 from filelock import FileLock
 
 from lkd_tune.distill.fingerprint import digest, model_digest
+from lkd_tune.distill.full_disk import IN_CACHE, room_for
 from lkd_tune.distill.models import (
     auto_model,
     count_positions,
@@ -117,7 +118,8 @@ def train_teacher(
         lock.acquire()
     try:
         if not _all_see(folder):
-            _train_into(folder, task, training, workers, base, progress)
+            with room_for(f"the teacher {IN_CACHE}", folder.parent):
+                _train_into(folder, task, training, workers, base, progress)
     finally:
         if lock is not None:
             lock.release()

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from lkd_tune.distill.batches import padded_width
 from lkd_tune.distill.fingerprint import digest
+from lkd_tune.distill.full_disk import IN_CACHE, room_for
 from lkd_tune.distill.tasks.data import label_names, load_split, source_fingerprint
 from lkd_tune.distill.tasks.kind import IGNORED
 from lkd_tune.distill.tasks.kinds import kind_of
@@ -163,11 +164,12 @@ def _write_tokens(
     }
     temporary = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
-        for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array)
-        if encoded.references is not None:
-            references = json.dumps(encoded.references, ensure_ascii=False)
-            (temporary / "references.json").write_text(references, "utf-8")
+        with room_for(f"the tokens {IN_CACHE}", folder.parent):
+            for name, array in arrays.items():
+                np.save(temporary / f"{name}.npy", array)
+            if encoded.references is not None:
+                references = json.dumps(encoded.references, ensure_ascii=False)
+                (temporary / "references.json").write_text(references, "utf-8")
         os.replace(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

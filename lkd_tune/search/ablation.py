@@ -30,13 +30,13 @@ class AblationResult:
     Attributes:
         facts: What ablation.json holds; None if nothing is known yet.
         interrupted: Whether it was stopped by Ctrl-C or SIGTERM; called again it goes on.
-        disk_full: Whether it was stopped because its disk is nearly full.
+        disk_full: If it was stopped for want of room on a disk, which one.
         failures: Reasons by the names of the trials that failed.
     """
 
     facts: dict[str, Any] | None
     interrupted: bool
-    disk_full: bool
+    disk_full: str | None
     failures: dict[str, str]
 
 
@@ -131,7 +131,7 @@ def _go(session: Session, winner: str, specs: dict[str, TrialSpec], seeds: int) 
     return AblationResult(
         facts,
         interrupted=session.stop.reason == "interrupted",
-        disk_full=session.stop.reason == "disk",
+        disk_full=session.stop.full_disk,
         failures={
             name: record.outcome.error or ""
             for name, record in ended.items()

@@ -8,6 +8,7 @@ from typing import Any
 
 from ray.tune import Callback
 
+from lkd_tune.search.host_memory import killed_by_ray
 from lkd_tune.search.manifest import update_manifest
 from lkd_tune.search.retries import Retries, error_of
 from lkd_tune.search.stop import StopRequest
@@ -60,6 +61,8 @@ class Follower(Callback):
     ) -> None:
         """Called with each result."""
         self._wall_s[trial.config["name"]] = result["wall_s"]
+        if "full_disk" in result:
+            self._stop.end_for_want_of_room(result["full_disk"])
         if "measurement" in result:
             measurement = Measurement.model_validate_json(result["measurement"])
             self._view.measured(trial.config["name"], measurement)
@@ -84,9 +87,14 @@ class Follower(Callback):
         """
         name = trial.config["name"]
         self._actors.pop(name, None)
-        if self._retries.are_used_up(trial):
-            folder = TrialFolder(self._run.trial(name))
+        folder = TrialFolder(self._run.trial(name))
+        full_disk = folder.take_full_disk()
+        if full_disk is not None:
+            self._stop.end_for_want_of_room(full_disk)
+        elif self._retries.are_used_up(trial):
             lost = f"its worker was lost {self._retries.for_tune} time(s)"
+            if killed_by_ray(error_of(trial)):
+                lost += ", at last for want of memory on its node"
             resources = TrialSpec.model_validate_json(trial.config["spec"]).resources
             outcome = outcome_of("failed", resources, self._wall_s.get(name, 0.0), lost)
             if folder.read_outcome() is None:

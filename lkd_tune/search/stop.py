@@ -18,6 +18,8 @@ from typing import Any, Literal
 import ray
 from ray.tune import Stopper
 
+from lkd_tune.distill.full_disk import describe_disk, explain, is_full_disk
+
 _LOOK_EVERY_S = 2.0
 
 
@@ -26,7 +28,9 @@ class StopRequest:
 
     Attributes:
         reason: `interrupted`; `time` when the budget is used up, until the clock is stopped;
-            `disk` when the run's disk is nearly full; None while it goes on.
+            `disk` when the run's disk is nearly full, or another has no room for what is to be
+            written; None while it goes on.
+        full_disk: What is known of that disk, None unless it is the reason.
         out_of_time: Whether the time budget has ended the trials.
         seconds: Seconds of trials in all sessions of the run.
     """
@@ -36,12 +40,13 @@ class StopRequest:
         minutes: float | None,
         seconds_before: float,
         *,
-        folder: Path | None = None,
+        folder: Path,
         min_free_gb: float = 0.0,
     ):
         self.reason: Literal["interrupted", "time", "disk"] | None = None
+        self.full_disk: str | None = None
         self.out_of_time = False
-        self._folder, self._min_free = folder, min_free_gb * 1e9
+        self._folder, self._min_free_gb = folder, min_free_gb
         self._looked = float("-inf")
         self._budget = None if minutes is None else minutes * 60
         self._before = seconds_before
@@ -70,20 +75,27 @@ class StopRequest:
     def __bool__(self) -> bool:
         if self.reason is None and self._began is not None and self.seconds_left == 0:
             self.reason = "time"
-        if self.reason is None and self._disk_is_full():
-            self.reason = "disk"
+        if self.reason is None and time.monotonic() - self._looked >= _LOOK_EVERY_S:
+            self._looked = time.monotonic()
+            if shutil.disk_usage(self._folder).free < self._min_free_gb * 1e9:
+                least = f"less than search.min_free_gb ({self._min_free_gb:g})"
+                self.end_for_want_of_room(f"{describe_disk(self._folder)}, {least}")
         return self.reason is not None
 
-    def _disk_is_full(self) -> bool:
-        """Whether less is free than asked for; looked at every few seconds.
+    def end_for_want_of_room(self, full_disk: str) -> None:
+        """Asks for the end, as nothing can be written: all goes on when there is room again."""
+        if self.reason is None:
+            self.reason, self.full_disk = "disk", full_disk
 
-        What finds no room on a full disk fails in a hundred ways; a search that stops before can
-        go on when there is room again.
-        """
-        if self._folder is None or time.monotonic() - self._looked < _LOOK_EVERY_S:
-            return False
-        self._looked = time.monotonic()
-        return shutil.disk_usage(self._folder).free < self._min_free
+    @contextmanager
+    def on_full_disk(self) -> Iterator[None]:
+        """Ends what is done within where it finds no room, as asked for."""
+        try:
+            yield
+        except Exception as error:
+            if not is_full_disk(error):
+                raise
+            self.end_for_want_of_room(explain(error, self._folder))
 
     def interrupt(self) -> None:
         """Asks for the end, as Ctrl-C does."""

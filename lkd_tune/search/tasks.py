@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from lkd_tune.distill.full_disk import FullDiskError
 from lkd_tune.fetching import send_model
 from lkd_tune.search.cluster import describe_node, largest_node_cpus
 from lkd_tune.search.stop import StopRequest
@@ -37,7 +38,7 @@ def run_task(
         poll: Called twice a second while waiting.
 
     Raises:
-        SpecError: As the function does.
+        SpecError, FullDiskError: As the function does.
     """
     cpus = resources.cpus if resources.gpus else largest_node_cpus()
     task = ray.remote(
@@ -56,7 +57,7 @@ def run_task(
             try:
                 return ray.get(result)
             except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, SpecError):
+                if isinstance(error.cause, SpecError | FullDiskError):
                     raise error.cause from None
                 raise
     ray.cancel(result, force=True)

@@ -12,8 +12,10 @@ from typing import Any
 
 from ray import tune
 
+from lkd_tune.distill.full_disk import explain, is_full_disk
 from lkd_tune.distill.out_of_memory import is_out_of_memory
 from lkd_tune.search.gang import Gang, LostWorkerError
+from lkd_tune.search.host_memory import cut_micro_batches, note_start
 from lkd_tune.search.node_copy import node_copy
 from lkd_tune.search.trial_folder import (
     Checkpoint,
@@ -47,7 +49,8 @@ class DistillationTrainable(tune.Trainable):
 
     A trial that runs out of memory goes on from its last checkpoint with micro-batches of half the
     size, down to single examples; its effective batch stays the same. In the same way it goes on
-    without training examples that no student can learn from, if they are to be skipped.
+    without training examples that no student can learn from, if they are to be skipped. One that
+    finds no room on a disk pauses, and tells the driver, who ends the search until there is some.
 
     Where another task scores the trial (`evaluate_on`), its student is written when it is trained,
     fine-tuned on that task, and the fine-tuned model dropped. All of that is one `step`: whether
@@ -100,7 +103,10 @@ class DistillationTrainable(tune.Trainable):
             except (LostWorkerError, StorageError):
                 raise
             except Exception as error:
-                if not (self._cut_micro_batches(error) or self._leaves_out(error)):
+                if is_full_disk(error):
+                    return self._wait_for_room(error)
+                cut = is_out_of_memory(error) and cut_micro_batches(self._folder, self._now)
+                if not (cut or self._leaves_out(error)):
                     return self._fail(error)
                 self._begin_again(error)
 
@@ -160,7 +166,7 @@ class DistillationTrainable(tune.Trainable):
         if outcome is not None:  # it ended, but nobody was told
             last = measurements[max(measurements)] if measurements else None
             return self._result(last, outcome.state, outcome)
-        self._folder.note_workers(self._gang.workers)
+        note_start(self._folder, self._spec, self._gang.workers, self._session)
         checkpoint = self._folder.read_checkpoint()
         trained = read_student(self._folder.student) if self._spec.evaluate_on else None
         if self._began is None:
@@ -269,16 +275,6 @@ class DistillationTrainable(tune.Trainable):
         facts = describe_student(self._name, self._spec, last, outcome, self._size, fine_tuned)
         write_atomically(folder / "student.json", facts)
 
-    def _cut_micro_batches(self, error: Exception) -> bool:
-        """Halves the micro-batches if memory was short; returns whether that can be done."""
-        from lkd_tune.distill.batches import most_accumulation
-
-        parts = self._folder.read_accumulation()
-        if not is_out_of_memory(error) or parts >= most_accumulation(self._now):
-            return False
-        self._folder.write_accumulation(2 * parts)
-        return True
-
     def _leaves_out(self, error: BaseException) -> bool:
         """Notes the bad examples that an error names; returns whether the trial may skip them."""
         from lkd_tune.distill.bad_examples import BadExamplesError
@@ -298,6 +294,12 @@ class DistillationTrainable(tune.Trainable):
         else:
             assert self._gang is not None
             self._gang.run("end")
+
+    def _wait_for_room(self, error: Exception) -> dict[str, Any]:
+        """Returns that the trial pauses, and which disk has no room."""
+        told = explain(error, self._run.path)
+        self._begin_again(error)
+        return {**self._result(None, "paused"), "full_disk": told}
 
     def _fail(self, error: Exception) -> dict[str, Any]:
         """Records a failure and makes the actor fit for the next trial, or ends it."""
@@ -320,7 +322,9 @@ class DistillationTrainable(tune.Trainable):
 
         If the trial may go on without some examples, Tune starts it again.
         """
-        if not self._leaves_out(error):
+        if is_full_disk(error):
+            self._folder.note_full_disk(explain(error, self._run.path))
+        elif not self._leaves_out(error):
             self._write_failure(error)
 
     def _write_failure(self, error: BaseException) -> Outcome:

@@ -1,10 +1,12 @@
 """A trial's folder: its checkpoint, its student until that is kept or dropped, and its end.
 
-What has its final name there is whole: folders are written under a name with a dot and renamed.
+What has its final name there is whole: folders are written under a name with a dot, have all of
+their files on the disk, and are then renamed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lkd_tune.distill.full_disk import room_for
 from lkd_tune.spec.bad_example import BadExample
 from lkd_tune.spec.measurement import Measurement
-from lkd_tune.spec.run import Ending, Outcome, read_measurements, write_atomically
+from lkd_tune.spec.run import Ending, Outcome, append_line, read_measurements, write_atomically
 from lkd_tune.spec.settings import ResourceSettings
 from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.trial import TrialSpec
@@ -112,16 +115,34 @@ class TrialFolder:
         """Writes the end of the fine-tuning that scores the trial."""
         write_atomically(self.path / "fine_tuned.json", measurement.model_dump_json(indent=2))
 
-    def note_workers(self, workers: list[dict[str, Any]]) -> None:
-        """Adds a line that says on which nodes the trial begins or goes on."""
-        with (self.path / "workers.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"workers": workers}) + "\n")
+    def note_start(self, facts: dict[str, Any]) -> None:
+        """Adds a line that says where the trial begins or goes on: its `workers`, and more."""
+        append_line(self.path / "workers.jsonl", json.dumps(facts))
+
+    def read_start(self) -> dict[str, Any] | None:
+        """Returns what was noted when the trial was started last, None if nothing is known here."""
+        path = self.path / "workers.jsonl"
+        lines = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
+        return json.loads(lines[-1]) if lines else None
 
     def read_nodes(self) -> set[str]:
         """Returns the nodes on which the trial was started last, none if that is not known here."""
-        path = self.path / "workers.jsonl"
-        lines = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
-        return {worker["node"] for worker in json.loads(lines[-1])["workers"]} if lines else set()
+        start = self.read_start()
+        return {worker["node"] for worker in start["workers"]} if start else set()
+
+    def note_full_disk(self, told: str) -> None:
+        """Notes, if there is room for it, that a worker ends as it has none on a disk."""
+        with contextlib.suppress(OSError):
+            write_atomically(self.path / "full_disk", told)
+
+    def take_full_disk(self) -> str | None:
+        """Returns and forgets what was noted so."""
+        path = self.path / "full_disk"
+        if not path.exists():
+            return None
+        told = path.read_text("utf-8")
+        path.unlink()
+        return told
 
     def read_checkpoint(self) -> Checkpoint | None:
         """Returns the newest whole checkpoint."""
@@ -271,10 +292,33 @@ def remove_folder(path: Path) -> None:
 
 @contextmanager
 def whole_folder(final: Path) -> Iterator[Path]:
-    """Gives a folder that gets its final name only if all went well."""
+    """Gives a folder that gets its final name only if all went well.
+
+    Raises:
+        FullDiskError: If there was no room for it; there is as much again then as before.
+    """
     draft = final.with_name(f".{final.name}")
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    yield draft
+    try:
+        with room_for(final.name, final.parent):
+            draft.mkdir(parents=True)
+            yield draft
+            for path in (*draft.rglob("*"), draft):
+                _flush(path)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
     remove_folder(final)
     os.replace(draft, final)
+    _flush(final.parent)  # before anything that it takes the place of is removed
+
+
+def _flush(path: Path) -> None:
+    """Has a file or the names in a folder be on the disk, also if the machine loses its power."""
+    # Network file systems may know no such thing of a folder.
+    with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

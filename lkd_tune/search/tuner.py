@@ -34,7 +34,7 @@ class SearchResult:
         interrupted: Whether it was stopped by Ctrl-C or SIGTERM; it can be resumed.
         out_of_time: Whether its time budget has ended the trials; it can be resumed with a larger
             one. Other seeds, baseline and test come after all the same.
-        disk_full: Whether it was stopped because its disk is nearly full; it can be resumed.
+        disk_full: If it was stopped for want of room on a disk, which one; it can be resumed.
         failures: Reasons by the names of the trials that failed.
         trials: Trials that have ended, failed ones included.
     """
@@ -43,7 +43,7 @@ class SearchResult:
     best: str | None
     interrupted: bool = False
     out_of_time: bool = False
-    disk_full: bool = False
+    disk_full: str | None = None
     failures: dict[str, str] = field(default_factory=dict)
     trials: int = 0
 
@@ -138,7 +138,14 @@ def _go(session: Session) -> SearchResult:
     from lkd_tune.search.preparation import ensure_fine_tuning, ensure_targets, ensure_teacher
 
     run, stop = session.run, session.stop
-    with stop.on_signals(), session.view, session.mirrored(), session.followed():
+    best = None
+    with (
+        stop.on_full_disk(),
+        stop.on_signals(),
+        session.view,
+        session.mirrored(),
+        session.followed(),
+    ):
         _tidy(session)
         teacher = ensure_teacher(session)
         if teacher is not None and not stop:
@@ -242,7 +249,7 @@ def _result(session: Session, best: str | None) -> SearchResult:
         best,
         interrupted=session.stop.reason == "interrupted",
         out_of_time=session.stop.out_of_time,
-        disk_full=session.stop.reason == "disk",
+        disk_full=session.stop.full_disk,
         failures={
             r.name: r.outcome.error or ""
             for r in ended

@@ -267,14 +267,18 @@ def read_measurements(trial: Path) -> list[Measurement]:
 
 
 def append_measurement(trial: Path, measurement: Measurement) -> None:
-    """Adds a line to a trial's measurements, ending one that a crash cut off."""
-    path = trial / "measurements.jsonl"
+    """Adds a line to a trial's measurements."""
+    append_line(trial / "measurements.jsonl", measurement.model_dump_json())
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a file, in the place of one that a crash or a full disk cut off."""
     if path.exists():
         whole = path.read_bytes().rpartition(b"\n")
         if whole[2]:
             write_atomically(path, (whole[0] + whole[1]).decode())
     with path.open("a", encoding="utf-8") as file:
-        file.write(measurement.model_dump_json() + "\n")
+        file.write(line + "\n")
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -39,10 +39,11 @@ class SearchSettings(Settings):
     """Trials at a time; none: as many as the cluster has room for."""
     max_failures: int = Field(1, ge=0)
     """Times a trial is started again after its worker was lost; the loss of a node, as of a spot
-    one, is not counted."""
+    one, is not counted, nor one for want of memory that smaller micro-batches may mend."""
     min_free_gb: float = Field(0.5, ge=0)
     """The search stops, and can be resumed, when less than so many GB (10⁹ bytes) are left on the
-    run's disk."""
+    run's disk; at 0 when nothing more can be written. It does so, too, where the cache's disk or
+    that of a node has no room."""
     baseline: bool = True
     """At the end, train the winner's depth without distillation, for comparison."""
     seed: int = 0

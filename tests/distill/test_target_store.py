@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from lkd_tune.distill.full_disk import FullDiskError
 from lkd_tune.distill.models import load_model, load_tokenizer
 from lkd_tune.distill.target_store import (
     StoredTargets,
@@ -166,3 +167,16 @@ def test_a_store_beyond_its_limit_is_not_built(tmp_path, monkeypatch):
     )
     assert list(distill(spec))[-1].finished
     assert not (tmp_path / "other" / "targets").exists()
+
+
+def test_a_store_that_finds_no_room_is_built_when_there_is_some(small_disk, tmp_path):
+    teacher, tokens, _ = _parts(tmp_path)
+    size = target_bytes(tokens, 5, 2, KIND)
+    cache = small_disk.path / "cache"
+    (cache / "targets").mkdir(parents=True)
+    small_disk.fill(free_kb=size // 2048)
+    with pytest.raises(FullDiskError, match=rf"no room for {size / 1e9:.2f} GB of the teacher's"):
+        ensure_store(teacher, tokens, KIND, CPU, cache)
+    assert not [*(cache / "targets").glob(".building-*")]
+    small_disk.empty()
+    assert read_facts(ensure_store(teacher, tokens, KIND, CPU, cache))["examples"] == len(tokens)

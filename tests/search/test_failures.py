@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 
 import pytest
 import torch
@@ -13,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from lkd_tune.distill.models import load_tokenizer
 from lkd_tune.distill.whole import distill
-from lkd_tune.search.follower import Follower
 from lkd_tune.search.study import open_study
 from lkd_tune.search.tuner import run_search
 from lkd_tune.spec.run import BASELINE, RunFolder
+from tests.search.killing import killing
 from tests.tiny import LABELS, make_space
 
 torch.set_num_threads(1)  # as the trials have, for results that are equal
@@ -102,51 +100,45 @@ def test_a_search_in_which_all_trials_fail_says_so(tmp_path):
     assert not (tmp_path / "run" / "trials" / BASELINE).exists()
 
 
-def test_a_trial_whose_process_dies_goes_on_in_another_from_its_checkpoint(
-    tmp_path, processes, monkeypatch
+def test_a_trial_that_is_killed_in_a_step_loses_no_more_than_what_came_after_its_checkpoint(
+    tmp_path, processes
 ):
     space = make_space(
         tmp_path,
-        train={"steps": 40, "evaluations": 5},
+        student={"depth": 2},
+        train={"steps": 1600, "evaluations": 4},
         search={"trials": 1, "max_failures": 1},
     )
-    seen_by = Follower.on_trial_result
-    killed: list[int] = []
-
-    def kill_at_step_10(self, iteration, trials, trial, result, **info):
-        seen_by(self, iteration, trials, trial, result, **info)
-        if result.get("step") == 10 and not killed:
-            killed.append(result["pid"])
-            os.kill(result["pid"], signal.SIGKILL)
-
-    monkeypatch.setattr(Follower, "on_trial_result", kill_at_step_10)
     run = RunFolder(tmp_path / "run")
-    run_search(space, run, quiet=True)
+    with killing(run, "0000") as kill:
+        run_search(space, run, quiet=True)
     (record,) = run.read_trials()
     assert record.state == "complete"
-    assert len(killed) == 1
-    assert len(processes["0000"]) == 2
+    # It was killed on its way to the next measurement, and another process went on.
+    assert kill.measured == [200]
+    assert len({kill.pid} | processes["0000"]) == 2
     # Each step was measured once: nothing that a checkpoint held was done again.
     lines = (run.trial("0000") / "measurements.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [2, 5, 10, 20, 40]
+    assert [json.loads(line)["step"] for line in lines] == [200, 400, 800, 1600]
+    (trial,) = open_study(run.study).trials
+    assert trial.state == TrialState.COMPLETE
+    assert trial.intermediate_values.keys() == {200, 400, 800, 1600}
 
 
-def test_a_trial_that_loses_its_process_too_often_has_failed(tmp_path, monkeypatch):
+def test_a_trial_that_loses_its_process_too_often_has_failed(tmp_path):
     space = make_space(
-        tmp_path, train={"steps": 40}, search={"trials": 2, "max_failures": 0, "concurrency": 1}
+        tmp_path,
+        student={"depth": 2},
+        train={"steps": 800, "evaluations": 2},
+        search={"trials": 2, "max_failures": 0, "concurrency": 1},
     )
-    seen_by = Follower.on_trial_result
-
-    def kill_the_first(self, iteration, trials, trial, result, **info):
-        seen_by(self, iteration, trials, trial, result, **info)
-        # Not the one that is only started to report the end: the next trial has it, too.
-        if trial.config["name"] == "0000" and result["state"] == "running":
-            os.kill(result["pid"], signal.SIGKILL)
-
-    monkeypatch.setattr(Follower, "on_trial_result", kill_the_first)
     run = RunFolder(tmp_path / "run")
-    result = run_search(space, run, quiet=True)
+    with killing(run, "0000") as kill:
+        result = run_search(space, run, quiet=True)
+    assert kill.measured == [400]
     assert [record.state for record in run.read_trials()] == ["failed", "complete"]
     assert result.failures == {"0000": "its worker was lost 1 time(s)"}
     assert (run.trial("0000") / "error.txt").exists()
     assert not [*(run.path / "trials").glob("*/checkpoint-*")]
+    states = [trial.state for trial in open_study(run.study).trials]
+    assert states == [TrialState.FAIL, TrialState.COMPLETE]

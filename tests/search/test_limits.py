@@ -48,7 +48,9 @@ def test_a_search_stops_before_its_disk_is_full_and_goes_on_when_there_is_room(t
     space = make_space(tmp_path, search={"trials": 2, "min_free_gb": 1e9})
     run = RunFolder(tmp_path / "run")
     result = run_search(space, run, quiet=True)
-    assert result.disk_full
+    assert result.disk_full is not None
+    assert result.disk_full.startswith(f"the disk of {run.path} on ")
+    assert result.disk_full.endswith(" GB free, less than search.min_free_gb (1e+09)")
     assert run.read_manifest()["finished"] is None
     more = resume_search(run, quiet=True, overrides=["search.min_free_gb=0"])
     assert not more.disk_full
