@@ -24,7 +24,7 @@ class TaskRow:
         baseline: Those of the student without distillation; empty without one.
         student_on_test: Those of the best student on test, for MNLI its mismatched genres.
         parameters: Of the best student.
-        hours: All trials together.
+        hours: Machine time of the whole run, the teacher included.
         run: The task's run folder.
     """
 

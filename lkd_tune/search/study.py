@@ -122,6 +122,8 @@ class StudySearcher(Searcher):
                     self._unfinished.append(trial)
         self._running: dict[str, optuna.Trial] = {}  # by Tune's trial id
         self._wall_s: dict[str, float] = {}
+        self._begun_before = {trial.number for trial in self._unfinished}
+        self._devices: set[str] = set()  # that students are timed on, as this session has seen
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """Returns the config of the next trial, or FINISHED if there is none.
@@ -156,8 +158,10 @@ class StudySearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Notes a measurement of a trial that goes on."""
+        trial = self._running[trial_id]
         self._wall_s[trial_id] = result["wall_s"]
-        self._report(self._running[trial_id], _measurements(result))
+        self._note_device(trial, result)
+        self._report(trial, _measurements(result))
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -185,6 +189,7 @@ class StudySearcher(Searcher):
             score = self._run.read_trial(trial.user_attrs["name"]).score
         else:
             assert result is not None
+            self._note_device(trial, result)
             state, measurements = result["state"], _measurements(result)
             score = result.get("score")
             if state == "paused":
@@ -267,8 +272,17 @@ class StudySearcher(Searcher):
         """Returns all of a student's excesses if it is known to be above a limit, else {}."""
         from lkd_tune.distill.size import expected_size  # loads torch
 
-        found = excesses(self._limits, expected_size(spec, known=self._run.latencies))
+        size = expected_size(spec, known=self._run.latencies, devices=self._devices)
+        found = excesses(self._limits, size)
         return found if any(by > 0 for by in found.values()) else {}
+
+    def _note_device(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
+        """Notes what a trial was timed on, which of an earlier session's may not be there now."""
+        if trial.number in self._begun_before or "size" not in result:
+            return
+        device = ModelSize.model_validate_json(result["size"]).device
+        if device is not None:
+            self._devices.add(device)
 
     def _told_by_folder(self, trial: FrozenTrial) -> bool:
         """Tells the study an end that its trial's folder has and the study lacks."""
