@@ -1,7 +1,10 @@
 """How long a trial takes to start: in a fresh actor, and in one that has run a trial before.
 
-Look at the ratio. Each trial is one optimizer step with one evaluation, so what is measured is
-starting: processes, imports, the process group, the models and DeepSpeed's engine.
+Look at the median of the reused actors, which is to be below a second, also where the trial before
+was of another depth. Each trial is one optimizer step with one evaluation, so what is measured is
+starting: processes, imports, the process group, the models, DeepSpeed's engine; and the step, two
+short evaluations (on dev and on test) and writing how the trial ended on top of it. Once with the
+labels alone, once with all five losses and the teacher's targets, which are stored before.
 
     python benchmarks/trial_start.py
 """
@@ -22,22 +25,26 @@ from lkd_tune.search.manifest import write_manifest
 from lkd_tune.search.trainable import DistillationTrainable
 from lkd_tune.search.trial_folder import TrialFolder
 from lkd_tune.spec.architecture import Architecture
-from lkd_tune.spec.losses import LABELS_ONLY
+from lkd_tune.spec.losses import LABELS_ONLY, LossSettings
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.settings import StudentSettings, TaskSettings, TrainSettings
 from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
 
+MAPS = {2: (0, 2, 4), 3: (0, 1, 2, 4)}
+# Fresh actors of each kind, and in each of them trials of these depths, the first of depth 2.
+FRESH, REUSED = 3, (2, 3, 3, 2, 2, 3)
 
-def make_config(folder: Path, name: str, seed: int) -> dict[str, Any]:
+
+def make_config(folder: Path, name: str, depth: int, losses: LossSettings) -> dict[str, Any]:
     """Returns the config of a trial of one step."""
     spec = TrialSpec(
         task=TaskSettings(name="acceptability"),
         teacher=str(folder / "teacher"),
-        student=StudentSettings(depth=2),
-        layer_map=ResolvedLayerMap(word=(0, 2, 4), layer=(0, 2, 4)),
-        losses=LABELS_ONLY,
+        student=StudentSettings(depth=depth),
+        layer_map=ResolvedLayerMap(word=MAPS[depth], layer=MAPS[depth]),
+        losses=losses,
         train=TrainSettings(steps=1, evaluations=1),
-        seed=seed,
+        seed=0,
     )
     TrialFolder(RunFolder(folder / "run").trial(name)).write_spec(spec)
     return {
@@ -51,41 +58,55 @@ def make_config(folder: Path, name: str, seed: int) -> dict[str, Any]:
     }
 
 
+def measure(folder: Path, kind: str, losses: LossSettings) -> None:
+    """Prints the times of trials in fresh actors, and in reused ones by what changed."""
+    actor_class = ray.remote(DistillationTrainable)
+
+    def timed(name: str, depth: int, actor: Any = None) -> tuple[float, Any]:
+        config = make_config(folder, f"{kind}-{name}", depth, losses)
+        begin = time.perf_counter()
+        if actor is None:
+            actor = actor_class.remote(config)
+        else:
+            ray.get(actor.reset.remote(config))
+        result = ray.get(actor.train.remote())
+        assert result["state"] == "complete", result["error"]
+        return time.perf_counter() - begin, actor
+
+    _, warm = timed("warm-up", 2)  # tokenises, stores targets, and builds DeepSpeed's op
+    ray.kill(warm)
+    seconds: dict[str, list[float]] = {
+        "fresh actor": [], "reused, same depth": [], "reused, another depth": [],
+    }  # fmt: skip
+    for i in range(FRESH):
+        taken, actor = timed(f"fresh-{i}", 2)
+        seconds["fresh actor"].append(taken)
+        before = 2
+        for k, depth in enumerate(REUSED):
+            same = "same" if depth == before else "another"
+            taken, _ = timed(f"reused-{i}-{k}", depth, actor)
+            seconds[f"reused, {same} depth"].append(taken)
+            before = depth
+        ray.kill(actor)
+    print(kind)
+    for case, times in seconds.items():
+        median, most = statistics.median(times), max(times)
+        print(f"  {case:<22}{median:.2f} s (median of {len(times)}, longest {most:.2f})")
+
+
 def main() -> None:
-    """Prints both times and their ratio."""
+    """Prints the times with the labels alone and with all losses."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         build_from_scratch(
             Architecture(layers=4, hidden_size=64), TaskSettings(name="acceptability"),
             folder / "teacher",
         )  # fmt: skip
-        run = RunFolder(folder / "run")
-        write_manifest(run, {"session": "only"})
+        write_manifest(RunFolder(folder / "run"), {"session": "only"})
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-        actor_class = ray.remote(DistillationTrainable)
-
-        def timed(name: str, actor: Any = None) -> tuple[float, Any]:
-            config = make_config(folder, name, 0)
-            begin = time.perf_counter()
-            if actor is None:
-                actor = actor_class.remote(config)
-            else:
-                ray.get(actor.reset.remote(config))
-            ray.get(actor.train.remote())
-            return time.perf_counter() - begin, actor
-
-        _, warm = timed("warm-up")  # tokenises, and builds DeepSpeed's op if there is none
-        ray.kill(warm)
-        fresh, reused = [], []
-        for i in range(3):
-            seconds, actor = timed(f"fresh-{i}")
-            fresh.append(seconds)
-            for k in range(3):
-                reused.append(timed(f"reused-{i}-{k}", actor)[0])
-            ray.kill(actor)
+        measure(folder, "labels", LABELS_ONLY)
+        measure(folder, "all-losses", LossSettings())
         ray.shutdown()
-    slow, fast = statistics.median(fresh), statistics.median(reused)
-    print(f"fresh actor  {slow:.2f} s\nreused actor {fast:.2f} s\n{slow / fast:.0f} times faster")
 
 
 if __name__ == "__main__":

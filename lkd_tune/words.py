@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lkd_tune.results.facts import costs_beside, held
 from lkd_tune.results.leaderboard import Leaderboard, Row
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import BASELINE, RunFolder
@@ -88,7 +89,7 @@ def show_leaderboard(board: Leaderboard) -> None:
                       *("" for _ in confirmed), "",
                       str(board.teacher["layers"]), "", *("" for _ in inherited),
                       millions(board.teacher["parameters"]),
-                      *("" for _ in extra), "", "",
+                      *("" for _ in extra), _seconds(board.costs.get("teacher")), "",
                       number(board.teacher.get("test", {}).get(board.metric)),
                       style="dim")  # fmt: skip
     trials = [row for row in board.rows if row.name.isdigit()]
@@ -149,13 +150,12 @@ def summary(board: Leaderboard) -> list[str]:
         ("complete", "complete"), ("stopped", "stopped early"), ("refused", "refused"),
         ("failed", "failed"),
         ("running", "unfinished")) if board.count(state)]  # fmt: skip
-    totals = board.totals
-    cost = f"{totals['wall_s'] / 60:.1f} minutes of trials"
-    cost += f", {totals['gpu_s'] / 3600:.2f} GPU-hours" if totals["gpu_s"] else ""
-    cost += f", {totals['energy_j'] / 3.6e6:.3g} kWh" if totals["energy_j"] else ""
+    trials = board.costs["trials"]
+    cost = f"{trials['wall_s'] / 60:.1f} minutes of trials{held(trials)}"
     hardware = board.manifest.get("hardware") or {}
     machine = next(iter(hardware.get("gpus") or []), hardware.get("cpu"))
     lines.append(f"trials: {', '.join(counts)}; {cost}" + (f" on {machine}" if machine else ""))
+    lines += [f"{part}: {spent}" for part, spent in costs_beside(board)]
     targets = board.manifest.get("targets")
     if targets:
         lines.append(
@@ -233,6 +233,10 @@ def _place(row: Row, board: Leaderboard) -> str:
     if row.rank is None:
         return row.state if row.state != "complete" else ""
     return f"{row.rank}{'*' if row.on_front and len(board.objectives) > 1 else ''}"
+
+
+def _seconds(cost: dict[str, float] | None) -> str:
+    return f"{cost['wall_s']:.0f}" if cost else ""
 
 
 def _extra(row: Row, name: str) -> str:

@@ -13,6 +13,8 @@ import typer
 
 from lkd_tune.cli import app
 from lkd_tune.reference import settings_reference
+from lkd_tune.search import trial_folder
+from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.schema import space_schema
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +53,17 @@ def test_every_command_and_option_is_there(site):
         assert f"<code>lkd-tune {name}</code>" in text
         options = [param for param in command.params if param.param_type_name == "option"]
         assert all(re.search(rf"<code>[^<]*{option.opts[0]}\b", text) for option in options)
+
+
+def test_every_file_of_a_run_is_there():
+    text = (ROOT / "docs" / "reference" / "run-folder.md").read_text("utf-8")
+    run = RunFolder(Path("run"))
+    paths = [getattr(run, name) for name, kind in vars(RunFolder).items() if type(kind) is property]
+    names = {path.name for path in paths if isinstance(path, Path)}
+    source = Path(trial_folder.__file__).read_text("utf-8")
+    names |= {f"trials/0007/{name}" for name in re.findall(r'self\.path / "([\w.]+)"', source)}
+    assert {"population.json", "trials/0007/fine_tuned.json"} <= names
+    assert not {name for name in names if name not in text}
 
 
 def test_the_schema_is_there(site):

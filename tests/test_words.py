@@ -6,7 +6,7 @@ from lkd_tune.spec.run import BASELINE
 from lkd_tune.spec.source import parse_source
 from lkd_tune.spec.space import build_space
 from lkd_tune.words import show_best, show_leaderboard, show_space, summary
-from tests.results.folder import HandMade, full_run
+from tests.results.folder import COSTS, HandMade, full_run
 
 
 @pytest.fixture
@@ -24,6 +24,22 @@ def test_summary(tmp_path):
         "trials: 3 complete, 1 stopped early, 1 failed, 1 unfinished; "
         "6.0 minutes of trials, 0.20 GPU-hours on Some CPU",
         "0002 failed: the loss total is nan at or before step 20",
+    ]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_what_the_teacher_cost_is_told(tmp_path, capsys):
+    made = HandMade(tmp_path, costs=COSTS)
+    made.add("0000", 0.5)
+    show_leaderboard(read_leaderboard(made.run))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ["teacher", "0.800", "6", "2.0", "M", "100", "0.700"]
+    at = next(i for i, line in enumerate(lines) if line.startswith("trials: "))
+    assert lines[at].endswith("1.0 minutes of trials, 0.03 GPU-hours on Some CPU")
+    assert lines[at + 1 :] == [
+        "the teacher: 2 min, 0.05 GPU-hours, 0.01 kWh",
+        "the winner on test: 20 s",
+        "all of it, added up: 3 min, 0.08 GPU-hours, 0.01 kWh",
     ]
 
 

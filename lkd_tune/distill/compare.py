@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lkd_tune.distill.evaluate import check_labels, predict
-from lkd_tune.distill.models import load_model, load_tokenizer
+from lkd_tune.distill.models import load_config, load_model, load_tokenizer
 from lkd_tune.distill.size import count_size, fitting_length, time_forward
 from lkd_tune.distill.tasks.data import Split, label_names, load_split
 from lkd_tune.distill.tasks.kind import Kind
@@ -126,7 +126,8 @@ def compare_models(
         tokens = load_tokens(task, split, tokenizer, cache=cache)
         splits.append(tokens)
         outputs.append(predict(loaded.to(on), kind, tokens, on))
-        size = count_size(loaded.config, kind.head, task.max_length)
+        saved_as = load_config(model).dtype or torch.float32
+        size = count_size(loaded.config, kind.head, task.max_length, saved_as)
         sizes.append(size)
         timed.append(loaded)
     # Both on inputs of one length, one that both take.

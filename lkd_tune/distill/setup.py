@@ -138,7 +138,9 @@ def name_labels(config: Any, spec: TrialSpec, cache: Path | None) -> None:
 def uses_bf16(train: TrainSettings) -> bool:
     """Returns whether a trial trains in bfloat16 here."""
     if train.precision == "auto":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(
+            including_emulation=False  # on older GPUs it is as slow as fp32, or slower
+        )
     return train.precision == "bf16"
 
 

@@ -6,7 +6,7 @@ import copy
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,28 +15,36 @@ import torch
 
 from lkd_tune.distill.cost import count_parameters
 from lkd_tune.distill.fingerprint import digest
+from lkd_tune.distill.hardware import timed_on
 from lkd_tune.distill.models import auto_model, count_positions, load_config, student_config
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.width import resized, width_of_config
-from lkd_tune.spec.run import write_atomically
+from lkd_tune.spec.run import write_once
 from lkd_tune.spec.settings import StudentSettings
 from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.trial import TrialSpec
 from lkd_tune.spec.width import asks_for_width, resolve_width
 
 LARGE_BATCH = 32
+_LATENCIES = ("latency_ms", "latency_ms_batch_32")
 # A timing goes on for so long, but has at least and at most so many runs.
 _SECONDS, _LEAST, _MOST = 0.5, 3, 50
 
 
-def expected_size(spec: TrialSpec, *, known: Path) -> ModelSize | None:
+def expected_size(
+    spec: TrialSpec, *, known: Path, devices: Collection[str] = ()
+) -> ModelSize | None:
     """Returns what is known of a trial's student before anything is trained.
 
-    Nothing is of one whose vocabulary is trimmed: that depends on the training text.
+    Nothing is of one whose vocabulary is trimmed: that depends on the training text. Where it is
+    not known what the trial will run on, it is the least that it may be: of the disk's size with
+    `train.precision: auto` on a GPU, and of the latencies on several devices.
 
     Args:
         spec: The trial.
         known: Folder with the latencies of architectures that were timed before.
+        devices: What the trial may run on, as `ModelSize.device` has it. Only of a student that
+            was timed on all of them the latencies are known.
 
     Raises:
         SpecError: If the teacher or the starting point does not exist.
@@ -44,29 +52,44 @@ def expected_size(spec: TrialSpec, *, known: Path) -> ModelSize | None:
     if spec.student.vocab == "trim":
         return None
     student, length = spec.student.model_dump_json(), spec.task.max_length
-    size, key = _expected(spec.teacher, student, kind_of(spec.task).head, length)
-    path = known / f"{key}.json"
-    times = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    return size.model_copy(update=times)
+    precision = spec.train.precision
+    bf16 = precision == "bf16" or (precision == "auto" and spec.resources.gpus > 0)
+    size, architecture = _expected(spec.teacher, student, kind_of(spec.task).head, length, bf16)
+    files = [
+        _timing(known, architecture, device)
+        for device in devices
+        if precision == "auto" or device.endswith(precision)
+    ]
+    if not files or not all(file.exists() for file in files):
+        return size
+    times = [json.loads(file.read_text("utf-8")) for file in files]
+    least = {name: min(each[name] for each in times) for name in _LATENCIES}
+    return size.model_copy(update=least)
 
 
 @lru_cache(maxsize=256)
-def _expected(teacher: str | None, student: str, head: str, length: int) -> tuple[ModelSize, str]:
+def _expected(
+    teacher: str | None, student: str, head: str, length: int, bf16: bool
+) -> tuple[ModelSize, str]:
     settings = StudentSettings.model_validate_json(student)
     teacher_config = load_config(teacher) if teacher is not None else None
     config = student_config(settings.made_from, teacher_config, settings.depth)
     if settings.made_from in ("teacher", "random") and asks_for_width(settings):
         config = resized(config, resolve_width(settings, width_of_config(config)))
-    return count_size(config, head, length), architecture_key(config, head, length)
+    size = count_size(config, head, length, _dtype(bf16))
+    return size, architecture_key(config, head, length)
 
 
-def count_size(config: Any, head: str, length: int) -> ModelSize:
+def count_size(
+    config: Any, head: str, length: int, saved_as: torch.dtype = torch.float32
+) -> ModelSize:
     """Returns parameters, FLOPs and disk size of a model, without making its weights.
 
     Args:
         config: The model's configuration.
         head: As in transformers' AutoModelFor….
         length: Tokens of the example that FLOPs are counted for.
+        saved_as: What its weights are on disk; the configuration may tell of another model.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -75,10 +98,11 @@ def count_size(config: Any, head: str, length: int) -> ModelSize:
         ids = torch.zeros(1, fitting_length(config, length), dtype=torch.long)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(input_ids=ids)
+    parameters = count_parameters(model)
     return ModelSize(
-        parameters=count_parameters(model),
+        parameters=parameters,
         flops=counter.get_total_flops(),
-        disk_mb=sum(t.numel() * t.element_size() for t in model.parameters()) / 1e6,
+        disk_mb=parameters * saved_as.itemsize / 1e6,
     )
 
 
@@ -87,28 +111,32 @@ def measure_size(
 ) -> ModelSize:
     """Returns a student's size with its latencies on a device.
 
-    An architecture is timed once for a whole run: two trials of one architecture then have one
-    latency, and no noise decides between them.
+    An architecture is timed once for a whole run on each kind of device and in each precision: two
+    trials of one architecture on alike devices then have one latency, and no noise decides between
+    them.
 
     Args:
         config: The student's configuration.
         head: As in transformers' AutoModelFor….
         length: Tokens of each example.
         on: Where it is timed, with random weights.
-        bf16: Whether in bfloat16, else in fp32.
+        bf16: Whether it is trained and timed in bfloat16, else in fp32.
         known: Folder with the latencies of other trials; this one's are added.
     """
-    size = count_size(config, head, length)
-    path = known / f"{architecture_key(config, head, length)}.json"
-    if not path.exists():
+    device, fitting = timed_on(on, bf16=bf16), fitting_length(config, length)
+    path = _timing(known, architecture_key(config, head, length), device)
+    if path.exists():
+        found = path.read_text("utf-8")
+    else:
         with torch.random.fork_rng():  # the trial's own random numbers are not to change by this
-            model = _build(config, head).to(on, torch.bfloat16 if bf16 else torch.float32)
+            model = _build(config, head).to(on, _dtype(bf16))
         times = {
-            "latency_ms": time_forward(model, 1, fitting_length(config, length)),
-            "latency_ms_batch_32": time_forward(model, LARGE_BATCH, fitting_length(config, length)),
+            "latency_ms": time_forward(model, 1, fitting),
+            "latency_ms_batch_32": time_forward(model, LARGE_BATCH, fitting),
+            "device": device,
         }
-        write_atomically(path, json.dumps(times))
-    return size.model_copy(update=json.loads(path.read_text("utf-8")))
+        found = write_once(path, json.dumps(times))
+    return count_size(config, head, length, _dtype(bf16)).model_copy(update=json.loads(found))
 
 
 def architecture_key(config: Any, head: str, length: int) -> str:
@@ -117,6 +145,14 @@ def architecture_key(config: Any, head: str, length: int) -> str:
     for key in ("_name_or_path", "id2label", "label2id", "problem_type", "dtype"):
         facts.pop(key, None)  # of no weight for speed
     return digest("architecture", head, json.dumps(facts, sort_keys=True, default=str), length)
+
+
+def _timing(known: Path, architecture: str, device: str) -> Path:
+    return known / f"{digest(architecture, device)}.json"
+
+
+def _dtype(bf16: bool) -> torch.dtype:
+    return torch.bfloat16 if bf16 else torch.float32
 
 
 def time_forward(model: Any, batch: int, length: int) -> float:

@@ -178,7 +178,7 @@ def _cost(board: Leaderboard, row: Row) -> list[tuple[str, ...]]:
         ("weights on disk", f"{row.disk_mb:.1f} MB" if row.disk_mb else None),
         ("one full-length example", f"{row.latency_ms:.1f} ms" if row.latency_ms else None),
         ("its training", f"{row.wall_s:.0f} s" if row.wall_s else None),
-        ("all trials", f"{board.totals['wall_s'] / 60:.1f} minutes"),
+        ("the whole search", f"{board.totals['wall_s'] / 60:.1f} minutes"),
         ("machine", machine),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
     ]

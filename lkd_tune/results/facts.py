@@ -8,6 +8,13 @@ from typing import Any
 
 from lkd_tune.results.leaderboard import Leaderboard, Row
 
+_PARTS = {
+    "teacher": "the teacher",
+    "targets": "its targets",
+    "evaluate_on": "data to fine-tune on",
+    "test": "the winner on test",
+}
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -46,7 +53,7 @@ def answer(board: Leaderboard) -> list[Fact]:
     gain = distillation_gain(board)
     if gain is not None:
         facts.append(Fact("by distillation", f"{gain[0]:+.3f}", f"{number(gain[1])} without it"))
-    facts.append(Fact("of trials", duration(board.totals["wall_s"]), _cost_note(board)))
+    facts.append(Fact("of machine time", duration(board.totals["wall_s"]), _cost_note(board)))
     return facts
 
 
@@ -111,7 +118,8 @@ def cost_of(board: Leaderboard) -> list[tuple[str, str]]:
     elapsed = _elapsed(manifest)
     if elapsed is not None:
         facts.append(("wall time, all in all", duration(elapsed)))
-    facts.append(("time of trials, added up", duration(totals["wall_s"])))
+    facts.append(("time of trials, added up", duration(board.costs["trials"]["wall_s"])))
+    facts += costs_beside(board)
     if totals["gpu_s"]:
         facts.append(("GPU time held", duration(totals["gpu_s"])))
     facts.append(("CPU time held", duration(totals["cpu_s"])))
@@ -135,6 +143,21 @@ def cost_of(board: Leaderboard) -> list[tuple[str, str]]:
     if hardware.get("memory_gib"):
         facts.append(("memory", f"{hardware['memory_gib']:.0f} GiB"))
     return facts
+
+
+def costs_beside(board: Leaderboard) -> list[tuple[str, str]]:
+    """Returns what work beside the trials has cost, part by part, and what all of it has."""
+    parts = {_PARTS.get(part, part): cost for part, cost in board.costs.items() if part != "trials"}
+    if not parts:
+        return []
+    parts["all of it, added up"] = board.totals
+    return [(name, duration(cost["wall_s"]) + held(cost)) for name, cost in parts.items()]
+
+
+def held(cost: dict[str, float]) -> str:
+    """Returns ', 0.20 GPU-hours, 0.1 kWh' of a cost, nothing where there were no GPUs."""
+    text = f", {cost['gpu_s'] / 3600:.2f} GPU-hours" if cost["gpu_s"] else ""
+    return text + (f", {cost['energy_j'] / 3.6e6:.3g} kWh" if cost["energy_j"] else "")
 
 
 def origin_of(board: Leaderboard) -> list[tuple[str, str]]:
@@ -186,12 +209,11 @@ def _score_note(best: Row, board: Leaderboard) -> str:
 
 
 def _cost_note(board: Leaderboard) -> str:
-    parts = [f"{sum(row.name.isdigit() for row in board.rows)} trials"]
-    if board.totals["gpu_s"]:
-        parts.append(f"{board.totals['gpu_s'] / 3600:.2f} GPU-hours")
+    trials = f"{sum(row.name.isdigit() for row in board.rows)} trials"
+    beside = " and the teacher" if "teacher" in board.costs else ""
     hardware: dict[str, Any] = board.manifest.get("hardware") or {}
     machine = next(iter(hardware.get("gpus") or []), hardware.get("cpu"))
-    return ", ".join(parts) + (f" on {machine}" if machine else "")
+    return trials + beside + held(board.totals) + (f" on {machine}" if machine else "")
 
 
 def _elapsed(manifest: dict[str, Any]) -> float | None:

@@ -13,6 +13,8 @@ from lkd_tune.spec.ranking import Ranking, rank_trials
 from lkd_tune.spec.run import BASELINE, RunFolder, TrialRecord, write_atomically
 from lkd_tune.spec.tasks import HEADS
 
+COSTS = ("wall_s", "gpu_s", "cpu_s", "energy_j")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -47,6 +49,7 @@ class Row:
         flops: Of one forward pass for one example of full length.
         latency_ms: Of one example of full length on the trial's device.
         latency_ms_batch_32: Of 32 of them together.
+        device: What these were measured on, as `NVIDIA H200, bf16`.
         disk_mb: Size of the weights.
         step: Optimizer steps done.
         total_steps: Of the whole trial.
@@ -94,6 +97,7 @@ class Row:
     flops: int | None
     latency_ms: float | None
     latency_ms_batch_32: float | None
+    device: str | None
     disk_mb: float | None
     step: int
     total_steps: int | None
@@ -129,8 +133,9 @@ class Leaderboard:
         head: Of the student, as in transformers' AutoModelFor….
         objectives: What is best.
         seeds: How many other seeds the best were confirmed with, 0 for none.
-        totals: What all trials have cost, the baseline, other seeds and ablations included:
-            wall_s, gpu_s, cpu_s, and energy_j, 0 where NVML tells nothing.
+        costs: What the run has cost, part by part: trials (the baseline, other seeds and ablations
+            included), teacher, targets, evaluate_on and test, each with wall_s, gpu_s, cpu_s, and
+            energy_j, 0 where NVML tells nothing. Parts that were not done are not there.
     """
 
     run: str
@@ -143,7 +148,12 @@ class Leaderboard:
     rows: list[Row]
     objectives: list[str]
     seeds: int
-    totals: dict[str, float]
+    costs: dict[str, dict[str, float]]
+
+    @property
+    def totals(self) -> dict[str, float]:
+        """What all parts together have cost."""
+        return {name: sum(cost[name] for cost in self.costs.values()) for name in COSTS}
 
     @property
     def best(self) -> Row | None:
@@ -217,7 +227,7 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
         rows,
         objectives,
         seeds,
-        _totals(records),
+        {"trials": _cost_of(records), **manifest.get("costs", {})},
     )
 
 
@@ -225,7 +235,8 @@ def write_leaderboard(run: RunFolder) -> Leaderboard:
     """Writes leaderboard.csv and leaderboard.json and returns what is in them."""
     board = read_leaderboard(run)
     write_atomically(
-        run.leaderboard_json, json.dumps(asdict(board), indent=2, ensure_ascii=False) + "\n"
+        run.leaderboard_json,
+        json.dumps({**asdict(board), "totals": board.totals}, indent=2, ensure_ascii=False) + "\n",
     )
     out = io.StringIO()
     rows = [flat_row(row) for row in board.rows]
@@ -283,6 +294,7 @@ def _row(
         flops=size.flops if size else None,
         latency_ms=size.latency_ms if size else None,
         latency_ms_batch_32=size.latency_ms_batch_32 if size else None,
+        device=size.device if size else None,
         disk_mb=size.disk_mb if size else None,
         step=last.step if last else 0,
         total_steps=last.total_steps if last else None,
@@ -304,13 +316,13 @@ def _row(
     )
 
 
-def _totals(records: list[TrialRecord]) -> dict[str, float]:
+def _cost_of(records: list[TrialRecord]) -> dict[str, float]:
     outcomes = [record.outcome for record in records if record.outcome]
-    totals = {
+    held = {
         name: sum(getattr(outcome, name) for outcome in outcomes)
         for name in ("wall_s", "gpu_s", "cpu_s")
     }
-    return {**totals, "energy_j": sum(_energy(record) or 0.0 for record in records)}
+    return {**held, "energy_j": sum(_energy(record) or 0.0 for record in records)}
 
 
 def _energy(record: TrialRecord) -> float | None:

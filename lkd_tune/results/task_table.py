@@ -24,7 +24,7 @@ class TaskRow:
         baseline: Those of the student without distillation; empty without one.
         on_test: The same of student, teacher and baseline on test, for MNLI its mismatched genres.
         parameters: Of the best student.
-        hours: All trials together.
+        hours: Machine time of the whole run, the teacher included.
         run: The task's run folder.
         left: Why the search is not done, '' if it is.
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import platform
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -13,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune import __version__
+from lkd_tune.distill.hardware import cpu_name
 from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.resources import trials_on_a_gpu
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.settings import ResourceSettings
 from lkd_tune.spec.source import Source
@@ -262,7 +263,7 @@ def describe_node() -> dict[str, Any]:
     import psutil
 
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cpus": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": _gpu_names(),
@@ -272,7 +273,8 @@ def describe_node() -> dict[str, Any]:
 def _bundles_on(node: dict[str, float], resources: ResourceSettings) -> int:
     room = node.get("CPU", 0) / resources.cpus
     if resources.gpus:
-        room = min(room, node.get("GPU", 0) / resources.gpus)
+        # A share is one of a single GPU: two GPUs have room for four trials of 0.4, not for five.
+        room = min(room, int(node.get("GPU", 0)) * trials_on_a_gpu(resources.gpus))
     return int(room + 1e-9)
 
 
@@ -288,17 +290,6 @@ def _largest_cluster() -> dict[str, int] | None:
 
 def _in_words(cpus: float, gpus: float) -> str:
     return f"{cpus:g} CPU(s) and {gpus:g} GPU(s)"
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _gpu_names() -> list[str]:

@@ -74,14 +74,14 @@ def score_on_test(session: Session, best: str) -> None:
         return
     session.view.phase("scoring the winner on test")
     scores = run_task(
+        session,
+        "test",
         score_model,
         session.student(best),
         settings.task.model_dump_json(),
         session.cache,
         session.cwd,
         ("test",),
-        resources=settings.resources,
-        stop=session.stop,
     )
     if scores is not None:
         add_test_metrics(run, best, scores["test"])

@@ -15,6 +15,7 @@ import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.resources import trials_on_a_gpu
 from lkd_tune.spec.run import node_cache
 from lkd_tune.spec.settings import ResourceSettings
 from lkd_tune.spec.size import ModelSize
@@ -23,6 +24,9 @@ from lkd_tune.spec.trial import TrialSpec
 LOOPBACK = "127.0.0.1"
 # Once a rank has failed the others need not wait for it: they would for the group's timeout.
 _GRACE_S = 10.0
+# What a process takes of a GPU beside PyTorch's allocator: CUDA's context, some 0.3 to 0.5 GiB, the
+# kernels of libraries, which are loaded as they are needed, and NCCL's buffers.
+_CONTEXT_BYTES = 2**30
 
 
 class LostWorkerError(RuntimeError):
@@ -46,7 +50,8 @@ class Rank:
         torch.set_num_threads(max(1, int(cpus)))
         if 0 < gpus < 1 and torch.cuda.is_available():
             # Trials that share a GPU: each is out of memory by itself, and not by another's doing.
-            torch.cuda.set_per_process_memory_fraction(gpus)
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(allocator_share(gpus, total))
         self._cwd = cwd
         self._distillation: Any = None
 
@@ -114,6 +119,27 @@ class Rank:
         from lkd_tune.distill.process_group import leave_process_group
 
         leave_process_group()
+
+
+def allocator_share(gpus: float, total: int) -> float:
+    """Returns the share of a GPU that PyTorch's allocator may take in a trial that has a part.
+
+    What CUDA itself takes in each process comes on top, so that is left out of what is shared.
+
+    Args:
+        gpus: The part, below 1.
+        total: The GPU's memory in bytes.
+
+    Raises:
+        ValueError: If nothing is left to share.
+    """
+    own = trials_on_a_gpu(gpus) * _CONTEXT_BYTES
+    if own >= total:
+        raise ValueError(
+            f"{trials_on_a_gpu(gpus)} processes take up a GPU of {total / 2**30:.1f} GiB before "
+            "they train anything; set resources.gpus to a larger share"
+        )
+    return gpus * (1 - own / total)
 
 
 class Gang:

@@ -42,6 +42,20 @@ def update_manifest(run: RunFolder, **facts: Any) -> None:
     write_manifest(run, {**manifest, **facts})
 
 
+def add_cost(run: RunFolder, part: str, cost: dict[str, float]) -> None:
+    """Adds what work outside of the trials has cost to the manifest's `costs`.
+
+    Args:
+        run: The run.
+        part: Which work: teacher, targets, evaluate_on or test.
+        cost: wall_s, gpu_s, cpu_s and energy_j, as in `Leaderboard.totals`.
+    """
+    costs = run.read_manifest().get("costs", {})
+    before = costs.get(part, {})
+    summed = {name: before.get(name, 0.0) + value for name, value in cost.items()}
+    update_manifest(run, costs={**costs, part: summed})
+
+
 def write_manifest(run: RunFolder, manifest: dict[str, Any]) -> None:
     """Writes the manifest."""
     write_atomically(run.manifest, json.dumps(manifest, indent=2, ensure_ascii=False))

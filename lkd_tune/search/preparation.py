@@ -40,6 +40,8 @@ def ensure_teacher(session: Session) -> dict[str, Any] | None:
         if run.home is not None:  # it has to be there when this machine is not
             copy = f"{run.home}/teacher/model"
         facts = run_task(
+            session,
+            "teacher",
             prepare_teacher,
             settings.teacher.model_dump_json(),
             settings.task.model_dump_json(),
@@ -47,8 +49,6 @@ def ensure_teacher(session: Session) -> dict[str, Any] | None:
             session.cwd,
             str(progress),
             copy,
-            resources=settings.resources,
-            stop=session.stop,
             poll=lambda: view.teacher_measured(read_measurements(progress)),
         )
         if facts is None:
@@ -88,6 +88,8 @@ def ensure_targets(session: Session, model: str) -> None:
     view.phase("storing the teacher's targets")
     progress = run.path / ".targets"
     facts = run_task(
+        session,
+        "targets",
         prepare_targets,
         model,
         settings.teacher.inference.model_dump_json(),
@@ -96,8 +98,6 @@ def ensure_targets(session: Session, model: str) -> None:
         session.cache,
         session.cwd,
         str(progress),
-        resources=settings.resources,
-        stop=session.stop,
         poll=lambda: view.targets_stored(progress),
     )
     progress.unlink(missing_ok=True)
@@ -121,13 +121,13 @@ def ensure_fine_tuning(session: Session, model: str) -> None:
     task = settings.evaluate_on.task
     session.view.phase(f"reading {task.name}, on which students are fine-tuned to be scored")
     examples = run_task(
+        session,
+        "evaluate_on",
         prepare_fine_tuning,
         model,
         task.model_dump_json(),
         session.cache,
         session.cwd,
-        resources=settings.resources,
-        stop=session.stop,
     )
     if examples is not None:
         facts = {"task": task.name, "metric": task.metric, "examples": examples}

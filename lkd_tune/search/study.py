@@ -13,6 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from lkd_tune.search.admission import Admission
 from lkd_tune.search.ancestors import (
     best_of_each_map,
     drop_ancestors,
@@ -127,6 +128,8 @@ class StudySearcher(Searcher):
                     self._unfinished.append(trial)
         self._running: dict[str, optuna.Trial] = {}  # by Tune's trial id
         self._wall_s: dict[str, float] = {}
+        earlier = {trial.number for trial in self._unfinished}
+        self._admission = Admission(self._limits, run.latencies, earlier)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """Returns the config of the next trial, or FINISHED if there is none.
@@ -161,8 +164,10 @@ class StudySearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Notes a measurement of a trial that goes on."""
+        trial = self._running[trial_id]
         self._wall_s[trial_id] = result["wall_s"]
-        self._report(self._running[trial_id], _measurements(result))
+        self._admission.note_device(trial.number, result)
+        self._report(trial, _measurements(result))
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -190,6 +195,7 @@ class StudySearcher(Searcher):
             score = self._run.read_trial(trial.user_attrs["name"]).score
         else:
             assert result is not None
+            self._admission.note_device(trial.number, result)
             state, measurements = result["state"], _measurements(result)
             score = result.get("score")
             if state == "paused":
@@ -251,7 +257,7 @@ class StudySearcher(Searcher):
             )
             twin = self._names.get(spec.digest())
             reason = None if twin is None else f"is trial {twin} again"
-            too_large = self._too_large(spec) if reason is None and self._limits else {}
+            too_large = self._admission.excesses(spec) if reason is None else {}
         except SpecError as error:
             reason, too_large = str(error), {}
         if too_large:
@@ -274,13 +280,6 @@ class StudySearcher(Searcher):
         trial.set_user_attr("name", name)  # last: a trial with a name has all it needs
         self._names[digest] = name
         return None, False
-
-    def _too_large(self, spec: TrialSpec) -> dict[str, float]:
-        """Returns all of a student's excesses if it is known to be above a limit, else {}."""
-        from lkd_tune.distill.size import expected_size  # loads torch
-
-        found = excesses(self._limits, expected_size(spec, known=self._run.latencies))
-        return found if any(by > 0 for by in found.values()) else {}
 
     def _told_by_folder(self, trial: FrozenTrial) -> bool:
         """Tells the study an end that its trial's folder has and the study lacks."""

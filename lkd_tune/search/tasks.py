@@ -4,42 +4,45 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from lkd_tune.distill.full_disk import FullDiskError
 from lkd_tune.fetching import send_model
 from lkd_tune.search.cluster import describe_node, largest_node_cpus
-from lkd_tune.search.stop import StopRequest
+from lkd_tune.search.manifest import add_cost
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.inference import PLAIN, Inference
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import append_measurement, node_cache
-from lkd_tune.spec.settings import ResourceSettings, TargetSettings, TaskSettings, TeacherSettings
+from lkd_tune.spec.settings import TargetSettings, TaskSettings, TeacherSettings
 from lkd_tune.storage import is_address
+
+if TYPE_CHECKING:
+    from lkd_tune.search.session import Session
 
 
 def run_task(
-    function: Any,
-    *arguments: Any,
-    resources: ResourceSettings,
-    stop: StopRequest,
-    poll: Any = lambda: None,
+    session: Session, part: str, function: Any, *arguments: Any, poll: Any = lambda: None
 ) -> Any:
     """Returns what a function gives in a process of its own, None if interrupted.
 
+    It gets a worker's GPUs, or on the CPU a whole node, as nothing else runs.
+
     Args:
+        session: The search, whose manifest is told what this has cost.
+        part: What the cost is of, see `add_cost`.
         function: Called with the number of its threads and then the arguments.
         arguments: What it is called with.
-        resources: It gets a worker's GPUs, or on the CPU a whole node, as nothing else runs.
-        stop: Looked at while waiting.
         poll: Called twice a second while waiting.
 
     Raises:
         SpecError, FullDiskError: As the function does.
     """
+    resources = session.settings.resources
     cpus = resources.cpus if resources.gpus else largest_node_cpus()
     task = ray.remote(
         num_cpus=cpus,
@@ -48,20 +51,38 @@ def run_task(
         # Threads that spin while they wait for each other slow a narrow model down fiftyfold when
         # anything else runs on the machine.
         runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
-    )(function)
-    result = task.remote(max(1, int(cpus)), *arguments)
-    while stop.reason != "interrupted":
-        poll()
-        ready, _ = ray.wait([result], timeout=0.5)
-        if ready:
-            try:
-                return ray.get(result)
-            except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, SpecError | FullDiskError):
-                    raise error.cause from None
-                raise
-    ray.cancel(result, force=True)
-    return None
+    )(_costing)
+    began = time.monotonic()
+    cost: tuple[float, float] | None = None
+    result = task.remote(function, max(1, int(cpus)), *arguments)
+    try:
+        while session.stop.reason != "interrupted":
+            poll()
+            ready, _ = ray.wait([result], timeout=0.5)
+            if ready:
+                found, cost = ray.get(result)
+                return found
+        ray.cancel(result, force=True)
+        return None
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, SpecError | FullDiskError):
+            raise error.cause from None
+        raise
+    finally:
+        # What did not come to its end has cost something, too; of that only our own clock tells.
+        wall_s, energy_j = cost or (time.monotonic() - began, 0.0)
+        held = {"gpu_s": wall_s * resources.gpus, "cpu_s": wall_s * cpus}
+        add_cost(session.run, part, {"wall_s": wall_s, **held, "energy_j": energy_j})
+
+
+def _costing(function: Any, *arguments: Any) -> tuple[Any, tuple[float, float]]:
+    """Returns what a function gives, its seconds and the joules of its GPU."""
+    began = time.monotonic()
+    from lkd_tune.distill.cost import GpuEnergy
+
+    energy = GpuEnergy()
+    found = function(*arguments)
+    return found, (time.monotonic() - began, energy.joules() or 0.0)
 
 
 def prepare_teacher(

@@ -9,6 +9,11 @@ from pydantic import Field, model_validator
 from lkd_tune.spec.base import Settings
 
 
+def trials_on_a_gpu(gpus: float) -> int:
+    """Returns how many trials run on one GPU, each with a share of it (or all)."""
+    return int(1 / gpus + 1e-9)
+
+
 class ResourceSettings(Settings):
     """What one trial gets."""
 
@@ -18,7 +23,7 @@ class ResourceSettings(Settings):
     """CPU cores per worker."""
     gpus: float = Field(0, ge=0, le=1)
     """GPUs per worker; a share lets trials of one worker share a GPU, each with that share of its
-    memory."""
+    memory after 1 GiB for each that CUDA and its libraries take."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO: 1 shards optimizer states, 2 gradients too, 3 parameters too."""
 

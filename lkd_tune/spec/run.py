@@ -5,10 +5,12 @@ RUN/
   manifest.json     versions, seed, hardware, teacher and its scores, seconds used so far
   study.journal     Optuna's storage
   ray/              Ray Tune's own
-  trials/0007/      spec.json, size.json, measurements.jsonl, workers.jsonl, outcome.json,
-                    bad_examples.json if there were any, checkpoint-<step>/; fine_tuned.json where
-                    evaluate_on gives the score
-  latencies/        of each architecture, timed once
+  trials/0007/      spec.json, size.json, measurements.jsonl, workers.jsonl, outcome.json;
+                    checkpoint-<step>/ while it runs, then student/ until that is kept or dropped;
+                    origin, accumulation, bad_examples.json, fine_tuned.json, test.json, error.txt
+                    where there is anything to tell
+  teacher/          measurements.jsonl of a teacher that is trained first; its model, for a cluster
+  latencies/        of each architecture on each device, timed once
   confirmation.json the best trials again with other seeds
   population.json   who took over whom, with `search.scheduler: pbt`
   ablation.json     the best trial again without each of its loss terms
@@ -21,9 +23,11 @@ RUN/
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +42,8 @@ from lkd_tune.spec.trial import TrialSpec
 Ending = Literal["complete", "stopped", "refused", "failed"]
 State = Literal["running", "complete", "stopped", "refused", "failed"]
 BASELINE = "baseline"
+# What file systems without hard links say, as those over object stores.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 
 
 class Outcome(BaseModel):
@@ -161,7 +167,7 @@ class RunFolder:
 
     @property
     def latencies(self) -> Path:
-        """The folder of latencies, one file for each architecture."""
+        """The folder of latencies, one file for each architecture on each device."""
         return self.path / "latencies"
 
     @property
@@ -295,6 +301,27 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_once(path: Path, text: str) -> str:
+    """Returns what a file holds: the text if there was no file, which is then written whole.
+
+    Of several processes that write it at once, one does, and all get what that one has written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        write_atomically(draft, text)
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.replace(draft, path)  # whole at least
+    finally:
+        draft.unlink(missing_ok=True)
+    return path.read_text("utf-8")
 
 
 def node_cache(driver: str) -> Path:

@@ -24,6 +24,12 @@ losses:
 """
 
 
+COSTS = {
+    "teacher": {"wall_s": 100.0, "gpu_s": 180.0, "cpu_s": 400.0, "energy_j": 36000.0},
+    "test": {"wall_s": 20.0, "gpu_s": 0.0, "cpu_s": 80.0, "energy_j": 0.0},
+}
+
+
 class HandMade:
     """A run folder that trials are added to."""
 

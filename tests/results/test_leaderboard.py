@@ -7,7 +7,7 @@ import pytest
 from lkd_tune.results.leaderboard import read_leaderboard, write_leaderboard
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.run import BASELINE, RunFolder
-from tests.results.folder import HandMade, full_run
+from tests.results.folder import COSTS, HandMade, full_run
 
 
 @pytest.fixture
@@ -58,6 +58,16 @@ def test_header(run):
         3, 1, 1, 1,
     ]  # fmt: skip
     assert board.totals == {"wall_s": 360, "gpu_s": 720, "cpu_s": 1440, "energy_j": 0}
+
+
+def test_what_was_done_beside_the_trials_counts(tmp_path):
+    made = HandMade(tmp_path, costs=COSTS)
+    made.add("0000", 0.5)
+    board = write_leaderboard(made.run)
+    trials = {"wall_s": 60, "gpu_s": 120, "cpu_s": 240, "energy_j": 0}
+    assert board.costs == {"trials": trials, **COSTS}
+    totals = {"wall_s": 180, "gpu_s": 300, "cpu_s": 720, "energy_j": 36000}
+    assert board.totals == json.loads(made.run.leaderboard_json.read_text())["totals"] == totals
 
 
 @pytest.mark.parametrize(

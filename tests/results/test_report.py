@@ -13,7 +13,7 @@ from lkd_tune.results.report import write_report
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.run import RunFolder, write_atomically
 from lkd_tune.spec.size import ModelSize
-from tests.results.folder import HandMade, full_run
+from tests.results.folder import COSTS, HandMade, full_run
 from tests.results.page import Page
 
 NASTY = "<script>alert('x')</script> & $\\frac{1}{2}$ \"quoted\" }} {{ 1+1 }}"
@@ -67,6 +67,19 @@ def test_sections_and_files(run):
     assert page.text("students").count("0-") >= 3
     assert not page.has("ablation")
     assert not page.has("compared")
+
+
+def test_the_cost_is_told_part_by_part(tmp_path):
+    made = HandMade(tmp_path / "run", costs=COSTS)
+    made.add("0000", 0.5)
+    page = Page(write_report(made.run))
+    assert "of machine time 3 min 1 trials and the teacher, 0.08 GPU-hours" in page.text("answer")
+    cost = page.text("cost")
+    assert "time of trials, added up 60 s" in cost
+    assert "the teacher 2 min, 0.05 GPU-hours, 0.01 kWh" in cost
+    assert "the winner on test 20 s" in cost
+    assert "all of it, added up 3 min, 0.08 GPU-hours, 0.01 kWh" in cost
+    assert "GPU time held 5 min" in cost
 
 
 def test_the_page_needs_nothing_else(run):

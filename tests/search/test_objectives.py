@@ -13,7 +13,7 @@ from lkd_tune.search.keep import keep_best
 from lkd_tune.search.study import StudySearcher, open_study
 from lkd_tune.search.trial_folder import TrialFolder, outcome_of
 from lkd_tune.spec.errors import SpecError
-from lkd_tune.spec.run import RunFolder
+from lkd_tune.spec.run import RunFolder, write_atomically
 from lkd_tune.spec.settings import ResourceSettings
 from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.source import parse_source
@@ -68,9 +68,10 @@ def test_samplers_go_on_with_several_objectives_stopped_trials_and_limits(tmp_pa
     assert search.suggest("end") == search.FINISHED
 
 
-def _limited(folder: Path, limits: str) -> StudySearcher:
+def _limited(folder: Path, limits: str, search: str = "trials: 8") -> StudySearcher:
     teacher = make_classifier(folder / "teacher")
     text = SPACE.replace("teacher: somewhere", f"teacher: {teacher}") + f"limits: {limits}\n"
+    text = text.replace("trials: 8", search)
     return StudySearcher(
         build_space(parse_source(text, "space.yaml")),
         RunFolder(folder / "run"),
@@ -120,6 +121,37 @@ def test_a_slow_student_is_refused_by_its_trial_and_told_as_a_constraint(tmp_pat
     search.on_trial_complete("a", {"state": "refused", "wall_s": 0.1, "error": "latency_ms"})
     (trial,) = open_study(tmp_path / "run" / "study.journal").trials
     assert (trial.state, trial.constraints) == (TrialState.PRUNED, {"latency_ms": 0.5})
+
+
+def test_a_student_is_too_slow_only_on_devices_that_trials_run_on_now(tmp_path):
+    from lkd_tune.distill.fingerprint import digest
+    from lkd_tune.distill.models import load_config, student_config
+    from lkd_tune.distill.size import architecture_key
+
+    search = _limited(tmp_path, "{latency_ms: 2}", "trials: 24, sampler: random")
+    run = RunFolder(tmp_path / "run")
+
+    def take(trial_id: str, device: str) -> None:
+        """Notes that students of two and three layers are too slow there, and ends a trial."""
+        name, spec = drawn(search.suggest(trial_id))
+        teacher = load_config(str(tmp_path / "teacher"))
+        for depth in (2, 3):
+            config = student_config("teacher", teacher, depth)
+            key = architecture_key(config, "SequenceClassification", spec.task.max_length)
+            facts = {"latency_ms": 3.0, "latency_ms_batch_32": 9.0, "device": device}
+            write_atomically(run.latencies / f"{digest(key, device)}.json", json.dumps(facts))
+        timed = size(100).model_copy(update={"device": device})
+        TrialFolder(run.trial(name)).write_size(timed)
+        told = {**result(8, 0.5, "complete"), "size": timed.model_dump_json()}
+        search.on_trial_complete(trial_id, told)
+
+    take("a", "slow, fp32")
+    depths = {drawn(search.suggest(f"b{i}"))[1].student.depth for i in range(8)}
+    assert depths == {1}
+    # Another device may be faster, so there they may be tried.
+    faster = size(100).model_copy(update={"device": "fast, fp32"})
+    search.on_trial_result("b0", {**result(2, 0.5), "size": faster.model_dump_json()})
+    assert {drawn(search.suggest(f"c{i}"))[1].student.depth for i in range(8)} == {1, 2, 3}
 
 
 @pytest.mark.parametrize(

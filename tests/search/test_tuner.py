@@ -75,6 +75,11 @@ def test_a_whole_search(tmp_path, processes, capsys):
     assert set(manifest["teacher"]["dev"]) == set(facts["metrics"])
     assert manifest["seconds"] > 0
     assert manifest["finished"] is not None
+    # What was done beside the trials is told with what it cost: all cores of the machine.
+    assert [*manifest["costs"]] == ["teacher", "targets", "test"]
+    for cost in manifest["costs"].values():
+        assert cost["cpu_s"] == 2 * cost["wall_s"] > 0
+        assert cost["gpu_s"] == cost["energy_j"] == 0
     assert load_space(run.space).tree == space.tree
 
     shown = capsys.readouterr()

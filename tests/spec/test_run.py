@@ -1,5 +1,8 @@
 """A run folder as a crash may leave it."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from lkd_tune.spec.errors import SpecError
@@ -11,6 +14,7 @@ from lkd_tune.spec.run import (
     cache_dir,
     read_measurements,
     write_atomically,
+    write_once,
 )
 from tests.spec.test_trial import spec_of
 
@@ -63,6 +67,22 @@ def test_of_a_step_measured_twice_the_later_counts(tmp_path):
     for step, score in ((10, 0.1), (20, 0.2), (10, 0.3)):
         append_measurement(tmp_path, measured(step, score))
     assert [(m.step, m.score) for m in read_measurements(tmp_path)] == [(10, 0.3), (20, 0.2)]
+
+
+def test_of_those_who_write_at_once_one_counts(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        for i in range(20):
+            path, barrier = tmp_path / "latencies" / f"{i}.json", threading.Barrier(8)
+
+            def write(mine, path=path, barrier=barrier):
+                barrier.wait()
+                return write_once(path, str(mine))
+
+            told = [*pool.map(write, range(8))]
+            assert len({*told}) == 1
+            assert path.read_text() == told[0]
+    assert len([*(tmp_path / "latencies").iterdir()]) == 20
+    assert write_once(tmp_path / "latencies" / "0.json", "late") != "late"
 
 
 def test_trials_are_read_in_every_state(tmp_path):
