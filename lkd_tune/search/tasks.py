@@ -11,8 +11,9 @@ import ray
 
 from lkd_tune.fetching import send_model
 from lkd_tune.search.cluster import describe_node, largest_node_cpus
+from lkd_tune.search.nodes import Needs, UnfitNodeError, check_this_node
 from lkd_tune.search.stop import StopRequest
-from lkd_tune.spec.errors import SpecError
+from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.inference import PLAIN, Inference
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import append_measurement, node_cache
@@ -24,6 +25,7 @@ def run_task(
     function: Any,
     *arguments: Any,
     resources: ResourceSettings,
+    needs: Needs,
     stop: StopRequest,
     poll: Any = lambda: None,
 ) -> Any:
@@ -32,14 +34,16 @@ def run_task(
     Args:
         function: Called with the number of its threads and then the arguments.
         arguments: What it is called with.
-        resources: It gets a worker's GPUs, or on the CPU a whole node, as nothing else runs.
+        resources: It gets a worker's GPUs, or on the CPU a whole node, as nothing else runs; at
+            least a worker's CPUs, so that a cluster without any gets a node for it.
+        needs: What its node has to have.
         stop: Looked at while waiting.
         poll: Called twice a second while waiting.
 
     Raises:
-        SpecError: As the function does.
+        SpecError: As the function does, or if its node can't take part.
     """
-    cpus = resources.cpus if resources.gpus else largest_node_cpus()
+    cpus = resources.cpus if resources.gpus else max(resources.cpus, largest_node_cpus())
     task = ray.remote(
         num_cpus=cpus,
         num_gpus=resources.gpus,
@@ -47,8 +51,8 @@ def run_task(
         # Threads that spin while they wait for each other slow a narrow model down fiftyfold when
         # anything else runs on the machine.
         runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
-    )(function)
-    result = task.remote(max(1, int(cpus)), *arguments)
+    )(_on_a_fit_node)
+    result = task.remote(needs, function, max(1, int(cpus)), *arguments)
     while stop.reason != "interrupted":
         poll()
         ready, _ = ray.wait([result], timeout=0.5)
@@ -58,9 +62,16 @@ def run_task(
             except ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, SpecError):
                     raise error.cause from None
+                if isinstance(error.cause, UnfitNodeError):
+                    raise SpecError(Problem("", "", str(error.cause))) from None
                 raise
     ray.cancel(result, force=True)
     return None
+
+
+def _on_a_fit_node(needs: Needs, function: Any, *arguments: Any) -> Any:
+    check_this_node(needs)
+    return function(*arguments)
 
 
 def prepare_teacher(
