@@ -56,22 +56,46 @@ def connected(address: str | None) -> Iterator[bool]:
         return
     address = address or os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address is None:
+    if address is None:
+        with _on_loopback():
             # Ray asks for a token by itself from 2.59 on: who reaches its ports may run code.
             ray.init("local", include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
             _hide_token()
-        else:
-            ray.init(address, **quiet)
+            try:
+                yield True
+            finally:
+                ray.shutdown()
+        return
+    try:
+        ray.init(address, **quiet)
     except (ConnectionError, ValueError) as error:
-        if address is None:
-            raise
         message = f"{address} can't be joined: {' '.join(str(error).split())[:300]}"
         raise SpecError(Problem("", "--address", message)) from None
     try:
-        yield address is None
+        yield False
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Has a Ray that is started meanwhile listen on loopback alone.
+
+    For that its processes have to take 127.0.0.1 for this machine's address. Ray puts another in its
+    place, but where it has no clusters of several machines: so on macOS and Windows, by this switch.
+    """
+    from ray._private import ray_constants
+
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before[0] is not None:
+            os.environ[name] = before[0]
+        ray_constants.ENABLE_RAY_CLUSTER = before[1]
 
 
 def _hide_token() -> None:
@@ -149,13 +173,6 @@ def check_room(
     if one_node and sum(bundles) >= resources.workers:
         message += "; with a run on an object store a trial's workers have to be on one node"
     raise SpecError(source.problem(("resources",), message))
-
-
-def largest_node_cpus() -> float:
-    """Returns the CPUs of the node that has most."""
-    import ray
-
-    return max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
 
 
 def describe_cluster() -> dict[str, Any]:

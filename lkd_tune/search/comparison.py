@@ -81,7 +81,7 @@ def score_on_test(session: Session, best: str) -> None:
         session.cwd,
         ("test",),
         resources=settings.resources,
-        needs=session.needs,
+        nodes=session.nodes,
         stop=session.stop,
     )
     if scores is not None:

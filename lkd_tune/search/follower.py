@@ -9,7 +9,7 @@ from typing import Any
 from ray.tune import Callback
 
 from lkd_tune.search.manifest import update_manifest
-from lkd_tune.search.nodes import UnfitNodes
+from lkd_tune.search.nodes import SearchNodes
 from lkd_tune.search.retries import Retries, error_of
 from lkd_tune.search.stop import StopRequest
 from lkd_tune.search.trial_folder import TrialFolder, outcome_of
@@ -31,7 +31,7 @@ class Follower(Callback):
         stop: The clock of the search.
         actors: Kept up to date: the actors of trials that run, by name.
         retries: Says when a trial has failed too often.
-        unfit: Knows the nodes that are to blame themselves.
+        nodes: Knows those that are to blame themselves.
         keep: Called with the name of a trial that is complete, to keep the best students.
     """
 
@@ -42,13 +42,13 @@ class Follower(Callback):
         stop: StopRequest,
         actors: dict[str, Any],
         retries: Retries,
-        unfit: UnfitNodes,
+        nodes: SearchNodes,
         *,
         keep: Callable[[str], Any],
     ):
         self._run, self._view, self._stop = run, view, stop
         self._actors, self._retries, self._keep = actors, retries, keep
-        self._unfit = unfit
+        self._nodes = nodes
         self._wall_s: dict[str, float] = {}
         self._noted = time.monotonic()
 
@@ -88,9 +88,9 @@ class Follower(Callback):
         """
         name = trial.config["name"]
         self._actors.pop(name, None)
-        if self._unfit.is_to_blame(error_of(trial)):
+        if self._nodes.is_to_blame(error_of(trial)):
             trial.max_failures += 1
-            if self._unfit.problem is not None:
+            if self._nodes.problem is not None:
                 self._stop.interrupt()
         elif self._retries.are_used_up(trial):
             folder = TrialFolder(self._run.trial(name))

@@ -214,38 +214,65 @@ def _trouble_with(folder: Path, read: Callable[[], object]) -> str | None:
     return None
 
 
-class UnfitNodes:
-    """The nodes that trials found unfit.
+class SearchNodes:
+    """What a search needs of nodes, and those that turned out not to have it.
 
     Args:
+        needs: What a node has to have.
         resources: What a trial asks for.
-        note: Told of each node once.
+        note: Told of each unfit node once.
 
     Attributes:
+        needs: As given.
         problem: Why no trial can run; None while there may be a node that is fit.
     """
 
-    def __init__(self, resources: ResourceSettings, note: Callable[[str], Any]):
-        self._resources, self._note = resources, note
-        self._known: set[str] = set()
+    def __init__(self, needs: Needs, resources: ResourceSettings, note: Callable[[str], Any]):
+        self.needs, self._resources, self._note = needs, resources, note
+        self._unfit: dict[str, list[Any]] = {}
         self.problem: str | None = None
 
     def is_to_blame(self, error: str) -> bool:
-        """Returns whether a trial failed because its node is unfit, and remembers that node.
+        """Returns whether something failed because its node is unfit; that is not used again.
 
         Args:
-            error: What Tune noted of the failure.
+            error: The failure's text.
         """
-        import ray
-
         found = re.search(r"UnfitNodeError: (node \S+ \((\w+)\) .*)", error)
         if found is None:
             return False
-        if found[2] not in self._known:
-            self._known.add(found[2])
+        if found[2] not in self._unfit:
             self._note(f"not used: {found[1]}")
-        others = [n for n in ray.nodes() if n["Alive"] and n["NodeID"] not in self._known]
-        room = sum(bundles_on(node["Resources"], self._resources) for node in others)
-        if room < self._resources.workers:
+            self._unfit[found[2]] = self._occupy(found[2])
+        if sum(bundles_on(node, self._resources) for node in self._fit()) < self._resources.workers:
             self.problem = found[1]
         return True
+
+    def largest_cpus(self) -> float:
+        """Returns the CPUs of the node that has most."""
+        return max((node.get("CPU", 0) for node in self._fit()), default=0)
+
+    def _fit(self) -> list[dict[str, float]]:
+        """Returns what each node has that is not known to be unfit."""
+        import ray
+
+        alive = (node for node in ray.nodes() if node["Alive"])
+        return [node["Resources"] for node in alive if node["NodeID"] not in self._unfit]
+
+    def _occupy(self, name: str) -> list[Any]:
+        """Takes all places for trials on a node, as Ray knows no other way to keep them away."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        asked = self._resources
+        place = ray.remote(
+            num_cpus=asked.cpus,
+            num_gpus=asked.gpus,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False),
+        )(_Place)
+        (node,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == name)
+        return [place.remote() for _ in range(bundles_on(node, asked))]
+
+
+class _Place:
+    """What a trial would take of a node; given back when the search ends."""

@@ -48,7 +48,7 @@ def ensure_teacher(session: Session) -> dict[str, Any] | None:
             str(progress),
             copy,
             resources=settings.resources,
-            needs=session.needs,
+            nodes=session.nodes,
             stop=session.stop,
             poll=lambda: view.teacher_measured(read_measurements(progress)),
         )
@@ -98,7 +98,7 @@ def ensure_targets(session: Session, model: str) -> None:
         session.cwd,
         str(progress),
         resources=settings.resources,
-        needs=session.needs,
+        nodes=session.nodes,
         stop=session.stop,
         poll=lambda: view.targets_stored(progress),
     )
@@ -129,7 +129,7 @@ def ensure_fine_tuning(session: Session, model: str) -> None:
         session.cache,
         session.cwd,
         resources=settings.resources,
-        needs=session.needs,
+        nodes=session.nodes,
         stop=session.stop,
     )
     if examples is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lkd_tune.search.cluster import Room, dashboard_address, describe_cluster, withhold_credentials
 from lkd_tune.search.keep import keep_best
 from lkd_tune.search.manifest import update_manifest
-from lkd_tune.search.nodes import Needs, UnfitNodes, versions
+from lkd_tune.search.nodes import Needs, SearchNodes, versions
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.run import RunFolder, cache_dir
 from lkd_tune.spec.settings import SpaceSettings
@@ -37,7 +37,7 @@ class Session:
         cwd: What paths in the space are relative to.
         common: What the config of each trial holds besides its name and spec.
         may_grow: Whether the cluster has, or may get, other nodes.
-        needs: What a node has to have.
+        nodes: What nodes have to have, and those that do not.
         stop: Whether to end now.
         view: What the user sees.
     """
@@ -68,7 +68,8 @@ class Session:
         if room.awaited is not None:
             self.view.note(f"no node has room for a trial yet; waiting for {room.awaited}")
         self.cwd, self.cache = os.getcwd(), str(cache_dir())
-        self.needs = Needs(None if run.home else str(run.path), versions())
+        needs = Needs(None if run.home else str(run.path), versions())
+        self.nodes = SearchNodes(needs, settings.resources, self.view.note)
         # Written before any trial starts: workers of an earlier session end when they see it.
         session = uuid.uuid4().hex
         update_manifest(run, session=session, cluster=describe_cluster(), finished=None)
@@ -79,7 +80,7 @@ class Session:
             "cache": self.cache,
             "cwd": self.cwd,
             "limits": settings.limits.given,
-            "versions": self.needs.versions,
+            "versions": needs.versions,
         }
         self._trackers: Trackers | None = None
         self._mirror: Mirror | None = None
@@ -169,9 +170,8 @@ class Session:
         withhold_credentials()
         stop_all = StopAll(self.stop)
         retries = Retries(self.run, self.settings.search.max_failures)
-        unfit = UnfitNodes(self.settings.resources, self.view.note)
         follower = Follower(
-            self.run, self.view, self.stop, stop_all.actors, retries, unfit, keep=self.keep
+            self.run, self.view, self.stop, stop_all.actors, retries, self.nodes, keep=self.keep
         )
         if self._grows and self._concurrency is None:
             searcher = GrowingLimiter(searcher, stop_all.actors)
@@ -195,8 +195,8 @@ class Session:
             raise_on_failed_trial=False,
             verbose=0,
         )
-        if unfit.problem is not None:
-            raise SpecError(Problem("", "", unfit.problem))
+        if self.nodes.problem is not None:
+            raise SpecError(Problem("", "", self.nodes.problem))
 
 
 def _name(trial: Any) -> str:

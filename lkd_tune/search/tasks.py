@@ -10,8 +10,8 @@ from typing import Any
 import ray
 
 from lkd_tune.fetching import send_model
-from lkd_tune.search.cluster import describe_node, largest_node_cpus
-from lkd_tune.search.nodes import Needs, UnfitNodeError, check_this_node
+from lkd_tune.search.cluster import describe_node
+from lkd_tune.search.nodes import Needs, SearchNodes, check_this_node
 from lkd_tune.search.stop import StopRequest
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.inference import PLAIN, Inference
@@ -25,7 +25,7 @@ def run_task(
     function: Any,
     *arguments: Any,
     resources: ResourceSettings,
-    needs: Needs,
+    nodes: SearchNodes,
     stop: StopRequest,
     poll: Any = lambda: None,
 ) -> Any:
@@ -36,14 +36,14 @@ def run_task(
         arguments: What it is called with.
         resources: It gets a worker's GPUs, or on the CPU a whole node, as nothing else runs; at
             least a worker's CPUs, so that a cluster without any gets a node for it.
-        needs: What its node has to have.
+        nodes: One that is fit is taken.
         stop: Looked at while waiting.
         poll: Called twice a second while waiting.
 
     Raises:
-        SpecError: As the function does, or if its node can't take part.
+        SpecError: As the function does, or if no node can take part.
     """
-    cpus = resources.cpus if resources.gpus else max(resources.cpus, largest_node_cpus())
+    cpus = resources.cpus if resources.gpus else max(resources.cpus, nodes.largest_cpus())
     task = ray.remote(
         num_cpus=cpus,
         num_gpus=resources.gpus,
@@ -52,7 +52,8 @@ def run_task(
         # anything else runs on the machine.
         runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
     )(_on_a_fit_node)
-    result = task.remote(needs, function, max(1, int(cpus)), *arguments)
+    call = (nodes.needs, function, max(1, int(cpus)), *arguments)
+    result = task.remote(*call)
     while stop.reason != "interrupted":
         poll()
         ready, _ = ray.wait([result], timeout=0.5)
@@ -62,9 +63,11 @@ def run_task(
             except ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, SpecError):
                     raise error.cause from None
-                if isinstance(error.cause, UnfitNodeError):
-                    raise SpecError(Problem("", "", str(error.cause))) from None
-                raise
+                if not nodes.is_to_blame(str(error)):
+                    raise
+                if nodes.problem is not None:
+                    raise SpecError(Problem("", "", nodes.problem)) from None
+                result = task.remote(*call)
     ray.cancel(result, force=True)
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from importlib import metadata
 
 import pytest
@@ -13,8 +14,8 @@ from lkd_tune.search.cluster import check_room
 from lkd_tune.search.growth import GrowingLimiter, can_grow
 from lkd_tune.search.nodes import (
     Needs,
+    SearchNodes,
     UnfitNodeError,
-    UnfitNodes,
     _look,
     check_this_node,
     versions,
@@ -53,14 +54,23 @@ def test_a_late_node_says_what_it_lacks(tmp_path):
 def test_an_unfit_node_is_told_once_and_ends_a_search_that_has_no_other():
     (node,) = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     told: list[str] = []
-    other = UnfitNodes(ResourceSettings(cpus=1), told.append)
-    assert not other.is_to_blame("LostWorkerError: a worker died")
+    nodes = SearchNodes(Needs(None, {}), ResourceSettings(cpus=1), told.append)
+    assert nodes.largest_cpus() == 2
+    assert not nodes.is_to_blame("LostWorkerError: a worker died")
+    assert (nodes.problem, told) == (None, [])
     for _ in range(2):
-        assert other.is_to_blame(f"UnfitNodeError: node 10.0.0.7 ({'0' * 56}) has no torch; …\n")
-    assert told == [f"not used: node 10.0.0.7 ({'0' * 56}) has no torch; …"]
-    assert other.problem is None
-    assert other.is_to_blame(f"UnfitNodeError: node 10.0.0.8 ({node}) does not see it: /runs")
-    assert other.problem == f"node 10.0.0.8 ({node}) does not see it: /runs"
+        assert nodes.is_to_blame(f"…\nUnfitNodeError: node 10.0.0.8 ({node}) has no torch; …\n")
+    assert nodes.problem == f"node 10.0.0.8 ({node}) has no torch; …"
+    assert told == [f"not used: {nodes.problem}"]
+    assert nodes.largest_cpus() == 0
+    deadline = time.monotonic() + 60  # its places are taken
+    while ray.available_resources().get("CPU", 0) > 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    del nodes
+    while ray.available_resources().get("CPU", 0) < 2:  # and given back
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.mark.usefixtures("two_cores")
