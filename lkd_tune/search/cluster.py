@@ -81,8 +81,9 @@ def connected(address: str | None) -> Iterator[bool]:
 def _on_loopback() -> Iterator[None]:
     """Has a Ray that is started meanwhile listen on loopback alone.
 
-    For that its processes have to take 127.0.0.1 for this machine's address. Ray puts another in its
-    place, but where it has no clusters of several machines: so on macOS and Windows, by this switch.
+    For that its processes have to take 127.0.0.1 for this machine's address. Ray puts another in
+    its place, but where it has no clusters of several machines, as on macOS and Windows: by this
+    switch.
     """
     from ray._private import ray_constants
 
