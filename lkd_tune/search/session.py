@@ -36,7 +36,7 @@ class Session:
         cache: Folder of trained teachers, tokenised data and stored targets.
         cwd: What paths in the space are relative to.
         common: What the config of each trial holds besides its name and spec.
-        may_grow: Whether the cluster has, or may get, other nodes.
+        several: Whether the cluster has, or may get, other nodes.
         nodes: What nodes have to have, and those that do not.
         stop: Whether to end now.
         view: What the user sees.
@@ -49,7 +49,7 @@ class Session:
         self.space, self.run = space, run
         settings = space.settings
         self._concurrency = settings.search.concurrency or room.trials
-        self._grows, self.may_grow = room.grows, room.trials is None
+        self._grows, self.several = room.grows, room.trials is None
         manifest = run.read_manifest()
         self.stop = StopRequest(
             settings.search.time_budget,

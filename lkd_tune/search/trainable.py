@@ -98,8 +98,8 @@ class DistillationTrainable(tune.Trainable):
             if self._gang is None:
                 resources = self._spec.resources
                 self._gang = Gang(resources, self._cwd, self._note_failure, self._needs)
+            self._refuse_if_replaced()
             try:
-                self._refuse_if_replaced()
                 return self._next_result()
             except (LostWorkerError, StorageError, UnfitNodeError):
                 raise
