@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from lkd_tune.search.cluster import connected
+from lkd_tune.search.cluster import Room, connected
 from lkd_tune.search.manifest import new_manifest, write_manifest
 from lkd_tune.search.session import Session
 from lkd_tune.search.study import StudySearcher
@@ -84,7 +84,7 @@ def search(trials: int, seconds: float) -> tuple[float, list[float]]:
     with tempfile.TemporaryDirectory() as scratch, connected(None):
         run = RunFolder(Path(scratch))
         write_manifest(run, new_manifest(space.settings, scratch))
-        session = Session(space, run, WORKERS, quiet=True)
+        session = Session(space, run, Room(WORKERS), quiet=True)
         searcher = Watched(space, run, teacher="none", teacher_layers=6, common=session.common)
         session.fit(searcher, None, trainable=Sleeping)
         done = [record for record in run.read_trials() if record.outcome]

@@ -36,6 +36,7 @@ from ray.tune.trainable.metadata import _TrainingRunMetadata
 from lkd_tune.search.follower import Follower
 from lkd_tune.search.keep import keep_best
 from lkd_tune.search.manifest import write_manifest
+from lkd_tune.search.nodes import Needs, SearchNodes
 from lkd_tune.search.retries import Retries
 from lkd_tune.search.samplers import build_sampler
 from lkd_tune.search.schedulers import build_scheduler
@@ -140,7 +141,9 @@ class Driver:
         self._scheduler = build_scheduler(settings, [])
         view = View(settings.search.trials, settings.task.metric, quiet=True)
         stop = StopRequest(None, 0.0, folder=run.path)
-        self._follower = Follower(run, view, stop, {}, Retries(run, 1, living=set), keep=self._keep)
+        nodes = SearchNodes(Needs(None, {}), settings.resources, view.note)
+        retries = Retries(run, 1, living=set)
+        self._follower = Follower(run, view, stop, {}, retries, nodes, keep=self._keep)
         self._evaluations = settings.train.evaluations
         self._ids = itertools.count()
         self.writes, self.bytes = 0, 0

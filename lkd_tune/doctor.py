@@ -161,10 +161,10 @@ def check_shared_memory() -> Finding:
 
 
 def check_memory() -> Finding:
-    """Looks at the memory that is free."""
-    import psutil
+    """Looks at the memory that is free, for a container within its limit."""
+    from lkd_tune.distill.host_memory import host_memory
 
-    free = psutil.virtual_memory().available / _GIB
+    free = host_memory()[1] / _GIB
     if free < _NEEDED_MEMORY_GIB:
         remedy = "lower train.micro_batch_size, or raise resources.cpus so that fewer trials run"
         return Finding("memory", "warn", f"{free:.1f} GiB free", remedy)

@@ -37,8 +37,9 @@ def _search(request: dict[str, object]) -> None:
     from lkd_tune import __version__, cli
     from lkd_tune.distill.checks import check_space
     from lkd_tune.fetching import named_run
-    from lkd_tune.search.cluster import check_nodes, connected
+    from lkd_tune.search.cluster import connected
     from lkd_tune.search.mirror import fetch_state, holds_search
+    from lkd_tune.search.nodes import check_nodes
     from lkd_tune.search.tuner import write_space
     from lkd_tune.spec.errors import Problem, SpecError
 

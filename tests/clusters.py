@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -14,6 +16,10 @@ from pathlib import Path
 
 import psutil
 import requests
+from ray.autoscaler._private.fake_multi_node.node_provider import (
+    FAKE_HEAD_NODE_ID,
+    FakeMultiNodeProvider,
+)
 
 ROOT = Path(__file__).parents[1]
 # Also where `ray` was not put on the path.
@@ -28,9 +34,24 @@ class LocalCluster:
         env: What a driver needs in its environment, the token among it.
         address: For `ray.init` and `--address`.
         dashboard: Of the job server, `http://127.0.0.1:…`; None without one.
+
+    Args:
+        cpus: Of the head.
+        dashboard: Whether it has a job server.
+        grows_to: Nodes of one CPU that its autoscaler adds, one for each trial that waits.
+        autoscaler: Its version, 1 or 2.
+        **env: What such a node has in its environment.
     """
 
-    def __init__(self, cpus: int = 1, *, dashboard: bool = False):
+    def __init__(
+        self,
+        cpus: int = 1,
+        *,
+        dashboard: bool = False,
+        grows_to: int = 0,
+        autoscaler: int = 1,
+        **env: str,
+    ):
         self._folder = Path(tempfile.mkdtemp(prefix="lkd"))
         self.env = {
             **{key: value for key, value in os.environ.items() if not key.startswith("RAY_")},
@@ -53,8 +74,19 @@ class LocalCluster:
         arguments += [f"--include-dashboard={str(dashboard).lower()}"]
         arguments += [f"--dashboard-port={board}", f"--metrics-export-port={metrics}"]
         arguments += [f"--dashboard-agent-listen-port={_free_port()}"]
+        if grows_to:
+            config = self._folder / "autoscaling.json"
+            config.write_text(json.dumps(_autoscaling(cpus, grows_to, self.address)))
+            arguments += [f"--autoscaling-config={config}"]
+            env |= {
+                "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+                "RAY_FAKE_CLUSTER": "1",
+                "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+                "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+                "RAY_enable_autoscaler_v2": str(autoscaler - 1),
+            }
         try:
-            self.head = self._start(arguments, cpus, {})
+            self.head = self._start(arguments, cpus, env)
         except BaseException:
             self.__exit__()
             raise
@@ -67,11 +99,19 @@ class LocalCluster:
             self.kill(node)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def add_node(self, cpus: int = 1, **env: str) -> subprocess.Popen[bytes]:
-        """Starts one more node and waits until the cluster has it."""
+    def add_node(
+        self, cpus: int = 1, *, hidden: Path | None = None, **env: str
+    ) -> subprocess.Popen[bytes]:
+        """Starts one more node and waits until the cluster has it.
+
+        Args:
+            cpus: What it has.
+            hidden: A folder that it does not see, but an empty disk in its place.
+            **env: What it has in its environment.
+        """
         arguments = [f"--address={self.address}", "--node-ip-address=127.0.0.1"]
         arguments += [f"--dashboard-agent-listen-port={_free_port()}"]
-        return self._start(arguments, cpus, env)
+        return self._start(arguments, cpus, env, hidden)
 
     def kill(self, node: subprocess.Popen[bytes]) -> None:
         """Ends all processes of a node at once, as a lost machine does."""
@@ -88,10 +128,15 @@ class LocalCluster:
         psutil.wait_procs(family, timeout=20)
         self._nodes.remove(node)
 
-    def _start(self, arguments: list[str], cpus: int, env: dict[str, str]) -> subprocess.Popen:
+    def _start(
+        self, arguments: list[str], cpus: int, env: dict[str, str], hidden: Path | None = None
+    ) -> subprocess.Popen[bytes]:
         log = self._folder / f"node{len(self._nodes)}.log"
         command = [*RAY, "start", *arguments, f"--num-cpus={cpus}", "--block"]
         command += [f"--object-store-memory={80 * 2**20}", "--disable-usage-stats"]
+        if hidden is not None:
+            mount = f'mount -t tmpfs none {shlex.quote(str(hidden))} && exec "$@"'
+            command = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh", *command]
         with log.open("w") as file:
             node = subprocess.Popen(
                 command, env=self.env | env, stdout=file, stderr=file, cwd=self._folder
@@ -117,6 +162,47 @@ class LocalCluster:
                 pass
             time.sleep(0.3)
         raise TimeoutError("the job server did not come up")
+
+
+def _autoscaling(cpus: int, most: int, address: str) -> dict:
+    """A config of Ray's provider of nodes that are processes on this machine."""
+    head, worker = "ray.head.default", "ray.worker.cpu"
+    store = {"object_store_memory": 80 * 2**20}
+    lists = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray")
+    return {
+        "cluster_name": "grows",
+        "max_workers": most,
+        "upscaling_speed": most,
+        "idle_timeout_minutes": 10,
+        "provider": {
+            "type": "external",  # the wheel lacks what "fake_multinode" reads
+            "module": f"{FakeMultiNodeProvider.__module__}.{FakeMultiNodeProvider.__name__}",
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+            "launch_multiple": True,
+            "head_node_id": FAKE_HEAD_NODE_ID,
+            "gcs_address": address,
+        },
+        "available_node_types": {
+            head: {"resources": {"CPU": cpus}, "node_config": {}, "max_workers": 0},
+            worker: {
+                "resources": {"CPU": 1, **store},
+                "node_config": {},
+                "min_workers": 0,
+                "max_workers": most,
+            },
+        },
+        "head_node_type": head,
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],
+        "rsync_filter": [],
+        **{f"{name}_commands": [] for name in (*lists, "worker_start_ray")},
+    }
 
 
 def _free_port() -> int:

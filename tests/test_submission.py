@@ -14,8 +14,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from lkd_tune import __version__
-from lkd_tune.search.cluster import _look
 from lkd_tune.spec.run import RunFolder
 from tests.clusters import LocalCluster
 from tests.system.driver import wait_until
@@ -200,12 +198,3 @@ def test_another_ray_is_told_with_the_fix():
     assert done.returncode == 2
     assert "the cluster runs Ray 2.59.0" in done.stderr
     assert "pip install 'ray[default]==2.59.0'" in done.stderr
-
-
-@pytest.mark.slow
-def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):
-    version, trouble = _look(str(tmp_path / "elsewhere" / ".seen"))
-    assert (version, trouble) == (__version__, "does not see it")
-    (tmp_path / ".seen").write_text("driver")
-    assert _look(str(tmp_path / ".seen")) == (__version__, None)
-    assert [path.name for path in tmp_path.iterdir()] == [".seen"]

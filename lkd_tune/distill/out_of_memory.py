@@ -1,4 +1,4 @@
-"""Telling a lack of memory from other errors; loads nothing."""
+"""Telling a lack of memory from other errors, and from a GPU that is lost; loads nothing."""
 
 import re
 
@@ -17,3 +17,16 @@ def is_out_of_memory(error: Exception) -> bool:
         or type(error).__name__ == "OutOfMemoryError"  # torch's, which is not loaded here
         or _TEXT.search(str(error)) is not None
     )
+
+
+def gpu_is_lost() -> bool:
+    """Whether the GPU answers no more, as after an illegal access (not after a mere lack)."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import psutil
 import torch
 
+from lkd_tune.distill.host_memory import host_memory
 from lkd_tune.distill.models import describe_model
 from lkd_tune.distill.process_group import device
 from lkd_tune.spec.errors import Problem, SpecError
@@ -34,7 +34,7 @@ def check_room(model: str, head: str, inference: Inference) -> None:
     if on_gpu:
         room, where = torch.cuda.mem_get_info()[1], "GPU"
     else:
-        room, where = psutil.virtual_memory().total, "host"
+        room, where = host_memory()[0], "host"
     if needed <= room:
         return
     ways = [] if inference.precision == "bf16" else ["teacher.precision=bf16 halves them"]

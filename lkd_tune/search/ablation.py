@@ -8,11 +8,12 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from lkd_tune.search.cluster import check_nodes, check_room, connected
+from lkd_tune.search.cluster import connected
 from lkd_tune.search.comparison import seed_name, train_given
 from lkd_tune.search.confirmation import alike, summarise
 from lkd_tune.search.manifest import update_manifest
 from lkd_tune.search.mirror import fetch_state
+from lkd_tune.search.nodes import find_room
 from lkd_tune.search.session import Session
 from lkd_tune.search.trackers.callback import check_trackers
 from lkd_tune.search.tuner import locked
@@ -75,10 +76,8 @@ def ablate(
     cwd = manifest["cwd"] if os.path.isdir(manifest.get("cwd", "")) else os.getcwd()
     check_trackers(space)
     with contextlib.chdir(cwd), locked(run), connected(address) as started_here:
-        room = check_room(space.settings.resources, space.source, one_node=bool(run.home))
-        if not started_here:
-            check_nodes(run)
-        session = Session(space, run, room if started_here else None, quiet=quiet)
+        room = find_room(space, run, alone=started_here)
+        session = Session(space, run, room, quiet=quiet)
         try:
             with session.stop.on_signals(), session.view, session.mirrored(), session.followed():
                 return _go(session, winner, specs, seeds)

@@ -6,19 +6,16 @@ import contextlib
 import logging
 import os
 import subprocess
-import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lkd_tune import __version__
 from lkd_tune.distill.hardware import cpu_name
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.resources import trials_on_a_gpu
-from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.settings import ResourceSettings
 from lkd_tune.spec.source import Source
-from lkd_tune.storage import StorageError, Store, is_address
 
 # Read by Ray when it is imported or started: no reporters, loggers or handlers beside our own, no
 # state of Tune's (the run folder has it all), and workers that stay in the driver's directory.
@@ -35,8 +32,8 @@ _SETTINGS = {
 }
 # Trials go through files; Ray's own object store stays nearly empty.
 _STORE_BYTES = 128 * 2**20
-# A node that is asked for a file has to load Ray's worker first, which takes seconds.
-_NODE_ANSWERS_S = 60.0
+# It reports every five seconds, and on a head that has just come up some time after that.
+_AUTOSCALER_TELLS_S = 30.0
 
 
 @contextlib.contextmanager
@@ -60,22 +57,47 @@ def connected(address: str | None) -> Iterator[bool]:
         return
     address = address or os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address is None:
+    if address is None:
+        with _on_loopback():
             # Ray asks for a token by itself from 2.59 on: who reaches its ports may run code.
             ray.init("local", include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
             _hide_token()
-        else:
-            ray.init(address, **quiet)
+            try:
+                yield True
+            finally:
+                ray.shutdown()
+        return
+    try:
+        ray.init(address, **quiet)
     except (ConnectionError, ValueError) as error:
-        if address is None:
-            raise
         message = f"{address} can't be joined: {' '.join(str(error).split())[:300]}"
         raise SpecError(Problem("", "--address", message)) from None
     try:
-        yield address is None
+        yield False
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Has a Ray that is started meanwhile listen on loopback alone.
+
+    For that its processes have to take 127.0.0.1 for this machine's address. Ray puts another in
+    its place, but where it has no clusters of several machines, as on macOS and Windows: by this
+    switch.
+    """
+    from ray._private import ray_constants
+
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before[0] is not None:
+            os.environ[name] = before[0]
+        ray_constants.ENABLE_RAY_CLUSTER = before[1]
 
 
 def _hide_token() -> None:
@@ -107,124 +129,52 @@ def quieten_ray() -> None:
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
 
 
-def check_room(resources: ResourceSettings, source: Source, *, one_node: bool = False) -> int:
-    """Returns how many trials the cluster has room for at a time, at least 1.
+@dataclass(frozen=True)
+class Room:
+    """How many trials a cluster runs at a time.
+
+    Attributes:
+        trials: So many; None: its nodes come and go, and Tune places what there is room for.
+        grows: Whether nodes are added to it when trials wait.
+        awaited: What a trial asks for, if no node has room for it yet.
+    """
+
+    trials: int | None
+    grows: bool = False
+    awaited: str | None = None
+
+
+def check_room(
+    resources: ResourceSettings, source: Source, *, alone: bool, one_node: bool = False
+) -> Room:
+    """Returns what room the cluster has for trials.
 
     Args:
         resources: What a trial asks for.
         source: Where that was written.
+        alone: Whether the cluster was started here, so that it is what it is.
         one_node: Whether a trial's workers have to be on the same node.
 
     Raises:
-        SpecError: If it has not even room for one, and can't grow to have it.
+        SpecError: If it has not even room for one, and does not grow.
     """
     import ray
 
+    from lkd_tune.search.growth import can_grow
+
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    bundles = [_bundles_on(node, resources) for node in nodes]
+    bundles = [bundles_on(node, resources) for node in nodes]
     parts = bundles if one_node else [sum(bundles)]
     trials = sum(part // resources.workers for part in parts)
-    if trials > 0 or _largest_cluster() is not None:
-        return max(1, trials)
+    grows = not alone and can_grow(patience_s=0.0 if trials else _AUTOSCALER_TELLS_S)
+    asked = f"{resources.workers} worker(s) with {_in_words(resources.cpus, resources.gpus)} each"
+    if trials > 0 or grows:
+        return Room(trials if alone else None, grows, None if trials else asked)
     has = "; ".join(_in_words(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
-    asked = _in_words(resources.cpus, resources.gpus)
-    message = (
-        f"a trial asks for {resources.workers} worker(s) with {asked} each, "
-        f"the cluster's node(s) have {has}"
-    )
+    message = f"a trial asks for {asked}, the cluster's node(s) have {has}"
     if one_node and sum(bundles) >= resources.workers:
         message += "; with a run on an object store a trial's workers have to be on one node"
     raise SpecError(source.problem(("resources",), message))
-
-
-def check_nodes(run: RunFolder) -> None:
-    """Asks each node of the cluster whether it can take part.
-
-    Args:
-        run: Its folder is made if need be; of a run with a home that is what nodes have to see.
-
-    Raises:
-        SpecError: If a node does not see the folder or can't write there, or has another version
-            of this package or none.
-    """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    mark = f"{run.where}/.seen-{uuid.uuid4().hex}"
-    if run.home is None:
-        try:
-            run.path.mkdir(parents=True, exist_ok=True)
-            Path(mark).write_text("driver", "utf-8")
-        except OSError as error:
-            message = f"can't be written by the driver: {error.strerror or error}"
-            raise SpecError(Problem(run.where, "", message)) from None
-    look = ray.remote(num_cpus=0, max_retries=0)(_look)
-    asked = {}
-    for node in ray.nodes():
-        if node["Alive"]:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
-            asked[look.options(scheduling_strategy=there).remote(mark)] = node
-    ready, _ = ray.wait([*asked], num_returns=len(asked), timeout=_NODE_ANSWERS_S)
-    if run.home is None:
-        Path(mark).unlink(missing_ok=True)
-    problems = []
-    for answer, node in asked.items():
-        trouble = _unfit(answer if answer in ready else None, run)
-        if trouble is not None:
-            problems.append(Problem(f"node {node['NodeManagerAddress']}", "", trouble))
-    if problems:
-        raise SpecError(problems)
-
-
-def _look(mark: str) -> tuple[str, str | None]:
-    """Returns the package's version here, and why the marked folder can't be used."""
-    if is_address(mark):
-        try:
-            Store(mark.rpartition("/")[0]).check_writable()
-        except StorageError as error:
-            return __version__, str(error)
-        return __version__, None
-    try:
-        if Path(mark).read_text("utf-8") != "driver":
-            return __version__, "holds something else there"
-        own = Path(f"{mark}-{uuid.uuid4().hex}")
-        own.write_text("node", "utf-8")
-        own.unlink()
-    except FileNotFoundError:
-        return __version__, "does not see it"
-    except OSError as error:
-        return __version__, f"can't write there ({error.strerror or error})"
-    return __version__, None
-
-
-def _unfit(answer: Any, run: RunFolder) -> str | None:
-    import ray
-
-    if answer is None:
-        return f"did not answer within {_NODE_ANSWERS_S:g} s; is it overloaded, or its disk full?"
-    try:
-        version, trouble = ray.get(answer)
-    except ray.exceptions.NodeDiedError:
-        return None  # on its way out, as a spot node may be
-    except ray.exceptions.RayError as error:
-        last = str(error).strip().splitlines()[-1][:200]
-        return f"can't run lkd_tune ({last}); install lkd-tune=={__version__} on every node"
-    if version != __version__:
-        return f"has lkd-tune {version}, the driver {__version__}; install the same on every node"
-    if trouble is not None and run.home is not None:
-        return trouble
-    if trouble is not None:
-        return (
-            f"{trouble}: {run.path}; give a folder that all nodes share, such as NFS, by --run-dir"
-        )
-    return None
-
-
-def largest_node_cpus() -> float:
-    """Returns the CPUs of the node that has most."""
-    import ray
-
-    return max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
 
 
 def describe_cluster() -> dict[str, Any]:
@@ -260,32 +210,23 @@ def dashboard_address() -> str | None:
 
 def describe_node() -> dict[str, Any]:
     """Returns the hardware of the node that this runs on."""
-    import psutil
+    from lkd_tune.distill.host_memory import host_memory
 
     return {
         "cpu": cpu_name(),
         "cpus": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "memory_gib": round(host_memory()[0] / 2**30, 1),
         "gpus": _gpu_names(),
     }
 
 
-def _bundles_on(node: dict[str, float], resources: ResourceSettings) -> int:
+def bundles_on(node: dict[str, float], resources: ResourceSettings) -> int:
+    """Returns how many workers have room on a node, by what it has in all."""
     room = node.get("CPU", 0) / resources.cpus
     if resources.gpus:
         # A share is one of a single GPU: two GPUs have room for four trials of 0.4, not for five.
         room = min(room, int(node.get("GPU", 0)) * trials_on_a_gpu(resources.gpus))
     return int(room + 1e-9)
-
-
-def _largest_cluster() -> dict[str, int] | None:
-    """Returns what the cluster can grow to, None if it does not grow."""
-    from ray._private.state import state
-
-    try:
-        return state.get_max_resources_from_cluster_config()
-    except Exception:  # private, and only makes the check milder
-        return None
 
 
 def _in_words(cpus: float, gpus: float) -> str:

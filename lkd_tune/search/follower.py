@@ -8,8 +8,9 @@ from typing import Any
 
 from ray.tune import Callback
 
-from lkd_tune.search.host_memory import killed_by_ray
 from lkd_tune.search.manifest import update_manifest
+from lkd_tune.search.memory_kills import killed_by_ray
+from lkd_tune.search.nodes import SearchNodes
 from lkd_tune.search.retries import Retries, error_of
 from lkd_tune.search.stop import StopRequest
 from lkd_tune.search.trial_folder import TrialFolder, outcome_of
@@ -31,6 +32,7 @@ class Follower(Callback):
         stop: The clock of the search.
         actors: Kept up to date: the actors of trials that run, by name.
         retries: Says when a trial has failed too often.
+        nodes: Knows those that are to blame themselves.
         keep: Called with the name of a trial that is complete, to keep the best students.
     """
 
@@ -41,11 +43,13 @@ class Follower(Callback):
         stop: StopRequest,
         actors: dict[str, Any],
         retries: Retries,
+        nodes: SearchNodes,
         *,
         keep: Callable[[str], Any],
     ):
         self._run, self._view, self._stop = run, view, stop
         self._actors, self._retries, self._keep = actors, retries, keep
+        self._nodes = nodes
         self._wall_s: dict[str, float] = {}
         self._noted = time.monotonic()
 
@@ -91,6 +95,10 @@ class Follower(Callback):
         full_disk = folder.take_full_disk()
         if full_disk is not None:
             self._stop.end_for_want_of_room(full_disk)
+        elif self._nodes.is_to_blame(error_of(trial)):
+            trial.max_failures += 1
+            if self._nodes.problem is not None:
+                self._stop.interrupt()
         elif self._retries.are_used_up(trial):
             lost = f"its worker was lost {self._retries.for_tune} time(s)"
             if killed_by_ray(error_of(trial)):

@@ -14,6 +14,7 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from lkd_tune.search.nodes import Needs, check_this_node
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.resources import trials_on_a_gpu
 from lkd_tune.spec.run import node_cache
@@ -39,8 +40,9 @@ class Rank:
     Rank 0 is an object in the trainable's own process, the others are Ray actors.
     """
 
-    def __init__(self, cpus: float, gpus: float, cwd: str):
+    def __init__(self, cpus: float, gpus: float, cwd: str, needs: Needs):
         """Makes this process fit for training; nothing of torch is imported before."""
+        check_this_node(needs)
         if gpus == 0:
             os.environ["DS_ACCELERATOR"] = "cpu"
         # As in `tasks.py`; read when torch is loaded.
@@ -151,15 +153,20 @@ class Gang:
         cwd: Working directory for all.
         on_failure: Told what another rank raised if this one is stuck in a collective call with
             it, right before this process ends.
+        needs: What a rank's node has to have.
 
     Attributes:
         workers: Where each rank runs: its `node`, `host` and `pid`.
     """
 
     def __init__(
-        self, resources: ResourceSettings, cwd: str, on_failure: Callable[[BaseException], Any]
+        self,
+        resources: ResourceSettings,
+        cwd: str,
+        on_failure: Callable[[BaseException], Any],
+        needs: Needs,
     ):
-        self._own = Rank(resources.cpus, resources.gpus, cwd)
+        self._own = Rank(resources.cpus, resources.gpus, cwd, needs)
         self._on_failure = on_failure
         self._others: list[Any] = []
         if resources.workers > 1:
@@ -170,7 +177,7 @@ class Gang:
                     num_cpus=resources.cpus,
                     num_gpus=resources.gpus,
                     scheduling_strategy=PlacementGroupSchedulingStrategy(group, bundle),
-                ).remote(resources.cpus, resources.gpus, cwd)
+                ).remote(resources.cpus, resources.gpus, cwd, needs)
                 for bundle in range(1, resources.workers)
             ]
         others = ray.get([other.where.remote() for other in self._others])

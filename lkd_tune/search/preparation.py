@@ -35,8 +35,7 @@ def ensure_teacher(session: Session) -> dict[str, Any] | None:
         progress = run.path / "teacher"
         # On one machine the cache serves all; a cluster may have other nodes, or get them,
         # and only the run folder surely serves those.
-        several = session.may_grow
-        copy = str(progress / "model") if several else None
+        copy = str(progress / "model") if session.several else None
         if run.home is not None:  # it has to be there when this machine is not
             copy = f"{run.home}/teacher/model"
         facts = run_task(

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from lkd_tune.search.host_memory import cut_micro_batches, killed_by_ray
+from lkd_tune.search.memory_kills import cut_micro_batches, killed_by_ray
 from lkd_tune.search.trial_folder import TrialFolder
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.trial import TrialSpec

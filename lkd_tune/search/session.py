@@ -8,9 +8,11 @@ import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lkd_tune.search.cluster import dashboard_address, describe_cluster, withhold_credentials
+from lkd_tune.search.cluster import Room, dashboard_address, describe_cluster, withhold_credentials
 from lkd_tune.search.keep import keep_best
 from lkd_tune.search.manifest import update_manifest
+from lkd_tune.search.nodes import Needs, SearchNodes, versions
+from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.run import RunFolder, cache_dir
 from lkd_tune.spec.settings import SpaceSettings
 from lkd_tune.spec.space import SearchSpace
@@ -26,27 +28,28 @@ class Session:
     Args:
         space: What is searched.
         run: Where; its manifest is there already.
-        room: Trials that fit into the cluster at a time, None if it may grow: Tune then draws one
-            trial more than runs, to be placed as soon as there is room.
+        room: For how many trials at a time the cluster has room. Where its nodes come and go, more
+            trials are drawn than run, to be placed as soon as there is room.
         quiet: Shows nothing.
 
     Attributes:
         cache: Folder of trained teachers, tokenised data and stored targets.
         cwd: What paths in the space are relative to.
         common: What the config of each trial holds besides its name and spec.
-        may_grow: Whether the cluster has, or may get, other nodes.
+        several: Whether the cluster has, or may get, other nodes.
+        nodes: What nodes have to have, and those that do not.
         stop: Whether to end now.
         view: What the user sees.
     """
 
-    def __init__(self, space: SearchSpace, run: RunFolder, room: int | None, *, quiet: bool):
+    def __init__(self, space: SearchSpace, run: RunFolder, room: Room, *, quiet: bool):
         from lkd_tune.search.stop import StopRequest
         from lkd_tune.search.view import View
 
         self.space, self.run = space, run
         settings = space.settings
-        self._concurrency = settings.search.concurrency or room
-        self.may_grow = room is None
+        self._concurrency = settings.search.concurrency or room.trials
+        self._grows, self.several = room.grows, room.trials is None
         manifest = run.read_manifest()
         self.stop = StopRequest(
             settings.search.time_budget,
@@ -62,7 +65,11 @@ class Session:
             score=settings.score_name,
             quiet=quiet,
         )
+        if room.awaited is not None:
+            self.view.note(f"no node has room for a trial yet; waiting for {room.awaited}")
         self.cwd, self.cache = os.getcwd(), str(cache_dir())
+        needs = Needs(None if run.home else str(run.path), versions())
+        self.nodes = SearchNodes(needs, settings.resources, self.view.note)
         # Written before any trial starts: workers of an earlier session end when they see it.
         session = uuid.uuid4().hex
         update_manifest(run, session=session, cluster=describe_cluster(), finished=None)
@@ -73,6 +80,7 @@ class Session:
             "cache": self.cache,
             "cwd": self.cwd,
             "limits": settings.limits.given,
+            "versions": needs.versions,
         }
         self._trackers: Trackers | None = None
         self._mirror: Mirror | None = None
@@ -147,10 +155,14 @@ class Session:
             searcher: Gives out the trials.
             scheduler: Stops some; none: no trial is stopped.
             trainable: What runs a trial; none: a distillation.
+
+        Raises:
+            SpecError: If no node of the cluster can take part.
         """
         from ray import tune
 
         from lkd_tune.search.follower import Follower
+        from lkd_tune.search.growth import GrowingLimiter
         from lkd_tune.search.retries import Retries
         from lkd_tune.search.stop import StopAll
         from lkd_tune.search.trainable import DistillationTrainable
@@ -159,8 +171,10 @@ class Session:
         stop_all = StopAll(self.stop)
         retries = Retries(self.run, self.settings.search.max_failures)
         follower = Follower(
-            self.run, self.view, self.stop, stop_all.actors, retries, keep=self.keep
+            self.run, self.view, self.stop, stop_all.actors, retries, self.nodes, keep=self.keep
         )
+        if self._grows and self._concurrency is None:
+            searcher = GrowingLimiter(searcher, stop_all.actors)
         # `run`, not a `Tuner`: that one pickles all of this into the run folder for its own way of
         # resuming, which needs Tune's state to be whole. Ours needs the study and the trials.
         tune.run(
@@ -181,6 +195,8 @@ class Session:
             raise_on_failed_trial=False,
             verbose=0,
         )
+        if self.nodes.problem is not None:
+            raise SpecError(Problem("", "", self.nodes.problem))
 
 
 def _name(trial: Any) -> str:

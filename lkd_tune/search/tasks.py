@@ -12,9 +12,10 @@ import ray
 
 from lkd_tune.distill.full_disk import FullDiskError
 from lkd_tune.fetching import send_model
-from lkd_tune.search.cluster import describe_node, largest_node_cpus
+from lkd_tune.search.cluster import describe_node
 from lkd_tune.search.manifest import add_cost
-from lkd_tune.spec.errors import SpecError
+from lkd_tune.search.nodes import Needs, check_this_node
+from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.inference import PLAIN, Inference
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import append_measurement, node_cache
@@ -40,10 +41,11 @@ def run_task(
         poll: Called twice a second while waiting.
 
     Raises:
-        SpecError, FullDiskError: As the function does.
+        SpecError, FullDiskError: As the function does; or if no node can take part.
     """
-    resources = session.settings.resources
-    cpus = resources.cpus if resources.gpus else largest_node_cpus()
+    resources, nodes = session.settings.resources, session.nodes
+    # At least a worker's CPUs, so that a cluster without any gets a node for it.
+    cpus = resources.cpus if resources.gpus else max(resources.cpus, nodes.largest_cpus())
     task = ray.remote(
         num_cpus=cpus,
         num_gpus=resources.gpus,
@@ -52,22 +54,29 @@ def run_task(
         # anything else runs on the machine.
         runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
     )(_costing)
+    call = (nodes.needs, function, max(1, int(cpus)), *arguments)
     began = time.monotonic()
     cost: tuple[float, float] | None = None
-    result = task.remote(function, max(1, int(cpus)), *arguments)
+    result = task.remote(*call)
     try:
         while session.stop.reason != "interrupted":
             poll()
             ready, _ = ray.wait([result], timeout=0.5)
-            if ready:
+            if not ready:
+                continue
+            try:
                 found, cost = ray.get(result)
                 return found
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, SpecError | FullDiskError):
+                    raise error.cause from None
+                if not nodes.is_to_blame(str(error)):
+                    raise
+                if nodes.problem is not None:
+                    raise SpecError(Problem("", "", nodes.problem)) from None
+                result = task.remote(*call)
         ray.cancel(result, force=True)
         return None
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, SpecError | FullDiskError):
-            raise error.cause from None
-        raise
     finally:
         # What did not come to its end has cost something, too; of that only our own clock tells.
         wall_s, energy_j = cost or (time.monotonic() - began, 0.0)
@@ -75,11 +84,12 @@ def run_task(
         add_cost(session.run, part, {"wall_s": wall_s, **held, "energy_j": energy_j})
 
 
-def _costing(function: Any, *arguments: Any) -> tuple[Any, tuple[float, float]]:
-    """Returns what a function gives, its seconds and the joules of its GPU."""
+def _costing(needs: Needs, function: Any, *arguments: Any) -> tuple[Any, tuple[float, float]]:
+    """Returns what a function gives where a node is fit, its seconds and its GPU's joules."""
     began = time.monotonic()
     from lkd_tune.distill.cost import GpuEnergy
 
+    check_this_node(needs)
     energy = GpuEnergy()
     found = function(*arguments)
     return found, (time.monotonic() - began, energy.joules() or 0.0)

@@ -13,10 +13,11 @@ from typing import Any
 from ray import tune
 
 from lkd_tune.distill.full_disk import explain, is_full_disk
-from lkd_tune.distill.out_of_memory import is_out_of_memory
+from lkd_tune.distill.out_of_memory import gpu_is_lost, is_out_of_memory
 from lkd_tune.search.gang import Gang, LostWorkerError
-from lkd_tune.search.host_memory import cut_micro_batches, note_start
+from lkd_tune.search.memory_kills import cut_micro_batches, note_start
 from lkd_tune.search.node_copy import node_copy
+from lkd_tune.search.nodes import Needs, UnfitNodeError, unfit
 from lkd_tune.search.trial_folder import (
     Checkpoint,
     TrialFolder,
@@ -25,6 +26,7 @@ from lkd_tune.search.trial_folder import (
     read_student,
     remove_folder,
 )
+from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.objectives import excesses
 from lkd_tune.spec.run import (
@@ -93,14 +95,16 @@ class DistillationTrainable(tune.Trainable):
         Raises:
             LostWorkerError: If a process of the gang is gone.
             StorageError: If the run's home can't be reached from this node.
+            UnfitNodeError: If a worker's node does not have what trials need.
         """
-        self._refuse_if_replaced()
         while True:
             if self._gang is None:
-                self._gang = Gang(self._spec.resources, self._cwd, self._note_failure)
+                resources = self._spec.resources
+                self._gang = Gang(resources, self._cwd, self._note_failure, self._needs)
+            self._refuse_if_replaced()
             try:
                 return self._next_result()
-            except (LostWorkerError, StorageError):
+            except (LostWorkerError, StorageError, UnfitNodeError):
                 raise
             except Exception as error:
                 if is_full_disk(error):
@@ -120,6 +124,7 @@ class DistillationTrainable(tune.Trainable):
         """Makes a trial the current one; the rest waits for `step`, whose errors are told."""
         self._name, self._session = config["name"], config["session"]
         self._copy = node_copy(config)
+        self._needs = Needs(None if self._copy else config["run"], config.get("versions", {}))
         self._run = self._copy.run if self._copy else RunFolder(Path(config["run"]))
         self._folder = TrialFolder(self._run.trial(self._name))
         self._spec = TrialSpec.model_validate_json(config["spec"])
@@ -311,7 +316,7 @@ class DistillationTrainable(tune.Trainable):
             self.cleanup()
         else:
             self._gang.run("end")
-        if _gpu_is_lost():
+        if gpu_is_lost():
             # Every later call in this process would fail; Tune starts another, which finds that
             # this trial has ended.
             os._exit(1)
@@ -378,23 +383,14 @@ class DistillationTrainable(tune.Trainable):
     def _refuse_if_replaced(self) -> None:
         """Ends this process if the run was resumed by another driver, which has this trial now."""
         seen = self._copy or self._run
-        if seen.read_manifest().get("session") != self._session:
+        try:
+            session = seen.read_manifest().get("session")
+        except SpecError as error:  # what the node mounted is gone
+            raise unfit(str(error)) from None
+        if session != self._session:
             os._exit(1)
 
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _gpu_is_lost() -> bool:
-    """Whether the GPU answers no more, as after an illegal access (not after a mere lack)."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return False
-    try:
-        torch.cuda.synchronize()
-    except RuntimeError:
-        return True
-    return False

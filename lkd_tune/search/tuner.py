@@ -15,9 +15,10 @@ import yaml
 from filelock import FileLock, Timeout
 
 from lkd_tune.search.changes import changed_space, changed_workers, check_overrides
-from lkd_tune.search.cluster import check_nodes, check_room, connected
+from lkd_tune.search.cluster import connected
 from lkd_tune.search.manifest import new_manifest, now, update_manifest, write_manifest
 from lkd_tune.search.mirror import clear, fetch_state, holds_search
+from lkd_tune.search.nodes import find_room
 from lkd_tune.search.session import Session
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.run import RunFolder, write_atomically
@@ -75,13 +76,11 @@ def run_search(
         raise SpecError(Problem(run.where, "", message))
     _check(space, run)
     with locked(run), connected(address) as started_here:
-        room = check_room(space.settings.resources, space.source, one_node=bool(run.home))
-        if not started_here:
-            check_nodes(run)
+        room = find_room(space, run, alone=started_here)
         clear(run)
         write_space(run, space)
         write_manifest(run, new_manifest(space.settings, os.getcwd()))
-        return _go(Session(space, run, room if started_here else None, quiet=quiet))
+        return _go(Session(space, run, room, quiet=quiet))
 
 
 def resume_search(
@@ -120,13 +119,11 @@ def resume_search(
     with contextlib.chdir(cwd):
         _check(space, run)
         with locked(run), connected(address) as started_here:
-            room = check_room(space.settings.resources, space.source, one_node=bool(run.home))
-            if not started_here:
-                check_nodes(run)
+            room = find_room(space, run, alone=started_here)
             told = changed_workers(run, space)
             if overrides or changed is not None:
                 write_space(run, space)
-            session = Session(space, run, room if started_here else None, quiet=quiet)
+            session = Session(space, run, room, quiet=quiet)
             if told is not None:
                 session.view.phase(told)
             return _go(session)

@@ -36,7 +36,8 @@ class SearchSettings(Settings):
     reduction_factor: float = Field(2, gt=1)
     """asha and hyperband go on with the best 1 / reduction_factor of the trials at each rung."""
     concurrency: int | None = Field(None, ge=1)
-    """Trials at a time; none: as many as the cluster has room for."""
+    """Trials at a time; none: as many as the cluster has room for. Of one that grows, room for so
+    many is asked for at once; none: for eight, and then for one after the other."""
     max_failures: int = Field(1, ge=0)
     """Times a trial is started again after its worker was lost; the loss of a node, as of a spot
     one, is not counted, nor one for want of memory that smaller micro-batches may mend."""

@@ -15,7 +15,7 @@ from lkd_tune.distill.process_group import free_address, join_process_group
 from lkd_tune.spec.trial import TrialSpec
 from tests.distill.families import make_classifier, make_csv, without_dropout
 
-STEPS, STOP = 50, 25
+STEPS, STOP = 75, 25
 # A ZeRO stage and a precision each; 0 in bfloat16 has another optimizer of DeepSpeed's.
 KINDS = {"1": (1, "fp32"), "2": (2, "fp32"), "3": (3, "fp32"), "0-bf16": (0, "bf16")}
 

@@ -12,6 +12,7 @@ import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from lkd_tune.search.gang import Gang, LostWorkerError
+from lkd_tune.search.nodes import Needs
 from lkd_tune.search.tuner import run_search
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.settings import ResourceSettings
@@ -49,7 +50,8 @@ class Leader:
 
     def __init__(self, told: Path) -> None:
         resources = ResourceSettings(workers=2, cpus=1)
-        self.gang = Gang(resources, os.getcwd(), lambda error: told.write_text(str(error)))
+        needs = Needs(None, {})
+        self.gang = Gang(resources, os.getcwd(), lambda error: told.write_text(str(error)), needs)
 
     def run(self, method: str, *arguments: Any) -> Any:
         return self.gang.run(method, *arguments)
