@@ -78,6 +78,16 @@ def gs_server(folder: Path) -> Iterator[str]:
         server.stop()
 
 
+@contextmanager
+def outage() -> Iterator[None]:
+    """Has nothing answer where the server of S3's protocol was."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with _environment(AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}"):
+        yield
+
+
 def _new_name() -> str:
     return f"lkd-{secrets.token_hex(6)}"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lkd_tune.fetching import local_file, local_model, read_run, send_files, send_model
+from lkd_tune.spec.address import is_address
 from lkd_tune.spec.errors import SpecError
-from lkd_tune.storage import StorageError, Store, is_address
+from lkd_tune.storage import StorageError, Store
 from tests.object_store import KEYS, gs_server, s3_server
 from tests.results.folder import full_run
 

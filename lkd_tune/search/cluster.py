@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune import __version__
+from lkd_tune.spec.address import is_address
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.settings import ResourceSettings
 from lkd_tune.spec.source import Source
-from lkd_tune.storage import StorageError, Store, is_address
+from lkd_tune.storage import StorageError, Store
 
 # Read by Ray when it is imported or started: no reporters, loggers or handlers beside our own, no
 # state of Tune's (the run folder has it all), and workers that stay in the driver's directory.

@@ -84,6 +84,11 @@ class Follower(Callback):
         """
         name = trial.config["name"]
         self._actors.pop(name, None)
+        if "StorageError" in (error := error_of(trial)):
+            # It has waited for long, and so would the others: none of them is to fail by that.
+            self._view.note(f"trial {name}: {error.strip().splitlines()[-1]}; the search ends")
+            self._stop.interrupt()
+            return
         if self._retries.are_used_up(trial):
             folder = TrialFolder(self._run.trial(name))
             lost = f"its worker was lost {self._retries.for_tune} time(s)"

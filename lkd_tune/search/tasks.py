@@ -12,12 +12,12 @@ import ray
 from lkd_tune.fetching import send_model
 from lkd_tune.search.cluster import describe_node, largest_node_cpus
 from lkd_tune.search.stop import StopRequest
+from lkd_tune.spec.address import is_address
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.inference import PLAIN, Inference
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import append_measurement, node_cache
 from lkd_tune.spec.settings import ResourceSettings, TargetSettings, TaskSettings, TeacherSettings
-from lkd_tune.storage import is_address
 
 
 def run_task(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lkd_tune.search.removals import note_removal
 from lkd_tune.spec.bad_example import BadExample
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import Ending, Outcome, read_measurements, write_atomically
@@ -266,6 +267,7 @@ def remove_folder(path: Path) -> None:
         os.replace(path, doomed)
     except FileNotFoundError:
         return
+    note_removal(path)
     shutil.rmtree(doomed, ignore_errors=True)
 
 
