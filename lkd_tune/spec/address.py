@@ -22,7 +22,7 @@ def address_problem(address: str) -> str | None:
     bucket = path.partition("/")[0]
     if not bucket:
         return f"names no bucket; {scheme}://BUCKET/RUN"
-    if "?" in path or not _BUCKET.fullmatch(bucket):
+    if "?" in path or "@" in path or not _BUCKET.fullmatch(bucket):
         return (
             f"is not of the form {scheme}://BUCKET/FOLDER; keys and options have no place in it, "
             "credentials and endpoint are taken from variables and files such as AWS_PROFILE, "

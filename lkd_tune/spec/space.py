@@ -307,16 +307,10 @@ def _wrong_addresses(tree: Any, path: KeyPath, source: Source) -> dict[KeyPath, 
     """Returns what is wrong with addresses in object stores, such as a secret in one."""
     if isinstance(tree, str) and is_address(tree) and (problem := address_problem(tree)):
         return {path: source.problem(path, problem)}
-    inner = (
-        tree.items()
-        if isinstance(tree, dict)
-        else enumerate(tree)
-        if isinstance(tree, list)
-        else ()
-    )
-    wrong = {}
-    for key, value in inner:
-        wrong |= _wrong_addresses(value, (*path, key), source)
+    wrong: dict[KeyPath, Problem] = {}
+    if isinstance(tree, dict | list):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            wrong |= _wrong_addresses(value, (*path, key), source)
     return wrong
 
 
