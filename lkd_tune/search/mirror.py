@@ -32,8 +32,8 @@ _TIMES_ITS_LENGTH = 20.0
 _RECORD = ".mirror.json"
 
 
-class ReplacedError(SpecError):
-    """Another driver goes on with the run."""
+class LostRunError(SpecError):
+    """The run is not this driver's any more: another goes on with it, or its folder was cleaned."""
 
 
 class Mirror:
@@ -48,14 +48,12 @@ class Mirror:
     Args:
         run: A run with a home; its manifest has this session already.
         tell: Told, in the thread, what the user should know.
-        on_replaced: Called, in the thread, when another driver has taken over the run.
+        on_lost: Called, in the thread, when the run is not this driver's any more.
     """
 
-    def __init__(
-        self, run: RunFolder, tell: Callable[[str], None], on_replaced: Callable[[], None]
-    ):
+    def __init__(self, run: RunFolder, tell: Callable[[str], None], on_lost: Callable[[], None]):
         assert run.home is not None
-        self._run, self._tell, self._on_replaced = run, tell, on_replaced
+        self._run, self._tell, self._on_lost = run, tell, on_lost
         self._sync = Sync(Store(run.home), run.path)
         self._session = run.read_manifest().get("session")
         self._begun = False
@@ -88,7 +86,7 @@ class Mirror:
         except (SpecError, OSError) as trouble:
             if error is not None:
                 return
-            if not isinstance(trouble, StorageError | OSError):
+            if isinstance(trouble, LostRunError):
                 raise
             message = (
                 f"{trouble}; what is not there yet lies in {self._run.path}, and "
@@ -100,8 +98,7 @@ class Mirror:
         """Sends all that has changed, now.
 
         Raises:
-            ReplacedError: If another driver goes on with the run.
-            SpecError: If the folder is not the run's any more.
+            LostRunError: If the run is not this driver's any more.
             StorageError: If the store does not take it.
         """
         with self._lock:
@@ -142,7 +139,8 @@ class Mirror:
         } | study
         missing = known - here.keys()
         gone = {name for name in missing if is_below(name, removed)}
-        self._tell_of_lost(missing - gone)
+        ours = ("trials/", "students/")  # trackers remove files of their own
+        self._tell_of_lost({name for name in missing - gone if name.startswith(ours)})
         if gone or any(self._sync.known.get(name) != stamp for name, stamp in here.items()):
             self._refuse_if_replaced()
             all_gone = self._sync.push(here, gone, contents)
@@ -159,17 +157,20 @@ class Mirror:
         if manifest.exists() and self._run.read_manifest().get("session") == self._session:
             return
         message = (
-            f"has lost its manifest.json; nothing more is sent to {self._run.home}, and "
-            f"`lkd-tune search --resume {self._run.home}` goes on with what is there"
+            f"has lost its manifest.json, so the search ends; `lkd-tune search --resume "
+            f"{self._run.home}` goes on with what is there"
         )
-        raise SpecError(Problem(str(self._run.path), "", message))
+        raise LostRunError(Problem(str(self._run.path), "", message))
 
     def _read_study(self) -> bytes:
         content = self._run.study.read_bytes()
         lines = content[: content.rfind(b"\n") + 1]
         if len(lines) < self._journal_bytes:  # it only ever grows
-            message = f"has lost trials; {self._run.home} is left as it is"
-            raise SpecError(Problem(str(self._run.study), "", message))
+            message = (
+                "has lost trials, so the search ends; remove it, and `lkd-tune search --resume "
+                f"{self._run.home}` goes on with what is there"
+            )
+            raise LostRunError(Problem(str(self._run.study), "", message))
         return lines
 
     def _tell_of_lost(self, lost: set[str]) -> None:
@@ -186,7 +187,7 @@ class Mirror:
         manifest = self._sync.store.read("manifest.json") if self._begun else None
         if manifest is not None and json.loads(manifest).get("session") != self._session:
             message = "another driver goes on with the run, so this one ends"
-            raise ReplacedError(Problem(self._run.where, "", message))
+            raise LostRunError(Problem(self._run.where, "", message))
 
     def _follow(self) -> None:
         trouble, pause = False, _LOOK_EVERY_S
@@ -194,9 +195,9 @@ class Mirror:
             began = time.monotonic()
             try:
                 self.flush()
-            except ReplacedError as error:
+            except LostRunError as error:
                 self._tell(str(error))
-                self._on_replaced()
+                self._on_lost()
                 return
             except Exception as error:  # whatever it is, the search is not to lose its mirror
                 if not trouble:

@@ -89,7 +89,7 @@ class DistillationTrainable(tune.Trainable):
 
         Raises:
             LostWorkerError: If a process of the gang is gone.
-            StorageError: If the run's home can't be reached from this node.
+            StorageError: If the run's home can't be reached from this node, for an hour.
         """
         self._refuse_if_replaced()
         while True:

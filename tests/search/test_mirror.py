@@ -11,7 +11,7 @@ import pytest
 
 from lkd_tune.search.keep import keep_best
 from lkd_tune.search.manifest import update_manifest
-from lkd_tune.search.mirror import Mirror, ReplacedError, fetch_state, holds_search
+from lkd_tune.search.mirror import LostRunError, Mirror, fetch_state, holds_search
 from lkd_tune.search.node_copy import NodeCopy
 from lkd_tune.search.removals import keep_notes, read_notes
 from lkd_tune.search.study import open_study
@@ -214,7 +214,7 @@ def test_a_driver_that_was_replaced_sends_no_more(bucket, tmp_path):
     update_manifest(other, session="second")
     mirror(other).flush()
     (run.path / "more").write_text("too late")
-    with pytest.raises(ReplacedError):
+    with pytest.raises(LostRunError):
         own.flush()
     assert "more" not in Store(f"{bucket}/first").list()
 
@@ -288,7 +288,7 @@ def test_a_folder_that_is_the_run_s_no_more_is_not_sent(bucket, tmp_path, rest):
     if rest is not None:  # what a search writes that has not noticed
         update_manifest(run, **rest)
     (run.path / "space.yaml").write_text("another")
-    with pytest.raises(SpecError, match=r"has lost its manifest\.json; nothing more is sent"):
+    with pytest.raises(SpecError, match=r"has lost its manifest\.json, so the search ends"):
         own.__exit__(None, None, None)
     assert content(run.home) == before
     fetch_state(run)

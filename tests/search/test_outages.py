@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from lkd_tune.search import mirror
 from lkd_tune.search.given import GivenTrials
 from lkd_tune.search.manifest import update_manifest
-from lkd_tune.search.mirror import Mirror
+from lkd_tune.search.mirror import LostRunError, Mirror
 from lkd_tune.search.node_copy import NodeCopy
 from lkd_tune.search.study import StudySearcher
 from lkd_tune.spec.errors import Problem
@@ -88,6 +89,20 @@ def test_a_driver_is_told_that_another_goes_on(run, told):
         own._session = "second"  # so that the end has nothing to object to
         update_manifest(run, session="second")
     assert told == [f"{run.home}: another driver goes on with the run, so this one ends"]
+
+
+def test_a_search_ends_whose_folder_is_cleaned(run, told):
+    ended = []
+    own = Mirror(run, told.append, lambda: ended.append(True))
+    own.__enter__()
+    before = Store(run.home).list()
+    shutil.rmtree(run.path)
+    wait_until(lambda: ended)
+    with pytest.raises(LostRunError):
+        own.__exit__(None, None, None)
+    (line,) = told
+    assert f"{run.path}: has lost its manifest.json, so the search ends" in line
+    assert Store(run.home).list() == before
 
 
 def test_looks_are_as_rare_as_they_are_long(run, told, monkeypatch):
