@@ -51,6 +51,8 @@ class Outcome(BaseModel):
     error: str | None = None
     """The reason of a refusal or a failure, in one line; the traceback of a failure is in
     error.txt beside it."""
+    diverged: bool = False
+    """Whether it failed by its settings: a loss was not finite. The sampler learns it."""
     wall_s: float = 0.0
     """Seconds from the trial's start to its end, evaluations included."""
     gpu_s: float = 0.0
@@ -213,6 +215,12 @@ class RunFolder:
             raise SpecError(Problem(self.where, "", message)) from None
         except (OSError, json.JSONDecodeError) as error:
             raise SpecError(Problem(str(self.manifest), "", f"can't be read: {error}")) from None
+
+    def read_confirmation(self) -> list[dict[str, Any]]:
+        """Returns what the best trials gave with other seeds, best first; [] before that."""
+        if not self.confirmation.exists():
+            return []
+        return json.loads(self.confirmation.read_text("utf-8"))["trials"]
 
     def read_trials(self) -> list[TrialRecord]:
         """Returns all trials that were started, by name; the baseline comes last."""
