@@ -15,7 +15,7 @@ from lkd_tune.search.mirror import LostRunError, Mirror, fetch_state, holds_sear
 from lkd_tune.search.node_copy import NodeCopy
 from lkd_tune.search.removals import keep_notes, read_notes
 from lkd_tune.search.study import open_study
-from lkd_tune.search.trial_folder import TrialFolder
+from lkd_tune.search.trial_folder import TrialFolder, remove_folder
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.run import RunFolder, append_measurement, read_measurements, write_atomically
 from lkd_tune.storage import Store
@@ -363,3 +363,16 @@ def test_a_node_whose_cache_is_cleaned_removes_nothing(bucket, tmp_path, monkeyp
         "checkpoint-30"
     }
     assert not read_notes(node.run.path)
+
+
+def test_removals_are_noted_where_there_is_a_home_and_nowhere_else(tmp_path):
+    run = HandMade(tmp_path / "run").run
+    for _ in range(2):
+        for folder in ("trials/0000/checkpoint-10", "students/0000", "trials/baseline"):
+            (run.path / folder).mkdir(parents=True)
+            remove_folder(run.path / folder)
+        keep_notes(run.path)
+    assert read_notes(run.path) == {"trials/0000/checkpoint-10", "students/0000", "trials/baseline"}
+    shutil.rmtree(run.path / ".removed")
+    remove_folder(run.trial("0000"))
+    assert not read_notes(run.path)
