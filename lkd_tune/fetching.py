@@ -13,9 +13,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from lkd_tune.spec.address import is_address
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.run import RunFolder, cache_dir, node_cache, write_atomically
-from lkd_tune.storage import Store, cache_path, is_address
+from lkd_tune.storage import Store, cache_path
 
 # Small objects take a round trip each, so many of them are asked for at a time.
 _AT_A_TIME = 16

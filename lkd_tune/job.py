@@ -40,7 +40,7 @@ def _search(request: dict[str, object]) -> None:
     from lkd_tune.search.cluster import connected
     from lkd_tune.search.mirror import fetch_state, holds_search
     from lkd_tune.search.nodes import check_nodes
-    from lkd_tune.search.tuner import write_space
+    from lkd_tune.search.tuner import locked, write_space
     from lkd_tune.spec.errors import Problem, SpecError
 
     if request["version"] != __version__:
@@ -52,7 +52,8 @@ def _search(request: dict[str, object]) -> None:
         check_nodes(run)
         if request["resume"] or holds_search(run):
             if run.home is not None:
-                fetch_state(run)
+                with locked(run):
+                    fetch_state(run)
             run.read_manifest()
             _begun(run)
             cli.search(resume=run.where, overrides=overrides)

@@ -9,20 +9,27 @@ role); nothing of them is kept or told here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
+from lkd_tune.spec.address import address_problem
 from lkd_tune.spec.errors import Problem, SpecError
 
-_ADDRESS = re.compile(r"^(s3|gs)://")
+_T = TypeVar("_T")
 _NAMES = {"s3": "S3", "gs": "Google Cloud Storage"}
 _CHUNK_BYTES = 8 * 2**20
+# So long an outage is waited for where one must not end a search.
+_PATIENCE_S = 3600.0
+_LONGEST_PAUSE_S = 10.0
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 # What tells that credentials are meant to be there; which of them count is the store's business.
 _CREDENTIALS = {
     "s3": ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -45,9 +52,25 @@ class StorageError(SpecError):
     """A store can't be reached, or does not let us do what is needed."""
 
 
-def is_address(text: str) -> bool:
-    """Whether a text names a place in an object store, and no path or hub id."""
-    return _ADDRESS.match(text) is not None
+def patiently(call: Callable[[], _T], give_up: Callable[[], bool] = lambda: False) -> _T:
+    """Returns what a call gives, after calling again and again while the store can't be reached.
+
+    Args:
+        call: What may be called again.
+        give_up: Asked after each failure whether to let it be.
+
+    Raises:
+        StorageError: What the call raised last, after an hour.
+    """
+    deadline, pause = time.monotonic() + _PATIENCE_S, 0.5
+    while True:
+        try:
+            return call()
+        except StorageError:
+            if give_up() or time.monotonic() > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
 def cache_path(address: str) -> Path:
@@ -69,16 +92,16 @@ class Store:
         scheme: `s3` or `gs`.
 
     Raises:
-        StorageError: If the address names no bucket.
+        StorageError: If the address names no bucket, or has more in it than bucket and folder.
     """
 
     def __init__(self, address: str):
         self.scheme, _, path = address.partition("://")
+        if (problem := address_problem(address)) is not None:
+            raise StorageError(Problem(f"{self.scheme}://…", "", problem))
         self._root = re.sub("/+", "/", path).strip("/")
         self._bucket = path.partition("/")[0]
         self.address = f"{self.scheme}://{self._root}"
-        if not self._bucket:
-            raise StorageError(Problem(address, "", f"names no bucket; {self.scheme}://BUCKET/RUN"))
 
     def check_writable(self) -> None:
         """Writes an object and removes it, to find out whether that can be done."""
@@ -167,13 +190,17 @@ class Store:
             missing_is_told: Whether that also holds of what is not there, which then can only be
                 the bucket: so Google's client has it.
         """
+        from pyarrow import ArrowException
+
         try:
             yield
         except FileNotFoundError:
             if not missing_is_told:
                 raise
             raise self._error("NO_SUCH_BUCKET") from None
-        except OSError as error:
+        except (OSError, ArrowException) as error:
+            if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
+                raise  # this machine's
             raise self._error(str(error)) from None
 
     def _error(self, said: str) -> StorageError:

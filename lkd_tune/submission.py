@@ -22,9 +22,10 @@ from lkd_tune.job import BEGUN
 from lkd_tune.search.cluster import quieten_ray
 from lkd_tune.search.view import EVENTS_VARIABLE
 from lkd_tune.shipping import absolute_paths, ship_files
+from lkd_tune.spec.address import is_address
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.space import SearchSpace
-from lkd_tune.storage import is_address
+from lkd_tune.storage import Store
 
 _CONNECT_S = 5.0
 # A job's start on an idle cluster takes about ten seconds; beyond this it waits for room.
@@ -116,6 +117,8 @@ class JobServer:
             SpecError: If the run is no absolute path, what is shipped is too large, or the search
                 can't begin; with what the driver said.
         """
+        if is_address(run):
+            run = Store(run).address  # refused here if there is a secret in it
         if ship and is_address(run):
             message = (
                 f"files can't be taken along to {run}; put them where all nodes see them, or give "

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from lkd_tune import storage
@@ -22,21 +23,39 @@ KEYS = {
 }
 
 
+_s3_servers: dict[str, Any] = {}  # those that run, by their endpoint
+
+
 @contextmanager
 def s3_server() -> Iterator[str]:
     """Gives the address of a new bucket on a server of S3's protocol, set in the environment."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
+    endpoint, bucket = _start_s3(), _new_name()
     try:
-        host, port = server.get_host_and_port()
-        endpoint, bucket = f"http://{host}:{port}", _new_name()
         urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{bucket}", method="PUT")).close()
         with _environment(**KEYS, AWS_ENDPOINT_URL=endpoint):
             yield f"s3://{bucket}"
     finally:
-        server.stop()
+        _s3_servers.pop(endpoint).stop()
+
+
+@contextmanager
+def outage() -> Iterator[None]:
+    """Has the server of S3's protocol be away for a while; it forgets nothing."""
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    _s3_servers[endpoint].stop()
+    yield
+    _start_s3(int(endpoint.rpartition(":")[2]))
+
+
+def _start_s3(port: int = 0) -> str:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=port, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    _s3_servers[endpoint] = server
+    return endpoint
 
 
 @contextmanager

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from lkd_tune.fetching import local_file, local_model, read_run, send_files, send_model
+from lkd_tune.fetching import (
+    local_file,
+    local_model,
+    named_run,
+    read_run,
+    send_files,
+    send_model,
+)
+from lkd_tune.spec.address import is_address
 from lkd_tune.spec.errors import SpecError
-from lkd_tune.storage import StorageError, Store, is_address
+from lkd_tune.spec.space import load_space
+from lkd_tune.storage import StorageError, Store
+from lkd_tune.submission import JobServer
 from tests.object_store import KEYS, gs_server, s3_server
 from tests.results.folder import full_run
 
@@ -63,6 +73,45 @@ def test_what_is_told_of_a_bucket_that_is_not_there(any_bucket):
     for address in ("s3://", "s3:///runs"):
         with pytest.raises(StorageError, match="names no bucket; s3://BUCKET/RUN"):
             Store(address)
+
+
+SECRET = "Planted/Secret"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"s3://KEY:{SECRET}@bucket/run",
+        f"s3://{SECRET.lower()}@bucket/run",
+        f"s3://KEY:{SECRET}",
+        f"s3://bucket/run?secret_key={SECRET}&access_key=KEY",
+        f"gs://bucket?token={SECRET}",
+        "s3://two words/run",
+        "s3://bucket%20x/run",
+        "s3://-bucket/run",
+    ],
+)
+def test_addresses_with_more_than_a_place_are_refused_and_not_repeated(address, tmp_path):
+    run = full_run(tmp_path / "run")
+    for call in (Store, named_run, read_run, local_model, local_file, submit):
+        with pytest.raises(StorageError, match=r"^..://…: is not of the form ..://BUCKET/") as told:
+            call(address)
+        assert "secret" not in str(told.value).lower()
+    with pytest.raises(SpecError, match=r"student\.init.choice.1: is not of") as told:
+        load_space(run.space, [f"student.init={{choice: [teacher, '{address}']}}"])
+    with pytest.raises(SpecError, match=r"--set teacher: is not of the form"):
+        load_space(run.space, [f"teacher={address}"])
+
+
+def submit(run: str) -> None:
+    """Submits a search; that is refused before a server is asked."""
+    JobServer.submit(object.__new__(JobServer), run=run, space=None)
+
+
+@pytest.mark.parametrize("name", ["a..b", "b", "Bucket_1", "bucket."])
+def test_what_a_client_refuses_is_told_too(bucket, name):
+    with pytest.raises(StorageError, match="s3://"):
+        Store(f"s3://{name}/run").list()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import shutil
 
 from lkd_tune.search.confirmation import summarise
+from lkd_tune.search.removals import note_removal
 from lkd_tune.search.session import Session
 from lkd_tune.search.trial_folder import TrialFolder
 from lkd_tune.spec.losses import LABELS_ONLY
@@ -120,6 +121,7 @@ def train_given(session: Session, specs: dict[str, TrialSpec]) -> None:
                 continue
             if not same:  # of an earlier winner
                 shutil.rmtree(folder)
+                note_removal(folder)
         left[name] = spec
     if left and not session.stop:
         session.fit(GivenTrials(session.run, left, session.common, session.take_in), None)

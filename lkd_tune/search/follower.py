@@ -91,17 +91,21 @@ class Follower(Callback):
         """
         name = trial.config["name"]
         self._actors.pop(name, None)
-        folder = TrialFolder(self._run.trial(name))
+        folder, error = TrialFolder(self._run.trial(name)), error_of(trial)
         full_disk = folder.take_full_disk()
         if full_disk is not None:
             self._stop.end_for_want_of_room(full_disk)
-        elif self._nodes.is_to_blame(error_of(trial)):
+        elif "StorageError" in error:
+            # It has waited for long, and so would the others: none of them is to fail by that.
+            self._view.note(f"trial {name}: {error.strip().splitlines()[-1]}; the search ends")
+            self._stop.interrupt()
+        elif self._nodes.is_to_blame(error):
             trial.max_failures += 1
             if self._nodes.problem is not None:
                 self._stop.interrupt()
         elif self._retries.are_used_up(trial):
             lost = f"its worker was lost {self._retries.for_tune} time(s)"
-            if killed_by_ray(error_of(trial)):
+            if killed_by_ray(error):
                 lost += ", at last for want of memory on its node"
             resources = TrialSpec.model_validate_json(trial.config["spec"]).resources
             outcome = outcome_of("failed", resources, self._wall_s.get(name, 0.0), lost)

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from lkd_tune.fetching import local_model
 from lkd_tune.search.nodes import Needs, check_this_node
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.resources import trials_on_a_gpu
@@ -21,6 +23,7 @@ from lkd_tune.spec.run import node_cache
 from lkd_tune.spec.settings import ResourceSettings
 from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.trial import TrialSpec
+from lkd_tune.storage import patiently
 
 LOOPBACK = "127.0.0.1"
 # Once a rank has failed the others need not wait for it: they would for the group's timeout.
@@ -79,10 +82,13 @@ class Rank:
         from lkd_tune.distill.engine import Distillation
 
         self.end()
+        trial = TrialSpec.model_validate_json(spec)
+        for model in filter(None, (trial.teacher, trial.student.init)):
+            patiently(partial(local_model, model))  # it may lie in an object store
         if os.path.isdir(self._cwd):
             os.chdir(self._cwd)  # for relative paths; Tune changes it with each trial
         self._distillation = Distillation(
-            TrialSpec.model_validate_json(spec),
+            trial,
             cache=node_cache(cache),
             accumulation=accumulation,
             skipped=skipped,

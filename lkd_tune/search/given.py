@@ -11,11 +11,15 @@ from lkd_tune.search.trial_folder import TrialFolder, outcome_of
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.trial import TrialSpec
 
-TakeIn = Callable[[str, dict[str, Any] | None], None]
+TakeIn = Callable[[str, dict[str, Any] | None], bool]
+"""Called with a trial's name and last result, None if its workers were lost, before its folder is
+read, as it may have run where this folder is not seen. If not all is here then, False, the trial
+counts as not ended, and is for a later session."""
 
 
-def take_nothing_in(trial: str, result: dict[str, Any] | None) -> None:
+def take_nothing_in(trial: str, result: dict[str, Any] | None) -> bool:
     """Does nothing: every trial's folder is seen here."""
+    return True
 
 
 class GivenTrials(Searcher):
@@ -25,7 +29,7 @@ class GivenTrials(Searcher):
         run: Where their folders are.
         specs: What to run, by name.
         common: What each trial's config holds besides its name and spec.
-        take_in: As of `StudySearcher`.
+        take_in: See `TakeIn`.
     """
 
     def __init__(
@@ -56,8 +60,8 @@ class GivenTrials(Searcher):
         """Notes the loss of a trial's workers; any other end it has noted itself."""
         name, spec = self._given[trial_id]
         folder = TrialFolder(self._run.trial(name))
-        if result is not None or error:
-            self._take_in(name, None if error else result)
+        if (result is not None or error) and not self._take_in(name, None if error else result):
+            return
         if error and folder.read_outcome() is None:
             lost = "its worker was lost"
             folder.write_outcome(outcome_of("failed", spec.resources, 0.0, lost))

@@ -12,6 +12,7 @@ from typing import Any
 
 import moocore
 
+from lkd_tune.search.removals import note_removal
 from lkd_tune.search.trial_folder import TrialFolder, read_student, remove_folder
 from lkd_tune.spec.objectives import Costs, costs_of, front_of, knee_of, normalised
 from lkd_tune.spec.run import RunFolder, write_atomically
@@ -60,9 +61,10 @@ def keep_best(
             remove_folder(student)
         elif outcome is None:
             continue  # not scored yet
-        elif outcome.state != "complete" or not name.isdigit():
-            remove_folder(student)  # of a trial that failed when it was scored, or of a comparison
-        elif name not in found:
+        elif outcome.state != "complete" or not name.isdigit() or name in found:
+            # Of a trial that failed when it was scored, of a comparison, or back from a run's home.
+            remove_folder(student)
+        else:
             found[name] = (_costs(facts, objectives), student)
     present = {name: found[name][0] for name in sorted(found)}
     if len(objectives) == 1:
@@ -74,6 +76,7 @@ def keep_best(
             remove_folder(found[name][1])
         elif found[name][1] != run.student(name):
             os.replace(found[name][1], run.student(name))
+            note_removal(found[name][1])
     return best
 
 

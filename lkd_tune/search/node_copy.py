@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from lkd_tune.search.removals import forget_notes, is_below, keep_notes, read_notes
 from lkd_tune.search.sync import Sync, stamps
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.run import RunFolder, node_cache
-from lkd_tune.storage import Store, cache_path
+from lkd_tune.storage import Store, cache_path, patiently
 
 
 class NodeCopy:
@@ -18,7 +19,8 @@ class NodeCopy:
 
     Where the driver's folder is seen, which is told by its manifest, that is the place, and the
     driver sends what the trial writes. Elsewhere it is a folder of the node's own: the trial
-    fetches what it goes on from, and sends what it has written before the driver is told.
+    fetches what it goes on from, and sends what it has written before the driver is told. While the
+    store can't be reached it waits.
 
     Args:
         run: The run, as the driver has it; it has a home.
@@ -46,26 +48,40 @@ class NodeCopy:
         """Returns the run's manifest as it is now."""
         if not self.apart:
             return self.run.read_manifest()
-        return json.loads(self._sync.store.read("manifest.json") or b"{}")
+        return json.loads(patiently(lambda: self._sync.store.read("manifest.json")) or b"{}")
 
     def pull(self) -> None:
         """Fetches what the trial goes on from, as far as it is not here."""
-        if self.apart or self._sync.is_ahead(self._trial):
-            self._sync.pull_trial(self._trial, checkpoint=True)
-        if self.apart:
-            self._sync.pull_missing("latencies")
+        patiently(self._pull)
 
     def push(self) -> None:
         """Sends what the trial has written, if the driver does not see it."""
+        if self.apart:
+            patiently(self._push)
+
+    def _pull(self) -> None:
         if not self.apart:
+            if self._sync.is_ahead(self._trial):
+                self._sync.pull_trial(self._trial, checkpoint=True)
             return
-        own = f"trials/{self._trial}"
+        keep_notes(self.run.path)
+        forget_notes(self.run.path, self._removed())  # of a session that was killed
+        self._sync.pull_trial(self._trial, checkpoint=True)
+        self._sync.pull_missing("latencies")
+
+    def _push(self) -> None:
+        own, removed = f"trials/{self._trial}", self._removed()
         here = stamps(self.run.path, own) | stamps(self.run.path, "latencies")
-        known = {name for name in self._sync.known if name.startswith(f"{own}/")}
-        self._sync.push(here, known - here.keys())
+        gone = [name for name in self._sync.known if name not in here and is_below(name, removed)]
+        if self._sync.push(here, gone):
+            forget_notes(self.run.path, removed)
         if f"{own}/outcome.json" in here:  # all of it is the driver's now
             shutil.rmtree(self.run.path / own)
             self._sync.known = {}
+
+    def _removed(self) -> set[str]:
+        own = f"trials/{self._trial}/"
+        return {folder for folder in read_notes(self.run.path) if folder.startswith(own)}
 
 
 def node_copy(config: dict[str, Any]) -> NodeCopy | None:

@@ -18,11 +18,12 @@ from typing import Any
 
 from lkd_tune import __version__
 from lkd_tune.search.cluster import Room, bundles_on, check_room
+from lkd_tune.spec.address import is_address
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.settings import ResourceSettings
 from lkd_tune.spec.space import SearchSpace
-from lkd_tune.storage import StorageError, Store, is_address
+from lkd_tune.storage import StorageError, Store
 
 # A node that is asked has to load Ray's worker first, which takes seconds.
 _NODE_ANSWERS_S = 60.0

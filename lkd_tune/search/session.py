@@ -16,6 +16,7 @@ from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.run import RunFolder, cache_dir
 from lkd_tune.spec.settings import SpaceSettings
 from lkd_tune.spec.space import SearchSpace
+from lkd_tune.storage import StorageError, patiently
 
 if TYPE_CHECKING:
     from lkd_tune.search.mirror import Mirror
@@ -123,25 +124,42 @@ class Session:
             self._trackers = None
             update_manifest(self.run, dashboard=None)
 
-    def take_in(self, trial: str, result: dict[str, Any] | None) -> None:
+    def take_in(self, trial: str, result: dict[str, Any] | None) -> bool:
         """Fetches what a trial wrote on a node that does not see the run's folder.
+
+        If the run's home can't be reached it waits; after an hour of that it ends the search.
 
         Args:
             trial: Its name.
             result: Its last; None if its workers were lost.
+
+        Returns:
+            Whether all is here.
         """
-        if self._mirror is None:
-            return
-        if result is None:
-            self._mirror.take_in_if_ahead(trial)
-        elif result.get("apart"):
-            self._mirror.take_in(trial, checkpoint=result["state"] == "paused")
+        mirror = self._mirror
+        if mirror is None:
+            return True
+
+        def fetch() -> None:
+            if result is None:
+                mirror.take_in_if_ahead(trial)
+            elif result.get("apart"):
+                mirror.take_in(trial, checkpoint=result["state"] == "paused")
+
+        try:
+            patiently(fetch, give_up=lambda: bool(self.stop))
+        except StorageError as error:
+            self.view.note(f"trial {trial} is left for a later session: {error}")
+            if not self.stop:
+                self.stop.interrupt()
+            return False
+        return True
 
     def student(self, name: str) -> str:
         """Returns where every node finds a kept student."""
         if self._mirror is None:
             return str(self.run.student(name))
-        self._mirror.flush()
+        patiently(self._mirror.flush, give_up=lambda: bool(self.stop))
         return f"{self.run.home}/students/{name}"
 
     def keep(self, ended: str | None = None) -> list[str]:

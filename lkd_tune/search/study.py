@@ -82,8 +82,7 @@ class StudySearcher(Searcher):
         common: What each trial's config holds besides its name and spec.
         starts: Points that a new study begins with.
         draws: Whether to draw new trials; else those that have not ended are all.
-        take_in: Called with a trial's name and last result (None: its workers were lost) before its
-            folder is read, as it may have run where this folder is not seen.
+        take_in: See `TakeIn`.
         pause_at: Where trials pause, in halvings of their steps, to go on in a later call of Tune;
             0: they do not.
     """
@@ -183,7 +182,8 @@ class StudySearcher(Searcher):
         if result is None and not error:
             return
         folder = self._folder(trial)
-        self._take_in(folder.path.name, None if error else result)
+        if not self._take_in(folder.path.name, None if error else result):
+            return
         resources = self._space.settings.resources
         if error:
             outcome = folder.read_outcome()

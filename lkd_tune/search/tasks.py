@@ -15,12 +15,12 @@ from lkd_tune.fetching import send_model
 from lkd_tune.search.cluster import describe_node
 from lkd_tune.search.manifest import add_cost
 from lkd_tune.search.nodes import Needs, check_this_node
+from lkd_tune.spec.address import is_address
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.inference import PLAIN, Inference
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import append_measurement, node_cache
 from lkd_tune.spec.settings import TargetSettings, TaskSettings, TeacherSettings
-from lkd_tune.storage import is_address
 
 if TYPE_CHECKING:
     from lkd_tune.search.session import Session

@@ -94,7 +94,7 @@ class DistillationTrainable(tune.Trainable):
 
         Raises:
             LostWorkerError: If a process of the gang is gone.
-            StorageError: If the run's home can't be reached from this node.
+            StorageError: If the run's home can't be reached from this node, for an hour.
             UnfitNodeError: If a worker's node does not have what trials need.
         """
         while True:

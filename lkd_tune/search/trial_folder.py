@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.distill.full_disk import room_for
+from lkd_tune.search.removals import note_removal
 from lkd_tune.spec.bad_example import BadExample
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import Ending, Outcome, append_line, read_measurements, write_atomically
@@ -287,6 +288,7 @@ def remove_folder(path: Path) -> None:
         os.replace(path, doomed)
     except FileNotFoundError:
         return
+    note_removal(path)
     shutil.rmtree(doomed, ignore_errors=True)
 
 

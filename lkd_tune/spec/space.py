@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lkd_tune.spec.address import address_problem, is_address
 from lkd_tune.spec.distributions import (
     Distribution,
     Suggester,
@@ -279,7 +280,7 @@ def build_space(source: Source) -> SearchSpace:
     Raises:
         SpecError: As `load_space`.
     """
-    wrong: dict[KeyPath, Problem] = {}
+    wrong = _wrong_addresses(source.tree, (), source)
     tree = _parsed(source.tree, (), source, wrong)
     distributions = list(_distributions(tree, ()))
     # Every end and every option once, the others at their first: a wrong one is found at its own.
@@ -305,6 +306,17 @@ def build_space(source: Source) -> SearchSpace:
     if problems := population_problems(settings, space.distributions(), source):
         raise SpecError(problems)
     return space
+
+
+def _wrong_addresses(tree: Any, path: KeyPath, source: Source) -> dict[KeyPath, Problem]:
+    """Returns what is wrong with addresses in object stores, such as a secret in one."""
+    if isinstance(tree, str) and is_address(tree) and (problem := address_problem(tree)):
+        return {path: source.problem(path, problem)}
+    wrong: dict[KeyPath, Problem] = {}
+    if isinstance(tree, dict | list):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            wrong |= _wrong_addresses(value, (*path, key), source)
+    return wrong
 
 
 def _ambiguous(

@@ -11,9 +11,11 @@ import pytest
 
 from lkd_tune.search.keep import keep_best
 from lkd_tune.search.manifest import update_manifest
-from lkd_tune.search.mirror import Mirror, ReplacedError, fetch_state, holds_search
+from lkd_tune.search.mirror import LostRunError, Mirror, fetch_state, holds_search
+from lkd_tune.search.node_copy import NodeCopy
+from lkd_tune.search.removals import keep_notes, read_notes
 from lkd_tune.search.study import open_study
-from lkd_tune.search.trial_folder import TrialFolder
+from lkd_tune.search.trial_folder import TrialFolder, remove_folder
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.run import RunFolder, append_measurement, read_measurements, write_atomically
 from lkd_tune.storage import Store
@@ -71,6 +73,7 @@ def story(folder: Path, snapshots: Path) -> list[Path]:
     """Returns a run's folder as it is at some moments of a search of two trials that keeps one."""
     made = HandMade(folder, session="first")
     run, taken = made.run, []
+    keep_notes(folder)
 
     def snapshot() -> None:
         taken.append(snapshots / str(len(taken)))
@@ -211,6 +214,165 @@ def test_a_driver_that_was_replaced_sends_no_more(bucket, tmp_path):
     update_manifest(other, session="second")
     mirror(other).flush()
     (run.path / "more").write_text("too late")
-    with pytest.raises(ReplacedError):
+    with pytest.raises(LostRunError):
         own.flush()
     assert "more" not in Store(f"{bucket}/first").list()
+
+
+def finished_run(folder: Path, home: str) -> RunFolder:
+    """Returns a run of two trials, one of whose students is kept, that its store has all of."""
+    story(folder, folder.with_name("moments"))
+    run = RunFolder(folder, home)
+    with mirror(run):
+        pass
+    assert not read_notes(folder)
+    return run
+
+
+def content(home: str | None) -> dict[str, bytes | None]:
+    assert home is not None
+    store = Store(home)
+    return {name: store.read(name) for name in store.list()}
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "students",
+        "students/0001/model.safetensors",
+        "students/0001/student.json",
+        "trials/0000",
+        "trials/0000/measurements.jsonl",
+        "trials",
+        "study.journal",
+    ],
+)
+def test_what_is_lost_here_is_not_removed_there(bucket, tmp_path, lost):
+    run = finished_run(tmp_path / "run", f"{bucket}/first")
+    before = content(run.home)
+    told: list[str] = []
+    with Mirror(run, told.append, lambda: None) as own:
+        remove(run.path / lost)
+        (run.path / "note.txt").write_text("one more thing to send")
+        own.flush()
+        own.flush()
+        own.flush()
+    assert content(run.home) == before | {"note.txt": b"one more thing to send"}
+    if lost.startswith(("students", "trials")):
+        (line,) = told
+        assert f"have gone from {run.path}, as {lost}" in line
+    fetch_state(run)
+    for name, there in content(run.home).items():
+        assert (run.path / name).read_bytes() == there
+    check(run)  # which opens the study
+    with mirror(run):
+        pass
+    assert content(run.home).keys() == before.keys() | {"note.txt"}
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("rest", [None, {}, {"seconds": 3.0}, {"session": "another"}])
+def test_a_folder_that_is_the_run_s_no_more_is_not_sent(bucket, tmp_path, rest):
+    run = finished_run(tmp_path / "run", f"{bucket}/first")
+    before = content(run.home)
+    own = mirror(run)
+    own.__enter__()
+    shutil.rmtree(run.path)
+    run.path.mkdir()
+    if rest is not None:  # what a search writes that has not noticed
+        update_manifest(run, **rest)
+    (run.path / "space.yaml").write_text("another")
+    with pytest.raises(SpecError, match=r"has lost its manifest\.json, so the search ends"):
+        own.__exit__(None, None, None)
+    assert content(run.home) == before
+    fetch_state(run)
+    check(run)
+    with mirror(run):
+        pass
+    assert content(run.home).keys() == before.keys()
+
+
+def test_a_journal_that_lost_trials_is_not_sent(bucket, tmp_path):
+    run = finished_run(tmp_path / "run", f"{bucket}/first")
+    before = content(run.home)
+    own = mirror(run)
+    own.__enter__()
+    run.study.unlink()
+    open_study(run.study)
+    with pytest.raises(SpecError, match=r"study\.journal: has lost trials"):
+        own.__exit__(None, None, None)
+    assert content(run.home) == before
+
+
+def test_what_the_search_removed_goes_after_a_kill_too(bucket, tmp_path):
+    home = f"{bucket}/first"
+    moments = story(tmp_path / "story", tmp_path / "moments")
+    run = RunFolder(tmp_path / "run", home)
+    shutil.copytree(moments[-2], run.path)  # both are complete, and none is kept yet
+    with mirror(run):
+        pass
+    assert "trials/0001/student/model.safetensors" in content(home)
+    keep_best(run, 1)  # and then the driver is killed
+    fetch_state(run)
+    assert not (run.trial("0001") / "student").exists()
+    with mirror(run):
+        pass
+    assert [name for name in content(home) if "model.safetensors" in name] == [
+        "students/0001/model.safetensors"
+    ]
+    # A kill before the note of a removal: it is done again.
+    run.student("0001").rename(run.path / "aside")
+    shutil.copytree(run.path / "aside", run.trial("0001") / "student")
+    with mirror(run):
+        pass
+    keep_best(run, 1)
+    with mirror(run):
+        pass
+    assert [name for name in content(home) if name.endswith("model.safetensors")] == [
+        "aside/model.safetensors",
+        "students/0001/model.safetensors",
+    ]
+
+
+def test_a_node_whose_cache_is_cleaned_removes_nothing(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("LKD_TUNE_NODE_CACHE", str(tmp_path / "node"))
+    home = f"{bucket}/first"
+    moments = story(tmp_path / "story", tmp_path / "moments")
+    driver = RunFolder(tmp_path / "driver", home)
+    shutil.copytree(moments[2], driver.path)  # 0000 has a checkpoint of step 20
+    with mirror(driver):
+        pass
+    before = content(home)
+    node = NodeCopy(RunFolder(Path("/nowhere"), home), "0000", "first", str(tmp_path))
+    node.pull()
+    own = TrialFolder(node.run.trial("0000"))
+    shutil.rmtree(own.path / "checkpoint-20")
+    node.push()
+    assert content(home) == before
+    node.pull()
+    with own.new_checkpoint(30, 1, 1) as draft:
+        (draft / "state.pt").write_text("")
+    node.push()
+    assert {name.split("/")[2] for name in content(home) if "checkpoint" in name} == {
+        "checkpoint-30"
+    }
+    assert not read_notes(node.run.path)
+
+
+def test_removals_are_noted_where_there_is_a_home_and_nowhere_else(tmp_path):
+    run = HandMade(tmp_path / "run").run
+    for _ in range(2):
+        for folder in ("trials/0000/checkpoint-10", "students/0000", "trials/baseline"):
+            (run.path / folder).mkdir(parents=True)
+            remove_folder(run.path / folder)
+        keep_notes(run.path)
+    assert read_notes(run.path) == {"trials/0000/checkpoint-10", "students/0000", "trials/baseline"}
+    shutil.rmtree(run.path / ".removed")
+    remove_folder(run.trial("0000"))
+    assert not read_notes(run.path)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from lkd_tune.search.removals import note_removal
 from lkd_tune.search.trackers.tracked import COSTS, TrackedTrial
 
 
@@ -60,7 +61,9 @@ class TensorBoard:
         from tensorboardX import SummaryWriter
 
         folder = self._folder / trial.name
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            note_removal(folder)
         writer = self._writers[trial.key] = SummaryWriter(str(folder), flush_secs=30)
         self._steps[trial.key] = -1
         for summary in _hparams(trial)[:-1]:
