@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lkd_tune.fetching import send_files
 from lkd_tune.results.leaderboard import write_leaderboard
@@ -11,7 +11,7 @@ from lkd_tune.search.tuner import SearchResult, resume_search, run_search
 from lkd_tune.spaces import find_space
 from lkd_tune.spec.errors import Problem, SpecError, did_you_mean
 from lkd_tune.spec.run import RunFolder
-from lkd_tune.spec.space import load_space
+from lkd_tune.spec.space import SearchSpace, load_space
 from lkd_tune.spec.tasks import GLUE_TASKS, TASKS
 
 
@@ -31,39 +31,48 @@ def split_tasks(tasks: str) -> list[str]:
     return names
 
 
+def task_spaces(
+    space: str, tasks: Sequence[str], overrides: Sequence[str]
+) -> dict[str, SearchSpace]:
+    """Returns a space file as it is for each of several known tasks.
+
+    Raises:
+        SpecError: If it is none for one of them.
+    """
+    return {task: load_space(find_space(space), [f"task={task}", *overrides]) for task in tasks}
+
+
 def search_tasks(
-    space: str,
-    tasks: Sequence[str],
+    spaces: Mapping[str, SearchSpace],
     runs: RunFolder,
-    overrides: Sequence[str],
     *,
     address: str | None = None,
     quiet: bool = False,
+    allow_changed: bool = False,
 ) -> list[SearchResult]:
-    """Searches a space for each task, into `runs`/NAME; goes on where an earlier call ended.
+    """Searches each task's space, into `runs`/NAME; goes on where an earlier call ended.
 
-    All spaces are checked before the first search begins. An interrupted search ends it all; a
-    search whose trials all fail does not.
+    An interrupted search ends it all; a search whose trials all fail does not.
 
     Args:
-        space: Name or path of the space file.
-        tasks: Names of known tasks.
+        spaces: What to search, by the names of the tasks.
         runs: Folder of the runs.
-        overrides: Of the space, for every task.
         address: Ray cluster; none: that of RAY_ADDRESS, else this machine.
         quiet: Shows no progress.
+        allow_changed: Has runs that are there take over what differs and may change.
 
     Raises:
-        SpecError: As `run_search` does, for any of the tasks.
+        SpecError: As `run_search` and `resume_search` do, for any of the tasks.
     """
-    spaces = {task: load_space(find_space(space), [f"task={task}", *overrides]) for task in tasks}
     results = []
     for task, loaded in spaces.items():
         run = runs.below(task)
         if not quiet:
             print(f"== {task}", flush=True)
         if holds_search(run):
-            result = resume_search(run, address=address, quiet=quiet)
+            result = resume_search(
+                run, address=address, quiet=quiet, changed=loaded, allow_changed=allow_changed
+            )
         else:
             result = run_search(loaded, run, address=address, quiet=quiet)
         write_leaderboard(run)

@@ -16,7 +16,7 @@ from lkd_tune.spec.tasks import GLUE_TASKS
 from tests.tiny import LABELS, make_csv, make_teacher
 
 
-def _hub_folder(folder):
+def hub_folder(folder):
     """Writes a data set as the hub lays it out, with a configuration for each of two tasks."""
     configs = []
     for task, columns in (("cola", ["sentence"]), ("mrpc", ["sentence1", "sentence2"])):
@@ -54,7 +54,7 @@ def test_tasks_are_searched_in_turn_and_shown_in_one_table(tmp_path):
         "search": {"trials": 2, "published_start": False},
     }
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))
-    data = _hub_folder(tmp_path / "glue")
+    data = hub_folder(tmp_path / "glue")
     done = _search(tmp_path, "--set", f"task.data={data}")
     assert done.returncode == 0, done.stderr
     table = read_task_table(
