@@ -195,6 +195,9 @@ def _confirmed_lines(board: Leaderboard) -> list[str]:
     baseline = rows.get(BASELINE)
     if baseline is not None:
         lines.append(f"without distillation the same student has {_means(baseline)}")
+    for row in rows.values():
+        if row.failed_seeds:
+            lines.append(f"of trial {row.name} {row.failed_seeds} of the other seeds failed")
     alike = [row.name for row in rows.values() if row.ties_with_best and row.name != best.name]
     if alike:
         lines.append(f"not to be told from it (p > 0.05): {', '.join(alike)}")

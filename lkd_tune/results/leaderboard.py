@@ -9,7 +9,7 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lkd_tune.spec.ranking import Ranking, rank_trials
+from lkd_tune.spec.ranking import Ranking, rank_trials, trusted_means
 from lkd_tune.spec.run import BASELINE, RunFolder, TrialRecord, write_atomically
 from lkd_tune.spec.tasks import HEADS
 
@@ -32,6 +32,7 @@ class Row:
         share: Score as a share of the teacher's, 0 for a negative one; None where the teacher's
             is not positive.
         mean: Mean score of other seeds, where it was confirmed; low and high: its 95 % interval.
+        failed_seeds: Other seeds that ended without a score.
         ties_with_best: Whether the other seeds do not tell it from the best.
         test_score: Metric on test, where it was measured.
         test_mean: Mean metric on test of the other seeds.
@@ -79,6 +80,7 @@ class Row:
     mean: float | None
     low: float | None
     high: float | None
+    failed_seeds: int
     ties_with_best: bool | None
     test_score: float | None
     test_mean: float | None
@@ -188,7 +190,7 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
     teacher_score = teacher.get("dev", {}).get(metric)
     confirmed = _read_confirmation(run)
     objectives = manifest.get("objectives", ["score"])
-    ranking = rank_trials(records, objectives, {n: c["mean"] for n, c in confirmed.items()})
+    ranking = rank_trials(records, objectives, trusted_means(confirmed.values()))
     order = {"running": 1, "stopped": 2, "refused": 3, "failed": 4}
     others = sorted(
         # The other seeds of a trial are told in its own row.
@@ -267,6 +269,7 @@ def _row(
         mean=confirmed.get("mean"),
         low=confirmed.get("low"),
         high=confirmed.get("high"),
+        failed_seeds=len(confirmed.get("failed", [])),
         ties_with_best=confirmed.get("ties_with_best"),
         test_score=tests.get(metric),
         test_mean=statistics.mean(seeds_on_test) if seeds_on_test else None,

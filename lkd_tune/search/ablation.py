@@ -17,7 +17,7 @@ from lkd_tune.search.session import Session
 from lkd_tune.search.trackers.callback import check_trackers
 from lkd_tune.search.tuner import locked
 from lkd_tune.spec.errors import Problem, SpecError
-from lkd_tune.spec.ranking import rank_trials
+from lkd_tune.spec.ranking import rank_trials, trusted_means
 from lkd_tune.spec.run import RunFolder, write_atomically
 from lkd_tune.spec.space import load_space
 from lkd_tune.spec.trial import TrialSpec
@@ -106,8 +106,7 @@ def _without(spec: TrialSpec, term: str) -> TrialSpec:
 def _winner(run: RunFolder, manifest: dict[str, Any]) -> str:
     means = {}
     if run.confirmation.exists():
-        confirmed = json.loads(run.confirmation.read_text("utf-8"))["trials"]
-        means = {entry["trial"]: entry["mean"] for entry in confirmed}
+        means = trusted_means(json.loads(run.confirmation.read_text("utf-8"))["trials"])
     names = rank_trials(run.read_trials(), manifest.get("objectives", ["score"]), means).names
     if not names:
         message = "has no complete trial, so there is no winner to take terms from"
@@ -166,7 +165,7 @@ def _facts(
             record = session.run.read_trial(name)
             if record.state == "complete" and record.score is not None:
                 own[spec.seed] = record.score
-    told = {entry.trial: entry for entry in summarise(scores, {})}
+    told = {entry.trial: entry for entry in summarise(scores, {}, {})}
     if "" not in told or len(told) < 2:
         return None
     all_terms = told.pop("")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,8 +21,10 @@ class AskTellSearcher(Searcher):
     first gives out, with the same config, the trials that had not ended.
 
         study = optuna.create_study(storage=…, study_name="mine", load_if_exists=True)
-        searcher = AskTellSearcher(study, draw, metrics=["loss"], step="epoch", total=90)
-        tune.run(train, search_alg=searcher, num_samples=50)
+        searcher = AskTellSearcher(
+            study, draw, metrics=["loss"], step="epoch", total=90, trials=50
+        )
+        tune.run(train, search_alg=searcher, num_samples=-1)
 
     Args:
         study: Its directions are those of `metrics`.
@@ -30,6 +33,8 @@ class AskTellSearcher(Searcher):
         step: Key of a result: how far a trial is. It must not begin anew when a trial is restored,
             as `training_iteration` may.
         total: The step at which a trial is complete, or the key of a result that has it.
+        trials: So many are drawn in all, those of earlier sessions among them; none: as many as
+            Tune asks for.
         constraints: Gives from a trial's last result what is to be 0 or less, by name.
     """
 
@@ -41,6 +46,7 @@ class AskTellSearcher(Searcher):
         metrics: Sequence[str],
         step: str,
         total: float | str,
+        trials: int | None = None,
         constraints: Callable[[dict[str, Any]], Mapping[str, float]] | None = None,
     ):
         super().__init__()
@@ -50,14 +56,17 @@ class AskTellSearcher(Searcher):
             )
         self._study, self._draw_config = study, draw
         self._metrics, self._step, self._total = metrics, step, total
+        self._trials = trials
         self._constraints = constraints
         self._unfinished = _running_in(study)
         self._live: dict[str, optuna.Trial] = {}  # by Tune's trial id
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Returns the config of the next trial."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """Returns the config of the next trial, FINISHED if there are as many as wanted."""
         if self._unfinished:
             trial = live_trial(self._study, self._unfinished.pop(0))
+        elif self._trials is not None and self._drawn() >= self._trials:
+            return self.FINISHED
         else:
             trial = self._study.ask()
             trial.set_user_attr("config", self._draw_config(trial))
@@ -79,11 +88,15 @@ class AskTellSearcher(Searcher):
             self._report(trial, result)
             total = result[self._total] if isinstance(self._total, str) else self._total
             complete = result[self._step] >= total
+            values = [result[metric] for metric in self._metrics] if complete else None
+            state = TrialState.COMPLETE if complete else TrialState.PRUNED
+            if values and any(map(math.isnan, values)):  # a study takes none
+                state, values = TrialState.FAIL, None
             tell(
                 self._study,
                 trial,
-                TrialState.COMPLETE if complete else TrialState.PRUNED,
-                values=[result[metric] for metric in self._metrics] if complete else None,
+                state,
+                values=values,
                 constraints=self._constraints(result) if self._constraints else {},
             )
 
@@ -92,6 +105,9 @@ class AskTellSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Does nothing: the study is the state."""
+
+    def _drawn(self) -> int:
+        return sum("config" in t.user_attrs for t in self._study.get_trials(deepcopy=False))
 
     def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
         report(self._study, trial, {result[self._step]: result[self._metrics[0]]})

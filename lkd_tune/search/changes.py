@@ -5,9 +5,13 @@ The number of workers may: batches, their order and the objective do not depend 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import yaml
+
+from lkd_tune.spec.distributions import Distribution
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.settings import check_batch
@@ -52,22 +56,19 @@ def changed_space(run: RunFolder, space: SearchSpace, *, allowed: bool) -> Searc
     Raises:
         SpecError: With each key that differs and may not, what it was and what it is.
     """
-    before = _flat(load_space(run.space).settings.model_dump(mode="json"))
-    after = _flat(space.settings.model_dump(mode="json"))
-    trees = _flat(load_space(run.space).source.tree), _flat(space.source.tree)
-    # As written where either was written (a distribution is no setting), else as it counts.
-    keys = dict.fromkeys([*trees[0], *trees[1]])
-    different = {
-        key: (trees[0].get(key, before.get(key)), trees[1].get(key, after.get(key))) for key in keys
-    }
-    different = {key: pair for key, pair in different.items() if pair[0] != pair[1]}
+    before, after = _leaves(load_space(run.space)), _leaves(space)
+    different = {}
+    for key in {**before, **after}:
+        pair = _at(before, key), _at(after, key)
+        if pair[0] != pair[1] and not _is_inside(key, {**before, **after}):
+            different[key] = pair
     refused = [key for key in different if not (allowed and _changeable(key))]
     if refused:
         raise SpecError(
             space.source.problem(key.split("."), _difference(*different[key], key, allowed))
             for key in refused
         )
-    overrides = [f"{key}={_text(after_)}" for key, (_, after_) in different.items()]
+    overrides = [f"{key}={_text(value)}" for key, (_, value) in different.items()]
     return load_space(run.space, overrides)
 
 
@@ -131,8 +132,21 @@ def _changeable(key: str) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE)
 
 
+def _leaves(space: SearchSpace) -> dict[str, Any]:
+    """Returns what a space sets, by name; it is the same, however short it is written.
+
+    A distribution stands in place of all that is drawn from it, and what may change is taken as a
+    whole.
+    """
+    leaves = _flat(space.settings.model_dump(mode="json"))
+    for drawn, dist in space.distributions().items():
+        leaves = {name: leaves[name] for name in leaves if not name.startswith(f"{drawn}.")}
+        leaves[drawn] = dist
+    return leaves
+
+
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
+    if not isinstance(tree, dict) or not tree or prefix in CHANGEABLE:
         return {prefix: tree}
     flat: dict[str, Any] = {}
     for key, value in tree.items():
@@ -140,7 +154,27 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _at(leaves: dict[str, Any], key: str) -> Any:
+    """Returns a leaf, or the block of leaves that there are in its place."""
+    inside = {
+        name.removeprefix(f"{key}."): value
+        for name, value in leaves.items()
+        if name.startswith(f"{key}.")
+    }
+    return inside or leaves.get(key)
+
+
+def _is_inside(key: str, leaves: Iterable[str]) -> bool:
+    """Whether a key is part of what is one leaf in the other space."""
+    return any(key.startswith(f"{name}.") for name in leaves)
+
+
 def _text(value: Any) -> str:
-    return (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+    if isinstance(value, Distribution):
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_text(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False)
+    return text.removesuffix("...\n").strip()

@@ -9,7 +9,7 @@ from lkd_tune.search.confirmation import Confirmed, summarise
 from lkd_tune.search.session import Session
 from lkd_tune.search.trial_folder import TrialFolder
 from lkd_tune.spec.losses import LABELS_ONLY
-from lkd_tune.spec.ranking import rank_trials
+from lkd_tune.spec.ranking import rank_trials, trusted_means
 from lkd_tune.spec.run import BASELINE, TrialRecord, write_atomically
 from lkd_tune.spec.trial import TrialSpec
 
@@ -33,7 +33,7 @@ def confirm_best(session: Session, best: list[str]) -> str:
     specs = {name: session.run.read_trial(name).spec.without_ancestor() for name in names}
     for name in names:
         _train_seeds(session, name, specs[name], confirm.seeds)
-    means = {entry.trial: entry.mean for entry in _write_confirmation(session, names)}
+    means = trusted_means(entry.model_dump() for entry in _write_confirmation(session, names))
     objectives = session.settings.objectives
     return rank_trials(session.run.read_trials(), objectives, means).names[0]
 
@@ -130,8 +130,12 @@ def train_given(session: Session, specs: dict[str, TrialSpec]) -> None:
 def _write_confirmation(session: Session, names: list[str]) -> list[Confirmed]:
     """Writes what the other seeds gave, as far as they are done."""
     metric = session.settings.score_name
-    runs = {name: _complete_seeds(session, name) for name in names}
+    ended = {name: _ended_seeds(session, name) for name in names}
+    runs = {name: [r for r in own if r.state == "complete"] for name, own in ended.items()}
     scores = {name: {r.spec.seed: r.score or 0.0 for r in done} for name, done in runs.items()}
+    failed = {
+        name: [r.spec.seed for r in own if r.state != "complete"] for name, own in ended.items()
+    }
     tests = {
         name: [
             json.loads(file.read_text("utf-8"))[metric]
@@ -140,13 +144,13 @@ def _write_confirmation(session: Session, names: list[str]) -> list[Confirmed]:
         ]
         for name, done in runs.items()
     }
-    confirmed = summarise(scores, tests)
+    confirmed = summarise(scores, tests, failed)
     facts = {"metric": metric, "trials": [entry.model_dump() for entry in confirmed]}
     write_atomically(session.run.confirmation, json.dumps(facts, indent=2))
     return confirmed
 
 
-def _complete_seeds(session: Session, name: str) -> list[TrialRecord]:
+def _ended_seeds(session: Session, name: str) -> list[TrialRecord]:
     confirm = session.settings.confirm
     assert confirm is not None
     names = [seed_name(name, i) for i in range(1, confirm.seeds + 1)]
@@ -155,4 +159,4 @@ def _complete_seeds(session: Session, name: str) -> list[TrialRecord]:
         for each in names
         if (session.run.trial(each) / "spec.json").exists()
     ]
-    return [record for record in records if record.state == "complete"]
+    return [record for record in records if record.outcome is not None]

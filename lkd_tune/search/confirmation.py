@@ -21,6 +21,8 @@ class Confirmed(BaseModel):
     seeds: list[int]
     scores: list[float]
     """Metric on dev for each seed."""
+    failed: list[int]
+    """Seeds that ended without a score: what diverges with one seed in three is no recipe."""
     mean: float
     low: float | None
     """Lower end of the mean's 95 % confidence interval (Student's t); None for a single seed."""
@@ -33,16 +35,21 @@ class Confirmed(BaseModel):
 
 
 def summarise(
-    scores: Mapping[str, Mapping[int, float]], tests: Mapping[str, Sequence[float]]
+    scores: Mapping[str, Mapping[int, float]],
+    tests: Mapping[str, Sequence[float]],
+    failed: Mapping[str, Sequence[int]],
 ) -> list[Confirmed]:
     """Returns what the seeds of each configuration tell, the best mean first.
+
+    Configurations of which a seed failed come after the others.
 
     Args:
         scores: Metric on dev by seed, by the configuration's name; those without any are left out.
         tests: Metrics on test by name.
+        failed: Seeds that failed by name.
     """
     means = {name: statistics.mean(own.values()) for name, own in scores.items() if own}
-    ordered = sorted(means, key=lambda name: (-means[name], name))
+    ordered = sorted(means, key=lambda name: (bool(failed.get(name)), -means[name], name))
     confirmed = []
     for name in ordered:
         values = list(scores[name].values())
@@ -52,6 +59,7 @@ def summarise(
                 trial=name,
                 seeds=list(scores[name]),
                 scores=values,
+                failed=list(failed.get(name, [])),
                 mean=means[name],
                 low=low,
                 high=high,

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,27 @@ def _costs(facts: dict[str, Any], objectives: Sequence[str]) -> Costs:
 
 def _all_costs(run: RunFolder, objectives: Sequence[str]) -> dict[str, Costs]:
     """Returns the costs of all complete trials, those whose students are gone included."""
-    return {
-        record.name: costs_of(objectives, record.score or 0.0, record.size)
-        for record in run.read_trials()
-        if record.is_drawn and record.state == "complete"
-    }
+    found = {}
+    for outcome in sorted((run.path / "trials").glob("*/outcome.json")):
+        name = outcome.parent.name
+        own = _costs_of_ended(run, name, tuple(objectives), outcome.stat().st_mtime_ns)
+        if own is not None:
+            found[name] = own
+    return found
+
+
+@cache
+def _costs_of_ended(
+    run: RunFolder, name: str, objectives: tuple[str, ...], when: int
+) -> Costs | None:
+    """Returns the costs of a trial that ended `when`, None if it is not complete.
+
+    Each is read once: there may be thousands, and they are asked for whenever one more ends.
+    """
+    record = run.read_trial(name)
+    if not record.is_drawn or record.state != "complete":
+        return None
+    return costs_of(objectives, record.score or 0.0, record.size)
 
 
 def _best_of_front(costs: dict[str, Costs], present: Iterable[str], top: int) -> list[str]:

@@ -1,4 +1,8 @@
-"""Ending a search before its last trial: Ctrl-C, SIGTERM, the time budget, or a full disk."""
+"""Ending a search before its last trial: Ctrl-C, SIGTERM, the time budget, or a full disk.
+
+The time budget ends the trials of the search alone: what follows, other seeds of the best and the
+baseline, is what makes a short search worth trusting.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +25,9 @@ class StopRequest:
     """Whether the search is to end now, and why.
 
     Attributes:
-        reason: `interrupted`; `time` when the budget is used up; `disk` when the run's disk is
-            nearly full; None while it goes on.
+        reason: `interrupted`; `time` when the budget is used up, until the clock is stopped;
+            `disk` when the run's disk is nearly full; None while it goes on.
+        out_of_time: Whether the time budget has ended the trials.
         seconds: Seconds of trials in all sessions of the run.
     """
 
@@ -35,6 +40,7 @@ class StopRequest:
         min_free_gb: float = 0.0,
     ):
         self.reason: Literal["interrupted", "time", "disk"] | None = None
+        self.out_of_time = False
         self._folder, self._min_free = folder, min_free_gb * 1e9
         self._looked = float("-inf")
         self._budget = None if minutes is None else minutes * 60
@@ -44,6 +50,12 @@ class StopRequest:
     def start_clock(self) -> None:
         """Called when trials begin; a teacher's training is not counted."""
         self._began = time.monotonic()
+
+    def stop_clock(self) -> None:
+        """Called when the trials have ended; what follows has no budget."""
+        self._before, self._began = self.seconds, None
+        if self.reason == "time":
+            self.reason, self.out_of_time = None, True
 
     @property
     def seconds(self) -> float:
@@ -56,7 +68,7 @@ class StopRequest:
         return None if self._budget is None else max(0.0, self._budget - self.seconds)
 
     def __bool__(self) -> bool:
-        if self.reason is None and self.seconds_left == 0:
+        if self.reason is None and self._began is not None and self.seconds_left == 0:
             self.reason = "time"
         if self.reason is None and self._disk_is_full():
             self.reason = "disk"

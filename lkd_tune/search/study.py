@@ -27,7 +27,7 @@ from lkd_tune.search.trial_folder import TrialFolder, outcome_of
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.objectives import excesses
-from lkd_tune.spec.run import RunFolder, read_measurements
+from lkd_tune.spec.run import Outcome, RunFolder, read_measurements
 from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.space import SearchSpace
 from lkd_tune.spec.start import Start
@@ -35,9 +35,10 @@ from lkd_tune.spec.trial import TrialSpec
 
 logger = logging.getLogger(__name__)
 
-# Draws that repeat an earlier trial are passed over: so many by the sampler, then by chance.
+# Draws that can't be run are passed over: so many by the sampler, then by chance. Few students
+# may be within the limits, and a draw costs little.
 _SAMPLER_DRAWS = 10
-_MOST_DRAWS = 200
+_MOST_REPEATED, _MOST_REFUSED = 200, 2000
 
 
 class StudySearcher(Searcher):
@@ -58,6 +59,9 @@ class StudySearcher(Searcher):
     nowhere compared: schedulers see only the former, each step by itself, and of the samplers
     those that learn from PRUNED trials (tpe and evolution) put them behind all complete ones and
     order them by their steps and what they had reported there.
+
+    A trial whose loss was not finite is PRUNED as well, behind all others: the constraint
+    `diverged` is violated. What failed for another reason, the sampler does not hear of.
 
     How far a student is above a limit is a constraint of its trial. One that is known to be too
     large is refused before it becomes a trial.
@@ -108,8 +112,9 @@ class StudySearcher(Searcher):
         self._journal = open_journal(run.study)
         self._study = _study_in(self._journal, self._objectives)
         if not self._study.get_trials(deepcopy=False):
-            for start in starts:
-                self._study.enqueue_trial(start.params, user_attrs={"origin": start.origin})
+            with self._journal.batch():  # all of them or, if it is killed here, none
+                for start in starts:
+                    self._study.enqueue_trial(start.params, user_attrs={"origin": start.origin})
         self._names: dict[str, str] = {}  # digest of a spec -> name of its trial
         self._unfinished: list[FrozenTrial] = []
         with self._journal.batch():
@@ -193,10 +198,13 @@ class StudySearcher(Searcher):
             if state == "running":  # so it was the scheduler that ended it
                 state = "stopped"
                 wall_s, worker_s = result["wall_s"], result["worker_s"]
-                folder.write_outcome(outcome_of("stopped", resources, wall_s, worker_s=worker_s))
+                outcome = outcome_of("stopped", resources, wall_s, worker_s=worker_s)
+                folder.write_outcome(outcome)
+            else:
+                outcome = folder.read_outcome() or Outcome(state=state)
         with self._journal.batch():
             self._report(trial, measurements)
-            self._tell(trial, state, score, folder.read_size())
+            self._tell(trial, outcome, score, folder.read_size())
         folder.remove_checkpoints()
         if self._inherits and state == "complete":
             hold_students(self._run)  # before it is dropped, if it is not among the best
@@ -212,24 +220,28 @@ class StudySearcher(Searcher):
             return live_trial(self._study, self._unfinished.pop(0))
         if not self._draws or len(self._names) >= self._search.trials:
             return None
-        for draw in range(_MOST_DRAWS):
+        draw = refused = 0
+        while draw - refused < _MOST_REPEATED and refused < _MOST_REFUSED:
             by_chance = draw >= _SAMPLER_DRAWS
             seed = _seed(self._search.seed, len(self._names), draw)
             self._study.sampler = build_sampler(self._search, seed, by_chance=by_chance)
             trial = self._study.ask()
-            reason = self._draw(trial)
+            reason, too_large = self._draw(trial)
             if reason is None:
                 return trial
+            draw, refused = draw + 1, refused + too_large
         if not self._names:
-            message = (
-                f"nothing that can be run was drawn in {_MOST_DRAWS} draws; the last: {reason}"
-            )
+            message = f"nothing that can be run was drawn in {draw} draws; the last: {reason}"
             raise SpecError(Problem("", "", message))
-        logger.warning("no new trial in %d draws: the space is used up", _MOST_DRAWS)
+        logger.warning("the space is used up: no new trial in %d draws; the last: %s", draw, reason)
         return None
 
-    def _draw(self, trial: optuna.Trial) -> str | None:
-        """Draws a trial's spec and stores it; returns why it is not to be run, None if it is."""
+    def _draw(self, trial: optuna.Trial) -> tuple[str | None, bool]:
+        """Draws a trial's spec and stores it.
+
+        Returns:
+            Why it is not to be run, None if it is; and whether that is a limit.
+        """
         try:
             spec = self._space.draw(
                 trial,
@@ -253,7 +265,7 @@ class StudySearcher(Searcher):
             # PRUNED, the sampler learns the constraints; of a repetition it learns nothing.
             state = TrialState.PRUNED if too_large else TrialState.FAIL
             self._study.tell(trial.number, state=state)
-            return reason
+            return reason, bool(too_large)
         name, digest = f"{len(self._names):04d}", spec.digest()
         if spec.student.init == "nearest":
             # Decided here, once: whatever happens to the trial, it starts from the same weights.
@@ -261,7 +273,7 @@ class StudySearcher(Searcher):
         trial.set_user_attr("spec", spec.to_json())
         trial.set_user_attr("name", name)  # last: a trial with a name has all it needs
         self._names[digest] = name
-        return None
+        return None, False
 
     def _too_large(self, spec: TrialSpec) -> dict[str, float]:
         """Returns all of a student's excesses if it is known to be above a limit, else {}."""
@@ -282,7 +294,7 @@ class StudySearcher(Searcher):
         record = self._run.read_trial(trial.user_attrs["name"])
         live = live_trial(self._study, trial)
         self._report(live, record.measurements)
-        self._tell(live, outcome.state, record.score, record.size)
+        self._tell(live, outcome, record.score, record.size)
         folder.remove_checkpoints()
         return True
 
@@ -293,20 +305,23 @@ class StudySearcher(Searcher):
     def _tell(
         self,
         trial: optuna.Trial,
-        state: str,
+        outcome: Outcome,
         score: float | None,
         size: ModelSize | None,
     ) -> None:
         values, told = None, TrialState.FAIL
-        if state == "complete" and not self._is_copy(trial):
+        constraints = excesses(self._limits, size)
+        if outcome.state == "complete" and not self._is_copy(trial):
             assert score is not None
             told = TrialState.COMPLETE
             values = [
                 score if name == "score" else getattr(size, name) for name in self._objectives
             ]
-        elif state != "failed":
+        elif outcome.state != "failed":
             told = TrialState.PRUNED
-        tell(self._study, trial, told, values=values, constraints=excesses(self._limits, size))
+        elif outcome.diverged:
+            told, constraints = TrialState.PRUNED, {**constraints, "diverged": 1.0}
+        tell(self._study, trial, told, values=values, constraints=constraints)
 
     def _is_copy(self, trial: optuna.Trial) -> bool:
         """Whether a trial has gone on as a copy of another, so that its draw is not what it is."""

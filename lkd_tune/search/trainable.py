@@ -301,8 +301,7 @@ class DistillationTrainable(tune.Trainable):
 
     def _fail(self, error: Exception) -> dict[str, Any]:
         """Records a failure and makes the actor fit for the next trial, or ends it."""
-        trace = "".join(traceback.format_exception(error))
-        outcome = self._write_failure(trace, _one_line(error))
+        outcome = self._write_failure(error)
         error.__traceback__ = None  # its frames hold the tensors of the failed distillation
         assert self._gang is not None
         if self._spec.resources.workers > 1:
@@ -322,11 +321,17 @@ class DistillationTrainable(tune.Trainable):
         If the trial may go on without some examples, Tune starts it again.
         """
         if not self._leaves_out(error):
-            self._write_failure("".join(traceback.format_exception(error)), _one_line(error))
+            self._write_failure(error)
 
-    def _write_failure(self, trace: str, reason: str) -> Outcome:
-        outcome = self._outcome("failed", reason)
-        self._folder.write_outcome(outcome, trace)
+    def _write_failure(self, error: BaseException) -> Outcome:
+        from lkd_tune.distill.bad_examples import BadExamplesError, DivergedError
+
+        # Bad examples are no fault of the settings: the sampler has nothing to learn from them.
+        diverged = isinstance(error, DivergedError) and not isinstance(error, BadExamplesError)
+        outcome = self._outcome("failed", _one_line(error)).model_copy(
+            update={"diverged": diverged}
+        )
+        self._folder.write_outcome(outcome, "".join(traceback.format_exception(error)))
         self._folder.remove_checkpoints()
         if self._copy is not None:
             self._copy.push()

@@ -32,7 +32,8 @@ class SearchResult:
         run: Its folder.
         best: Name of the best trial whose student is kept, None if there is none.
         interrupted: Whether it was stopped by Ctrl-C or SIGTERM; it can be resumed.
-        out_of_time: Whether its time budget was used up; it can be resumed with a larger one.
+        out_of_time: Whether its time budget has ended the trials; it can be resumed with a larger
+            one. Other seeds, baseline and test come after all the same.
         disk_full: Whether it was stopped because its disk is nearly full; it can be resumed.
         failures: Reasons by the names of the trials that failed.
         trials: Trials that have ended, failed ones included.
@@ -151,9 +152,9 @@ def _go(session: Session) -> SearchResult:
             best = confirm_best(session, kept)
         if best is not None and not stop:
             compare_with_baseline(session, best)
-        if best is not None and stop.reason in (None, "time"):
+        if best is not None and not stop:
             score_on_test(session, best)
-        if stop.reason is None:
+        if not stop:
             _drop_ancestors(session, kept)
             update_manifest(run, finished=now(), best=best)
     return _result(session, best)
@@ -213,6 +214,7 @@ def _search(session: Session, teacher: dict[str, Any]) -> None:
         _train_population(session, run_trials)
     else:
         run_trials(0, draws=True, scheduler=build_scheduler(settings, records))
+    session.stop.stop_clock()
     update_manifest(run, seconds=session.stop.seconds)
 
 
@@ -238,7 +240,7 @@ def _result(session: Session, best: str | None) -> SearchResult:
         session.run,
         best,
         interrupted=session.stop.reason == "interrupted",
-        out_of_time=session.stop.reason == "time",
+        out_of_time=session.stop.out_of_time,
         disk_full=session.stop.reason == "disk",
         failures={
             r.name: r.outcome.error or ""

@@ -1,4 +1,4 @@
-"""Several objectives: what dominates what, the Pareto front, and its knee.
+"""Several objectives: the Pareto front, and its knee.
 
 Costs are tuples in which less is better in every place; a score stands there with its sign turned.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
+
+import numpy as np
 
 from lkd_tune.spec.size import ModelSize
 
@@ -37,20 +39,14 @@ def excesses(limits: Mapping[str, float], size: ModelSize | None) -> dict[str, f
     return found
 
 
-def dominates(a: Costs, b: Costs) -> bool:
-    """Whether `a` is nowhere worse than `b`, and better somewhere."""
-    return a != b and all(x <= y for x, y in zip(a, b, strict=True))
-
-
 def front_of(costs: Mapping[str, Costs]) -> list[str]:
     """Returns the names that no other dominates; of equal costs the first alone."""
-    front: list[str] = []
-    seen: set[Costs] = set()
-    for name, own in costs.items():
-        if own not in seen and not any(dominates(other, own) for other in costs.values()):
-            front.append(name)
-            seen.add(own)
-    return front
+    import moocore  # takes a moment
+
+    if not costs:
+        return []
+    on_front = moocore.is_nondominated(_table(costs))  # of equal rows the first
+    return [name for name, on in zip(costs, on_front, strict=True) if on]
 
 
 def knee_of(costs: Mapping[str, Costs], among: Iterable[str] | None = None) -> str | None:
@@ -74,12 +70,14 @@ def by_front(costs: Mapping[str, Costs]) -> list[str]:
     any first part of the list spans the front, as in multi-objective successive halving (Schmucker
     et al., "Multi-objective Asynchronous Successive Halving", 2021). Equal costs stay together.
     """
-    left, ordered = dict(costs), list[str]()
-    while left:
-        first = {name: left[name] for name in left if not _dominated(left[name], left)}
-        ordered += _spread(normalised(first))
-        left = {name: left[name] for name in left if name not in first}
-    return ordered
+    import moocore
+
+    if not costs:
+        return []
+    fronts: dict[int, dict[str, Costs]] = {}
+    for name, rank in zip(costs, moocore.pareto_rank(_table(costs)), strict=True):
+        fronts.setdefault(int(rank), {})[name] = costs[name]
+    return [name for rank in sorted(fronts) for name in _spread(normalised(fronts[rank]))]
 
 
 def normalised(costs: Mapping[str, Costs]) -> dict[str, Costs]:
@@ -97,22 +95,23 @@ def normalised(costs: Mapping[str, Costs]) -> dict[str, Costs]:
     }
 
 
-def _dominated(own: Costs, others: Mapping[str, Costs]) -> bool:
-    return any(dominates(other, own) for other in others.values())
+def _table(costs: Mapping[str, Costs]) -> np.ndarray:
+    """Returns costs as rows; a column of zeros more, as a single objective is no front's."""
+    return np.array([(*own, 0.0) for own in costs.values()])
 
 
 def _spread(points: Mapping[str, Costs]) -> list[str]:
     """Returns names such that each is the farthest from those before; the best score first."""
-    left = sorted(points, key=lambda name: points[name])
-    ordered = left[:1]
-    left = left[1:]
-    while left:
-        farthest = max(
-            left, key=lambda name: min(math.dist(points[name], points[o]) for o in ordered)
-        )
+    names = sorted(points, key=lambda name: points[name])
+    table = np.array([points[name] for name in names])
+    ordered, distances = [0], np.linalg.norm(table - table[0], axis=1)
+    distances[0] = -1.0  # those that are taken
+    while len(ordered) < len(names):
+        farthest = int(distances.argmax())
         ordered.append(farthest)
-        left.remove(farthest)
-    return ordered
+        distances = np.minimum(distances, np.linalg.norm(table - table[farthest], axis=1))
+        distances[ordered] = -1.0
+    return [names[i] for i in ordered]
 
 
 def _measured(size: ModelSize | None, name: str) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lkd_tune.spec.objectives import by_front, costs_of, front_of, knee_of
-from lkd_tune.spec.run import TrialRecord
+from lkd_tune.spec.run import BASELINE, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,20 @@ def rank_trials(
     first = [knee] if knee is not None else []
     rest = [name for part in (confirmed, others) for name in by_front(part) if name != knee]
     return Ranking([*first, *rest], front)
+
+
+def trusted_means(confirmed: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Returns the mean scores of other seeds that trials are ranked by, by trial.
+
+    Left out are those of which a seed failed, whose mean is one of the lucky seeds; unless there
+    are no others.
+
+    Args:
+        confirmed: The entries of confirmation.json.
+    """
+    entries = [entry for entry in confirmed if entry["trial"] != BASELINE]
+    whole = [entry for entry in entries if not entry.get("failed")]
+    return {entry["trial"]: entry["mean"] for entry in whole or entries}
 
 
 def _name(record: TrialRecord) -> str:

@@ -51,6 +51,8 @@ class Outcome(BaseModel):
     error: str | None = None
     """The reason of a refusal or a failure, in one line; the traceback of a failure is in
     error.txt beside it."""
+    diverged: bool = False
+    """Whether it failed by its settings: a loss was not finite. The sampler learns it."""
     wall_s: float = 0.0
     """Seconds from the trial's start to its end, evaluations included."""
     gpu_s: float = 0.0

@@ -19,7 +19,8 @@ class SearchSettings(Settings):
     trials: int = Field(16, ge=1)
     """Distillations in all, those stopped early included."""
     time_budget: float | None = Field(None, gt=0)
-    """Minutes after which no trial goes on; none: no limit."""
+    """Minutes after which no trial of the search goes on; none: no limit. Other seeds of the best,
+    the baseline and the scores on test come after it."""
     sampler: Sampler = "tpe"
     """Optuna's tpe (multivariate, with a constant liar), random, grid (each point of a finite
     space once), nsga2, nsga3, gp or cma; or evolution, which mutates and crosses layer maps."""

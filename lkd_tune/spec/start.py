@@ -71,7 +71,7 @@ def start_from(origin: str, spec: TrialSpec, space: SearchSpace, teacher_layers:
 def _start(
     origin: str, space: SearchSpace, wanted: Mapping[str, Any], word: Any, layer: Any, layers: int
 ) -> Start:
-    fit = _Fit(word=word, teacher_layers=layers, depth=wanted["student"]["depth"])
+    fit = _Fit(word=word, layer=layer, teacher_layers=layers, depth=wanted["student"]["depth"])
     for key in ("student", "losses", "train", "layer_map"):
         if key in space.tree:
             fit.node(space.tree[key], wanted.get(key), key)
@@ -99,6 +99,7 @@ class _Fit:
     """Finds for wanted settings the nearest values that a space can draw."""
 
     word: Any
+    layer: Any
     teacher_layers: int
     depth: int
     params: dict[str, Any] = field(default_factory=dict)
@@ -138,19 +139,20 @@ class _Fit:
         self.node(option, wanted, name)
 
     def _choose_map(self, choice: Choice, name: str) -> None:
-        same = [option for option in choice.options if self._is_map(option)]
+        wanted = self.layer if name == "layer_map.layer" else self.word
+        same = [option for option in choice.options if self._is_map(option, wanted)]
         searched = [option for option in choice.options if option in SEARCHED]
         if same or searched:
             self._take(choice, (same or searched)[0], name)
         else:
-            self.moved[name] = self.word
+            self.moved[name] = wanted
 
-    def _is_map(self, option: Any) -> bool:
+    def _is_map(self, option: Any, wanted: Any) -> bool:
         if isinstance(option, list):
-            return tuple(option) == self.word
+            return tuple(option) == wanted
         if option in PRESETS:
-            return preset_map(option, self.teacher_layers, self.depth) == self.word
-        return option == self.word
+            return preset_map(option, self.teacher_layers, self.depth) == wanted
+        return option == wanted or (option == "same" and wanted == self.word)
 
     def _take(self, choice: Choice, option: Any, name: str) -> None:
         self.params[name], self.picked[name] = choice.category(option), option

@@ -141,17 +141,70 @@ def test_a_searcher_made_again_gives_out_what_had_not_ended(tmp_path):
     assert study.trials[0].intermediate_values == {1: 0.1, 2: 0.2}
 
 
-def test_it_suggests_what_optuna_search_does(tmp_path):
+def test_a_restarted_search_draws_only_what_is_left(tmp_path):
     def draw(trial):
         return {"slope": trial.suggest_float("slope", 0, 1)}
 
-    ours = AskTellSearcher(open_study(tmp_path), draw, metrics=["score"], step="epoch", total=4)
+    settings = {"metrics": ["score"], "step": "epoch", "total": 4, "trials": 5}
+    before = AskTellSearcher(open_study(tmp_path), draw, **settings)
+    for i in range(3):
+        before.suggest(f"t{i}")
+    before.on_trial_complete("t0", {"epoch": 4, "score": 0.7})
+    after = AskTellSearcher(open_study(tmp_path), draw, **settings)
+    again = [after.suggest(f"u{i}") for i in range(5)]
+    assert len([config for config in again if config != after.FINISHED]) == 4
+    assert again[4] == after.FINISHED
+
+
+def test_a_score_that_is_no_number_is_a_failure(tmp_path):
+    study = open_study(tmp_path)
+    searcher = AskTellSearcher(study, lambda _: {}, metrics=["score"], step="epoch", total=4)
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", {"epoch": 4, "score": float("nan")})
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL]
+
+
+# What both can do: complete trials, one objective and several, a sampler that learns from them.
+@pytest.mark.parametrize(
+    ("sampler", "directions"),
+    [
+        (optuna.samplers.RandomSampler, ["maximize"]),
+        (optuna.samplers.TPESampler, ["maximize"]),
+        (optuna.samplers.TPESampler, ["maximize", "minimize"]),
+        (optuna.samplers.NSGAIISampler, ["maximize", "minimize"]),
+    ],
+)
+def test_it_suggests_what_optuna_search_does(tmp_path, sampler, directions):
+    def draw(trial):
+        return {
+            "slope": trial.suggest_float("slope", 0, 1),
+            "width": trial.suggest_int("width", 1, 64, log=True),
+            "kind": trial.suggest_categorical("kind", ["a", "b"]),
+        }
+
+    def space(trial):
+        draw(trial)
+
+    metrics = ["score", "cost"][: len(directions)]
+    study = optuna.create_study(directions=directions, sampler=sampler(seed=0))
+    ours = AskTellSearcher(study, draw, metrics=metrics, step="epoch", total=4)
     theirs = OptunaSearch(
-        {"slope": optuna.distributions.FloatDistribution(0, 1)}, metric="score", mode="max",
-        sampler=optuna.samplers.RandomSampler(seed=0),
-    )  # fmt: skip
-    for i in range(5):
-        assert ours.suggest(f"t{i}") == theirs.suggest(f"t{i}")
+        space,
+        metric=metrics if len(metrics) > 1 else metrics[0],
+        mode=["max", "min"] if len(metrics) > 1 else "max",
+        sampler=sampler(seed=0),
+    )
+    for i in range(30):
+        config = ours.suggest(f"t{i}")
+        assert config == theirs.suggest(f"t{i}")
+        result = {
+            "epoch": 4,
+            "training_iteration": 4,
+            "score": -abs(config["slope"] - 0.3) - (config["kind"] == "b"),
+            "cost": float(config["width"]),
+        }
+        ours.on_trial_complete(f"t{i}", result)
+        theirs.on_trial_complete(f"t{i}", result)
 
 
 def test_metrics_have_to_fit_the_study(tmp_path):

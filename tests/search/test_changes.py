@@ -53,6 +53,38 @@ def test_what_may_change_is_taken_over_if_allowed(run):
     assert (taken.trials, taken.time_budget) == (9, 5)
 
 
+@pytest.mark.parametrize(
+    ("written", "alike"),
+    [
+        ("teacher: somewhere", "teacher: {model: somewhere}"),
+        ("search: {trials: 8}", "search: {trials: 8, sampler: tpe}"),
+    ],
+)
+def test_what_is_written_in_another_way_is_no_change(run, written, alike):
+    assert changed_space(run, space(**{written: alike}), allowed=False).settings == space().settings
+
+
+def test_limits_may_be_written_in_two_ways(tmp_path):
+    listed, mapped = (
+        build_space(parse_source(f"{TEXT}limits: {limits}\n", "mine.yaml"))
+        for limits in ("[parameters <= 15e6]", "{parameters: 15e6}")
+    )
+    write_space(RunFolder(tmp_path), listed)
+    assert changed_space(RunFolder(tmp_path), mapped, allowed=False).settings == listed.settings
+
+
+def test_a_teacher_may_be_placed_elsewhere(run):
+    moved = space(**{"teacher: somewhere": "teacher: {model: somewhere, placement: cpu}"})
+    assert changed_space(run, moved, allowed=True).settings.teacher.placement == "cpu"
+
+
+def test_confirmation_can_be_given_up(run):
+    write_space(run, build_space(parse_source(TEXT + "confirm: {top: 2, seeds: 2}\n", "mine.yaml")))
+    with pytest.raises(SpecError, match=r"confirm: is null here, {top: 2, seeds: 2} in the"):
+        changed_space(run, space(), allowed=False)
+    assert changed_space(run, space(), allowed=True).settings.confirm is None
+
+
 def test_confirmation_can_be_asked_for_later(run):
     changed = build_space(parse_source(TEXT + "confirm: {top: 2, seeds: 2}\n", "mine.yaml"))
     confirm = changed_space(run, changed, allowed=True).settings.confirm
@@ -64,7 +96,16 @@ def test_confirmation_can_be_asked_for_later(run):
     ("old", "new", "message"),
     [
         ("lr: 1e-3", "lr: 1e-4", "train.lr: is 0.0001 here, 0.001 in the run, and can't change"),
-        ("[0.1, 100]", "[0.1, 10]", r"loguniform: is \[0.1, 10\] here, \[0.1, 100\] in the run"),
+        (
+            "[0.1, 100]",
+            "[0.1, 10]",
+            "wr_pair: is numbers 0.1 to 10, log .* numbers 0.1 to 100, log",
+        ),
+        (
+            "{loguniform: [0.1, 100]}",
+            "3",
+            "losses.wr_pair: is {weight: 3.*} here, numbers 0.1 to",
+        ),
         ("train: {lr: 1e-3}\n", "", "train.lr: is 5e-05 here, 0.001 in the run"),
     ],
 )

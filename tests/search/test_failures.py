@@ -42,10 +42,11 @@ def test_a_trial_that_fails_ends_and_the_search_goes_on(tmp_path, processes):
     assert "Traceback" in (run.trial(name) / "error.txt").read_text()
     assert not result.all_failed
     assert len(set.union(*processes.values())) == 1  # the process is as good as before
-    assert {t.state for t in open_study(run.study).trials} == {
-        TrialState.COMPLETE,
-        TrialState.FAIL,
-    }
+    # The sampler learns it, and puts it behind all others.
+    told = {t.user_attrs["name"]: t for t in open_study(run.study).trials}
+    diverged, (other,) = told.pop(name), told.values()
+    assert (diverged.state, diverged.constraints) == (TrialState.PRUNED, {"diverged": 1.0})
+    assert other.state == TrialState.COMPLETE
 
 
 def test_an_example_that_no_student_can_learn_from_is_named_or_left_out(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,25 @@ def test_the_time_budget_ends_a_search_that_a_larger_one_goes_on_with(tmp_path):
     assert result.trials < 3
     assert 6 <= run.read_manifest()["seconds"] < 12
     assert all(record.state != "failed" for record in run.read_trials())
+
+
+def test_what_makes_a_winner_worth_trusting_comes_after_the_time_budget(tmp_path):
+    space = make_space(
+        tmp_path,
+        train={"steps": 20},
+        search={"trials": 1000, "time_budget": 0.15, "baseline": True},
+        confirm={"top": 1, "seeds": 2},
+    )
+    run = RunFolder(tmp_path / "run")
+    result = run_search(space, run, quiet=True)
+    assert result.out_of_time
+    assert result.trials < 1000
+    confirmed = json.loads(run.confirmation.read_text("utf-8"))["trials"]
+    assert {entry["trial"]: len(entry["scores"]) for entry in confirmed} == {
+        result.best: 2,
+        "baseline": 2,
+    }
+    assert run.read_manifest()["finished"] is not None
 
 
 def test_a_search_stops_before_its_disk_is_full_and_goes_on_when_there_is_room(tmp_path):

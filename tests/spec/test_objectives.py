@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lkd_tune.spec.objectives import (
+    Costs,
     by_front,
     costs_of,
-    dominates,
     excesses,
     front_of,
     knee_of,
@@ -23,6 +23,10 @@ SIZE = ModelSize(parameters=100, flops=2000, disk_mb=0.4, latency_ms=3.0)
 COSTS = st.lists(
     st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20
 ).map(lambda rows: {f"{i:04d}": tuple(map(float, row)) for i, row in enumerate(rows)})
+
+
+def dominates(a: Costs, b: Costs) -> bool:
+    return a != b and all(x <= y for x, y in zip(a, b, strict=True))
 
 
 def test_a_score_costs_its_negative():

@@ -116,6 +116,16 @@ def test_a_trial_of_another_search_comes_out_again():
     assert drawn(wide, again.params) == spec
 
 
+def test_word_and_layer_relations_may_have_had_maps_of_their_own():
+    maps = "{word: {choice: [skip, last]}, layer: {choice: [same, skip, last]}}"
+    own = space(f"student: {{depth: 3}}\nlayer_map: {maps}")
+    for word, layer in (("skip", "last"), ("last", "last"), ("last", "skip")):
+        spec = drawn(own, {"layer_map.word": word, "layer_map.layer": layer})
+        again = start_from("runs/a 0003", spec, own, 12)
+        assert again.moved == {}
+        assert drawn(own, again.params).layer_map == spec.layer_map
+
+
 def test_a_map_of_a_teacher_with_other_layers_is_left_to_the_sampler():
     wide = space(WIDE)
     spec = drawn(wide, published_start(wide, 12).params)
