@@ -140,24 +140,11 @@ def test_what_can_t_run_is_told(tmp_path, lkd_tune):
     assert "ray get-auth-token" in said
     said = lkd_tune("submit", *where, "--run-dir", "runs", code=2)
     assert "has to be absolute" in said
+    said = lkd_tune("submit", *where, "--run-dir", "s3://bucket", "--ship", code=2)
+    assert "--ship: files can't be taken along" in said
     said = lkd_tune("submit", *where, *shared, "--set", "train.lr=-1", code=2)
     assert "train.lr" in said
     assert "has no such search" in lkd_tune("logs", "nothing", code=2)
-
-
-def test_what_does_not_go_together_is_told(tmp_path, lkd_tune):
-    make_space(tmp_path)
-    where = ["--space", str(tmp_path / "space.yaml")]
-    for arguments, told in (
-        ([], "one of --space FILE and --resume RUN is needed"),
-        (where, "--run-dir: is needed"),
-        (["--resume", "/runs/a", "--ship"], "--ship: goes with --space FILE"),
-        (["--resume", "/runs/a", "--allow-changed"], "--allow-changed: goes with --space FILE"),
-        (["--resume", "/runs/a", "--task", "cola"], "--task: the run has its task"),
-        (["--resume", "/runs/a", "--name", "b"], "leave out --name and --run-dir"),
-        ([*where, "--run-dir", "s3://bucket", "--ship"], "--ship: files can't be taken along"),
-    ):
-        assert told in lkd_tune("submit", *arguments, code=2)
 
 
 def begun(folder, *overrides):
