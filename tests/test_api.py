@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import lkd_tune
-from examples import distil_once, losses_alone, search_and_look
+from examples import any_trainable, distil_once, losses_alone, search_and_look
 from lkd_tune import Measurement, SearchSpace, SpecError, TrialSpec, distill, load_run, load_space
 from tests.results.folder import HandMade, full_run
 from tests.tiny import LABELS, make_space_tree, make_teacher
@@ -89,6 +89,14 @@ def test_own_loop(run, tmp_path, capsys):
 def test_losses_alone():
     objectives = losses_alone.main()
     assert sum(objectives[-5:]) < 0.7 * sum(objectives[:5])
+
+
+def test_the_searcher_for_any_trainable(tmp_path, two_cores):
+    study = any_trainable.main(tmp_path, trials=3)
+    again = any_trainable.main(tmp_path, trials=3)  # nothing is left to do
+    assert len(study.trials) == len(again.trials) == 3
+    assert again.best_value > 0.5
+    assert all("weights" in trial.constraints for trial in again.trials)
 
 
 def test_a_run_that_is_not_finished(tmp_path):

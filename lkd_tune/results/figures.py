@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +80,7 @@ def write_plots(
     add("losses", "Loss terms of the best", "Mean since the measurement before; the factor is its "
         "weight.", lambda: plot_losses(run.read_trial(best)) if best else None)  # fmt: skip
     add("confirmation", "With other seeds", "Dots are seeds, the line is the mean's 95 % interval.",
-        lambda: plot_seeds(read_confirmation(run), board.metric))  # fmt: skip
+        lambda: plot_seeds(run.read_confirmation(), board.metric))  # fmt: skip
     entries = ablation["entries"] if ablation else []
     add("ablation", "Without each loss term", "The winner trained again with one term's weight 0.",
         lambda: plot_seeds([{**e, "trial": ablation_label(e)} for e in entries], board.metric),
@@ -92,10 +91,3 @@ def write_plots(
 def ablation_label(entry: dict[str, Any]) -> str:
     """Returns what an entry of ablation.json is called."""
     return f"without {entry['removed']}" if entry["removed"] else "all terms"
-
-
-def read_confirmation(run: RunFolder) -> list[dict[str, Any]]:
-    """Returns the entries of confirmation.json, best first; none if there is no such file."""
-    if not run.confirmation.exists():
-        return []
-    return json.loads(run.confirmation.read_text("utf-8"))["trials"]

@@ -9,7 +9,7 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lkd_tune.spec.ranking import Ranking, rank_trials, trusted_means
+from lkd_tune.spec.ranking import Ranking, rank_trials
 from lkd_tune.spec.run import BASELINE, RunFolder, TrialRecord, write_atomically
 from lkd_tune.spec.tasks import HEADS
 
@@ -188,9 +188,9 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
     task_metric = str(records[0].spec.task.metric) if records else ""
     teacher = manifest.get("teacher") or {}
     teacher_score = teacher.get("dev", {}).get(metric)
-    confirmed = _read_confirmation(run)
+    confirmed = {entry["trial"]: entry for entry in run.read_confirmation()}
     objectives = manifest.get("objectives", ["score"])
-    ranking = rank_trials(records, objectives, trusted_means(confirmed.values()))
+    ranking = rank_trials(records, objectives, confirmed.values())
     order = {"running": 1, "stopped": 2, "refused": 3, "failed": 4}
     others = sorted(
         # The other seeds of a trial are told in its own row.
@@ -318,14 +318,6 @@ def _energy(record: TrialRecord) -> float | None:
     ends = [*record.measurements[-1:], *([record.fine_tuned] if record.fine_tuned else [])]
     known = [end.energy_j for end in ends if end.energy_j is not None]
     return sum(known) if known else None
-
-
-def _read_confirmation(run: RunFolder) -> dict[str, dict[str, Any]]:
-    """Returns what the other seeds gave, by trial."""
-    if not run.confirmation.exists():
-        return {}
-    facts = json.loads(run.confirmation.read_text("utf-8"))
-    return {entry["trial"]: entry for entry in facts["trials"]}
 
 
 def _map_text(entries: tuple[int, ...] | str) -> str:

@@ -17,7 +17,7 @@ from lkd_tune.search.session import Session
 from lkd_tune.search.trackers.callback import check_trackers
 from lkd_tune.search.tuner import locked
 from lkd_tune.spec.errors import Problem, SpecError
-from lkd_tune.spec.ranking import rank_trials, trusted_means
+from lkd_tune.spec.ranking import rank_run
 from lkd_tune.spec.run import RunFolder, write_atomically
 from lkd_tune.spec.space import load_space
 from lkd_tune.spec.trial import TrialSpec
@@ -104,10 +104,7 @@ def _without(spec: TrialSpec, term: str) -> TrialSpec:
 
 
 def _winner(run: RunFolder, manifest: dict[str, Any]) -> str:
-    means = {}
-    if run.confirmation.exists():
-        means = trusted_means(json.loads(run.confirmation.read_text("utf-8"))["trials"])
-    names = rank_trials(run.read_trials(), manifest.get("objectives", ["score"]), means).names
+    names = rank_run(run).names
     if not names:
         message = "has no complete trial, so there is no winner to take terms from"
         raise SpecError(Problem(run.where, "", message))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 
-from lkd_tune.search.confirmation import Confirmed, summarise
+from lkd_tune.search.confirmation import summarise
 from lkd_tune.search.session import Session
 from lkd_tune.search.trial_folder import TrialFolder
 from lkd_tune.spec.losses import LABELS_ONLY
-from lkd_tune.spec.ranking import rank_trials, trusted_means
+from lkd_tune.spec.ranking import rank_run
 from lkd_tune.spec.run import BASELINE, TrialRecord, write_atomically
 from lkd_tune.spec.trial import TrialSpec
 
@@ -33,9 +33,8 @@ def confirm_best(session: Session, best: list[str]) -> str:
     specs = {name: session.run.read_trial(name).spec.without_ancestor() for name in names}
     for name in names:
         _train_seeds(session, name, specs[name], confirm.seeds)
-    means = trusted_means(entry.model_dump() for entry in _write_confirmation(session, names))
-    objectives = session.settings.objectives
-    return rank_trials(session.run.read_trials(), objectives, means).names[0]
+    _write_confirmation(session, names)
+    return rank_run(session.run).names[0]
 
 
 def compare_with_baseline(session: Session, best: str) -> None:
@@ -54,9 +53,8 @@ def compare_with_baseline(session: Session, best: str) -> None:
     confirm = session.settings.confirm
     if confirm is not None and not session.stop:
         _train_seeds(session, BASELINE, spec, confirm.seeds)
-        done = json.loads(session.run.confirmation.read_text("utf-8"))
-        names = [entry["trial"] for entry in done["trials"] if entry["trial"] != BASELINE]
-        _write_confirmation(session, [*names, BASELINE])
+        names = [entry["trial"] for entry in session.run.read_confirmation()]
+        _write_confirmation(session, [*dict.fromkeys([*names, BASELINE])])
 
 
 def _as_long_as(winner: TrialRecord, spec: TrialSpec) -> TrialSpec:
@@ -127,7 +125,7 @@ def train_given(session: Session, specs: dict[str, TrialSpec]) -> None:
         session.fit(GivenTrials(session.run, left, session.common, session.take_in), None)
 
 
-def _write_confirmation(session: Session, names: list[str]) -> list[Confirmed]:
+def _write_confirmation(session: Session, names: list[str]) -> None:
     """Writes what the other seeds gave, as far as they are done."""
     metric = session.settings.score_name
     ended = {name: _ended_seeds(session, name) for name in names}
@@ -147,7 +145,6 @@ def _write_confirmation(session: Session, names: list[str]) -> list[Confirmed]:
     confirmed = summarise(scores, tests, failed)
     facts = {"metric": metric, "trials": [entry.model_dump() for entry in confirmed]}
     write_atomically(session.run.confirmation, json.dumps(facts, indent=2))
-    return confirmed
 
 
 def _ended_seeds(session: Session, name: str) -> list[TrialRecord]:

@@ -30,9 +30,9 @@ class LayerMapEvolution(BaseSampler):
 
     Two parents are chosen by tournaments among the better half of all trials that were told,
     ordered by objectives, those stopped early after the complete ones by how far they came. A
-    child takes each parameter
-    from either parent. Its layer map then has one entry moved to a neighbouring teacher layer in
-    two of three cases; numbers take small steps, choices are seldom drawn anew. The genetic
+    child takes each parameter from either parent. In two of three cases the keys of two
+    neighbouring teacher layers are then swapped, which moves an entry of its map by one layer if
+    one of the two was in it; numbers take small steps, choices are seldom drawn anew. The genetic
     operators are those of Jiao et al., "Improving Task-Agnostic BERT Distillation with Layer
     Mapping Search" (2020), on random keys, so that every child is an admissible map.
 

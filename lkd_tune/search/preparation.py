@@ -8,6 +8,7 @@ from lkd_tune.fetching import read_run
 from lkd_tune.search.manifest import update_manifest
 from lkd_tune.search.session import Session
 from lkd_tune.spec.errors import SpecError
+from lkd_tune.spec.ranking import rank_run
 from lkd_tune.spec.run import RunFolder, read_measurements
 from lkd_tune.spec.settings import SpaceSettings
 from lkd_tune.spec.start import Start, published_start, start_from
@@ -174,7 +175,7 @@ def check_warm_start(session_settings: Any, source: Any) -> None:
                 for p in error.problems
             ]
             continue
-        if not _complete(run):
+        if not rank_run(run).names:
             message = f"{folder} has no complete trial"
             problems.append(source.problem(("search", "warm_start"), message))
     if problems:
@@ -183,14 +184,9 @@ def check_warm_start(session_settings: Any, source: Any) -> None:
 
 def _best_of(run: RunFolder, session: Session, teacher_layers: int) -> list[Start]:
     return [
-        start_from(f"{run.where} {record.name}", record.spec, session.space, teacher_layers)
-        for record in _complete(run)[:_BEST_OF_EACH]
+        start_from(f"{run.where} {name}", run.read_trial(name).spec, session.space, teacher_layers)
+        for name in rank_run(run).names[:_BEST_OF_EACH]
     ]
-
-
-def _complete(run: RunFolder) -> list[Any]:
-    records = [r for r in run.read_trials() if r.is_drawn and r.state == "complete"]
-    return sorted(records, key=lambda r: (-(r.score or 0.0), r.name))
 
 
 def _moved(start: Start, name: str) -> str:

@@ -122,18 +122,21 @@ class Progress:
         if not self._best or (-score, trial) < (-self._best[0], self._best[1]):
             self._best = (score, trial, student)
 
-    def __rich__(self) -> Group:
+    @property
+    def counts(self) -> str:
+        """How many trials have ended how, and about how long the others take."""
         ended = self._ended
         drawn = [name for name in self._at if name.isdigit()]
+        return (
+            f"trials {ended.total()}/{self._trials}: {ended['complete']} complete, "
+            f"{ended['stopped']} stopped early, {ended['failed']} failed, "
+            f"{len(drawn)} running{self._time_left()}"
+        )
+
+    def __rich__(self) -> Group:
         lines = [Text(self._phase, style="bold")]
         if self._trials:
-            lines.append(
-                Text(
-                    f"trials {ended.total()}/{self._trials}: {ended['complete']} complete, "
-                    f"{ended['stopped']} stopped early, {ended['failed']} failed, "
-                    f"{len(drawn)} running{self._time_left()}"
-                )
-            )
+            lines.append(Text(self.counts))
         if self._best:
             score, name, student = self._best
             share = ""

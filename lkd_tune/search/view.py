@@ -21,6 +21,8 @@ EVENTS_VARIABLE = "LKD_TUNE_EVENTS"
 BEGUN = "begun"
 # Events that come several times a second are written to a log so often.
 _SELDOM_S = 10.0
+# In a search of fewer trials each one is told, and that is enough.
+_LEAST_TO_SUM_UP = 8
 
 
 def live_table(progress: Progress, console: Console) -> Live:
@@ -152,13 +154,19 @@ class View:
             self._say(line)
 
     def trial_ended(self, name: str, state: str, score: float | None, error: str | None) -> None:
-        """Tells a trial's end."""
+        """Tells a trial's end; after every quarter of them what they came to, and what is left."""
         spec = self._specs.pop(name, None)
         self._event("ended", trial=name, state=state, score=score)
         shown = f" {self._score} {score:.4f}" if score is not None else ""
         student = f", {_in_words(spec)}" if spec else ""
         number = f"[{self._progress.number_ended}/{self._trials}] " if name.isdigit() else ""
         self._say(f"{number}trial {name} {state}{shown}{student}{f': {error}' if error else ''}")
+        if name.isdigit() and self._is_quarter(self._progress.number_ended):
+            self._say(self._progress.counts)
+
+    def _is_quarter(self, ended: int) -> bool:
+        quarters, before = (4 * number // self._trials for number in (ended, ended - 1))
+        return quarters > before and _LEAST_TO_SUM_UP <= self._trials > ended
 
     def _event(self, name: str, *, seldom: bool = False, **values: Any) -> None:
         event = {"event": name, **values}

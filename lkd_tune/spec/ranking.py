@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lkd_tune.spec.objectives import by_front, costs_of, front_of, knee_of
-from lkd_tune.spec.run import BASELINE, TrialRecord
+from lkd_tune.spec.run import BASELINE, RunFolder, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,20 @@ class Ranking:
         return self.names.index(name) + 1 if name in self.names else None
 
 
+def rank_run(run: RunFolder) -> Ranking:
+    """Returns the order of a run's trials, as `rank_trials`.
+
+    Raises:
+        SpecError: If the folder is not that of a run.
+    """
+    objectives = run.read_manifest().get("objectives", ["score"])
+    return rank_trials(run.read_trials(), objectives, run.read_confirmation())
+
+
 def rank_trials(
-    records: Iterable[TrialRecord], objectives: Sequence[str], means: Mapping[str, float]
+    records: Iterable[TrialRecord],
+    objectives: Sequence[str],
+    confirmed: Iterable[Mapping[str, Any]] = (),
 ) -> Ranking:
     """Returns the order of the drawn trials that are complete.
 
@@ -40,8 +52,9 @@ def rank_trials(
     Args:
         records: All trials.
         objectives: What is best.
-        means: Mean scores of other seeds, by trial.
+        confirmed: The entries of confirmation.json.
     """
+    means = _trusted_means(confirmed)
     drawn = sorted((r for r in records if r.is_drawn and r.state == "complete"), key=_name)
     costs = {
         record.name: costs_of(objectives, means.get(record.name, record.score or 0.0), record.size)
@@ -62,14 +75,11 @@ def rank_trials(
     return Ranking([*first, *rest], front)
 
 
-def trusted_means(confirmed: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+def _trusted_means(confirmed: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Returns the mean scores of other seeds that trials are ranked by, by trial.
 
     Left out are those of which a seed failed, whose mean is one of the lucky seeds; unless there
     are no others.
-
-    Args:
-        confirmed: The entries of confirmation.json.
     """
     entries = [entry for entry in confirmed if entry["trial"] != BASELINE]
     whole = [entry for entry in entries if not entry.get("failed")]

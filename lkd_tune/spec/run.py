@@ -216,6 +216,12 @@ class RunFolder:
         except (OSError, json.JSONDecodeError) as error:
             raise SpecError(Problem(str(self.manifest), "", f"can't be read: {error}")) from None
 
+    def read_confirmation(self) -> list[dict[str, Any]]:
+        """Returns what the best trials gave with other seeds, best first; [] before that."""
+        if not self.confirmation.exists():
+            return []
+        return json.loads(self.confirmation.read_text("utf-8"))["trials"]
+
     def read_trials(self) -> list[TrialRecord]:
         """Returns all trials that were started, by name; the baseline comes last."""
         folders = sorted((self.path / "trials").glob("*/spec.json"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lkd_tune.search.confirmation import summarise
-from lkd_tune.spec.ranking import trusted_means
+from lkd_tune.spec.ranking import _trusted_means
 from lkd_tune.spec.run import BASELINE
 
 STEADY = {2: 0.85, 3: 0.86, 4: 0.87}
@@ -14,13 +14,13 @@ def test_what_fails_with_some_seeds_is_no_winner():
     assert [entry.trial for entry in told] == ["steady", "lucky"]
     assert told[1].failed == [3, 4]
     entries = [entry.model_dump() for entry in told]
-    assert [*trusted_means(entries)] == ["steady"]
+    assert [*_trusted_means(entries)] == ["steady"]
 
 
 def test_if_seeds_of_all_failed_the_best_mean_is_what_there_is():
     scores = {"a": {2: 0.8, 3: 0.81}, "b": {2: 0.9}, BASELINE: STEADY}
     told = summarise(scores, {}, {"a": [4], "b": [3, 4]})
-    means = trusted_means(entry.model_dump() for entry in told)
+    means = _trusted_means(entry.model_dump() for entry in told)
     assert max(means, key=lambda name: means[name]) == "b"
 
 

@@ -48,6 +48,20 @@ def test_without_a_terminal_each_event_is_one_plain_line(spec):
     ]
 
 
+def test_after_every_quarter_the_rest_is_estimated_anew(spec):
+    console = Console(file=io.StringIO(), width=60)
+    with View(8, "accuracy", console=console) as view:
+        view.clock(None)
+        for i in range(8):
+            view.trial_started(f"{i:04d}", spec)
+            view.trial_ended(f"{i:04d}", "stopped", 0.5, None)
+    told = [line for line in console.file.getvalue().splitlines() if line.startswith("trials")]
+    assert [line.partition(":")[0] for line in told] == ["trials 2/8", "trials 4/8", "trials 6/8"]
+    assert re.fullmatch(
+        r"trials 2/8: 0 complete, 2 stopped early, 0 failed, 0 running, about .* left", told[0]
+    )
+
+
 def test_on_a_terminal_the_best_and_what_runs_are_shown(spec):
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
     with View(4, "accuracy", console=console) as view:
