@@ -228,6 +228,7 @@ if [ "$1" = requeue ]; then echo "$2" >>{tmp_path}/requeued; else printf 'first\
                 cwd=tmp_path,
                 stdout=log,
                 stderr=log,
+                text=True,
             )
         started.append(process)
         return process
@@ -244,7 +245,7 @@ def test_a_slurm_job_searches_on_two_nodes_is_stopped_requeued_and_goes_on(tmp_p
     make_space(
         tmp_path,
         resources={"workers": 2, "cpus": 1},
-        train={"steps": 200, "evaluations": 6},
+        train={"steps": 1000, "evaluations": 6},
         search={"trials": 1, "scheduler": "none"},
         student={"depth": 1},
     )
