@@ -6,6 +6,7 @@ Heavy imports stand inside the commands, so that `--help` answers at once.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -13,10 +14,20 @@ import typer
 
 from lkd_tune import __version__, cluster_cli, compare_cli, doctor_cli, export_cli, report_cli
 from lkd_tune.completion import complete_task
-from lkd_tune.options import SetOption, SpaceOption
+from lkd_tune.options import (
+    AllowChangedOption,
+    DataOption,
+    NameOption,
+    QuietOption,
+    SetOption,
+    SpaceOption,
+    TaskOption,
+    asked_spaces,
+)
 
 if TYPE_CHECKING:
     from lkd_tune.spec.run import RunFolder
+    from lkd_tune.spec.space import SearchSpace
 
 app = typer.Typer(
     name="lkd-tune",
@@ -72,34 +83,15 @@ def search(
         str,
         typer.Option(metavar="DIR", help="Where runs are put: a folder, s3:// or gs://…."),
     ] = "",
-    name: Annotated[
-        str | None, typer.Option(help="The run's folder in DIR; default: space and time.")
-    ] = None,
+    name: NameOption = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with a run instead.")
     ] = None,
-    allow_changed: Annotated[
-        bool,
-        typer.Option(
-            "--allow-changed", help="With --resume and --space: take over what may change."
-        ),
-    ] = False,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="A known task for the space, or several with commas between; glue/all.",
-            autocompletion=complete_task,
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR", help="With --task: take GLUE's files from here, as DIR/CoLA/train.tsv."
-        ),
-    ] = None,
+    allow_changed: AllowChangedOption = False,
+    task: TaskOption = None,
+    data: DataOption = None,
     address: AddressOption = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Search a space and keep the best students.
 
@@ -122,48 +114,30 @@ def search(
     from lkd_tune.fetching import named_run
     from lkd_tune.spec.errors import Problem, SpecError
 
-    if not space and resume is None:
-        raise SpecError(Problem("search", "", "one of --space FILE and --resume RUN is needed"))
-    if allow_changed and not (space and resume):
+    if allow_changed and not (space and (resume or task)):
         raise SpecError(Problem("--allow-changed", "", "goes with --resume RUN and --space FILE"))
-    if data is not None and task is None:
-        raise SpecError(Problem("--data", "", "goes with --task NAME; else set task.train and dev"))
-    if task is not None and resume is not None:
-        message = "the run has its task; to go on with several, give the same --name again"
-        raise SpecError(Problem("--task", "", message))
+    spaces = asked_spaces(space, overrides, name, run_dir, resume, task, data)
     if resume is not None:
-        if name is not None or run_dir:
-            message = "names the run already; leave out --name and --run-dir"
-            raise SpecError(Problem("--resume", "", message))
         from lkd_tune.search.tuner import resume_search
-        from lkd_tune.spaces import find_space
-        from lkd_tune.spec.space import load_space
 
         result = resume_search(
             named_run(resume),
             address=address,
             quiet=quiet,
             overrides=[] if space else overrides or [],
-            changed=load_space(find_space(space), overrides or []) if space else None,
+            changed=spaces.get(""),
             allow_changed=allow_changed,
         )
     else:
         from lkd_tune.search.tuner import run_search
-        from lkd_tune.spaces import find_space, run_name
-        from lkd_tune.spec.space import load_space
+        from lkd_tune.spaces import run_name
 
         run = named_run(f"{run_dir or 'runs'}/{name or run_name(space)}")
-        if task is not None:
-            from lkd_tune.several import split_tasks, task_settings
-
-            names = split_tasks(task)
-            if len(names) > 1:
-                _search_several(space, names, run, overrides or [], data, address, quiet)
-                return
-            overrides = [*task_settings(names[0], data), *(overrides or [])] if names else overrides
-        loaded = load_space(find_space(space), overrides or [])
-        result = run_search(loaded, run, address=address, quiet=quiet)
-    _finish(result)
+        if "" not in spaces:
+            search_several(spaces, run, address, quiet=quiet, allow_changed=allow_changed)
+            return
+        result = run_search(spaces[""], run, address=address, quiet=quiet)
+    finish(result)
 
 
 @app.command()
@@ -321,7 +295,7 @@ doctor_cli.register(app)
 cluster_cli.register(app)
 
 
-def _finish(result) -> None:  # type: ignore[no-untyped-def]  # its type is behind a heavy import
+def finish(result) -> None:  # type: ignore[no-untyped-def]  # its type is behind a heavy import
     """Writes and shows what came out of a search, and exits as it ended."""
     from collections import Counter
 
@@ -352,14 +326,13 @@ def _finish(result) -> None:  # type: ignore[no-untyped-def]  # its type is behi
         print(f"the time budget is used up. For more: {resume} --set search.time_budget=MINUTES")
 
 
-def _search_several(
-    space: str,
-    tasks: list[str],
+def search_several(
+    spaces: Mapping[str, SearchSpace],
     run: RunFolder,
-    overrides: list[str],
-    data: str | None,
     address: str | None,
+    *,
     quiet: bool,
+    allow_changed: bool,
 ) -> None:
     """Searches several tasks in turn, shows the table of all, and exits as the last one ended."""
     from lkd_tune.fetching import send_files
@@ -368,7 +341,7 @@ def _search_several(
     from lkd_tune.task_words import show_task_table
     from lkd_tune.words import place_of
 
-    ends = search_tasks(space, tasks, run, overrides, data=data, address=address, quiet=quiet)
+    ends = search_tasks(spaces, run, address=address, quiet=quiet, allow_changed=allow_changed)
     table = read_task_table(
         {task: end.run for task, end in ends.items()},
         {task: end.left for task, end in ends.items()},

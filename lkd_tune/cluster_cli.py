@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from lkd_tune.options import SetOption, SpaceOption
+from lkd_tune.options import (
+    AllowChangedOption,
+    DataOption,
+    NameOption,
+    QuietOption,
+    SetOption,
+    SpaceOption,
+    TaskOption,
+    asked_spaces,
+)
 
 ServerOption = Annotated[
     str,
@@ -39,12 +48,14 @@ def submit(
             help="Where runs are put: a folder that all nodes share, s3:// or gs://….",
         ),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="The run's folder in DIR; default: space and time.")
-    ] = None,
+    name: NameOption = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with a run on the cluster instead.")
     ] = None,
+    allow_changed: AllowChangedOption = False,
+    task: TaskOption = None,
+    data: DataOption = None,
+    quiet: QuietOption = False,
     ship: Annotated[
         bool, typer.Option("--ship", help="Take local data and models along (up to 400 MiB).")
     ] = False,
@@ -58,7 +69,7 @@ def submit(
     """Send a search to a Ray cluster; it goes on when this machine is off.
 
     Returns when the search has begun, or says why it can't. If the run is there already, as after
-    the loss of its driver, the job goes on with it.
+    the loss of its driver, the job goes on with it, if the space is the same.
 
     Examples:
 
@@ -66,37 +77,41 @@ def submit(
 
         lkd-tune submit --space mine.yaml --ship --run-dir /shared/runs --name first --wait
 
+        lkd-tune submit --space glue.yaml --task glue/all --run-dir /shared/runs --name glue
+
         lkd-tune submit --resume /shared/runs/first --set search.trials=64
     """
     from lkd_tune.spec.errors import Problem, SpecError
-    from lkd_tune.submission import JobServer
+    from lkd_tune.submission import BEGIN_S, JobServer
 
-    if bool(space) == (resume is not None):
-        raise SpecError(Problem("submit", "", "one of --space FILE and --resume RUN is needed"))
-    loaded = None
+    if (allow_changed or ship) and not space:
+        option = "--ship" if ship else "--allow-changed"
+        raise SpecError(Problem(option, "", "goes with --space FILE"))
+    spaces = asked_spaces(space, overrides, name, run_dir, resume, task, data)
     if resume is not None:
-        if ship or name is not None or run_dir is not None:
-            message = "names a run that is there; leave out --name, --run-dir and --ship"
-            raise SpecError(Problem("--resume", "", message))
         run = resume
     else:
-        from lkd_tune.spaces import find_space, run_name
-        from lkd_tune.spec.space import load_space
+        from lkd_tune.spaces import run_name
 
         if run_dir is None:
             message = "is needed: an absolute folder that every node of the cluster sees"
             raise SpecError(Problem("--run-dir", "", message))
-        loaded = load_space(find_space(space), overrides or [])
         run = os.path.join(run_dir, name or run_name(space))
     server = JobServer(address)
     job = server.submit(
         run=run,
-        space=loaded,
-        overrides=(overrides or []) if loaded is None else [],
+        spaces=spaces,
+        resume=resume is not None,
+        overrides=[] if spaces else overrides or [],
+        allow_changed=allow_changed,
+        quiet=quiet,
         ship=ship,
         cache=cache,
     )
-    print(f"job: {job}\nrun: {run}")
+    print(f"job: {job}\nrun: {run}", flush=True)
+    waiting = server.wait_for_begin(job)
+    if waiting is not None:
+        print(f"after {BEGIN_S:g} s it has not begun: {waiting.state}; {waiting.message}".strip())
     if not wait:
         print(f"follow it: lkd-tune logs {job} -f --address {address}")
         return
@@ -167,15 +182,21 @@ def stop(job: JobArgument, address: ServerOption = _HERE) -> None:
 def _follow(server, job: str, address: str) -> None:  # type: ignore[no-untyped-def]
     """Shows a search as it would be seen here until it ends, and exits with its driver's code."""
     from lkd_tune.search.view import LogView
+    from lkd_tune.spec.errors import Problem, SpecError
 
+    run = server.job(job).run
+    again = f"follow it again: lkd-tune logs {job} -f --address {address}"
     try:
         with LogView(live=True) as view:
             for text in server.logs(job, follow=True):
                 view.feed(text)
     except KeyboardInterrupt:
-        print(f"\nthe search goes on; follow it again: lkd-tune logs {job} -f --address {address}")
+        print(f"\nthe search goes on; {again}")
         print(f"stop it: lkd-tune stop {job} --address {address}")
         raise typer.Exit(130) from None
+    except SpecError as error:
+        message = f"{again}; or, if the head was lost, go on with: {_resume(run, address)}"
+        raise SpecError([*error.problems, Problem("", "", message)]) from None
     ended = server.job(job)
     if ended.state == "SUCCEEDED":
         print(f"run: {ended.run}")

@@ -7,8 +7,11 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-BEGUN = "lkd-tune: the cluster fits; run "
+if TYPE_CHECKING:
+    from lkd_tune.spec.run import RunFolder
+    from lkd_tune.spec.space import SearchSpace
 
 
 def main() -> None:
@@ -33,40 +36,61 @@ def main() -> None:
         sys.exit(end.exit_code)
 
 
-def _search(request: dict[str, object]) -> None:
-    from lkd_tune import __version__, cli
-    from lkd_tune.distill.checks import check_space
+def _search(request: dict[str, Any]) -> None:
+    from lkd_tune import cli
     from lkd_tune.fetching import named_run
     from lkd_tune.search.cluster import connected
-    from lkd_tune.search.mirror import fetch_state, holds_search
-    from lkd_tune.search.nodes import check_nodes
-    from lkd_tune.search.tuner import locked, write_space
-    from lkd_tune.spec.errors import Problem, SpecError
+    from lkd_tune.search.lock import locked
+    from lkd_tune.search.mirror import holds_search
+    from lkd_tune.search.tuner import resume_search, run_search
 
-    if request["version"] != __version__:
-        message = f"submitted by lkd-tune {request['version']}, the cluster has {__version__}"
-        raise SpecError(Problem("", "", f"{message}; install the same version"))
-    run = named_run(str(request["run"]))
-    overrides = [str(each) for each in request["overrides"]]  # type: ignore[attr-defined]
-    with connected(None):
-        check_nodes(run)
-        if request["resume"] or holds_search(run):
-            if run.home is not None:
-                with locked(run):
-                    fetch_state(run)
-            run.read_manifest()
-            _begun(run)
-            cli.search(resume=run.where, overrides=overrides)
+    run = named_run(request["run"]).absolute()
+    quiet, allowed = request["quiet"], request["allow_changed"]
+    # From here on no other driver can write there.
+    with locked(run), connected(None):
+        spaces = _unpacked(request["spaces"], run)
+        if "" not in spaces and spaces:
+            cli.search_several(spaces, run, None, quiet=quiet, allow_changed=allowed)
             return
-        space = _unpacked(run)
-        check_space(space)
-        _check_mlflow(space)
-        write_space(run, space)
-        _begun(run)
-        cli.search(space=str(run.space), run_dir=os.path.dirname(run.where), name=run.path.name)
+        space = spaces.get("")
+        if space is None or request["resume"] or holds_search(run):
+            result = resume_search(
+                run,
+                quiet=quiet,
+                overrides=request["overrides"],
+                changed=space,
+                allow_changed=allowed,
+            )
+        else:
+            result = run_search(space, run, quiet=quiet)
+        cli.finish(result)
 
 
-def _check_mlflow(space) -> None:  # type: ignore[no-untyped-def]
+def _unpacked(sent: dict[str, dict[str, Any]], run: RunFolder) -> dict[str, SearchSpace]:
+    """Returns the spaces that were sent, their files put where all nodes see them."""
+    from lkd_tune.shipping import differing, unpack_files
+    from lkd_tune.spec.errors import Problem, SpecError
+    from lkd_tune.spec.source import Source
+    from lkd_tune.spec.space import build_space
+
+    spaces = {}
+    for task, source in sent.items():
+        places = {tuple(path): place for path, place in source["places"]}
+        tree = unpack_files(source["tree"], run.path)
+        spaces[task] = build_space(Source(source["name"], tree, places))
+        _check_mlflow(spaces[task])
+    files, there = Path("files"), run.path / "shipped"
+    begun = [*run.path.glob("manifest.json"), *run.path.glob("*/manifest.json")]
+    if files.is_dir() and not begun:
+        shutil.rmtree(there, ignore_errors=True)
+        shutil.copytree(files, there)
+    elif files.is_dir() and (others := differing(files, there)):
+        message = f"{others[0]} is another file than the one the run began with; start another run"
+        raise SpecError(Problem(run.where, "--ship", message))
+    return spaces
+
+
+def _check_mlflow(space: SearchSpace) -> None:
     """Refuses MLflow's default, a file in the folder that it runs in: a job's is removed."""
     from lkd_tune.spec.errors import SpecError
 
@@ -74,23 +98,6 @@ def _check_mlflow(space) -> None:  # type: ignore[no-untyped-def]
     if mlflow is not None and mlflow.uri is None and "MLFLOW_TRACKING_URI" not in os.environ:
         message = "in a submitted search has to be given: the address of a server"
         raise SpecError(space.source.problem(("trackers", "mlflow", "uri"), message))
-
-
-def _begun(run) -> None:  # type: ignore[no-untyped-def]  # its type is behind an import
-    print(f"{BEGUN}{run.where}", flush=True)
-
-
-def _unpacked(run):  # type: ignore[no-untyped-def]
-    """Returns the space that was sent, its files put where all nodes see them."""
-    from lkd_tune.shipping import unpack_files
-    from lkd_tune.spec.source import read_source
-    from lkd_tune.spec.space import build_space
-
-    source = read_source(Path("space.yaml"))
-    if Path("files").is_dir():
-        shutil.copytree("files", run.path / "shipped", dirs_exist_ok=True)
-    source.tree = unpack_files(source.tree, run.path)
-    return build_space(source)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +61,18 @@ def task_settings(task: str, data: str | None) -> list[str]:
     return [f"task={task}", *places]
 
 
+def task_spaces(
+    space: str, tasks: Sequence[str], overrides: Sequence[str], data: str | None
+) -> dict[str, SearchSpace]:
+    """Returns a space file as it is for each of several known tasks.
+
+    Raises:
+        SpecError: If it is none for one of them.
+    """
+    path = find_space(space)
+    return {task: load_space(path, [*task_settings(task, data), *overrides]) for task in tasks}
+
+
 @dataclass(frozen=True)
 class TaskEnd:
     """How the search of one of several tasks ended.
@@ -88,35 +100,30 @@ class TaskEnd:
 
 
 def search_tasks(
-    space: str,
-    tasks: Sequence[str],
+    spaces: Mapping[str, SearchSpace],
     runs: RunFolder,
-    overrides: Sequence[str],
     *,
     data: str | None = None,
     address: str | None = None,
     quiet: bool = False,
+    allow_changed: bool = False,
 ) -> dict[str, TaskEnd]:
-    """Searches a space for each task, into `runs`/NAME; goes on where an earlier call ended.
+    """Searches each task's space, into `runs`/NAME; goes on where an earlier call ended.
 
     All spaces are checked before the first search begins. A search that is interrupted or finds no
     room on a disk ends it all; one that is refused after that, for a row of its data say, or whose
     trials all fail, does not.
 
     Args:
-        space: Name or path of the space file.
-        tasks: Names of known tasks.
+        spaces: What to search, by the names of the tasks.
         runs: Folder of the runs.
-        overrides: Of the space, for every task.
-        data: Folder of GLUE's files; none: the hub's.
         address: Ray cluster; none: that of RAY_ADDRESS, else this machine.
         quiet: Shows no progress.
+        allow_changed: Has runs that are there take over what differs and may change.
 
     Raises:
         SpecError: With all that does not fit, for any of the tasks.
     """
-    path = find_space(space)
-    spaces = {task: load_space(path, [*task_settings(task, data), *overrides]) for task in tasks}
     ends = {task: TaskEnd(runs.below(task)) for task in spaces}
     begun = {task for task, end in ends.items() if holds_search(end.run)}
     if problems := [
@@ -129,7 +136,9 @@ def search_tasks(
             print(f"== {task}", flush=True)
         try:
             if task in begun:
-                result = resume_search(run, address=address, quiet=quiet)
+                result = resume_search(
+                    run, address=address, quiet=quiet, changed=loaded, allow_changed=allow_changed
+                )
             else:
                 result = run_search(loaded, run, address=address, quiet=quiet)
         except SpecError as error:

@@ -10,7 +10,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,18 +18,22 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lkd_tune import __version__
-from lkd_tune.job import BEGUN
 from lkd_tune.search.cluster import quieten_ray
-from lkd_tune.search.view import EVENTS_VARIABLE
+from lkd_tune.search.progress import from_line
+from lkd_tune.search.view import BEGUN, EVENTS_VARIABLE
 from lkd_tune.shipping import absolute_paths, ship_files
 from lkd_tune.spec.address import is_address
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.space import SearchSpace
 from lkd_tune.storage import Store
 
+# A job's start on an idle cluster takes about ten seconds; beyond this it waits for something.
+BEGIN_S = 120.0
 _CONNECT_S = 5.0
-# A job's start on an idle cluster takes about ten seconds; beyond this it waits for room.
-_BEGIN_S = 120.0
+# How long an answer may take: where something is asked, and where it is sent or started.
+_ANSWER_S, _TAKEN_S = 20.0, 120.0
+# For so long a connection that is lost is tried again: a tunnel is made anew, a laptop wakes up.
+_PATIENCE_S = 45.0
 # Characters of a log that is followed.
 _MOST_PER_S = 200_000
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -79,10 +83,9 @@ class JobServer:
         # Ray takes the address from its variables, RAY_ADDRESS too, before the one it is given.
         os.environ["RAY_API_SERVER_ADDRESS"] = address
         import ray
-        from ray.job_submission import JobSubmissionClient
 
         with self._told():
-            self._client = JobSubmissionClient(address)
+            self._client = _client(address)
             self._client.list_jobs()  # the first call that needs the token
             version = self._client.get_version()
             found = self._client._do_request("GET", "/api/version").json()["ray_version"]
@@ -98,24 +101,30 @@ class JobServer:
         self,
         *,
         run: str,
-        space: SearchSpace | None,
+        spaces: Mapping[str, SearchSpace],
+        resume: bool = False,
         overrides: Sequence[str] = (),
+        allow_changed: bool = False,
+        quiet: bool = False,
         ship: bool = False,
         cache: str | None = None,
     ) -> str:
-        """Sends a search; returns the job's name, once the search has begun.
+        """Sends a search; returns the job's name.
 
         Args:
             run: The run's folder, absolute and seen by all nodes, or its address. If there is a
                 run already, the job goes on with that.
-            space: What is searched; None to go on with the run.
-            overrides: Those of `--resume`, for a run that is there already.
+            spaces: What is searched, by the name ''; or one for each of several tasks, by theirs;
+                none to go on with the run as it is.
+            resume: Whether there has to be a run.
+            overrides: For a run that goes on without a space.
+            allow_changed: Has a run that is there take over what differs and may change.
+            quiet: Shows no progress.
             ship: Takes local data and models along, into the run's folder.
             cache: LKD_TUNE_CACHE on the cluster.
 
         Raises:
-            SpecError: If the run is no absolute path, what is shipped is too large, or the search
-                can't begin; with what the driver said.
+            SpecError: If the run is no absolute path, or what is shipped is too large.
         """
         if is_address(run):
             run = Store(run).address  # refused here if there is a secret in it
@@ -130,18 +139,25 @@ class JobServer:
                 f"{run!r} has to be absolute: a folder that every node of the cluster sees, or an "
                 "address in an object store, s3:// or gs://"
             )
-            raise SpecError(Problem("--run-dir" if space else "--resume", "", message))
+            raise SpecError(Problem("--resume" if resume else "--run-dir", "", message))
         folder = Path(tempfile.mkdtemp(prefix="lkd-tune-job-"))
         try:
-            if space is not None:
-                tree = ship_files(space, folder) if ship else absolute_paths(space)
-                # JSON is YAML, and leaves no doubt about which text is a number.
-                (folder / "space.yaml").write_text(json.dumps(tree, indent=1), "utf-8")
+            each = spaces.values()
+            trees = ship_files(each, folder) if ship else absolute_paths(each)
             request = {
-                "version": __version__,
                 "run": run,
-                "resume": space is None,
+                "resume": resume,
+                "spaces": {
+                    name: {
+                        "name": space.source.name,
+                        "tree": tree,
+                        "places": [*space.source.places.items()],
+                    }
+                    for (name, space), tree in zip(spaces.items(), trees, strict=True)
+                },
                 "overrides": [*overrides],
+                "allow_changed": allow_changed,
+                "quiet": quiet,
             }
             (folder / "job.json").write_text(json.dumps(request), "utf-8")
             name = _job_name(run)
@@ -155,8 +171,32 @@ class JobServer:
                 )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        self._wait_for_begin(name)
         return name
+
+    def wait_for_begin(self, name: str) -> Job | None:
+        """Returns None once a search has begun, or the job if that takes longer than `BEGIN_S`.
+
+        Raises:
+            SpecError: If it can't begin; with what the driver said.
+        """
+        deadline = time.monotonic() + BEGIN_S
+        while True:
+            job = self.job(name)
+            with self._told():
+                lines = self._client.get_job_logs(name).split("\n")
+            if job.state == "SUCCEEDED" or {"event": BEGUN} in map(from_line, lines):
+                return None
+            if job.ended:
+                said = [
+                    Problem("", "", line.removeprefix("lkd-tune: "))
+                    for line in lines
+                    if line.startswith("lkd-tune: ")
+                ]
+                message = f"the search did not begin: {job.message.strip()[-600:]}"
+                raise SpecError(said or Problem(name, "", message))
+            if time.monotonic() > deadline:
+                return job
+            time.sleep(0.5)
 
     def jobs(self) -> list[Job]:
         """Returns all searches that were submitted to the cluster, the newest first."""
@@ -203,24 +243,6 @@ class JobServer:
             time.sleep(0.5)
         return job
 
-    def _wait_for_begin(self, name: str) -> None:
-        deadline = time.monotonic() + _BEGIN_S
-        while time.monotonic() < deadline:
-            job = self.job(name)
-            with self._told():
-                log = self._client.get_job_logs(name)
-            if BEGUN in log or job.state == "SUCCEEDED":
-                return
-            if job.ended:
-                said = [
-                    Problem("", "", line.removeprefix("lkd-tune: "))
-                    for line in log.splitlines()
-                    if line.startswith("lkd-tune: ")
-                ]
-                message = f"the search did not begin: {job.message.strip()[-600:]}"
-                raise SpecError(said or Problem(name, "", message))
-            time.sleep(0.5)
-
     def _told(self) -> _Told:
         return _Told(self.address)
 
@@ -246,12 +268,39 @@ class _Told:
                 "and set RAY_AUTH_MODE=token"
             )
         elif isinstance(error, ConnectionError | OSError):
-            message = "the connection is lost; is the head node up, and its dashboard running?"
+            message = "gives no answer; is the head node up, and its dashboard running?"
         elif isinstance(error, RuntimeError | ValueError):
             message = " ".join(str(error).split())[:400]
         else:
             return
         raise SpecError(Problem(self._address, "", message)) from None
+
+
+def _client(address: str) -> Any:
+    """Returns Ray's client, but it waits for no answer without end, and asks more than once."""
+    import requests
+    from ray.job_submission import JobSubmissionClient
+
+    class Client(JobSubmissionClient):
+        answered = False
+
+        def _do_request(self, method: str, endpoint: str, **arguments: Any) -> Any:
+            asks = method == "GET"
+            arguments["timeout"] = (_CONNECT_S, _ANSWER_S if asks else _TAKEN_S)
+            # What was sent is not sent again: it may have arrived.
+            deadline = time.monotonic() + (_PATIENCE_S if asks and self.answered else 0)
+            while True:
+                try:
+                    answer = super()._do_request(method, endpoint, **arguments)
+                except requests.RequestException:
+                    if time.monotonic() >= deadline:
+                        raise
+                    time.sleep(1)
+                else:
+                    self.answered = True
+                    return answer
+
+    return Client(address)
 
 
 def _check_reachable(address: str) -> None:

@@ -18,6 +18,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from lkd_tune import __version__
 from lkd_tune.spec.run import RunFolder
+from tests.system.driver import wait_until
 from tests.system.test_nodes import nodes_of
 from tests.tiny import make_space
 
@@ -44,12 +45,20 @@ def test_ray_up_takes_the_file(name):
     assert config["provider"]["use_internal_ips"]
     assert "spot" in str(types["gpu"]["node_config"]).lower()
     assert f"lkd-tune:{__version__}" in config["docker"]["image"]
+    # The token comes from this machine, and the image has it asked for.
+    assert config["file_mounts"] == {"/home/ray/.ray/auth_token": "~/.ray/auth_token"}
+    for command in (*config["head_start_ray_commands"], *config["worker_start_ray_commands"]):
+        assert "RAY_AUTH_MODE" not in command
+    # The image's user is not root, to whom a new file system belongs.
+    assert any("chown 1000:1000 /shared/runs" in each for each in config["initialization_commands"])
     # `ray up` opens SSH to the world for nodes that name no group of their own.
     if name == "aws.yaml":
         assert all(node["node_config"]["SecurityGroupIds"] for node in types.values())
     else:
         for node in types.values():
             assert all("accessConfigs" not in n for n in node["node_config"]["networkInterfaces"])
+        scheduling = types["gpu"]["node_config"]["scheduling"]
+        assert scheduling == {"provisioningModel": "SPOT", "onHostMaintenance": "TERMINATE"}
 
 
 def manifests(name: str) -> list[dict]:
@@ -154,8 +163,20 @@ def test_the_image_s_file_is_sound():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_nothing_is_open_and_nothing_secret(path):
     text = path.read_text()
-    assert "0.0.0.0" not in text
-    assert not re.search(r"AKIA|BEGIN .*PRIVATE KEY|(token|password|secret): *[\"']?\w{16,}", text)
+    assert not re.search(r"0\.0\.0\.0|\[?::\]?/0|LoadBalancer|NodePort|hostNetwork", text)
+    assert not re.search(r"dashboard-host=(?!127\.0\.0\.1)", text)
+    assert "RAY_AUTH_MODE=disabled" not in text
+    assert not re.search(
+        r"AKIA|BEGIN .*PRIVATE KEY|(token|password|secret|key)\w*[:=] *[\"']?\w{16,}", text, re.I
+    )
+
+
+def test_ray_asks_for_a_token_in_the_image_and_on_slurm():
+    image = (FOLDER / "Dockerfile").read_text()
+    assert re.search(r"^ENV .*\bRAY_AUTH_MODE=token\b", image, re.MULTILINE)
+    script = SLURM.read_text()
+    exported = script.index("export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=")
+    assert exported < script.index("ray start")
 
 
 STUB = """#!{python}
@@ -168,14 +189,18 @@ os.execvp(arguments[0], arguments)
 """
 
 
-@pytest.mark.slow
-def test_the_slurm_script_starts_two_nodes_and_searches(tmp_path):
+@pytest.fixture
+def slurm(tmp_path):
+    """Starts the script as Slurm would, where a job has two nodes; gives its process."""
     stubs = tmp_path / "bin"
     stubs.mkdir()
     ray = f"#!/bin/sh\nexec {sys.executable} -c 'from ray.scripts.scripts import main; main()' "
+    scontrol = f"""#!/bin/sh
+if [ "$1" = requeue ]; then echo "$2" >>{tmp_path}/requeued; else printf 'first\\nsecond\\n'; fi
+"""
     texts = {
         "srun": STUB.format(python=sys.executable),
-        "scontrol": "#!/bin/sh\nprintf 'first\\nsecond\\n'\n",
+        "scontrol": scontrol,
         "hostname": "#!/bin/sh\necho 127.0.0.1\n",
         "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
         "ray": ray + '"$@"\n',
@@ -184,35 +209,71 @@ def test_the_slurm_script_starts_two_nodes_and_searches(tmp_path):
     for name, text in texts.items():
         (stubs / name).write_text(text)
         (stubs / name).chmod((stubs / name).stat().st_mode | stat.S_IXUSR)
-    make_space(
-        tmp_path,
-        resources={"workers": 2, "cpus": 1},
-        search={"trials": 1, "scheduler": "none"},
-        student={"depth": 1},
-    )
-    run = RunFolder(tmp_path / "runs" / "first")
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     env |= {
         "PATH": f"{stubs}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "SPACE": str(tmp_path / "space.yaml"),
-        "RUN": str(run.path),
-        "SLURM_JOB_ID": str(os.getpid()),
+        "RUN": str(tmp_path / "runs" / "first"),
         "SLURM_JOB_NODELIST": "[first,second]",
         "SLURM_CPUS_PER_TASK": "1",
     }
-    done = subprocess.run(
-        ["bash", SLURM, "--set", "search.baseline=false"],
-        env=env,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
+    started = []
+
+    def start(job: int) -> subprocess.Popen[str]:
+        with (tmp_path / "log").open("a") as log:
+            process = subprocess.Popen(
+                ["bash", SLURM, "--set", "search.baseline=false"],
+                env=env | {"SLURM_JOB_ID": str(job)},
+                cwd=tmp_path,
+                stdout=log,
+                stderr=log,
+                text=True,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.mark.slow
+def test_a_slurm_job_searches_on_two_nodes_is_stopped_requeued_and_goes_on(tmp_path, slurm):
+    make_space(
+        tmp_path,
+        resources={"workers": 2, "cpus": 1},
+        train={"steps": 1000, "evaluations": 6},
+        search={"trials": 1, "scheduler": "none"},
+        student={"depth": 1},
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run, log = RunFolder(tmp_path / "runs" / "first"), tmp_path / "log"
+    job = slurm(os.getpid())
+    wait_until(lambda: bool([*run.path.glob("trials/*/checkpoint-*")]), job)
+    job.terminate()  # as Slurm does two minutes before the time is up
+    assert job.wait(120) == 130, log.read_text()
+    assert (tmp_path / "requeued").read_text() == f"{os.getpid()}\n"
+    assert run.read_trial("0000").state == "running"
+    assert slurm(os.getpid() + 1).wait(400) == 0, log.read_text()
     # One CPU each, so that two workers take two nodes.
-    (workers,) = nodes_of(run, "0000")
+    *_, workers = nodes_of(run, "0000")
     assert len(set(workers)) == 2
     assert run.read_trial("0000").state == "complete"
+    assert len((tmp_path / "requeued").read_text().split()) == 1
     assert not list(run.path.glob(".token*"))
+
+
+@pytest.mark.slow
+def test_a_slurm_job_that_is_stopped_before_its_search_is_requeued(tmp_path, slurm):
+    make_space(tmp_path)
+    log = tmp_path / "log"
+    job = slurm(os.getpid() + 2)
+    wait_until(lambda: "head: first" in log.read_text(), job)
+    job.terminate()
+    assert job.wait(120) == 143, log.read_text()
+    assert (tmp_path / "requeued").read_text() == f"{os.getpid() + 2}\n"
+    run = tmp_path / "runs" / "first"
+    assert not (run / "manifest.json").exists()
+    assert not [*run.glob(".token*")]

@@ -22,7 +22,8 @@ from lkd_tune.distill.models import load_model, load_tokenizer
 from lkd_tune.distill.process_group import ensure_process_group, leave_process_group
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.source import parse_source
-from lkd_tune.submission import _runtime_env
+from lkd_tune.submission import JobServer
+from tests.job_server import job_server
 from tests.tiny import LABELS, make_space, make_teacher
 
 SECRETS = {
@@ -143,10 +144,21 @@ def test_secrets_are_in_nothing_that_is_written(searched):
 
 
 def test_a_job_is_sent_no_secret(tmp_path, monkeypatch):
-    for name, secret in SECRETS.items():
+    """All that reaches the job server is looked at: the package, the files, the request itself."""
+    secrets = SECRETS | {"RAY_AUTH_TOKEN": "f" * 64}
+    for name, secret in secrets.items():
         monkeypatch.setenv(name, secret)
-    sent = json.dumps(_runtime_env(tmp_path, str(tmp_path / "cache")))
-    assert not [name for name, secret in SECRETS.items() if secret in sent or name in sent]
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # put back by pytest
+    space = make_space(tmp_path / "home")
+    with job_server() as server:
+        client = JobServer(server.address)
+        client.submit(run=f"{tmp_path}/run", spaces={"": space}, ship=True, cache=str(tmp_path))
+    sent = b"\n".join(server.received)
+    for part in (b"job.json", b"train.csv", b"lkd_tune/submission.py", b"RAY_JOB_STOP_SIGNAL"):
+        assert part in sent
+    assert not [name for name, secret in secrets.items() if secret.encode() in sent]
+    variables = json.loads(server.received[-1])["runtime_env"]["env_vars"]
+    assert not variables.keys() & secrets.keys()
 
 
 def test_a_lone_rank_listens_nowhere_else():

@@ -18,7 +18,7 @@ from tests.results.folder import full_run
 from tests.tiny import LABELS, make_csv, make_teacher
 
 
-def _hub_folder(folder):
+def hub_folder(folder):
     """Writes a data set as the hub lays it out, with a configuration for each of two tasks."""
     configs = []
     for task, columns in (("cola", ["sentence"]), ("mrpc", ["sentence1", "sentence2"])):
@@ -64,7 +64,7 @@ def _write_space(folder):
 @pytest.mark.slow
 def test_tasks_are_searched_in_turn_and_shown_in_one_table(tmp_path):
     _write_space(tmp_path)
-    data = _hub_folder(tmp_path / "glue")
+    data = hub_folder(tmp_path / "glue")
     done = _search(tmp_path, "cola,mrpc", "--set", f"task.data={data}")
     assert done.returncode == 0, done.stderr
     table = read_task_table(

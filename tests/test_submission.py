@@ -7,17 +7,29 @@ import json
 import os
 import pty
 import re
+import socket
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+import yaml
 
+from lkd_tune import submission
+from lkd_tune.search.lock import locked
+from lkd_tune.search.manifest import new_manifest, write_manifest
+from lkd_tune.search.tuner import write_space
+from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.run import RunFolder
+from lkd_tune.spec.space import load_space
 from tests.clusters import LocalCluster
+from tests.job_server import job_server
 from tests.system.driver import wait_until
-from tests.tiny import LABELS, make_space
+from tests.test_several import hub_folder
+from tests.tiny import LABELS, make_space, make_teacher
+
+# Within so many seconds it is told that a search can't run: about ten, on a machine that does
+# little else. What waits for something that does not come takes longer.
+SECONDS = 100
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +49,7 @@ def lkd_tune(cluster, tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=SECONDS if code == 2 else 300,
             check=False,
         )
         assert "Traceback" not in done.stderr, done.stderr
@@ -127,18 +139,106 @@ def test_what_can_t_run_is_told(tmp_path, lkd_tune):
     assert "ray get-auth-token" in said
     said = lkd_tune("submit", *where, "--run-dir", "runs", code=2)
     assert "has to be absolute" in said
+    said = lkd_tune("submit", *where, "--run-dir", "s3://bucket", "--ship", code=2)
+    assert "--ship: files can't be taken along" in said
     said = lkd_tune("submit", *where, *shared, "--set", "train.lr=-1", code=2)
     assert "train.lr" in said
     assert "has no such search" in lkd_tune("logs", "nothing", code=2)
 
 
+def begun(folder, *overrides):
+    """Returns a run as its driver left it that was killed before the first trial."""
+    run, space = RunFolder(folder), load_space(folder.parents[1] / "space.yaml", overrides)
+    write_space(run, space)
+    write_manifest(run, new_manifest(space.settings, str(folder)))
+    return run
+
+
 def test_the_driver_s_own_refusal_comes_back(tmp_path, lkd_tune):
+    """Each of these is found late, after the driver has joined the cluster."""
     make_space(tmp_path)
-    where = ["--space", str(tmp_path / "space.yaml"), "--name", "run"]
-    said = lkd_tune("submit", *where, "--run-dir", "/proc/shared", code=2)
-    assert "/proc/shared/run: can't be written by the driver" in said
-    said = lkd_tune("submit", "--resume", str(tmp_path / "nothing"), code=2)
-    assert "is no run folder" in said
+    where = ["--space", str(tmp_path / "space.yaml"), "--run-dir", str(tmp_path / "shared")]
+    too_many = ["--set", "resources.cpus=64", "--name", "new"]
+    assert "a trial asks for 1 worker(s) with 64 CPU" in lkd_tune(
+        "submit", *where, *too_many, code=2
+    )
+    run = begun(tmp_path / "shared" / "run")
+    other = ["--name", "run", "--set", "search.trials=9", "--set", "train.lr=1"]
+    said = lkd_tune("submit", *where, *other, code=2)
+    assert "--set search.trials: is 9 here, 6 in the run; --allow-changed takes it over" in said
+    assert "--set train.lr: is 1 here, 0.001 in the run, and can't change there" in said
+    assert not [*run.path.glob("trials/*")]
+
+
+@pytest.mark.slow
+def test_more_refusals_of_the_driver(tmp_path, lkd_tune):
+    make_space(tmp_path)
+    where = ["--space", str(tmp_path / "space.yaml"), "--run-dir", str(tmp_path / "shared")]
+    nowhere = ["--space", str(tmp_path / "space.yaml"), "--run-dir", "/proc/shared"]
+    nothing = ["--resume", str(tmp_path / "nothing")]
+    warm = ["--name", "new", "--set", "search.warm_start=[/runs/none]"]
+    mlflow = ["--name", "new", "--set", "trackers=mlflow"]
+    for arguments, told in (
+        (nowhere, ": can't be written by the driver"),
+        (nothing, "is no run folder"),
+        ([*where, *warm], "/runs/none is no run folder"),
+        ([*where, *mlflow], "the address of a server"),
+    ):
+        assert told in lkd_tune("submit", *arguments, code=2)
+    run = begun(tmp_path / "shared" / "run")
+    with locked(run):
+        said = lkd_tune("submit", *where, "--name", "run", code=2)
+    assert "is being searched by another process" in said
+    # What was taken along the first time is what the run goes on with.
+    lkd_tune("submit", *where, "--name", "new", "--ship", "--set", "search.trials=1", "--wait")
+    data = tmp_path / "data" / "dev.csv"
+    data.write_text(data.read_text() + "more,1\n")
+    shipped = [*where, "--name", "new", "--ship", "--set", "search.trials=1"]
+    assert "dev.csv is another file than" in lkd_tune("submit", *shipped, code=2)
+    # Where nothing else differs, what may change is taken over.
+    data.write_text(data.read_text().removesuffix("more,1\n"))
+    more = [*where, "--name", "new", "--ship", "--set", "search.trials=2", "--allow-changed"]
+    said = lkd_tune("submit", *more, "--wait", "--quiet")
+    assert "trial 0001 complete" not in said
+    states = {
+        record.name: record.state for record in RunFolder(run.path.with_name("new")).read_trials()
+    }
+    assert states == {"0000": "complete", "0001": "complete"}
+
+
+def test_a_node_that_does_not_see_the_run_is_told(tmp_path, cluster, lkd_tune):
+    """The driver's own folder by a name that means another folder in each process."""
+    make_space(tmp_path)
+    where = ["--space", str(tmp_path / "space.yaml"), "--run-dir", "/proc/self/cwd/shared"]
+    said = lkd_tune("search", *where, "--address", cluster.address, "--name", "run", code=2)
+    assert "node 127.0.0.1: does not see it: /proc/self/cwd/shared/run; give a folder" in said
+    assert not (tmp_path / "shared" / "run" / "manifest.json").exists()
+
+
+@pytest.mark.slow
+def test_several_tasks_are_submitted(tmp_path, lkd_tune):
+    space = {
+        "task": "rte",
+        "teacher": str(make_teacher(tmp_path / "teacher")),
+        "student": {"depth": 1},
+        "layer_map": "skip",
+        "losses": LABELS,
+        "train": {"batch_size": 16, "steps": 4, "lr": {"loguniform": [1e-4, 1e-2]}},
+        "search": {"trials": 1, "published_start": False, "baseline": False},
+    }
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))
+    data = hub_folder(tmp_path / "glue")
+    said = lkd_tune(
+        "submit", "--space", str(tmp_path / "space.yaml"), "--run-dir", str(tmp_path / "shared"),
+        "--name", "both", "--task", "cola,mrpc", "--set", f"task.data={data}", "--ship", "--wait",
+    )  # fmt: skip
+    assert "average" in said
+    runs = tmp_path / "shared" / "both"
+    for task in ("cola", "mrpc"):
+        run = RunFolder(runs / task)
+        assert run.read_trial("0000").state == "complete"
+        assert load_space(run.space).settings.teacher.model == str(runs / "shipped" / "0-teacher")
+    assert (runs / "tasks.json").exists()
 
 
 @pytest.mark.slow
@@ -159,7 +259,12 @@ def test_a_run_goes_on_after_its_driver_s_node_was_lost(tmp_path):
         with LocalCluster(cpus=1, dashboard=True) as cluster:
             env = {**cluster.env, "RAY_API_SERVER_ADDRESS": str(cluster.dashboard)}
             client = subprocess.Popen(
-                command, env=env, cwd=tmp_path, stdout=subprocess.PIPE, text=True
+                command,
+                env=env,
+                cwd=tmp_path,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
             )
             if attempt == 0:
                 wait_until(lambda: bool([*run.path.glob("trials/*/checkpoint-*")]), client)
@@ -167,34 +272,44 @@ def test_a_run_goes_on_after_its_driver_s_node_was_lost(tmp_path):
                 cluster.kill(cluster.head)
             said, _ = client.communicate(timeout=240)
             assert client.returncode == (0 if attempt else 2), said
+            assert ("go on with: lkd-tune submit --resume" in said) == (attempt == 0), said
     assert {record.state for record in run.read_trials()} == {"complete"}
     # The trial that was lost went on from its checkpoint: at most one step was measured again.
     lines = (checkpoint.parent / "measurements.jsonl").read_text().splitlines()
     assert len(lines) <= 7
 
 
-class OtherRay(BaseHTTPRequestHandler):
-    """A job server of another Ray, as far as a client asks it."""
-
-    def do_GET(self):
-        answer = {"version": "4", "ray_version": "2.59.0", "ray_commit": "", "session_name": ""}
-        body = json.dumps([] if self.path.startswith("/api/jobs") else answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
 def test_another_ray_is_told_with_the_fix():
-    with HTTPServer(("127.0.0.1", 0), OtherRay) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        command = [sys.executable, "-m", "lkd_tune.cli", "jobs", "--address", address]
+    with job_server("2.59.0") as server:
+        command = [sys.executable, "-m", "lkd_tune.cli", "jobs", "--address", server.address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        server.shutdown()
     assert done.returncode == 2
     assert "the cluster runs Ray 2.59.0" in done.stderr
     assert "pip install 'ray[default]==2.59.0'" in done.stderr
+
+
+@pytest.fixture
+def _own_variables(monkeypatch):
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:9")  # put back by pytest
+
+
+@pytest.mark.usefixtures("_own_variables")
+def test_a_connection_that_is_lost_for_a_moment_is_taken_up_again(monkeypatch):
+    with job_server() as server:
+        client = submission.JobServer(server.address)
+        server.dropped = 2
+        assert client.jobs() == []
+        assert server.dropped == 0
+        server.dropped = 10
+        monkeypatch.setattr(submission, "_PATIENCE_S", 0.5)
+        with pytest.raises(SpecError, match="gives no answer; is the head node up"):
+            client.jobs()
+
+
+@pytest.mark.usefixtures("_own_variables")
+def test_a_port_that_takes_all_and_says_nothing_is_told(monkeypatch):
+    monkeypatch.setattr(submission, "_ANSWER_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(SpecError, match="gives no answer"):
+            submission.JobServer(address)

@@ -7,15 +7,15 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from lkd_tune.search.changes import changed_space, changed_workers, check_overrides
 from lkd_tune.search.cluster import connected
+from lkd_tune.search.lock import locked
 from lkd_tune.search.manifest import new_manifest, now, update_manifest, write_manifest
 from lkd_tune.search.mirror import clear, fetch_state, holds_search
 from lkd_tune.search.nodes import find_room
@@ -70,12 +70,10 @@ def run_search(
             Nothing has been started then.
     """
     run = run.absolute()
-    if holds_search(run):
-        resume = f"lkd-tune search --resume {run.where}"
-        message = f"holds a search already; go on with it ({resume}) or name another folder"
-        raise SpecError(Problem(run.where, "", message))
+    _refuse_used(run)
     _check(space, run)
     with locked(run), connected(address) as started_here:
+        _refuse_used(run)  # another driver's, that has begun and ended meanwhile
         room = find_room(space, run, alone=started_here)
         clear(run)
         write_space(run, space)
@@ -143,6 +141,7 @@ def _go(session: Session) -> SearchResult:
         session.mirrored(),
         session.followed(),
     ):
+        session.view.begun()
         _tidy(session)
         teacher = ensure_teacher(session)
         if teacher is not None and not stop:
@@ -279,6 +278,13 @@ _Dumper.add_implicit_resolver(
 )
 
 
+def _refuse_used(run: RunFolder) -> None:
+    if holds_search(run):
+        resume = f"lkd-tune search --resume {run.where}"
+        message = f"holds a search already; go on with it ({resume}) or name another folder"
+        raise SpecError(Problem(run.where, "", message))
+
+
 def _check(space: SearchSpace, run: RunFolder) -> None:
     from lkd_tune.distill.checks import check_space  # loads torch
     from lkd_tune.search.preparation import check_warm_start
@@ -290,26 +296,3 @@ def _check(space: SearchSpace, run: RunFolder) -> None:
         message = f"nearest needs a run folder that all nodes see, and this is {run.home}"
         raise SpecError(space.source.problem(("student", "init"), message))
     check_warm_start(space.settings, space.source)
-
-
-@contextlib.contextmanager
-def locked(run: RunFolder) -> Iterator[None]:
-    """Holds the run for this driver; a lock ends with its process, however that ends.
-
-    Raises:
-        SpecError: If another driver has it.
-    """
-    run.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run.path / ".driver.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        message = "is being searched by another process; end that first"
-        raise SpecError(Problem(run.where, "", message)) from None
-    except NotImplementedError:  # a file system without locks
-        yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()

@@ -18,6 +18,7 @@ from lkd_tune.spec.trial import TrialSpec
 
 # Set for a search whose output is a job's log: it holds the events too, for who follows it.
 EVENTS_VARIABLE = "LKD_TUNE_EVENTS"
+BEGUN = "begun"
 # Events that come several times a second are written to a log so often.
 _SELDOM_S = 10.0
 # In a search of fewer trials each one is told, and that is enough.
@@ -84,6 +85,12 @@ class View:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+
+    def begun(self) -> None:
+        """Tells who follows the log, also of a quiet search, that all has been checked."""
+        if EVENTS_VARIABLE in os.environ:
+            self._console.file.write(to_line({"event": BEGUN}))
+            self._console.file.flush()
 
     def phase(self, text: str) -> None:
         """Tells what the search is at now."""

@@ -9,8 +9,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-import numpy as np
-
 from lkd_tune.spec.size import ModelSize
 
 Objective = Literal["score", "parameters", "flops", "latency_ms", "latency_ms_batch_32", "disk_mb"]
@@ -95,23 +93,23 @@ def normalised(costs: Mapping[str, Costs]) -> dict[str, Costs]:
     }
 
 
-def _table(costs: Mapping[str, Costs]) -> np.ndarray:
+def _table(costs: Mapping[str, Costs]) -> list[Costs]:
     """Returns costs as rows; a column of zeros more, as a single objective is no front's."""
-    return np.array([(*own, 0.0) for own in costs.values()])
+    return [(*own, 0.0) for own in costs.values()]
 
 
 def _spread(points: Mapping[str, Costs]) -> list[str]:
     """Returns names such that each is the farthest from those before; the best score first."""
-    names = sorted(points, key=lambda name: points[name])
-    table = np.array([points[name] for name in names])
-    ordered, distances = [0], np.linalg.norm(table - table[0], axis=1)
-    distances[0] = -1.0  # those that are taken
-    while len(ordered) < len(names):
-        farthest = int(distances.argmax())
-        ordered.append(farthest)
-        distances = np.minimum(distances, np.linalg.norm(table - table[farthest], axis=1))
-        distances[ordered] = -1.0
-    return [names[i] for i in ordered]
+    left = sorted(points, key=lambda name: points[name])
+    near = dict.fromkeys(left, math.inf)  # how far each is from the nearest of those before
+    ordered = []
+    while left:
+        last = max(left, key=lambda name: near[name])
+        ordered.append(last)
+        left.remove(last)
+        for name in left:
+            near[name] = min(near[name], math.dist(points[name], points[last]))
+    return ordered
 
 
 def _measured(size: ModelSize | None, name: str) -> float:
