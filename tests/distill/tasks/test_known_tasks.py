@@ -63,6 +63,14 @@ def test_files_with_the_hub_s_columns(name, tmp_path):
     assert (split.text, split.label) == (["A"], [1])
 
 
+def test_the_broken_lines_of_qqp_are_left_out(tmp_path):
+    header, row = DISTRIBUTED["qqp"]
+    path = tmp_path / "train.tsv"
+    path.write_text(f'{header}\n{row}\n5\t1\t2\tA\tB\n"\tB, going on\t0\n{row}\n')
+    split = load_split(_task("qqp", path), "train", cache=tmp_path / "c")
+    assert (split.pair, split.label) == (["B", "B"], [1, 1])
+
+
 def test_columns_that_are_named_stand_for_themselves(tmp_path):
     path = tmp_path / "pairs.csv"
     path.write_text("sentence1,sentence2,gold_label\nA,B,contradiction\n")
