@@ -88,8 +88,11 @@ def _costs(facts: dict[str, Any], objectives: Sequence[str]) -> Costs:
 def _all_costs(run: RunFolder, objectives: Sequence[str]) -> dict[str, Costs]:
     """Returns the costs of all complete trials, those whose students are gone included."""
     found = {}
-    for outcome in sorted((run.path / "trials").glob("*/outcome.json")):
-        name = outcome.parent.name
+    for spec in sorted((run.path / "trials").glob("*/spec.json")):
+        outcome = spec.with_name("outcome.json")
+        if not outcome.exists():
+            continue
+        name = spec.parent.name
         own = _costs_of_ended(run, name, tuple(objectives), outcome.stat().st_mtime_ns)
         if own is not None:
             found[name] = own
