@@ -60,18 +60,18 @@ def rank_trials(
         record.name: costs_of(objectives, means.get(record.name, record.score or 0.0), record.size)
         for record in drawn
     }
-    confirmed = {name: own for name, own in costs.items() if name in means}
+    with_mean = {name: own for name, own in costs.items() if name in means}
     others = {name: own for name, own in costs.items() if name not in means}
     if len(objectives) == 1:
         names = [
-            name for part in (confirmed, others) for name in sorted(part, key=part.__getitem__)
+            name for part in (with_mean, others) for name in sorted(part, key=part.__getitem__)
         ]
         return Ranking(names, names[:1])
     front = front_of(costs)
     kept = [record.name for record in drawn if record.kept]
-    knee = knee_of(costs, among=list(confirmed) or kept or None) or knee_of(costs)
+    knee = knee_of(costs, among=list(with_mean) or kept or None) or knee_of(costs)
     first = [knee] if knee is not None else []
-    rest = [name for part in (confirmed, others) for name in by_front(part) if name != knee]
+    rest = [name for part in (with_mean, others) for name in by_front(part) if name != knee]
     return Ranking([*first, *rest], front)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -33,21 +32,15 @@ def test_the_time_budget_ends_a_search_that_a_larger_one_goes_on_with(tmp_path):
 
 
 def test_what_makes_a_winner_worth_trusting_comes_after_the_time_budget(tmp_path):
-    space = make_space(
-        tmp_path,
-        train={"steps": 20},
-        search={"trials": 1000, "time_budget": 0.15, "baseline": True},
-        confirm={"top": 1, "seeds": 2},
-    )
     run = RunFolder(tmp_path / "run")
-    result = run_search(space, run, quiet=True)
+    run_search(make_space(tmp_path, train={"steps": 8}, search={"trials": 1}), run, quiet=True)
+    more = ["search.trials=1000", "search.time_budget=0.001"]  # which is used up already
+    after = ["confirm={top: 1, seeds: 2}", "search.baseline=true"]
+    result = resume_search(run, quiet=True, overrides=[*more, *after])
     assert result.out_of_time
-    assert result.trials < 1000
-    confirmed = json.loads(run.confirmation.read_text("utf-8"))["trials"]
-    assert {entry["trial"]: len(entry["scores"]) for entry in confirmed} == {
-        result.best: 2,
-        "baseline": 2,
-    }
+    assert result.trials < 5
+    seeds = {entry["trial"]: len(entry["scores"]) for entry in run.read_confirmation()}
+    assert seeds == {result.best: 2, "baseline": 2}
     assert run.read_manifest()["finished"] is not None
 
 
