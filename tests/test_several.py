@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from lkd_tune.results.task_table import TaskRow, TaskTable, read_task_table
-from lkd_tune.several import search_tasks, split_tasks
+from lkd_tune.several import search_tasks, split_tasks, task_spaces
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.tasks import GLUE_TASKS
@@ -139,14 +139,14 @@ def test_what_several_tasks_lack_is_told_before_the_first_begins(tmp_path):
     (data / "MRPC" / "dev.tsv").unlink()
     tasks, runs = ["cola", "mrpc", "mnli"], RunFolder(tmp_path / "r")
     with pytest.raises(SpecError) as error:
-        search_tasks(str(space), tasks, runs, [SHORT], data=str(data))
+        search_tasks(task_spaces(str(space), tasks, [SHORT], str(data)), runs)
     told = [str(problem) for problem in error.value.problems]
     assert [line.split(":")[0] for line in told] == ["mrpc", "mnli", "mnli", "mnli"]
     assert "MRPC/dev.tsv is no file" in told[0]
     assert "MNLI/dev_mismatched.tsv is no file" in told[3]
     assert not (tmp_path / "r").exists()
     with pytest.raises(SpecError, match="--data: is laid out as GLUE's files are, and squad is no"):
-        search_tasks(str(space), ["cola", "squad"], runs, [], data="glue")
+        task_spaces(str(space), ["cola", "squad"], [], "glue")
 
 
 def _row(task, score, left="", **more):

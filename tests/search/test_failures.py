@@ -41,7 +41,8 @@ def test_a_trial_that_fails_ends_and_the_search_goes_on(tmp_path, processes):
     assert not result.all_failed
     assert len(set.union(*processes.values())) == 1  # the process is as good as before
     # The sampler learns it, and puts it behind all others.
-    told = {t.user_attrs["name"]: t for t in open_study(run.study).trials}
+    trials = open_study(run.study).trials
+    told = {t.user_attrs["name"]: t for t in trials if "name" in t.user_attrs}
     diverged, (other,) = told.pop(name), told.values()
     assert (diverged.state, diverged.constraints) == (TrialState.PRUNED, {"diverged": 1.0})
     assert other.state == TrialState.COMPLETE

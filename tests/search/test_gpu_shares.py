@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lkd_tune.search.cluster import _bundles_on
+from lkd_tune.search.cluster import bundles_on
 from lkd_tune.search.gang import _CONTEXT_BYTES, allocator_share
 from lkd_tune.spec.resources import trials_on_a_gpu
 from lkd_tune.spec.settings import ResourceSettings
@@ -34,6 +34,6 @@ def test_a_share_that_leaves_no_memory_is_refused():
 )
 def test_as_many_trials_have_room_as_fit_on_each_gpu(gpus, on_two):
     node = {"CPU": 64.0, "GPU": 2.0}
-    assert _bundles_on(node, ResourceSettings(gpus=gpus)) == on_two
-    assert _bundles_on({**node, "CPU": 1.0}, ResourceSettings(gpus=gpus)) == 1
-    assert _bundles_on({"CPU": 64.0}, ResourceSettings(gpus=gpus)) == 0
+    assert bundles_on(node, ResourceSettings(gpus=gpus)) == on_two
+    assert bundles_on({**node, "CPU": 1.0}, ResourceSettings(gpus=gpus)) == 1
+    assert bundles_on({"CPU": 64.0}, ResourceSettings(gpus=gpus)) == 0
