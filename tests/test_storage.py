@@ -105,7 +105,7 @@ def test_addresses_with_more_than_a_place_are_refused_and_not_repeated(address, 
 
 def submit(run: str) -> None:
     """Submits a search; that is refused before a server is asked."""
-    JobServer.submit(object.__new__(JobServer), run=run, space=None)
+    JobServer.submit(object.__new__(JobServer), run=run, spaces={})
 
 
 @pytest.mark.parametrize("name", ["a..b", "b", "Bucket_1", "bucket."])

@@ -126,6 +126,7 @@ def test_a_trial_that_is_killed_in_a_step_loses_no_more_than_what_came_after_its
     assert trial.intermediate_values.keys() == {200, 400, 800, 1600}
 
 
+@pytest.mark.slow
 def test_a_trial_that_loses_its_process_too_often_has_failed(tmp_path):
     space = make_space(
         tmp_path,

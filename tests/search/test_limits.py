@@ -31,6 +31,7 @@ def test_the_time_budget_ends_a_search_that_a_larger_one_goes_on_with(tmp_path):
     assert all(record.state != "failed" for record in run.read_trials())
 
 
+@pytest.mark.slow
 def test_what_makes_a_winner_worth_trusting_comes_after_the_time_budget(tmp_path):
     run = RunFolder(tmp_path / "run")
     run_search(make_space(tmp_path, train={"steps": 8}, search={"trials": 1}), run, quiet=True)

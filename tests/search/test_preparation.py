@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from lkd_tune.search.manifest import write_manifest
+from lkd_tune.search.nodes import Needs, SearchNodes
 from lkd_tune.search.preparation import _moved, doubt_of_teacher
 from lkd_tune.search.tasks import run_task
 from lkd_tune.spec.errors import Problem, SpecError
@@ -58,7 +59,9 @@ def _failing(threads: int, seconds: float) -> None:
 def test_work_beside_the_trials_is_counted_however_it_ends(tmp_path):
     run, stop = RunFolder(tmp_path), SimpleNamespace(reason=None)
     write_manifest(run, {})
-    session = SimpleNamespace(run=run, stop=stop, settings=settings("teacher: somewhere"))
+    given = settings("teacher: somewhere")
+    nodes = SearchNodes(Needs(None, {}), given.resources, print)
+    session = SimpleNamespace(run=run, stop=stop, settings=given, nodes=nodes)
 
     def seconds() -> float:
         cost = run.read_manifest()["costs"]["test"]
