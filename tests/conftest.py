@@ -33,23 +33,10 @@ def _own_cache(tmp_path_factory, monkeypatch):
 @pytest.fixture(scope="module")
 def two_cores():
     """A Ray of two cores for a file of tests."""
-    import logging
+    from tests.rays import own_ray
 
-    from lkd_tune.search.cluster import quieten_ray
-
-    quieten_ray()
-    import ray
-
-    ray.init(
-        "local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=100 * 2**20,
-    )
-    yield
-    ray.shutdown()
+    with own_ray(2):
+        yield
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from typing import Any
 from lkd_tune.search.cluster import connected
 from lkd_tune.search.comparison import seed_name, train_given
 from lkd_tune.search.confirmation import alike, summarise
+from lkd_tune.search.lock import locked
 from lkd_tune.search.manifest import update_manifest
 from lkd_tune.search.mirror import fetch_state
 from lkd_tune.search.nodes import find_room
 from lkd_tune.search.session import Session
 from lkd_tune.search.trackers.callback import check_trackers
-from lkd_tune.search.tuner import locked
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.ranking import rank_run
 from lkd_tune.spec.run import RunFolder, write_atomically
@@ -66,7 +66,7 @@ def ablate(
         with locked(run):
             fetch_state(run)
     manifest = run.read_manifest()
-    winner = _winner(run, manifest)
+    winner = _winner(run)
     specs = ablated(run.read_trial(winner).spec.without_ancestor())
     if not specs:
         message = f"its winner, trial {winner}, has one loss term only: there is none to remove"
@@ -102,7 +102,7 @@ def _without(spec: TrialSpec, term: str) -> TrialSpec:
     return spec.model_copy(update={"losses": off, "weight_changes": changes})
 
 
-def _winner(run: RunFolder, manifest: dict[str, Any]) -> str:
+def _winner(run: RunFolder) -> str:
     names = rank_run(run).names
     if not names:
         message = "has no complete trial, so there is no winner to take terms from"

@@ -57,10 +57,10 @@ def changed_space(run: RunFolder, space: SearchSpace, *, allowed: bool) -> Searc
         SpecError: With each key that differs and may not, what it was and what it is.
     """
     before, after = _leaves(load_space(run.space)), _leaves(space)
-    different = {}
-    for key in {**before, **after}:
+    different, known = {}, {**before, **after}
+    for key in known:
         pair = _at(before, key), _at(after, key)
-        if pair[0] != pair[1] and not _is_inside(key, {**before, **after}):
+        if pair[0] != pair[1] and not _is_inside(key, known):
             different[key] = pair
     refused = [key for key in different if not (allowed and _changeable(key))]
     if refused:

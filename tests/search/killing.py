@@ -44,9 +44,9 @@ def killing(
         trial: The trial's name.
         whom: Called with the process of rank 0; returns those that are to be killed.
     """
-    folder, kill, over = TrialFolder(run.trial(trial)), Kill(), threading.Event()
+    folder, kill = TrialFolder(run.trial(trial)), Kill()
 
-    def watch() -> None:
+    def watch(over: threading.Event) -> None:
         while folder.read_checkpoint() is None:
             if over.wait(0.005):
                 return
@@ -67,10 +67,18 @@ def killing(
         if worker not in doomed:
             worker.resume()
 
-    thread = threading.Thread(target=watch)
+    with watching(watch):
+        yield kill
+
+
+@contextmanager
+def watching(watch: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Calls a function in a thread; the event it gets is set when it is to return."""
+    over = threading.Event()
+    thread = threading.Thread(target=watch, args=(over,))
     thread.start()
     try:
-        yield kill
+        yield
     finally:
         over.set()
         thread.join()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import threading
 import time
@@ -13,12 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-import ray
 
-from lkd_tune.search.cluster import quieten_ray
 from lkd_tune.search.trial_folder import TrialFolder
 from lkd_tune.search.tuner import run_search
 from lkd_tune.spec.run import RunFolder
+from tests.rays import own_ray
+from tests.search.killing import watching
 from tests.tiny import make_space
 
 # Of a group, and by a training on whole micro-batches in it.
@@ -68,9 +67,8 @@ def group_with_little_memory() -> Iterator[Path]:
 def moving_into(group: Path, folder: TrialFolder) -> Iterator[set[int]]:
     """Puts each process that begins with a trial into a group; gives those that were."""
     moved: set[int] = set()
-    over = threading.Event()
 
-    def watch() -> None:
+    def watch(over: threading.Event) -> None:
         while not over.wait(0.01):
             start = folder.read_start()
             pid = start["workers"][0]["pid"] if start else None
@@ -78,31 +76,8 @@ def moving_into(group: Path, folder: TrialFolder) -> Iterator[set[int]]:
                 (group / "cgroup.procs").write_text(str(pid))
                 moved.add(pid)
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with watching(watch):
         yield moved
-    finally:
-        over.set()
-        thread.join()
-
-
-@contextmanager
-def own_ray(**options) -> Iterator[None]:
-    quieten_ray()
-    ray.init(
-        "local",
-        num_cpus=1,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=100 * 2**20,
-        **options,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @pytest.mark.slow
@@ -111,7 +86,7 @@ def test_a_trial_that_the_kernel_kills_goes_on_with_smaller_micro_batches(tmp_pa
     run = RunFolder(tmp_path / "run")
     with (
         group_with_little_memory() as group,
-        own_ray(runtime_env={"worker_process_setup_hook": _use_memory}),
+        own_ray(1, runtime_env={"worker_process_setup_hook": _use_memory}),
         moving_into(group, TrialFolder(run.trial("0000"))) as moved,
     ):
         run_search(space, run, quiet=True)
@@ -126,22 +101,16 @@ def test_a_trial_that_the_kernel_kills_goes_on_with_smaller_micro_batches(tmp_pa
 @contextmanager
 def using_memory(folder: TrialFolder, up_to: float) -> Iterator[None]:
     """Has this process use more than so large a share of all memory, until a trial is cut down."""
-    over = threading.Event()
 
-    def use() -> None:
+    def use(over: threading.Event) -> None:
         held = []
         while not over.wait(0.02) and folder.read_accumulation() == 1:
             memory = psutil.virtual_memory()
             if folder.read_start() and 1 - memory.available / memory.total < up_to + 0.01:
                 held.append(bytearray(64 * 2**20))
 
-    thread = threading.Thread(target=use)
-    thread.start()
-    try:
+    with watching(use):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @pytest.mark.slow
@@ -158,7 +127,7 @@ def test_a_trial_that_ray_kills_goes_on_with_smaller_micro_batches(tmp_path):
         pytest.skip("too little memory is free")
     monitor = {"memory_usage_threshold": most, "memory_monitor_refresh_ms": 100}
     folder = TrialFolder(run.trial("0000"))
-    with own_ray(_system_config=monitor), using_memory(folder, most):
+    with own_ray(1, _system_config=monitor), using_memory(folder, most):
         result = run_search(space, run, quiet=True)
     assert result.failures == {}
     (record,) = run.read_trials()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import resource
 
 import pytest
-import ray
 
 from lkd_tune.distill.batches import most_accumulation
 from lkd_tune.distill.out_of_memory import is_out_of_memory
-from lkd_tune.search.cluster import quieten_ray
 from lkd_tune.search.tuner import run_search
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.trial import TrialSpec
+from tests.rays import own_ray
 from tests.tiny import make_space
 
 ROOM = 500 * 2**20
@@ -40,17 +38,8 @@ def _give_little_memory() -> None:
 
 
 def _search(folder, hook):
-    quieten_ray()
-    ray.init(
-        "local",
-        num_cpus=1,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=100 * 2**20,
-        runtime_env={"worker_process_setup_hook": hook} if hook else None,
-    )
-    try:
+    hooked = {"worker_process_setup_hook": hook} if hook else None
+    with own_ray(1, runtime_env=hooked):
         space = make_space(
             folder,
             rows=256,
@@ -61,8 +50,6 @@ def _search(folder, hook):
         )
         run = RunFolder(folder / "run")
         run_search(space, run, quiet=True)
-    finally:
-        ray.shutdown()
     (record,) = run.read_trials()
     return run, record
 
