@@ -181,6 +181,7 @@ class Session:
 
         from lkd_tune.search.follower import Follower
         from lkd_tune.search.growth import GrowingLimiter
+        from lkd_tune.search.lost_workers import all_losses_survived
         from lkd_tune.search.retries import Retries
         from lkd_tune.search.stop import StopAll
         from lkd_tune.search.trainable import DistillationTrainable
@@ -195,24 +196,25 @@ class Session:
             searcher = GrowingLimiter(searcher, stop_all.actors)
         # `run`, not a `Tuner`: that one pickles all of this into the run folder for its own way of
         # resuming, which needs Tune's state to be whole. Ours needs the study and the trials.
-        tune.run(
-            trainable or DistillationTrainable,
-            name="ray",
-            storage_path=str(self.run.path),
-            search_alg=searcher,
-            scheduler=scheduler,
-            stop=stop_all,
-            callbacks=[follower, self._trackers] if self._trackers else [follower],
-            num_samples=-1,
-            max_concurrent_trials=self._concurrency,
-            max_failures=retries.for_tune,
-            reuse_actors=True,
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
-            raise_on_failed_trial=False,
-            verbose=0,
-        )
+        with all_losses_survived():
+            tune.run(
+                trainable or DistillationTrainable,
+                name="ray",
+                storage_path=str(self.run.path),
+                search_alg=searcher,
+                scheduler=scheduler,
+                stop=stop_all,
+                callbacks=[follower, self._trackers] if self._trackers else [follower],
+                num_samples=-1,
+                max_concurrent_trials=self._concurrency,
+                max_failures=retries.for_tune,
+                reuse_actors=True,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+                raise_on_failed_trial=False,
+                verbose=0,
+            )
         if self.nodes.problem is not None:
             raise SpecError(Problem("", "", self.nodes.problem))
 
