@@ -117,7 +117,7 @@ def using_memory(folder: TrialFolder, up_to: float) -> Iterator[None]:
 def test_a_trial_that_ray_kills_goes_on_with_smaller_micro_batches(tmp_path):
     space = make_space(
         tmp_path,
-        train={"steps": 4000, "evaluations": 2},
+        train={"steps": 1000, "evaluations": 2},
         search={"trials": 1, "max_failures": 0},
     )
     run = RunFolder(tmp_path / "run")
