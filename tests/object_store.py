@@ -42,9 +42,13 @@ def s3_server() -> Iterator[str]:
 def outage() -> Iterator[None]:
     """Has the server of S3's protocol be away for a while; it forgets nothing."""
     endpoint = os.environ["AWS_ENDPOINT_URL"]
+    port = int(endpoint.rpartition(":")[2])
     _s3_servers[endpoint].stop()
-    yield
-    _start_s3(int(endpoint.rpartition(":")[2]))
+    with socket.socket() as held:  # or another test's server may be given its port
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("0.0.0.0", port))
+        yield
+    _start_s3(port)
 
 
 def _start_s3(port: int = 0) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 
 from lkd_tune.search.removals import forget_notes, is_below, keep_notes, read_notes
 from lkd_tune.search.sync import Sync, stamps
-from lkd_tune.spec.errors import SpecError
+from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.run import RunFolder, node_cache
-from lkd_tune.storage import Store, cache_path, patiently
+from lkd_tune.storage import StorageError, Store, cache_path, patiently
 
 
 class NodeCopy:
@@ -45,10 +45,13 @@ class NodeCopy:
         self._sync = Sync(Store(run.home), self.run.path)
 
     def read_manifest(self) -> dict[str, Any]:
-        """Returns the run's manifest as it is now."""
-        if not self.apart:
-            return self.run.read_manifest()
-        return json.loads(patiently(lambda: self._sync.store.read("manifest.json")) or b"{}")
+        """Returns the run's manifest as it is now.
+
+        Raises:
+            SpecError: If the folder that this node shares with the driver has none any more.
+            StorageError: If the store can't be reached or has none, for an hour.
+        """
+        return patiently(self._fetch_manifest) if self.apart else self.run.read_manifest()
 
     def pull(self) -> None:
         """Fetches what the trial goes on from, as far as it is not here."""
@@ -58,6 +61,14 @@ class NodeCopy:
         """Sends what the trial has written, if the driver does not see it."""
         if self.apart:
             patiently(self._push)
+
+    def _fetch_manifest(self) -> dict[str, Any]:
+        store = self._sync.store
+        content = store.read("manifest.json")
+        if content is None:
+            # That is no other driver's doing: what answers is not the store, or not yet.
+            raise StorageError(Problem(store.address, "", "the run's manifest.json is not there"))
+        return json.loads(content)
 
     def _pull(self) -> None:
         if not self.apart:

@@ -385,6 +385,8 @@ class DistillationTrainable(tune.Trainable):
         seen = self._copy or self._run
         try:
             session = seen.read_manifest().get("session")
+        except StorageError:
+            raise  # no fault of this node
         except SpecError as error:  # what the node mounted is gone
             raise unfit(str(error)) from None
         if session != self._session:
