@@ -231,6 +231,10 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE", help="Score this file instead of the dev split.")
     ] = None,
     split: Annotated[str, typer.Option(help="dev or test.")] = "dev",
+    predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write what is predicted for each row: JSON lines."),
+    ] = None,
     overrides: SetOption = None,
 ) -> None:
     """Score a model on a task's data.
@@ -244,17 +248,23 @@ def evaluate(
         lkd-tune evaluate bert-base-cola --task cola --data dev.tsv
 
         lkd-tune evaluate my-model --data mine.csv --set task.columns.text=sentence
+
+        lkd-tune evaluate students/1 --predictions dev.jsonl
     """
-    from lkd_tune.evaluation import evaluation_task
+    from lkd_tune.evaluation import evaluation_task, write_rows
     from lkd_tune.spec.errors import Problem, SpecError
     from lkd_tune.words import show_metrics
 
     if split not in ("dev", "test"):
         raise SpecError(Problem("--split", "", f"found {split!r}; allowed: dev, test"))
     settings = evaluation_task(model, task, data, split, overrides or [])
-    from lkd_tune.distill.evaluate import evaluate_model
+    from lkd_tune.distill.evaluate import evaluate_model, predict_rows
 
-    scores = evaluate_model(model, settings, splits=(split,))[split]
+    if predictions is None:
+        scores = evaluate_model(model, settings, splits=(split,))[split]
+    else:
+        scores, rows = predict_rows(model, settings, split)
+        write_rows(predictions, rows)
     show_metrics(settings, split, scores)
 
 

@@ -1,12 +1,15 @@
-"""What a model is to be scored on, from its student.json and the command line."""
+"""What a model is to be scored on, from its student.json and the command line; and its answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lkd_tune.fetching import local_model
 from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.run import write_atomically
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.source import Source, apply_override
 from lkd_tune.spec.trial import read_trial_spec
@@ -52,3 +55,16 @@ def evaluation_task(
             Problem("", ".".join(map(str, ("task", *detail["loc"]))), detail["msg"])
             for detail in error.errors()
         ) from None
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes JSON lines, whole or not at all.
+
+    Raises:
+        SpecError: If the file can't be written.
+    """
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    try:
+        write_atomically(path, "".join(lines))
+    except OSError as error:
+        raise SpecError(Problem(str(path), "", f"can't be written: {error.strerror}")) from None

@@ -21,6 +21,7 @@ from lkd_tune.distill.objective import TERMS
 from lkd_tune.distill.out_of_memory import is_out_of_memory
 from lkd_tune.distill.process_group import device
 from lkd_tune.distill.setup import load_teacher, starting_student
+from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.tokens import Tokens
 from lkd_tune.spec.bad_example import BadExample
 from lkd_tune.spec.trial import TrialSpec
@@ -180,9 +181,7 @@ def _named(
 ) -> BadExample:
     copies = spec.task.augment.copies if spec.task.augment and spec.teacher else 0
     rows = len(tokens) // (copies + 1)  # the copies follow all of the split itself
-    row = example % rows
-    if spec.task.kind == "question_answering":  # an example is a window of a question
-        row = int(tokens.extra("questions")[row])
+    row = kind_of(spec.task).row(example % rows, tokens)
     return BadExample(
         example=example, row=row + 1, copy_of_row=example // rows, term=term, found=found
     )

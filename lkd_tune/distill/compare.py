@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 import numpy as np
 import torch
 
-from lkd_tune.distill.evaluate import check_labels, predict
+from lkd_tune.distill.evaluate import check_labels, check_of_rows, predict
 from lkd_tune.distill.models import load_config, load_model, load_tokenizer
 from lkd_tune.distill.size import count_size, fitting_length, time_forward
 from lkd_tune.distill.tasks.data import Split, label_names, load_split
-from lkd_tune.distill.tasks.kind import Kind
 from lkd_tune.distill.tasks.kinds import kind_of
-from lkd_tune.distill.tasks.summaries import choose_sentences
-from lkd_tune.distill.tokens import Tokens, load_tokens
-from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.distill.tokens import load_tokens
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.size import ModelSize
 
 _RESAMPLES = 1000
 _SHOWN = 10
-# Kinds with one answer for each example, which alone can be drawn again one by one.
-_KINDS = ("classification", "regression", "multi_label", "extractive_summary")
 # Characters of a text that are shown where it is long.
-_LONG = 100
+_LONG = 200
 
 
 @dataclass(frozen=True)
@@ -110,12 +105,10 @@ def compare_models(
         cache: Folder for tokenised data; none: the user's cache.
 
     Raises:
-        SpecError: If a model or the data can't be had or do not fit, or the task has no one answer
-            for each example.
+        SpecError: If a model or the data can't be had or do not fit, or the task has no
+            prediction for a row.
     """
-    if task.kind not in _KINDS:
-        message = f"{task.kind} can't be compared; {', '.join(_KINDS)} can. Use `evaluate` for each"
-        raise SpecError(Problem("", "task.kind", message))
+    check_of_rows(task)
     kind = kind_of(task)
     text = load_split(task, split, cache=cache)
     on = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -136,15 +129,19 @@ def compare_models(
         size.model_copy(update={"latency_ms": time_forward(model, 1, length)})
         for size, model in zip(sizes, timed, strict=True)
     ]
-    draws = np.random.default_rng(seed).integers(0, len(tokens), (_RESAMPLES, len(tokens)))
+    rows = len(text.text)
+    draws = np.random.default_rng(seed).integers(0, rows, (_RESAMPLES, rows))
     answered = list(zip(outputs, splits, strict=True))
-    scores = [_drawn_scores(kind, task.metric, found, of, draws) for found, of in answered]
+    scores = [kind.resampled(found, of, task.metric, draws) for found, of in answered]
     metrics = [kind.score(found, of) for found, of in answered]
     sides = [
         Side(model, found[task.metric], *_interval(drawn), found, size)
         for model, found, drawn, size in zip(models, metrics, scores, sizes, strict=True)
     ]
-    agreement, differences = _differences(task, answered, text, label_names(task, cache=cache))
+    names = label_names(task, cache=cache)
+    agreement, differences = _differences(
+        text, *(kind.predictions(found, of, text, names) for found, of in answered)
+    )
     return Comparison(
         sides=(sides[0], sides[1]),
         gain=sides[1].score - sides[0].score,
@@ -152,22 +149,7 @@ def compare_models(
         high=_interval(scores[1] - scores[0])[1],
         agreement=agreement,
         differences=differences,
-        examples=len(tokens),
-    )
-
-
-def _drawn_scores(
-    kind: Kind, metric: str, outputs: np.ndarray, tokens: Tokens, draws: np.ndarray
-) -> np.ndarray:
-    """Returns the metric on each draw of the examples."""
-    each = kind.of_examples(outputs, tokens)
-    if each is not None:
-        return each[metric][draws].mean(-1)
-    return np.array(
-        [
-            kind.score(outputs[drawn], replace(tokens, labels=tokens.labels[drawn]))[metric]
-            for drawn in draws
-        ]
+        examples=rows,
     )
 
 
@@ -177,63 +159,39 @@ def _interval(drawn: np.ndarray) -> tuple[float, float]:
 
 
 def _differences(
-    task: TaskSettings,
-    answered: Sequence[tuple[np.ndarray, Tokens]],
-    text: Split,
-    names: list[str] | None,
+    text: Split, first: list[dict[str, Any]], second: list[dict[str, Any]]
 ) -> tuple[float | None, list[Difference]]:
-    if task.kind == "extractive_summary":
-        return _other_summaries(task, answered, text)
-    outputs = [found for found, _ in answered]
-    if task.kind == "regression":
-        apart = np.abs(outputs[0][:, 0] - outputs[1][:, 0])
-        agreement, rows = None, np.argsort(-apart, kind="stable")
+    """Returns the share of rows answered alike, None of numbers, and some of the others."""
+    answers = [[row["prediction"] for row in side] for side in (first, second)]
+    agreement: float | None = None
+    if isinstance(answers[0][0], float):
+        apart = np.abs(np.subtract(answers[0], answers[1]))
+        rows = np.argsort(-apart, kind="stable")
     else:
-        answers = [
-            found > 0 if task.kind == "multi_label" else found.argmax(-1)[:, None]
-            for found in outputs
-        ]
-        alike = (answers[0] == answers[1]).all(-1)
-        agreement, rows = float(alike.mean()), np.flatnonzero(~alike)
+        others = np.array([a != b for a, b in zip(*answers, strict=True)])
+        agreement, rows = float(1 - others.mean()), np.flatnonzero(others)
     return agreement, [
         Difference(
-            text=" | ".join([text.text[row], *([text.pair[row]] if text.pair else [])]),
-            label=_named(text.label[row], names),
-            answers=(_answer(task, outputs[0][row], names), _answer(task, outputs[1][row], names)),
+            text=" | ".join(_words(part[row]) for part in (text.text, text.pair) if part),
+            label=_shown(first[row], "label"),
+            answers=(_shown(first[row], "prediction"), _shown(second[row], "prediction")),
         )
         for row in rows[:_SHOWN]
     ]
 
 
-def _other_summaries(
-    task: TaskSettings, answered: Sequence[tuple[np.ndarray, Tokens]], text: Split
-) -> tuple[float, list[Difference]]:
-    """Returns the share of documents of which both choose the same sentences, and some others."""
-    ours, theirs = (choose_sentences(found, of, task.sentences) for found, of in answered)
-    rows = [row for row in range(len(ours)) if ours[row] != theirs[row]]
-    return 1 - len(rows) / len(ours), [
-        Difference(
-            text=shorten(" ".join(text.text[row]), _LONG, placeholder=" …"),
-            label=shorten(text.label[row], _LONG, placeholder=" …"),
-            answers=(_sentences(ours[row]), _sentences(theirs[row])),
-        )
-        for row in rows[:_SHOWN]
-    ]
+def _words(text: Any) -> str:
+    return _short(text if isinstance(text, str) else " ".join(text))
 
 
-def _sentences(numbers: Sequence[int]) -> str:
-    return "sentences " + ", ".join(str(number + 1) for number in numbers)
+def _shown(row: dict[str, Any], what: str) -> str:
+    value = row[what]
+    if what == "prediction" and "sentences" in row:
+        return "sentences " + ", ".join(map(str, row["sentences"]))
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return _short((", ".join(value) if isinstance(value, list) else value) or "none")
 
 
-def _answer(task: TaskSettings, logits: np.ndarray, names: list[str] | None) -> str:
-    if task.kind == "regression":
-        return f"{logits[0]:.2f}"
-    if task.kind == "multi_label":
-        return _named(np.flatnonzero(logits > 0).tolist(), names)
-    return _named(int(logits.argmax()), names)
-
-
-def _named(label: object, names: list[str] | None) -> str:
-    if isinstance(label, list):
-        return ", ".join(_named(one, names) for one in label) or "none"
-    return names[label] if names and isinstance(label, int) else str(label)
+def _short(text: str) -> str:
+    return shorten(text, _LONG, placeholder=" …")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from lkd_tune.distill.models import forward, load_to_run, load_tokenizer
 from lkd_tune.distill.placement import running
-from lkd_tune.distill.tasks.data import count_labels, label_names
+from lkd_tune.distill.tasks.data import count_labels, label_names, load_split
 from lkd_tune.distill.tasks.kind import Kind, are_numbered
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.tokens import Tokens, load_tokens
@@ -101,15 +101,70 @@ def evaluate_model(
     Raises:
         SpecError: If the model or the data can't be had or do not fit together.
     """
+    kind, metrics = kind_of(task), {}
+    for split, outputs, tokens in _answers(model, task, splits, cache, inference):
+        metrics[split] = kind.score(outputs, tokens)
+    return metrics
+
+
+def predict_rows(
+    model: str, task: TaskSettings, split: str, *, cache: Path | None = None
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Returns the metrics of a model on a split, and what it predicts for each row of it.
+
+    Args:
+        model: Its folder or hub id.
+        task: Whose data and metrics.
+        split: 'dev' or 'test'.
+        cache: Folder for tokenised data; none: the user's cache.
+
+    Returns:
+        The metrics, and for each row its number from 1, its text, `label` and `prediction`, and
+        what the kind of task can tell beyond that, such as probabilities.
+
+    Raises:
+        SpecError: If the model or the data can't be had or do not fit together, or if the task has
+            no prediction for a row.
+    """
+    kind = kind_of(task)
+    check_of_rows(task)
+    ((_, outputs, tokens),) = _answers(model, task, [split], cache, PLAIN)
+    text = load_split(task, split, cache=cache)
+    found = kind.predictions(outputs, tokens, text, label_names(task, cache=cache))
+    pairs = [{}] * len(found) if text.pair is None else [{"pair": pair} for pair in text.pair]
+    return kind.score(outputs, tokens), [
+        {"row": row, "text": own, **pair, **predicted}
+        for row, (own, pair, predicted) in enumerate(zip(text.text, pairs, found, strict=True), 1)
+    ]
+
+
+def check_of_rows(task: TaskSettings) -> None:
+    """Refuses a task that has no prediction for a row of its data.
+
+    Raises:
+        SpecError: If that is so.
+    """
+    if not kind_of(task).of_rows:
+        message = f"{task.kind} has no prediction for a row of the data; use `evaluate` as it is"
+        raise SpecError(Problem("", "task.kind", message))
+
+
+def _answers(
+    model: str,
+    task: TaskSettings,
+    splits: Sequence[str],
+    cache: Path | None,
+    inference: Inference,
+) -> Iterator[tuple[str, np.ndarray, Tokens]]:
+    """Gives each split with a model's answers for it and its tokens."""
     kind = kind_of(task)
     loaded, tokenizer = load_to_run(model, kind.head, inference), load_tokenizer(model)
     check_labels(loaded.config, model, task, cache=cache)
     on = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with running(loaded, on, inference) as run:
-        return {
-            split: evaluate(run, task, load_tokens(task, split, tokenizer, cache=cache), on)
-            for split in splits
-        }
+        for split in splits:
+            tokens = load_tokens(task, split, tokenizer, cache=cache)
+            yield split, predict(run, kind, tokens, on), tokens
 
 
 def check_labels(

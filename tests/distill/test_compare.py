@@ -64,19 +64,24 @@ def test_a_model_is_not_told_from_itself(pair):
     assert found.differences == []
 
 
-@pytest.mark.parametrize("kind", ["regression", "multi_label", "extractive_summary"])
+@pytest.mark.parametrize(
+    "kind", ["regression", "multi_label", "tagging", "question_answering", "extractive_summary"]
+)
 def test_other_kinds(kind, tmp_path):
     task = make_task(tmp_path / "data", kind, rows=64)
     models = tuple(_trained(task, tmp_path, steps) for steps in (1, 120))
     found = compare_models(models, task, cache=tmp_path)
     assert found.low <= found.gain <= found.high
+    assert found.examples == 64
     assert (found.agreement is None) == (kind == "regression")
     assert 0 < len(found.differences) <= 10
+    for difference in found.differences:
+        assert difference.answers[0] != difference.answers[1]
 
 
-def test_a_kind_without_one_answer_an_example_is_refused(tmp_path):
-    task = make_task(tmp_path, "tagging", rows=8)
-    with pytest.raises(SpecError, match="tagging can't be compared"):
+def test_a_kind_without_predictions_for_rows_is_refused(tmp_path):
+    task = make_task(tmp_path, "masked_lm", rows=8)
+    with pytest.raises(SpecError, match="masked_lm has no prediction for a row of the data"):
         compare_models(("a", "b"), task, cache=tmp_path)
 
 

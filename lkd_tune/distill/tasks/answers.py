@@ -8,10 +8,11 @@ without the answer is taught to point at its first token, [CLS]; so is a questio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor
 from typing_extensions import override
 
@@ -118,6 +119,46 @@ class QuestionAnswering(Kind):
         found = predict_answers(outputs, tokens, references["contexts"], references["answers"])
         return score_answers(found, references["answers"])
 
+    @override
+    def resampled(
+        self, outputs: np.ndarray, tokens: Tokens, metric: str, draws: np.ndarray
+    ) -> np.ndarray:
+        references = tokens.references()
+        found = predict_answers(outputs, tokens, references["contexts"], references["answers"])
+        each = [
+            score_answers([text], [right])[metric]
+            for text, right in zip(found, references["answers"], strict=True)
+        ]
+        return np.array(each)[draws].mean(-1)
+
+    @override
+    def row(self, example: int, tokens: Tokens) -> int:
+        return int(tokens.extra("questions")[example])
+
+    @override
+    def predictions(
+        self, outputs: np.ndarray, tokens: Tokens, split: Split, names: list[str] | None
+    ) -> list[dict[str, Any]]:
+        """Returns the likeliest answers, each with its place in the context and its probability.
+
+        That is its share among these, as in BERT's own predictions. No answer is the text "".
+        """
+        assert split.pair is not None
+        right = [answers["text"] for answers in split.label]
+        return [
+            {
+                "label": answers,
+                "prediction": found[0].text,
+                "n_best": [
+                    {"text": one.text, "start": one.start, "probability": float(f"{share:.6g}")}
+                    for one, share in zip(found, softmax([one.score for one in found]), strict=True)
+                ],
+            }
+            for answers, found in zip(
+                right, best_answers(outputs, tokens, split.pair, right, most=_BEST), strict=True
+            )
+        ]
+
 
 def _cut(questions: list[str], tokenizer: Any, most: int) -> list[str]:
     """Returns questions of no more than so many tokens; the tokenizer cuts contexts only."""
@@ -162,44 +203,77 @@ def score_answers(found: list[str], answers: list[list[str]]) -> dict[str, float
 def predict_answers(
     outputs: np.ndarray, tokens: Tokens, contexts: list[str], answers: list[list[str]]
 ) -> list[str]:
-    """Returns the best stretch of each context.
+    """Returns the best stretch of each context; see `best_answers`."""
+    return [found[0].text for found in best_answers(outputs, tokens, contexts, answers, most=1)]
+
+
+class Answer(NamedTuple):
+    """A stretch of a context.
+
+    Attributes:
+        score: The sum of the logits of its start and its end.
+        text: As it stands in the context; "" if it is that there is no answer.
+        start: Its first character; None if there is no answer.
+    """
+
+    score: float
+    text: str
+    start: int | None
+
+
+def best_answers(
+    outputs: np.ndarray, tokens: Tokens, contexts: list[str], answers: list[list[str]], *, most: int
+) -> list[list[Answer]]:
+    """Returns the best stretches of each context, the best first, each text once.
 
     Args:
         outputs: Logits of start and end, unpadded, shape (all tokens, 2).
         tokens: The split.
         contexts: Of each question.
         answers: Of each question; if all have one, none is said to have none.
+        most: How many of each.
     """
-    best: list[tuple[float, str]] = [(-np.inf, "")] * len(contexts)
+    found: list[list[Answer]] = [[] for _ in contexts]
     none = np.full(len(contexts), np.inf)
     offsets, questions = tokens.extra("offsets"), tokens.extra("questions")
     for row, question in enumerate(questions):
         at = slice(tokens.starts[row], tokens.starts[row + 1])
         logits, places = outputs[at], offsets[at]
         none[question] = min(none[question], logits[0].sum())
-        score, start, end = _best_span(logits, places[:, 0] >= 0)
-        if score > best[question][0]:
-            text = contexts[question][places[start, 0] : places[end, 1]]
-            best[question] = (score, text)
+        for score, start, end in _best_spans(logits, places[:, 0] >= 0, most):
+            begin, after = int(places[start, 0]), int(places[end, 1])
+            found[question].append(Answer(score, contexts[question][begin:after], begin))
     all_answered = all(answers)
-    return [
-        text if all_answered or score > none[question] else ""
-        for question, (score, text) in enumerate(best)
-    ]
+    for candidates, score in zip(found, none, strict=True):
+        if not all_answered or not candidates:
+            candidates.insert(0, Answer(float(score), "", None))
+    return [_distinct(sorted(candidates, key=lambda it: -it.score), most) for candidates in found]
 
 
-def _best_span(logits: np.ndarray, admissible: np.ndarray) -> tuple[float, int, int]:
-    """Returns score, start and end of the best stretch of a window."""
+def _distinct(candidates: list[Answer], most: int) -> list[Answer]:
+    first: dict[str, Answer] = {}
+    for answer in candidates:
+        first.setdefault(answer.text, answer)
+    return list(first.values())[:most]
+
+
+def _best_spans(
+    logits: np.ndarray, admissible: np.ndarray, most: int
+) -> list[tuple[float, int, int]]:
+    """Returns score, start and end of the best stretches of a window, the best first."""
     tokens = np.flatnonzero(admissible)
     starts = tokens[np.argsort(-logits[tokens, 0], kind="stable")[:_BEST]]
     ends = tokens[np.argsort(-logits[tokens, 1], kind="stable")[:_BEST]]
     scores = logits[starts, 0][:, None] + logits[ends, 1][None]
     length = ends[None] - starts[:, None]
     scores = np.where((length >= 0) & (length < _LONGEST), scores, -np.inf)
-    if not scores.size or not np.isfinite(scores).any():
-        return -np.inf, 0, 0
-    i, j = np.unravel_index(np.argmax(scores), scores.shape)
-    return float(scores[i, j]), int(starts[i]), int(ends[j])
+    best = np.argsort(-scores, axis=None, kind="stable")[:most]
+    places = zip(*np.unravel_index(best, scores.shape), strict=True)
+    return [
+        (float(scores[i, j]), int(starts[i]), int(ends[j]))
+        for i, j in places
+        if np.isfinite(scores[i, j])
+    ]
 
 
 def _token_span(answers: dict[str, list[Any]], places: np.ndarray) -> tuple[int, int]:

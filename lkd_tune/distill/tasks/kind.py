@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -84,6 +84,8 @@ class Kind(ABC):
     """Whether inputs change from step to step, so that nothing of the teacher can be stored."""
     outputs: ClassVar[int | None] = None
     """C, where the kind alone says it, and so the names of classes, too: no data are asked."""
+    of_rows: ClassVar[bool] = True
+    """Whether there are predictions for the rows of the data, each of which can be drawn again."""
     link: ClassVar[str] = "softmax"
     """What turns logits into predictions; see `soft_label_loss`."""
 
@@ -201,12 +203,39 @@ class Kind(ABC):
             tokens: The split.
         """
 
-    def of_examples(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, np.ndarray] | None:
-        """Returns the metrics of each example, whose means are the score's, each (examples,).
+    def resampled(
+        self, outputs: np.ndarray, tokens: Tokens, metric: str, draws: np.ndarray
+    ) -> np.ndarray:
+        """Returns a metric on rows of the data that are drawn again, shape (draws,).
 
-        None where they are not made of such.
+        Args:
+            outputs: As for `score`.
+            tokens: The split.
+            metric: One of those of `score`.
+            draws: Numbers of rows, shape (draws, rows).
         """
-        return None
+        drawn = ((outputs[rows], replace(tokens, labels=tokens.labels[rows])) for rows in draws)
+        return np.array([self.score(*some)[metric] for some in drawn])
+
+    def row(self, example: int, tokens: Tokens) -> int:
+        """Returns the number of the row of the data that an example is of, from 0."""
+        return example
+
+    def predictions(
+        self, outputs: np.ndarray, tokens: Tokens, split: Split, names: list[str] | None
+    ) -> list[dict[str, Any]]:
+        """Returns what is predicted for each row of the data, as JSON holds it.
+
+        Args:
+            outputs: As for `score`.
+            tokens: The split.
+            split: The same in words.
+            names: Names of the classes.
+
+        Returns:
+            For each row its `label` and the `prediction`, and what the kind can tell beyond that.
+        """
+        raise NotImplementedError  # never asked where not `of_rows`
 
 
 class LabelledTokens(Kind):

@@ -36,6 +36,7 @@ class MaskedWords(LabelledTokens):
 
     head = HEADS["masked_lm"]
     live = True
+    of_rows = False
 
     @override
     def texts(self, raw: list[Any], where: str, column: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.special import expit, softmax
 from torch import Tensor
 from typing_extensions import override
 
@@ -55,6 +56,22 @@ class Classification(Kind):
                 else scores["macro_f1"]
             )
         return {name: float(np.nan_to_num(value)) for name, value in scores.items()}
+
+    @override
+    def predictions(
+        self, outputs: np.ndarray, tokens: Tokens, split: Split, names: list[str] | None
+    ) -> list[dict[str, Any]]:
+        assert names is not None
+        return [
+            {
+                "label": names[label],
+                "prediction": names[best],
+                "probabilities": _by_name(row, names),
+            }
+            for label, best, row in zip(
+                split.label, outputs.argmax(-1), softmax(outputs, -1), strict=True
+            )
+        ]
 
 
 class Regression(Kind):
@@ -111,6 +128,15 @@ class Regression(Kind):
             }
         return {name: float(np.nan_to_num(value)) for name, value in scores.items()}
 
+    @override
+    def predictions(
+        self, outputs: np.ndarray, tokens: Tokens, split: Split, names: list[str] | None
+    ) -> list[dict[str, Any]]:
+        return [
+            {"label": label, "prediction": _rounded(found)}
+            for label, found in zip(split.label, outputs[:, 0], strict=True)
+        ]
+
 
 class MultiLabel(Kind):
     """Any number of classes for each text or pair: a yes or no for each class."""
@@ -161,6 +187,29 @@ class MultiLabel(Kind):
             "micro_f1": float(f1_score(labels, predictions, average="micro", zero_division=0)),
             "accuracy": float((labels == predictions).all(-1).mean()),
         }
+
+    @override
+    def predictions(
+        self, outputs: np.ndarray, tokens: Tokens, split: Split, names: list[str] | None
+    ) -> list[dict[str, Any]]:
+        assert names is not None
+        return [
+            {
+                "label": [names[one] for one in label],
+                "prediction": [names[one] for one in np.flatnonzero(logits > 0)],
+                "probabilities": _by_name(expit(logits), names),
+            }
+            for label, logits in zip(split.label, outputs, strict=True)
+        ]
+
+
+def _by_name(probabilities: np.ndarray, names: list[str]) -> dict[str, float]:
+    return dict(zip(names, map(_rounded, probabilities), strict=True))
+
+
+def _rounded(number: float) -> float:
+    """Returns a number with as many digits as fp32 gives, for a file that people read."""
+    return float(f"{number:.6g}")
 
 
 def _several(values: Any) -> list[Any]:

@@ -116,18 +116,41 @@ class Summaries(LabelledTokens):
     def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
         """Returns ROUGE F1, and beside it that of each document's first sentences, as many."""
         assert tokens.folder is not None
-        own = {name: float(each.mean()) for name, each in self.of_examples(outputs, tokens).items()}
+        own = {name: float(each.mean()) for name, each in _rouge(outputs, tokens).items()}
         return {**own, **_lead(tokens.folder)}
 
     @override
-    def of_examples(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, np.ndarray]:
-        references = tokens.references()
-        chosen = choose_sentences(outputs, tokens, references["most"])
-        found = [
-            " ".join(document[number] for number in numbers)
-            for document, numbers in zip(references["documents"], chosen, strict=True)
+    def resampled(
+        self, outputs: np.ndarray, tokens: Tokens, metric: str, draws: np.ndarray
+    ) -> np.ndarray:
+        return _rouge(outputs, tokens)[metric][draws].mean(-1)
+
+    @override
+    def predictions(
+        self, outputs: np.ndarray, tokens: Tokens, split: Split, names: list[str] | None
+    ) -> list[dict[str, Any]]:
+        """Returns the summaries, and which of the document's sentences these are, from 1."""
+        chosen = choose_sentences(outputs, tokens, tokens.references()["most"])
+        return [
+            {
+                "label": summary,
+                "prediction": _joined_sentences(document, numbers),
+                "sentences": [number + 1 for number in numbers],
+            }
+            for document, summary, numbers in zip(split.text, split.label, chosen, strict=True)
         ]
-        return rouge(found, references["summaries"])
+
+
+def _rouge(outputs: np.ndarray, tokens: Tokens) -> dict[str, np.ndarray]:
+    """Returns the scores of each document's summary."""
+    references = tokens.references()
+    chosen = choose_sentences(outputs, tokens, references["most"])
+    found = map(_joined_sentences, references["documents"], chosen)
+    return rouge(list(found), references["summaries"])
+
+
+def _joined_sentences(document: Sequence[str], numbers: Sequence[int]) -> str:
+    return " ".join(document[number] for number in numbers)
 
 
 def choose_sentences(outputs: np.ndarray, tokens: Tokens, most: int) -> list[list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import warnings
+from operator import eq
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -120,35 +120,82 @@ class Tagging(LabelledTokens):
         as parts of speech, the accuracy alone is returned. Words beyond the longest input count as
         outside, so what was cut is missed.
         """
-        from seqeval.metrics import f1_score, precision_score, recall_score
+        counts = _counts(outputs, tokens).sum(0)
+        return {name: float(value) for name, value in _metrics(counts).items()}
 
-        references = tokens.references()
-        truth: list[list[int]] = references["tags"]
-        names: list[str] = references["names"]
-        if are_numbered(names):  # each but the first a kind of entity
-            names = [_OUTSIDE, *(f"B-{number}" for number in range(1, len(names)))]
-        outside = names.index(_OUTSIDE) if _OUTSIDE in names else 0
-        predicted = [[outside] * len(tags) for tags in truth]
-        best, words = outputs.argmax(-1), tokens.extra("words")
-        for row in range(len(tokens)):
-            at = slice(tokens.starts[row], tokens.starts[row + 1])
-            for word, tag in zip(words[at], best[at], strict=True):
-                if word >= 0:
-                    predicted[row][word] = int(tag)
-        right = [
-            true == found
-            for tags, guesses in zip(truth, predicted, strict=True)
-            for true, found in zip(tags, guesses, strict=True)
+    @override
+    def resampled(
+        self, outputs: np.ndarray, tokens: Tokens, metric: str, draws: np.ndarray
+    ) -> np.ndarray:
+        counts = _counts(outputs, tokens)  # no entity goes beyond its sentence
+        return _metrics(np.stack([counts[rows].sum(0) for rows in draws], axis=-1))[metric]
+
+    @override
+    def predictions(
+        self, outputs: np.ndarray, tokens: Tokens, split: Split, names: list[str] | None
+    ) -> list[dict[str, Any]]:
+        assert names is not None
+        return [
+            {"label": [names[tag] for tag in tags], "prediction": [names[tag] for tag in found]}
+            for tags, found in zip(split.label, _predicted(outputs, tokens, names), strict=True)
         ]
-        accuracy = {"accuracy": float(np.mean(right)) if right else 0.0}
-        if _of_no_entity(names):
-            return accuracy
-        tags = [[[names[tag] for tag in row] for row in rows] for rows in (truth, predicted)]
-        metrics = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # where nothing is found at all
-            scores = {name: float(metric(*tags)) for name, metric in metrics.items()}
-        return {**scores, **accuracy}
+
+
+def _predicted(outputs: np.ndarray, tokens: Tokens, names: list[str]) -> list[list[int]]:
+    """Returns the tag of each word; of one beyond the longest input that of no entity."""
+    outside = names.index(_OUTSIDE) if _OUTSIDE in names else 0
+    predicted = [[outside] * len(tags) for tags in tokens.references()["tags"]]
+    best, words = outputs.argmax(-1), tokens.extra("words")
+    for row in range(len(tokens)):
+        at = slice(tokens.starts[row], tokens.starts[row + 1])
+        for word, tag in zip(words[at], best[at], strict=True):
+            if word >= 0:
+                predicted[row][word] = int(tag)
+    return predicted
+
+
+def _counts(outputs: np.ndarray, tokens: Tokens) -> np.ndarray:
+    """Returns of each sentence what its metrics are made of, shape (sentences, 2 or 5).
+
+    Its words, and those tagged right; where tags are of entities also the entities that are there,
+    those found, and those of them that are right.
+    """
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    references = tokens.references()
+    names: list[str] = references["names"]
+    if are_numbered(names):  # each but the first a kind of entity
+        names = [_OUTSIDE, *(f"B-{number}" for number in range(1, len(names)))]
+    of_entities = not _of_no_entity(names)
+    counts = []
+    for true, found in zip(references["tags"], _predicted(outputs, tokens, names), strict=True):
+        own = [len(true), sum(map(eq, true, found))]
+        if of_entities:
+            there, seen = (
+                set(get_entities([names[tag] for tag in tags])) for tags in (true, found)
+            )
+            own += [len(there), len(seen), len(there & seen)]
+        counts.append(own)
+    return np.array(counts)
+
+
+def _metrics(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the metrics of sums of counts, 0 where there is nothing to count; shape (5, …)."""
+    words, alike, *of_entities = counts
+    accuracy = {"accuracy": _share(alike, words)}
+    if not of_entities:
+        return accuracy
+    there, found, right = of_entities
+    return {
+        "f1": _share(2 * right, there + found),
+        "precision": _share(right, found),
+        "recall": _share(right, there),
+        **accuracy,
+    }
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return part / np.maximum(whole, 1)
 
 
 def _of_no_entity(names: list[str]) -> list[str]:
