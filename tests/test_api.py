@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
 import lkd_tune
 from examples import any_trainable, distil_once, losses_alone, search_and_look

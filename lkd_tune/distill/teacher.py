@@ -18,6 +18,7 @@ from lkd_tune.distill.full_disk import IN_CACHE, room_for
 from lkd_tune.distill.models import (
     auto_model,
     count_positions,
+    load_config,
     read_config,
     read_depth,
     save_model,
@@ -25,6 +26,7 @@ from lkd_tune.distill.models import (
 from lkd_tune.distill.process_group import ensure_process_group
 from lkd_tune.distill.tasks.data import GENERATED, count_labels, load_split, source_fingerprint
 from lkd_tune.distill.tasks.kinds import kind_of
+from lkd_tune.distill.threads import useful_threads
 from lkd_tune.distill.tokenizer_training import (
     SPECIAL,
     as_bert_tokenizer,
@@ -165,9 +167,10 @@ def _train_into(
             seed=training.seed,
         )
         trained = distill(spec, cache=cache, finish=lambda d: d.save_student(scratch / "teacher"))
-        for measurement in trained:
-            if progress is not None:
-                progress(measurement)
+        with useful_threads(load_config(start).hidden_size):
+            for measurement in trained:
+                if progress is not None:
+                    progress(measurement)
         if rank0:
             os.replace(scratch / "teacher", folder)
         dist.barrier()
