@@ -70,11 +70,11 @@ def compare(
     settings = evaluation_task(of, task, data, split, overrides or [])
     from lkd_tune.distill.compare import compare_models
     from lkd_tune.distill.memory import measure_memory
-    from lkd_tune.spec.tasks import HEADS
+    from lkd_tune.spec.kinds import KINDS
 
     models = (first, second)
     found = compare_models(models, settings, split=split)
-    memory = measure_memory(models, HEADS[settings.kind], settings.max_length)
+    memory = measure_memory(models, KINDS[settings.kind].head, settings.max_length)
     _show(found, memory, settings.metric, split)
 
 

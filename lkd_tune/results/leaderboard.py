@@ -9,9 +9,9 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lkd_tune.spec.kinds import KINDS
 from lkd_tune.spec.ranking import Ranking, rank_trials
 from lkd_tune.spec.run import BASELINE, RunFolder, TrialRecord, write_atomically
-from lkd_tune.spec.tasks import HEADS
 
 COSTS = ("wall_s", "gpu_s", "cpu_s", "energy_j")
 
@@ -215,7 +215,7 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
     ]
     task = records[0].spec.task.name if records else ""
     seeds = max((len(c["seeds"]) for c in confirmed.values()), default=0)
-    head = HEADS[records[0].spec.task.kind] if records else ""
+    head = KINDS[records[0].spec.task.kind].head if records else ""
     return Leaderboard(
         run.where,
         task,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from lkd_tune.spec.kinds import KINDS
 from lkd_tune.spec.settings import TaskSettings
-from lkd_tune.spec.tasks import HEADS
 
 _LOAD = """\
 from transformers import AutoModelFor{head}, AutoTokenizer
@@ -28,7 +28,7 @@ print(" ".join(sentences[i] for i in sorted(likeliest.tolist())))"""
 
 def usage(task: TaskSettings) -> str:
     """Returns Python that loads a student of a task from FOLDER and, for summaries, makes one."""
-    load = _LOAD.format(head=HEADS[task.kind])
+    load = _LOAD.format(head=KINDS[task.kind].head)
     if task.kind != "extractive_summary":
         return load
     longest = task.max_length

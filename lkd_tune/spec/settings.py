@@ -10,12 +10,13 @@ from lkd_tune.spec.architecture import Architecture
 from lkd_tune.spec.base import Settings, block_from
 from lkd_tune.spec.batch import check_batch
 from lkd_tune.spec.inference import Inference
+from lkd_tune.spec.kinds import KINDS
 from lkd_tune.spec.layer_map import NAMED
 from lkd_tune.spec.losses import LossSettings
 from lkd_tune.spec.objectives import Objective
 from lkd_tune.spec.resources import ResourceSettings
 from lkd_tune.spec.search import ConfirmSettings, KeepSettings, LimitSettings, SearchSettings
-from lkd_tune.spec.tasks import METRICS, is_file_name, with_task_defaults
+from lkd_tune.spec.tasks import is_file_name, with_task_defaults
 from lkd_tune.spec.trackers import TrackerSettings
 
 TaskKind = Literal[
@@ -26,8 +27,7 @@ Metric = Literal[
     "accuracy", "exact_match", "f1", "macro_f1", "matthews", "micro_f1", "pearson", "precision",
     "recall", "rouge1", "rouge2", "rougeL", "spearman",
 ]  # fmt: skip
-assert set(TaskKind.__args__) == set(METRICS)  # type: ignore[attr-defined]
-_OF_WHOLE_TEXTS = ("classification", "regression", "multi_label")
+assert set(TaskKind.__args__) == set(KINDS)  # type: ignore[attr-defined]
 
 
 class Columns(Settings):
@@ -126,16 +126,17 @@ class TaskSettings(Settings):
                         f"{split!r} is no csv, tsv, txt, json, jsonl, parquet or conll file; "
                         "for a split of a hub data set name the data set in task.data"
                     )
-        if self.metric not in METRICS[self.kind]:
+        kind = KINDS[self.kind]
+        if self.metric not in kind.metrics:
             raise ValueError(
                 f"metric {self.metric} does not go with {self.kind}, but one of "
-                f"{', '.join(METRICS[self.kind])} does"
+                f"{', '.join(kind.metrics)} does"
             )
-        if self.columns.label is None and self.kind != "masked_lm":
+        if self.columns.label is None and kind.has_labels:
             raise ValueError(f"columns.label is needed for {self.kind}")
-        if self.columns.pair is None and self.kind == "question_answering":
-            raise ValueError("columns.pair is needed for question_answering: the context")
-        if self.augment is not None and self.kind not in _OF_WHOLE_TEXTS:
+        if self.columns.pair is None and kind.needs_pair is not None:
+            raise ValueError(f"columns.pair is needed for {self.kind}: {kind.needs_pair}")
+        if self.augment is not None and not kind.of_whole_texts:
             raise ValueError(f"augment would move what {self.kind} is to find; leave it out")
         if self.kind == "extractive_summary" and len(self.labels or "ab") != 2:
             raise ValueError("labels of extractive_summary name two classes: out, in")
@@ -203,8 +204,8 @@ class EvaluateOn(Settings):
     @field_validator("task")
     @classmethod
     def _check(cls, task: TaskSettings) -> TaskSettings:
-        if task.kind == "masked_lm":
-            raise ValueError("a task with labels is needed to fine-tune on, not masked_lm")
+        if not KINDS[task.kind].has_labels:
+            raise ValueError(f"a task with labels is needed to fine-tune on, not {task.kind}")
         return task
 
 
@@ -373,7 +374,7 @@ def check_evaluate_on(task: TaskSettings) -> None:
         ValueError: If it has labels itself, or a test split, which would score the winner by
             something else than dev did.
     """
-    if task.kind != "masked_lm":
+    if KINDS[task.kind].has_labels:
         raise ValueError(f"is for task.kind masked_lm; a student of {task.kind} has a score itself")
     if task.test is not None:
         raise ValueError("does not go with task.test, which has no such score; leave that out")

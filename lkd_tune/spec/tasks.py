@@ -1,45 +1,11 @@
-"""The kinds of tasks, and the tasks known by name: where their data lie, columns and metric."""
+"""The tasks known by name: where their data lie, columns and metric."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# The metrics of each kind of task, all of them to be large; the first is the default.
-METRICS: Mapping[str, tuple[str, ...]] = {
-    "classification": ("accuracy", "f1", "macro_f1", "matthews"),
-    "regression": ("spearman", "pearson"),
-    "multi_label": ("macro_f1", "micro_f1", "accuracy"),
-    "tagging": ("f1", "precision", "recall", "accuracy"),
-    "question_answering": ("f1", "exact_match"),
-    "extractive_summary": ("rouge1", "rouge2", "rougeL"),
-    "masked_lm": ("accuracy",),
-}
-
-# The head of each kind's models, as in transformers' AutoModelFor….
-HEADS: Mapping[str, str] = {
-    "classification": "SequenceClassification",
-    "regression": "SequenceClassification",
-    "multi_label": "SequenceClassification",
-    "tagging": "TokenClassification",
-    "question_answering": "QuestionAnswering",
-    "extractive_summary": "TokenClassification",
-    "masked_lm": "MaskedLM",
-}
-
-# What the data of a kind are usually called, and how long its inputs are.
-_KIND_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "masked_lm": {"columns": {"text": "text", "label": None}},
-    "tagging": {"columns": {"text": "tokens", "label": "ner_tags"}},
-    "question_answering": {
-        "columns": {"text": "question", "pair": "context", "label": "answers"},
-        "max_length": 384,
-    },
-    "extractive_summary": {
-        "columns": {"text": "document", "label": "summary"},
-        "max_length": 512,
-    },
-}
+from lkd_tune.spec.kinds import KINDS
 
 # What `task: NAME` stands for; each setting can be overridden. `column_names` serves local files
 # without a header, in the layout in which the task's authors distribute it; see FILE_COLUMNS, too.
@@ -247,15 +213,16 @@ def with_task_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = dict(TASKS.get(str(settings.get("name")), {}))
     kind = str(settings.get("kind", known.get("kind", "classification")))
-    usual = _KIND_DEFAULTS.get(kind, {})
-    known = {**usual, **known}
-    if kind in METRICS:
-        known.setdefault("metric", METRICS[kind][0])
+    facts = KINDS.get(kind)  # an unknown one is refused later
+    columns = facts.columns if facts else {}
+    if facts is not None:
+        usual = {"columns": columns} if columns else {}
+        known = {"metric": facts.metrics[0], **usual, **facts.usual, **known}
     train = settings.get("train")
     if isinstance(train, str) and is_file_name(train):
         for key in ("data", "config", "train", "dev", "test"):
             known.pop(key, None)
     filled = {**known, **settings}
     if isinstance(filled.get("columns"), Mapping):
-        filled["columns"] = {**usual.get("columns", {}), **filled["columns"]}
+        filled["columns"] = {**columns, **filled["columns"]}
     return filled

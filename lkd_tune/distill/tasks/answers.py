@@ -18,7 +18,6 @@ from typing_extensions import override
 
 from lkd_tune.distill.tasks.kind import Encoded, Kind, Split, refuse
 from lkd_tune.spec.settings import TaskSettings
-from lkd_tune.spec.tasks import HEADS
 
 if TYPE_CHECKING:
     from lkd_tune.distill.tokens import Batch, Tokens
@@ -32,7 +31,7 @@ _NEVER = -1e9
 class QuestionAnswering(Kind):
     """The start and the end of an answer; a row of the loss is one of them, over all tokens."""
 
-    head = HEADS["question_answering"]
+    name = "question_answering"
     per_token = True
     outputs = 2
 

@@ -89,7 +89,7 @@ def _names_in_data(task: str, _content: str, cache: Path | None) -> list[str] | 
 def count_labels(task: TaskSettings, *, cache: Path | None = None) -> int | None:
     """Returns the width of the task's output, None if that is the vocabulary."""
     kind = kind_of(task)
-    if task.kind == "masked_lm" or kind.outputs is not None:
+    if task.columns.label is None or kind.outputs is not None:
         return kind.outputs
     names = label_names(task, cache=cache)
     assert names is not None  # a kind without classes says its outputs

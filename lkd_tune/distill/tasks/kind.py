@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lkd_tune.distill.losses import LossSum, soft_labels
 from lkd_tune.spec.errors import Problem, SpecError
+from lkd_tune.spec.kinds import KINDS
 from lkd_tune.spec.settings import TaskSettings
-from lkd_tune.spec.tasks import HEADS
 
 if TYPE_CHECKING:
     from lkd_tune.distill.tokens import Batch, Tokens
@@ -74,8 +74,8 @@ class Kind(ABC):
     B examples in a batch, N tokens, C classes, R rows: what the logit loss compares one by one.
     """
 
-    head: ClassVar[str] = HEADS["classification"]
-    """The head, as in transformers' AutoModelFor…"""
+    name: ClassVar[str]
+    """What `task.kind` calls it."""
     per_token: ClassVar[bool] = False
     """Whether the logits are of tokens, shape (B, N, C), not (B, C)."""
     token_labels: ClassVar[bool] = False
@@ -88,6 +88,11 @@ class Kind(ABC):
     """Whether there are predictions for the rows of the data, each of which can be drawn again."""
     link: ClassVar[str] = "softmax"
     """What turns logits into predictions; see `soft_label_loss`."""
+
+    @property
+    def head(self) -> str:
+        """The head, as in transformers' AutoModelFor…"""
+        return KINDS[self.name].head
 
     def names(self, raw: list[Any], where: str, column: str) -> list[str] | None:
         """Returns the names of the classes in a training split, None if the kind has no classes.

@@ -12,15 +12,16 @@ from lkd_tune.distill.tasks.summaries import Summaries
 from lkd_tune.distill.tasks.tagging import Tagging
 from lkd_tune.spec.settings import TaskSettings
 
-_KINDS: Mapping[str, Kind] = {
-    "classification": Classification(),
-    "regression": Regression(),
-    "multi_label": MultiLabel(),
-    "tagging": Tagging(),
-    "question_answering": QuestionAnswering(),
-    "extractive_summary": Summaries(),
-    "masked_lm": MaskedWords(),
-}
+_ALL: tuple[Kind, ...] = (
+    Classification(),
+    Regression(),
+    MultiLabel(),
+    Tagging(),
+    QuestionAnswering(),
+    Summaries(),
+    MaskedWords(),
+)
+_KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ALL}
 
 
 def kind_of(task: TaskSettings) -> Kind:

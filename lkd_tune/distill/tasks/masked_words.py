@@ -22,7 +22,6 @@ from typing_extensions import override
 from lkd_tune.distill.tasks.kind import IGNORED, Encoded, LabelledTokens, Split
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.settings import TaskSettings
-from lkd_tune.spec.tasks import HEADS
 
 if TYPE_CHECKING:
     from lkd_tune.distill.tokens import Batch, Tokens
@@ -34,7 +33,7 @@ _MASKED, _REPLACED = 0.8, 0.1
 class MaskedWords(LabelledTokens):
     """The words that were masked; a row of the loss is one of them, over the vocabulary."""
 
-    head = HEADS["masked_lm"]
+    name = "masked_lm"
     live = True
     of_rows = False
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lkd_tune.spec.tasks import METRICS
+from lkd_tune.spec.kinds import KINDS
 
-NAMES = METRICS["extractive_summary"]
+NAMES = KINDS["extractive_summary"].metrics
 """The scores: words, pairs of words, and the longest common subsequence of words."""
 
 _WORD = re.compile(r"[^\W_]+")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class Classification(Kind):
     """One class for each text or pair."""
 
+    name = "classification"
+
     @override
     def names(self, raw: list[Any], where: str, column: str) -> list[str]:
         return classes_in(enumerate(raw, 1), where, column)
@@ -77,6 +79,7 @@ class Classification(Kind):
 class Regression(Kind):
     """A number for each text or pair."""
 
+    name = "regression"
     outputs = 1
     link = "identity"
 
@@ -141,6 +144,7 @@ class Regression(Kind):
 class MultiLabel(Kind):
     """Any number of classes for each text or pair: a yes or no for each class."""
 
+    name = "multi_label"
     link = "sigmoid"
 
     @override

@@ -28,7 +28,6 @@ from lkd_tune.distill.tasks.rouge import best_sentences, rouge, words
 from lkd_tune.distill.tasks.splitting import split_sentences
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.settings import TaskSettings
-from lkd_tune.spec.tasks import HEADS
 
 if TYPE_CHECKING:
     from lkd_tune.distill.tokens import Tokens
@@ -43,7 +42,7 @@ _EMPTY = 0.01
 class Summaries(LabelledTokens):
     """Whether a sentence is in the summary; its [CLS] stands for it."""
 
-    head = HEADS["extractive_summary"]
+    name = "extractive_summary"
     per_token = True
     token_labels = True
     outputs = 2

@@ -21,7 +21,6 @@ from lkd_tune.distill.tasks.kind import (
 )
 from lkd_tune.spec.errors import Problem
 from lkd_tune.spec.settings import TaskSettings
-from lkd_tune.spec.tasks import HEADS
 
 if TYPE_CHECKING:
     from lkd_tune.distill.tokens import Tokens
@@ -34,7 +33,7 @@ _OF_ENTITIES = re.compile("O|[BIES](-.*)?")
 class Tagging(LabelledTokens):
     """A tag for each word; the first token of a word stands for it."""
 
-    head = HEADS["tagging"]
+    name = "tagging"
     per_token = True
     token_labels = True
 

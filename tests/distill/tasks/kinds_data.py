@@ -6,8 +6,8 @@ import json
 import random
 from pathlib import Path
 
+from lkd_tune.spec.kinds import KINDS
 from lkd_tune.spec.settings import TaskSettings
-from lkd_tune.spec.tasks import HEADS
 from tests.tiny import BAD, FILLERS, GOOD
 
 
@@ -47,7 +47,7 @@ def make_model(folder: Path, task: TaskSettings, family: str = "bert") -> Path:
     config.vocab_size, config.num_hidden_layers = len(tokenizer), 2
     if names := label_names(task):
         config.id2label = dict(enumerate(names))
-    auto_model(HEADS[task.kind]).from_config(config).save_pretrained(folder)
+    auto_model(KINDS[task.kind].head).from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -15,8 +15,8 @@ from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.teacher import train_teacher
 from lkd_tune.distill.tokens import load_tokens
 from lkd_tune.distill.whole import distill
+from lkd_tune.spec.kinds import KINDS
 from lkd_tune.spec.settings import StudentSettings, TaskSettings, TeacherTraining, TrainSettings
-from lkd_tune.spec.tasks import METRICS
 from lkd_tune.spec.trial import TrialSpec
 from tests.distill.tasks.kinds_data import make_task
 from tests.tiny import LABELS
@@ -80,11 +80,11 @@ def _spec(task, teacher, **more):
     )
 
 
-@pytest.mark.parametrize("kind", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_teacher_and_its_student_learn(kind, trained, tmp_path):
     task, teacher, cache = trained(kind)
     taught = evaluate_model(teacher, task, cache=cache)["dev"]
-    assert set(METRICS[kind]) <= set(taught)
+    assert set(KINDS[kind].metrics) <= set(taught)
     assert taught.get(f"lead_{task.metric}", 0) < WITHOUT_TEXT[kind]
     assert taught[task.metric] > max(0.7, WITHOUT_TEXT[kind] + 0.2)
     spec = _spec(
@@ -111,7 +111,7 @@ def test_a_temperature_does_not_scale_numbers():
     assert regression.hard(student, teacher[:, 0]).item() == 10.0
 
 
-@pytest.mark.parametrize("kind", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_stored_targets_teach_as_the_live_teacher(kind, trained):
     task, teacher, cache = trained(kind)
     losses = {
@@ -144,7 +144,7 @@ def test_stored_logits_of_tokens_are_the_teacher_s(kind, trained):
     torch.testing.assert_close(found[batch.mask], expected[batch.mask], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("change", ["accumulation", "batches"])
 def test_the_objective_does_not_depend_on_how_a_batch_is_cut(kind, change, trained):
     """Words, windows and examples are counted over the whole batch."""
@@ -163,7 +163,7 @@ def test_the_objective_does_not_depend_on_how_a_batch_is_cut(kind, change, train
     assert found[0] == pytest.approx(found[1], rel=2e-3)
 
 
-@pytest.mark.parametrize("kind", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_narrower_student_is_carved_counted_and_loads_again(kind, trained, tmp_path):
     task, teacher, cache = trained(kind)
     student = StudentSettings(depth=1, hidden_size=16)
@@ -178,7 +178,7 @@ def test_a_narrower_student_is_carved_counted_and_loads_again(kind, trained, tmp
     assert again == pytest.approx(measured.metrics)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in METRICS if PIPELINES[kind]])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if PIPELINES[kind]])
 def test_a_student_works_in_a_pipeline_with_the_names_of_its_classes(kind, trained, tmp_path):
     task, teacher, cache = trained(kind)
     with Distillation(_spec(task, teacher), cache=cache) as distillation:
