@@ -2,7 +2,8 @@
 
 Look at the column `against published`: how much better or worse a row is than the published
 recipe with the uniform layer map, trained for the same steps with the same seeds, and the p of a
-paired t-test; and at a task's last line: what the search cost, and how soon it had beaten the
+paired t-test; at `of plain`: its CPU-seconds as a multiple of those of the same student's plain
+training; and at a task's last line: what the search cost, and how soon it had beaten the
 recipe. The searched student is trained again with seeds that the search did not see, as all rows,
 and all are scored on text that the search did not see: a test split, or every other line of dev,
 of which the search has the rest.
@@ -40,9 +41,11 @@ from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.space import SearchSpace, load_space
 from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
 
+PLAIN = "no distillation"
 PUBLISHED = "CKD, published weights, uniform map"
 REGRESSION = "hidden states regressed (TinyBERT)"
 SEARCHED = "searched"
+COSTS = ("train_s", "cpu_s", "peak_gib", "samples_per_s")
 
 
 def main() -> None:
@@ -177,7 +180,7 @@ def rows_of(task: str, space: SearchSpace, teacher: str, layers: int) -> dict[st
         )
 
     rows = {
-        "no distillation": spec(labels),
+        PLAIN: spec(labels),
         "logits alone": spec(logits),
         REGRESSION: spec(logits.with_weights({"wr_pair": 1.0})),
         PUBLISHED: spec(losses),
@@ -255,17 +258,17 @@ def show(task: str, table: dict[str, list[dict[str, Any]]]) -> None:
     """Prints a task's table in Markdown."""
     published = [run["score"] for run in table[PUBLISHED]]
     print(f"\n{task}: {table[PUBLISHED][0]['steps']} steps, {len(published)} seeds\n")
-    print("| | score on test | against published | p | s | CPU-s | GiB | examples/s |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| | score on test | against published | p | s | CPU-s | of plain | GiB | examples/s |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    plain = statistics.mean(run["cpu_s"] for run in table[PLAIN])
     for name, runs in table.items():
         scores = [run["score"] for run in runs]
         spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
-        costs = " | ".join(
-            f"{statistics.mean(run[key] for run in runs):{form}}"
-            for key, form in (
-                ("train_s", ".0f"), ("cpu_s", ".0f"), ("peak_gib", ".2f"), ("samples_per_s", ".0f"),
-            )
-        )  # fmt: skip
+        each = {key: statistics.mean(run[key] for run in runs) for key in COSTS}
+        costs = (
+            f"{each['train_s']:.0f} | {each['cpu_s']:.0f} | {each['cpu_s'] / plain:.2f} | "
+            f"{each['peak_gib']:.2f} | {each['samples_per_s']:.0f}"
+        )
         mean = statistics.mean(scores)
         gain = "" if name == PUBLISHED else f"{mean - statistics.mean(published):+.3f}"
         print(
