@@ -11,7 +11,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 search: $(READY)
 	$(BIN)/lkd-tune search --space layer_map.yaml
 
-TEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations 15
+# A process that crashes ends it: the tests that it had are not given to another one.
+TEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations 15 \
+	--max-worker-restart 0
 
 # All but what takes minutes, such as clusters of several nodes; that too: test-all.
 test: $(READY)

@@ -14,6 +14,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="lkd-")
     tempfile.tempdir = None
 os.environ.setdefault("HF_DATASETS_CACHE", f"{os.environ['TMPDIR']}/datasets")
+# Each test sets another. There from the start, no variable has to be added for that: threads of C
+# libraries that look at the environment meanwhile may crash when it grows.
+os.environ.setdefault("LKD_TUNE_CACHE", f"{os.environ['TMPDIR']}/cache")
 
 import shutil
 

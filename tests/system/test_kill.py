@@ -22,7 +22,7 @@ def test_killed_searches_end_as_one_that_was_left_alone(folder):
     write_space(folder, trials=4, reduction_factor=2)
     alone = start(folder, "alone")
     run = RunFolder(folder / "run")
-    for name in ("0001", "0003"):
+    for name in ("0001", "0002"):
         driver = start(folder)
         wait_until(has_checkpoint(run, name), driver)
         processes = family(driver)
