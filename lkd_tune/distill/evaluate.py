@@ -18,6 +18,7 @@ from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.tokens import Tokens, load_tokens
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.inference import PLAIN, Inference
+from lkd_tune.spec.kinds import KINDS
 from lkd_tune.spec.settings import TaskSettings
 
 _BATCH = 128
@@ -144,7 +145,7 @@ def check_of_rows(task: TaskSettings) -> None:
     Raises:
         SpecError: If that is so.
     """
-    if not kind_of(task).of_rows:
+    if not KINDS[task.kind].has_labels:
         message = f"{task.kind} has no prediction for a row of the data; use `evaluate` as it is"
         raise SpecError(Problem("", "task.kind", message))
 

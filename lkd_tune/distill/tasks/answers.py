@@ -16,7 +16,7 @@ from scipy.special import softmax
 from torch import Tensor
 from typing_extensions import override
 
-from lkd_tune.distill.tasks.kind import Encoded, Kind, Split, refuse
+from lkd_tune.distill.tasks.kind import Encoded, Kind, Split, refuse, rounded
 from lkd_tune.spec.settings import TaskSettings
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class QuestionAnswering(Kind):
                 "label": answers,
                 "prediction": found[0].text,
                 "n_best": [
-                    {"text": one.text, "start": one.start, "probability": float(f"{share:.6g}")}
+                    {"text": one.text, "start": one.start, "probability": rounded(share)}
                     for one, share in zip(found, softmax([one.score for one in found]), strict=True)
                 ],
             }

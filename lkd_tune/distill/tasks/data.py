@@ -17,6 +17,7 @@ from lkd_tune.distill.tasks.files import (
 from lkd_tune.distill.tasks.kind import Split
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.spec.errors import Problem, SpecError, did_you_mean
+from lkd_tune.spec.kinds import KINDS
 from lkd_tune.spec.run import cache_dir
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.tasks import is_file_name
@@ -89,7 +90,7 @@ def _names_in_data(task: str, _content: str, cache: Path | None) -> list[str] | 
 def count_labels(task: TaskSettings, *, cache: Path | None = None) -> int | None:
     """Returns the width of the task's output, None if that is the vocabulary."""
     kind = kind_of(task)
-    if task.columns.label is None or kind.outputs is not None:
+    if not KINDS[task.kind].has_labels or kind.outputs is not None:
         return kind.outputs
     names = label_names(task, cache=cache)
     assert names is not None  # a kind without classes says its outputs

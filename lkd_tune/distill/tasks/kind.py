@@ -84,8 +84,6 @@ class Kind(ABC):
     """Whether inputs change from step to step, so that nothing of the teacher can be stored."""
     outputs: ClassVar[int | None] = None
     """C, where the kind alone says it, and so the names of classes, too: no data are asked."""
-    of_rows: ClassVar[bool] = True
-    """Whether there are predictions for the rows of the data, each of which can be drawn again."""
     link: ClassVar[str] = "softmax"
     """What turns logits into predictions; see `soft_label_loss`."""
 
@@ -240,7 +238,7 @@ class Kind(ABC):
         Returns:
             For each row its `label` and the `prediction`, and what the kind can tell beyond that.
         """
-        raise NotImplementedError  # never asked where not `of_rows`
+        raise NotImplementedError  # never asked of a kind without labels
 
 
 class LabelledTokens(Kind):
@@ -257,6 +255,11 @@ class LabelledTokens(Kind):
     def count(self, batch: Batch) -> int:
         """Returns R."""
         return int((batch.labels != IGNORED).sum())
+
+
+def rounded(number: float) -> float:
+    """Returns a number with as many digits as fp32 gives, for a file that people read."""
+    return float(f"{number:.6g}")
 
 
 def refuse(where: str, column: str, row: int, message: str) -> SpecError:

@@ -35,7 +35,6 @@ class MaskedWords(LabelledTokens):
 
     name = "masked_lm"
     live = True
-    of_rows = False
 
     @override
     def texts(self, raw: list[Any], where: str, column: str) -> list[str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lkd_tune.distill.losses import LossSum, soft_labels
-from lkd_tune.distill.tasks.kind import Kind, Split, class_id, classes_in, refuse
+from lkd_tune.distill.tasks.kind import Kind, Split, class_id, classes_in, refuse, rounded
 
 if TYPE_CHECKING:
     from lkd_tune.distill.tokens import Tokens
@@ -136,7 +136,7 @@ class Regression(Kind):
         self, outputs: np.ndarray, tokens: Tokens, split: Split, names: list[str] | None
     ) -> list[dict[str, Any]]:
         return [
-            {"label": label, "prediction": _rounded(found)}
+            {"label": label, "prediction": rounded(found)}
             for label, found in zip(split.label, outputs[:, 0], strict=True)
         ]
 
@@ -208,12 +208,7 @@ class MultiLabel(Kind):
 
 
 def _by_name(probabilities: np.ndarray, names: list[str]) -> dict[str, float]:
-    return dict(zip(names, map(_rounded, probabilities), strict=True))
-
-
-def _rounded(number: float) -> float:
-    """Returns a number with as many digits as fp32 gives, for a file that people read."""
-    return float(f"{number:.6g}")
+    return dict(zip(names, map(rounded, probabilities), strict=True))
 
 
 def _several(values: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from transformers import AutoModelForMaskedLM
 
 from lkd_tune.distill.engine import Distillation
 from lkd_tune.distill.models import load_model, load_tokenizer
-from lkd_tune.distill.tasks.data import load_split
+from lkd_tune.distill.tasks.data import count_labels, load_split
 from lkd_tune.distill.tasks.kind import IGNORED
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.tokens import load_tokens
@@ -18,6 +18,7 @@ from lkd_tune.spec.settings import StudentSettings, TaskSettings, TrainSettings
 from lkd_tune.spec.trial import TrialSpec
 from tests import tiny
 from tests.distill.families import CONFIGS, WORDS, make_classifier, make_csv
+from tests.distill.tasks.kinds_data import make_task
 
 CPU = torch.device("cpu")
 
@@ -203,3 +204,9 @@ def test_a_tokenizer_without_mask_is_refused(tmp_path):
     tokenizer.mask_token = None
     with pytest.raises(SpecError, match="no token to mask words with"):
         load_tokens(_task(tmp_path), "train", tokenizer, cache=tmp_path / "cache")
+
+
+def test_a_column_of_labels_is_of_no_weight(tmp_path):
+    task = make_task(tmp_path, "masked_lm", rows=8)
+    named = task.model_copy(update={"columns": task.columns.model_copy(update={"label": "text"})})
+    assert count_labels(named, cache=tmp_path) is None
