@@ -47,14 +47,16 @@ from lkd_tune.spec.space import load_space
 
 def listening():
     own = psutil.Process()
-    return [
-        [process.name(), [
-            each.laddr.ip.removeprefix("::ffff:")
-            for each in process.net_connections(kind="inet")
-            if each.status == psutil.CONN_LISTEN
-        ]]
-        for process in [own, *own.children(recursive=True)]
-    ]
+    seen = []
+    for process in [own, *own.children(recursive=True)]:
+        try:
+            sockets = process.net_connections(kind="inet")
+            name = process.name()
+        except psutil.NoSuchProcess:
+            continue  # Ray's helpers come and go
+        listens = [each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN]
+        seen.append([name, [ip.removeprefix("::ffff:") for ip in listens]])
+    return seen
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
