@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,7 @@ class Distillation:
         cache: Path | None = None,
         accumulation: int = 1,
         skipped: Sequence[int] = (),
+        on_progress: Callable[[int, int, float], object] | None = None,
     ):
         """Loads data and models and builds the DeepSpeed engine.
 
@@ -100,6 +101,8 @@ class Distillation:
             accumulation: Cuts each micro-batch into so many, where memory is short, at most into
                 single examples; the effective batch and the objective stay the same.
             skipped: Training examples, counted from 0, that are left out of their batches.
+            on_progress: Is told between evaluations, every few steps, the steps done, those of the
+                whole training, and the seconds that it took so far.
 
         Raises:
             SpecError: If the teacher, the data or a starting point can't be had or do not fit.
@@ -148,6 +151,7 @@ class Distillation:
         self._losses: Any = BatchLosses(spec, self._train, self._vocabulary, targets, layers)
         # Each rank drops out other units.
         torch.manual_seed(spec.seed + 1 + self._rank)
+        self._on_progress = on_progress
         self._step = 0
         self._train_s = 0.0
         self._last: Measurement | None = None
@@ -273,6 +277,9 @@ class Distillation:
             if self._step % _CHECK_EVERY == 0 or self._step == until:
                 self._refuse_nan(unchecked)
                 unchecked = []
+                if self._on_progress is not None:
+                    so_far = self._train_s + time.perf_counter() - begin
+                    self._on_progress(self._step, self.total, so_far)
             if self._step == until:
                 break
         seconds = time.perf_counter() - begin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,8 @@ from ray.tune import Callback
 from lkd_tune.search.manifest import update_manifest
 from lkd_tune.search.memory_kills import killed_by_ray
 from lkd_tune.search.nodes import SearchNodes
+from lkd_tune.search.pace import read_pace
+from lkd_tune.search.progress import MOST_ROWS
 from lkd_tune.search.retries import Retries, error_of
 from lkd_tune.search.stop import StopRequest
 from lkd_tune.search.trial_folder import TrialFolder, outcome_of
@@ -21,6 +24,8 @@ from lkd_tune.spec.trial import TrialSpec
 
 # So much of the time budget a killed driver may forget.
 _NOTE_EVERY_S = 10.0
+# Between looks at how far trials are.
+_LOOK_EVERY_S = 2.0
 
 
 class Follower(Callback):
@@ -51,7 +56,7 @@ class Follower(Callback):
         self._actors, self._retries, self._keep = actors, retries, keep
         self._nodes = nodes
         self._wall_s: dict[str, float] = {}
-        self._noted = time.monotonic()
+        self._noted = self._looked = time.monotonic()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called when a trial has an actor."""
@@ -126,6 +131,11 @@ class Follower(Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called several times a second."""
         self._view.clock(self._stop.seconds_left)
+        if time.monotonic() - self._looked > _LOOK_EVERY_S:
+            self._looked = time.monotonic()
+            for name in itertools.islice(self._actors, MOST_ROWS):  # those that are shown
+                if (pace := read_pace(TrialFolder(self._run.trial(name)).pace)) is not None:
+                    self._view.paced(name, pace)
         if time.monotonic() - self._noted > _NOTE_EVERY_S:
             self._noted = time.monotonic()
             update_manifest(self._run, seconds=self._stop.seconds)

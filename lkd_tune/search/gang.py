@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from lkd_tune.fetching import local_model
 from lkd_tune.search.nodes import Needs, check_this_node
+from lkd_tune.search.pace import pace_noter
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.resources import trials_on_a_gpu
 from lkd_tune.spec.run import node_cache
@@ -58,6 +59,7 @@ class Rank:
             total = torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(allocator_share(gpus, total))
         self._cwd = cwd
+        self._rank = 0
         self._distillation: Any = None
 
     def join(self, rank: int, world_size: int, address: str, port: int) -> None:
@@ -69,6 +71,7 @@ class Rank:
             # gloo looks its address up by host name, which on many machines is 127.0.1.1.
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         join_process_group(rank, world_size, address, port)
+        self._rank = rank
 
     def where(self) -> dict[str, Any]:
         """Returns where this process runs."""
@@ -76,9 +79,15 @@ class Rank:
         return {"node": node, "host": socket.gethostname(), "pid": os.getpid()}
 
     def begin(
-        self, spec: str, cache: str, checkpoint: str | None, accumulation: int, skipped: list[int]
+        self,
+        spec: str,
+        cache: str,
+        checkpoint: str | None,
+        accumulation: int,
+        skipped: list[int],
+        pace: str,
     ) -> None:
-        """Builds a distillation, from where a checkpoint left it."""
+        """Builds a distillation, from where a checkpoint left it; `pace` is told its pace."""
         from lkd_tune.distill.engine import Distillation
 
         self.end()
@@ -92,6 +101,7 @@ class Rank:
             cache=node_cache(cache),
             accumulation=accumulation,
             skipped=skipped,
+            on_progress=pace_noter(Path(pace)) if self._rank == 0 else None,
         )
         if checkpoint is not None:
             self._distillation.load_checkpoint(Path(checkpoint))

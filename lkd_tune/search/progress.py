@@ -16,10 +16,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-_MOST_ROWS = 12
+MOST_ROWS = 12
 _SEPARATOR = "\x1e"
 _EVENTS = (
-    "search", "earlier", "phase", "teacher", "clock", "started", "measured", "paused", "ended",
+    "search", "earlier", "phase", "teacher", "clock", "started", "estimated", "stepped", "measured",
+    "paused", "ended",
 )  # fmt: skip
 
 Event = dict[str, Any]
@@ -49,12 +50,13 @@ class Progress:
         self._phase = ""
         self._teacher: float | None = None
         self._students: dict[str, str] = {}
-        self._at: dict[str, tuple[str, float] | None] = {}  # of trials that run now
+        self._at: dict[str, tuple[str, float | None] | None] = {}  # of trials that run now
         self._ended: Counter[str] = Counter()
         self._ended_before = 0
         self._best: tuple[float, str, str] | None = None
         self._clock_began: float | None = None
         self._seconds_left: float | None = None
+        self._expected_end: float | None = None
 
     def take(self, event: Event) -> None:
         """Notes an event; one that is not known here, of another version, is passed over."""
@@ -83,6 +85,16 @@ class Progress:
         """A trial begins or goes on."""
         self._students[trial] = student
         self._at[trial] = None
+
+    def estimated(self, seconds: float) -> None:
+        """All trials may take so long; from the first that has ended, their pace says more."""
+        self._expected_end = time.monotonic() + seconds
+
+    def stepped(self, trial: str, step: str) -> None:
+        """A trial is so far, between its measurements."""
+        if trial in self._at:  # it may have ended meanwhile
+            last = self._at[trial]
+            self._at[trial] = step, last[1] if last else None
 
     def measured(self, trial: str, step: str, score: float) -> None:
         """A trial has a measurement."""
@@ -149,15 +161,19 @@ class Progress:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for column in ("trial", "step", self._metric, "student"):
             table.add_column(column, overflow="ellipsis", no_wrap=True)
-        for name, last in [*self._at.items()][:_MOST_ROWS]:
-            step, score = (last[0], f"{last[1]:.4f}") if last else ("starting", "")
-            table.add_row(name, step, score, self._students[name])
-        if len(self._at) > _MOST_ROWS:
-            table.add_row("…", f"{len(self._at) - _MOST_ROWS} more")
+        for name, last in [*self._at.items()][:MOST_ROWS]:
+            step, score = last or ("starting", None)
+            shown = "" if score is None else f"{score:.4f}"
+            table.add_row(name, step, shown, self._students[name])
+        if len(self._at) > MOST_ROWS:
+            table.add_row("…", f"{len(self._at) - MOST_ROWS} more")
         return table
 
     def _time_left(self) -> str:
-        """Returns ', about … left': by the pace of this session, at most the budget."""
+        """Returns ', about … left': by the pace of this session, at most the budget.
+
+        Before a trial of it has ended, by what the steps of the first one let expect.
+        """
         left = [self._seconds_left] if self._seconds_left is not None else []
         done = self._ended.total() - self._ended_before
         if self._ended.total() >= self._trials:
@@ -165,6 +181,8 @@ class Progress:
         if self._clock_began is not None and done:
             pace = (time.monotonic() - self._clock_began) / done
             left.append(pace * (self._trials - self._ended.total()))
+        elif self._expected_end is not None:
+            left.append(max(0.0, self._expected_end - time.monotonic()))
         return f", about {duration(min(left))} left" if left else ""
 
 

@@ -208,6 +208,7 @@ class DistillationTrainable(tune.Trainable):
             str(checkpoint.path) if checkpoint else None,
             self._folder.read_accumulation(),
             [*skipped],
+            str(self._folder.pace),
         )
 
     def _refuse_if_above_a_limit(self) -> dict[str, Any] | None:

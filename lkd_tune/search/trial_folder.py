@@ -56,6 +56,11 @@ class TrialFolder:
         """The finished student, until it is kept or dropped."""
         return self.path / "student"
 
+    @property
+    def pace(self) -> Path:
+        """The file that tells how far the trial is between its measurements, while it runs."""
+        return self.path / ".pace"
+
     def write_spec(self, spec: TrialSpec) -> None:
         """Writes spec.json, which makes the trial known to readers of the run."""
         write_atomically(self.path / "spec.json", spec.to_json())
@@ -184,7 +189,8 @@ class TrialFolder:
             yield folder
 
     def remove_checkpoints(self) -> None:
-        """Removes all checkpoints, and what a crash left of one or of a student."""
+        """Removes all checkpoints, and what else only a trial that runs has or a crash left."""
+        self.pace.unlink(missing_ok=True)
         for path in self.path.glob(f"{_PREFIX}*"):
             remove_folder(path)
         for path in self.path.glob(".*"):

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
+from lkd_tune.search.pace import Pace
 from lkd_tune.search.progress import Progress, duration, from_line, to_line
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import TrialRecord
@@ -62,7 +63,7 @@ class View:
         self._score = score or metric
         self._console = console or Console()
         self._told = not quiet and EVENTS_VARIABLE in os.environ
-        self._told_last: dict[str, tuple[float, dict[str, Any]]] = {}
+        self._told_last: dict[tuple[str, str | None], tuple[float, dict[str, Any]]] = {}
         self._progress = Progress()
         self._specs: dict[str, TrialSpec] = {}
         self._estimated = False
@@ -130,19 +131,15 @@ class View:
         self._event("started", trial=name, student=_in_words(spec))
 
     def measured(self, name: str, measurement: Measurement) -> None:
-        """Tells a trial's measurement; with the first of all, about how long the search takes."""
-        step = f"{measurement.step}/{measurement.total_steps}"
-        self._event("measured", trial=name, step=step, score=measurement.score)
-        left = self._trials - self._progress.number_ended
-        if not self._estimated and name.isdigit() and left > 1:
-            self._estimated = True
-            seconds = measurement.train_s / measurement.share
-            at_once = max(1, self._progress.number_running)
-            self._say(
-                f"about {left} trials × {duration(seconds)}, {at_once} at a time: "
-                f"{duration(left * seconds / at_once)}, less what is stopped early"
-                + ("" if self._score == self._metric else ", fine-tuning not counted")
-            )
+        """Tells a trial's measurement."""
+        pace = Pace(measurement.step, measurement.total_steps, measurement.train_s)
+        self._event("measured", trial=name, step=_steps(pace), score=measurement.score)
+        self._estimate(name, pace)
+
+    def paced(self, name: str, pace: Pace) -> None:
+        """Tells how far a trial is, between its measurements."""
+        self._event("stepped", seldom=True, trial=name, step=_steps(pace))
+        self._estimate(name, pace)
 
     def trial_paused(self, name: str) -> None:
         """Tells that a trial waits for the others of its population."""
@@ -164,6 +161,21 @@ class View:
         if name.isdigit() and self._is_quarter(self._progress.number_ended):
             self._say(self._progress.counts)
 
+    def _estimate(self, name: str, pace: Pace) -> None:
+        """Tells about how long the search takes, as soon as a first trial's pace is known."""
+        left = self._trials - self._progress.number_ended
+        if self._estimated or not name.isdigit() or left < 2:
+            return
+        self._estimated = True
+        at_once = max(1, self._progress.number_running)
+        seconds = left * pace.whole_s / at_once
+        self._event("estimated", seconds=seconds)
+        self._say(
+            f"about {left} trials × {duration(pace.whole_s)}, {at_once} at a time: "
+            f"{duration(seconds)}, less what is stopped early"
+            + ("" if self._score == self._metric else ", fine-tuning not counted")
+        )
+
     def _is_quarter(self, ended: int) -> bool:
         quarters, before = (4 * number // self._trials for number in (ended, ended - 1))
         return quarters > before and _LEAST_TO_SUM_UP <= self._trials > ended
@@ -173,10 +185,11 @@ class View:
         self._progress.take(event)
         if not self._told:
             return
-        at, last = self._told_last.get(name, (-_SELDOM_S, {}))
+        kind = name, values.get("trial")
+        at, last = self._told_last.get(kind, (-_SELDOM_S, {}))
         if seldom and (event == last or time.monotonic() - at < _SELDOM_S):
             return
-        self._told_last[name] = time.monotonic(), event
+        self._told_last[kind] = time.monotonic(), event
         self._console.file.write(to_line(event))
         self._console.file.flush()
 
@@ -224,6 +237,10 @@ class LogView:
 def _print_line(console: Console, line: str) -> None:
     # Printed above a live table; in a log each line stands for itself.
     console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _steps(pace: Pace) -> str:
+    return f"{pace.step}/{pace.total_steps}"
 
 
 def _in_words(spec: TrialSpec) -> str:

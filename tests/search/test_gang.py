@@ -56,9 +56,10 @@ class Leader:
     def run(self, method: str, *arguments: Any) -> Any:
         return self.gang.run(method, *arguments)
 
-    def begin_alone(self, spec: str, cache: str) -> None:
+    def begin_alone(self, spec: str, cache: str, pace: str) -> None:
         """Begins a trial that rank 1 can't begin: rank 0 waits for it in a collective call."""
-        self.gang._lockstep("begin", [(spec, cache, None, 1, []), ("no spec", cache, None, 1, [])])
+        more = (cache, None, 1, [], pace)
+        self.gang._lockstep("begin", [(spec, *more), ("no spec", *more)])
 
     def pid(self) -> int:
         return os.getpid()
@@ -94,5 +95,10 @@ def test_a_rank_that_waits_for_one_that_failed_ends_after_telling_why(leader, tm
         seed=0,
     )
     with pytest.raises(ray.exceptions.RayActorError):
-        ray.get(leader.begin_alone.remote(spec.to_json(), str(tmp_path / "cache")), timeout=60)
+        ray.get(
+            leader.begin_alone.remote(
+                spec.to_json(), str(tmp_path / "cache"), str(tmp_path / "pace")
+            ),
+            timeout=60,
+        )
     assert "Invalid JSON" in (tmp_path / "told.txt").read_text()

@@ -1,0 +1,94 @@
+"""What is seen of a trial between two of its evaluations."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from lkd_tune.distill.engine import Distillation
+from lkd_tune.search.follower import Follower
+from lkd_tune.search.nodes import Needs, SearchNodes
+from lkd_tune.search.pace import Pace, pace_noter, read_pace
+from lkd_tune.search.retries import Retries
+from lkd_tune.search.stop import StopRequest
+from lkd_tune.search.trial_folder import TrialFolder
+from lkd_tune.search.view import View
+from lkd_tune.spec.run import RunFolder
+from lkd_tune.spec.settings import ResourceSettings
+from tests.distill.test_engine import _spec
+from tests.search.test_study import drawn, searcher
+
+
+def test_a_distillation_tells_its_steps_and_seconds_between_evaluations(tmp_path):
+    told: list[tuple[int, int, float]] = []
+    train = {"steps": 50, "batch_size": 4, "lr": 1e-3, "evaluations": 1}
+    with Distillation(
+        _spec(tmp_path, train=train), on_progress=lambda *seen: told.append(seen)
+    ) as distillation:
+        (measurement,) = distillation
+    assert [seen[:2] for seen in told] == [(20, 50), (40, 50), (50, 50)]
+    seconds = [seen[2] for seen in told]
+    assert 0 < seconds[0] < seconds[1] < seconds[2] <= measurement.train_s
+
+
+def test_a_pace_is_written_at_most_once_a_second(tmp_path):
+    note = pace_noter(tmp_path / "pace")
+    note(20, 200, 4.0)
+    note(40, 200, 8.0)
+    pace = read_pace(tmp_path / "pace")
+    assert pace == Pace(20, 200, 4.0)
+    assert pace.whole_s == pytest.approx(40.0)
+
+
+@pytest.mark.parametrize("text", [None, "", "[20, 2"])
+def test_a_pace_that_is_not_there_or_half_written_is_none(tmp_path, text):
+    if text is not None:
+        (tmp_path / "pace").write_text(text)
+    assert read_pace(tmp_path / "pace") is None
+
+
+def test_no_training_ends_because_its_pace_can_not_be_noted(tmp_path):
+    pace_noter(tmp_path / "nowhere" / "pace")(20, 200, 4.0)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_trial_that_has_ended_has_no_pace(tmp_path):
+    folder = TrialFolder(tmp_path)
+    pace_noter(folder.pace)(20, 200, 4.0)
+    assert folder.pace.exists()
+    folder.remove_checkpoints()
+    assert not folder.pace.exists()
+
+
+def test_steps_and_an_estimate_are_shown_before_an_evaluation(tmp_path, monkeypatch, two_cores):
+    spec = drawn(searcher(tmp_path / "drawn").suggest("a"))[1]
+    run = RunFolder(tmp_path / "run")
+    for name in ("0000", "0001"):
+        run.trial(name).mkdir(parents=True)
+    pace_noter(TrialFolder(run.trial("0001")).pace)(20, 200, 6.0)
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    actors = dict.fromkeys(("0000", "0001"))
+    with View(4, "accuracy", console=console) as view:
+        view.clock(None)
+        follower = Follower(
+            run,
+            view,
+            StopRequest(None, 0.0, folder=tmp_path),
+            actors,
+            Retries(run, 3),
+            SearchNodes(Needs(None, {}), ResourceSettings(), view.note),
+            keep=lambda name: None,
+        )
+        monkeypatch.setattr("lkd_tune.search.follower._LOOK_EVERY_S", 0.0)
+        for name in actors:
+            view.trial_started(name, spec)
+        follower.on_step_end(0, [])
+        said, console.file = console.file.getvalue(), io.StringIO()
+        view._live.refresh()
+        shown = console.file.getvalue()
+    assert "about 4 trials × 1:00 min, 2 at a time: 2:00 min, less what is stopped early" in said
+    assert "2 running, about" in shown
+    assert "0000   starting" in shown
+    assert "0001   20/200" in shown
