@@ -7,7 +7,7 @@ Ray Tune with so many trials as the space has, lkd-tune for a part of the time t
 third is lkd-tune's trials drawn at random, none stopped. The teacher is trained before the clocks
 start; storing its targets counts.
 
-    python benchmarks/search.py [--space layer_map.yaml] [--set KEY=VALUE …] [--seeds 5]
+    python benchmarks/search.py [--space layer_map.yaml] [--set KEY=VALUE …] [--seeds 5] [--first 0]
 
 With --json FILE each seed is kept as it is done, and the command goes on when it is repeated.
 """
@@ -108,7 +108,8 @@ def main() -> None:
     )
     parser.add_argument("--space", default="layer_map.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--part", type=float, default=0.25, help="of plain Ray Tune's time")
     parser.add_argument("--json", type=Path, help="where to keep the curves")
     parser.add_argument("--plot", type=Path, help="where to draw them")
@@ -117,7 +118,8 @@ def main() -> None:
     quieten_ray()
     kept = arguments.json is not None and arguments.json.exists()
     results = json.loads(arguments.json.read_text("utf-8")) if kept else []
-    for seed in range(len(results), arguments.seeds):
+    seeds = range(arguments.first, arguments.first + arguments.seeds)
+    for seed in seeds[len(results) :]:
         ray.init(
             "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
         )
