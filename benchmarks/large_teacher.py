@@ -3,7 +3,8 @@
 Look at the column "of the first": the peak of a row over that of the first row, which has the whole
 teacher in fp32 beside the student and keeps all activations. "off by" is how far the row's loss is
 from the first row's: 0 but for bf16. Each row is a process of its own; the teacher is a BERT with
-random weights, by default as large as BERT-large, the student has a quarter of its layers.
+random weights, by default as large as BERT-large, the student has a quarter of its layers. Rows of
+two workers have two processes, ZeRO-3 for the student, and tell the larger peak of both.
 
 On a CPU the device is the host, so that only bf16 and activation checkpointing can save there, and
 the peak has Python and its libraries in it. On a GPU it is PyTorch's count of allocated memory.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import subprocess
@@ -26,7 +28,7 @@ from pathlib import Path
 import torch
 
 from lkd_tune.distill.models import load_tokenizer
-from lkd_tune.distill.process_group import device
+from lkd_tune.distill.process_group import device, free_address, join_process_group
 from lkd_tune.distill.target_store import ensure_store
 from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.teacher import build_word_tokenizer
@@ -45,6 +47,12 @@ LIVE = {
     "teacher in bf16 on the host": ("bf16", "cpu", False),
     "activations made anew": ("fp32", "device", True),
     "all three": ("bf16", "cpu", True),
+}
+# The same for two workers.
+SHARED = {
+    "two workers, a teacher each": ("fp32", "device", False),
+    "two workers share it (ZeRO-3)": ("fp32", "sharded", False),
+    "two workers share it in bf16": ("bf16", "sharded", False),
 }
 STORED = {
     "storing targets": ("fp32", "device", False),
@@ -81,7 +89,7 @@ def make_teacher(folder: Path, layers: int, hidden: int) -> int:
 
 def train(folder: Path, row: str, layers: int, batch: int, steps: int) -> dict[str, float]:
     """Returns peak GiB, the objective, and seconds a step of a few steps with a live teacher."""
-    precision, placement, anew = LIVE[row]
+    precision, placement, anew = (LIVE | SHARED)[row]
     depth = max(1, layers // 4)
     layer_map = tuple(layers * i // depth for i in range(depth + 1))
     data = str(folder / "data.csv")
@@ -100,6 +108,7 @@ def train(folder: Path, row: str, layers: int, batch: int, steps: int) -> dict[s
                 "activation_checkpointing": anew,
             },
             "targets": {"source": "live"},
+            "resources": {"workers": 2, "zero_stage": 3} if row in SHARED else {},
         }
     )
     (last,) = distill(spec, cache=folder / "cache")
@@ -108,6 +117,29 @@ def train(folder: Path, row: str, layers: int, batch: int, steps: int) -> dict[s
         "loss": last.losses["total"],
         "seconds": last.train_s / steps,
     }
+
+
+def train_together(given: argparse.Namespace) -> None:
+    """Has two processes train one student; the first prints what `train` returns."""
+    _, port = free_address()
+    context = multiprocessing.get_context("spawn")
+    ranks = [context.Process(target=train_as, args=(rank, port, given)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    if any(process.exitcode for process in ranks):
+        sys.exit(f"{given.row}: a worker failed")
+
+
+def train_as(rank: int, port: int, given: argparse.Namespace) -> None:
+    """Trains as one of two workers."""
+    torch.set_num_threads(1)
+    join_process_group(rank, 2, "127.0.0.1", port)
+    found = train(given.folder, given.row, given.layers, given.batch, given.steps)
+    if rank == 0:
+        print(json.dumps(found), flush=True)
+    os._exit(0)  # gloo's threads may outlive a tidy exit
 
 
 def store(folder: Path, row: str) -> dict[str, float]:
@@ -142,6 +174,9 @@ def main() -> None:
         found = train(given.folder, given.row, given.layers, given.batch, given.steps)
         print(json.dumps(found))
         return
+    if given.row in SHARED:
+        train_together(given)
+        return
     if given.row is not None:
         print(json.dumps(store(given.folder, given.row)))
         return
@@ -155,7 +190,7 @@ def main() -> None:
             f"a teacher of {parameters / 1e6:.0f} M parameters, batches of {given.batch}, on {on}"
         )
         print(f"{'':<40}{'GiB':>7} {'of the first':>12} {'s':>7} {'off by':>9}")
-        for rows in (LIVE, STORED):
+        for rows in (LIVE, SHARED, STORED):
             first: dict[str, float] = {}
             for row in rows:
                 found = _in_a_process(row, folder)

@@ -32,17 +32,44 @@ class Drawing:
 
 
 def plain_trial(config: dict[str, Any]) -> None:
-    """Trains one student: live teacher, padding to the full length, materialised losses."""
+    """Trains one student: live teacher, padding to the full length, materialised losses or not."""
     from ray import tune
 
     torch.set_num_threads(1)
     sys.path.insert(0, config["benchmarks"])
     spec = TrialSpec.model_validate_json(config["spec"])
-    tune.report({"score": train(spec, Path(config["cache"]))})
+    tune.report({"score": train(spec, Path(config["cache"]), fast=config["fast_losses"])})
 
 
-def train(spec: TrialSpec, cache: Path) -> float:
-    """Returns the student's score on dev after the steps of its spec."""
+def terms_from_distances(
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    mask: torch.Tensor,
+    student_logits: torch.Tensor,
+    teacher_logits: torch.Tensor,
+    window: int,
+) -> dict[str, torch.Tensor]:
+    """Returns the five terms by name, each 0-dim; as `direct_terms` gives them."""
+    from lkd_tune.distill import losses
+
+    states = student, teacher, mask
+    return {
+        "wr_pair": losses.word_relation_pair(*states),
+        "wr_triple": losses.word_relation_triple(*states, window=window),
+        "ltr_pair": losses.layer_relation_pair(*states),
+        "ltr_triple": losses.layer_relation_triple(*states),
+        "logits": losses.soft_label_loss(student_logits, teacher_logits),
+    }
+
+
+def train(spec: TrialSpec, cache: Path, *, fast: bool) -> float:
+    """Returns the student's score on dev after the steps of its spec.
+
+    Args:
+        spec: What to train.
+        cache: Folder of tokenised data.
+        fast: Whether the losses are lkd-tune's, else each difference is materialised.
+    """
     from direct_losses import direct_terms
 
     from lkd_tune.distill.evaluate import evaluate
@@ -63,6 +90,7 @@ def train(spec: TrialSpec, cache: Path) -> float:
     weights = {name: term.weight for name, term in spec.losses}
     temperature, window = spec.losses.logits.temperature, spec.losses.wr_triple.window
     rng = np.random.default_rng(spec.seed)
+    terms_of = terms_from_distances if fast else direct_terms
     for _ in range(spec.train.steps):
         batch = data["train"].batch(
             rng.integers(0, len(data["train"]), spec.train.batch_size), device
@@ -75,7 +103,7 @@ def train(spec: TrialSpec, cache: Path) -> float:
         with torch.no_grad():
             theirs = forward(teacher, batch, hidden_states=True)
         ours = forward(student, batch, hidden_states=True)
-        terms = direct_terms(
+        terms = terms_of(
             torch.stack(ours.hidden_states, 1),
             torch.stack([theirs.hidden_states[i] for i in word], 1),
             mask,
@@ -93,7 +121,14 @@ def train(spec: TrialSpec, cache: Path) -> float:
 
 
 def search_plainly(
-    space: SearchSpace, teacher: str, layers: int, cache: Path, sampler: Any, folder: Path
+    space: SearchSpace,
+    teacher: str,
+    layers: int,
+    cache: Path,
+    sampler: Any,
+    folder: Path,
+    *,
+    fast: bool = False,
 ) -> list[tuple[float, float]]:
     """Returns (seconds since the start, score) of each trial as it ended."""
     from ray import tune
@@ -107,7 +142,11 @@ def search_plainly(
     began = time.monotonic()
     tune.Tuner(
         tune.with_resources(plain_trial, {"cpu": 1}),
-        param_space={"benchmarks": str(Path(__file__).parent), "cache": str(cache)},
+        param_space={
+            "benchmarks": str(Path(__file__).parent),
+            "cache": str(cache),
+            "fast_losses": fast,
+        },
         tune_config=tune.TuneConfig(
             search_alg=OptunaSearch(
                 Drawing(space, teacher, layers), metric="score", mode="max", sampler=sampler

@@ -2,10 +2,10 @@
 
 Look at the last line: how many times sooner `lkd-tune search` has a student as good as the best
 that Optuna's TPE finds in plain Ray Tune, in which each trial has a process of its own, runs the
-teacher, pads to the full length and materialises the differences. All search the same space, plain
-Ray Tune with so many trials as the space has, lkd-tune for a part of the time that those take. The
-third is lkd-tune's trials drawn at random, none stopped. The teacher is trained before the clocks
-start; storing its targets counts.
+teacher, pads to the full length and, without --fast-losses, materialises the differences. All
+search the same space, plain Ray Tune with so many trials as the space has, lkd-tune for a part of
+the time that those take. The third is lkd-tune's trials drawn at random, none stopped. The teacher
+is trained before the clocks start; storing its targets counts.
 
     python benchmarks/search.py [--space layer_map.yaml] [--set KEY=VALUE …] [--seeds 5] [--first 0]
 
@@ -53,8 +53,9 @@ def ours(space: SearchSpace, folder: Path) -> Curve:
     )
 
 
-def measure(overrides: list[str], name: str, seed: int, part: float) -> dict[str, Any]:
+def measure(given: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Returns the curves of one seed; lkd-tune's have a part of the time of plain Ray Tune's."""
+    name, overrides = given.space, given.set
     own = [f"search.seed={seed}", "search.baseline=false", "confirm=null"]
     space = load_space(find_space(name), [*overrides, *own])
     settings = space.settings
@@ -63,20 +64,21 @@ def measure(overrides: list[str], name: str, seed: int, part: float) -> dict[str
         space = load_space(find_space(name), [*overrides, *own, f"teacher={teacher}"])
     else:
         teacher = settings.teacher.model or ""
-    given = [*overrides, *own, f"teacher={teacher}"]
+    changes = [*overrides, *own, f"teacher={teacher}"]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         curves = {
             "plain TPE": search_plainly(
-                load_space(find_space(name), given),
+                load_space(find_space(name), changes),
                 teacher,
                 read_depth(teacher),
                 cache_dir(),
                 optuna.samplers.TPESampler(seed=seed),
                 folder,
+                fast=given.fast_losses,
             )
         }
-        minutes = part * max(at for at, _ in curves["plain TPE"]) / 60
+        minutes = given.part * max(at for at, _ in curves["plain TPE"]) / 60
         limited = ["search.trials=10000", f"search.time_budget={minutes}"]
         by_chance = [
             "search.sampler=random",
@@ -84,7 +86,7 @@ def measure(overrides: list[str], name: str, seed: int, part: float) -> dict[str
             "search.published_start=false",
         ]
         for kind, more in (("lkd-tune", []), ("random", by_chance)):
-            space = load_space(find_space(name), [*given, *limited, *more])
+            space = load_space(find_space(name), [*changes, *limited, *more])
             # A cache of its own, so that it stores the teacher's targets itself.
             with mock.patch.dict(os.environ, LKD_TUNE_CACHE=str(folder / f"{kind}-cache")):
                 curves[kind] = ours(space, folder / kind)
@@ -111,6 +113,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--part", type=float, default=0.25, help="of plain Ray Tune's time")
+    parser.add_argument("--fast-losses", action="store_true", help="plain Ray Tune has them, too")
     parser.add_argument("--json", type=Path, help="where to keep the curves")
     parser.add_argument("--plot", type=Path, help="where to draw them")
     arguments = parser.parse_args()
@@ -123,7 +126,7 @@ def main() -> None:
         ray.init(
             "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
         )
-        results.append(measure(arguments.set, arguments.space, seed, arguments.part))
+        results.append(measure(arguments, seed))
         ray.shutdown()
         if arguments.json:
             arguments.json.write_text(json.dumps(results), "utf-8")
