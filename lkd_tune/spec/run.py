@@ -6,9 +6,9 @@ RUN/
   study.journal     Optuna's storage
   ray/              Ray Tune's own
   trials/0007/      spec.json, size.json, measurements.jsonl, workers.jsonl, outcome.json;
-                    checkpoint-<step>/ while it runs, then student/ until that is kept or dropped;
-                    origin, accumulation, bad_examples.json, fine_tuned.json, test.json, error.txt
-                    where there is anything to tell
+                    checkpoint-<step>/ and .pace while it runs, then student/ until that is kept or
+                    dropped; origin, accumulation, bad_examples.json, fine_tuned.json, test.json,
+                    error.txt where there is anything to tell
   teacher/          measurements.jsonl of a teacher that is trained first; its model, for a cluster
   latencies/        of each architecture on each device, timed once
   confirmation.json the best trials again with other seeds
