@@ -15,10 +15,11 @@ class AskTellSearcher(Searcher):
     """Draws trials from an Optuna study and tells it how they end, budgets kept apart.
 
     What Ray's own `OptunaSearch` does not do: a trial that a scheduler stopped is PRUNED with the
-    score and the step that it reached, and not complete; with several objectives, too. Constraints
-    are told. The space is any callable, conditional and local ones included. All state is in the
-    study: with a storage on disk (Optuna's journal, or SQL) a searcher that is made again from it
-    first gives out, with the same config, the trials that had not ended.
+    score and the step that it reached, and not complete; with several objectives, too, where both
+    are in the trial's user attribute `scores`. Constraints are told. The space is any callable,
+    conditional and local ones included. All state is in the study: with a storage on disk (Optuna's
+    journal, or SQL) a searcher that is made again from it first gives out, with the same config,
+    the trials that had not ended.
 
         study = optuna.create_study(storage=…, study_name="mine", load_if_exists=True)
         searcher = AskTellSearcher(
@@ -116,13 +117,17 @@ class AskTellSearcher(Searcher):
 def report(study: optuna.Study, trial: optuna.Trial, scores: Mapping[int, float]) -> None:
     """Notes a trial's scores by step, those known already passed over.
 
-    With several objectives Optuna takes none.
+    With several objectives Optuna takes none, so there they are its user attribute `scores`.
     """
+    seen = study._storage.get_trial(trial._trial_id)
     if len(study.directions) > 1:
+        known = seen.user_attrs.get("scores", {})
+        new = {str(step): score for step, score in scores.items() if str(step) not in known}
+        if new:
+            trial.set_user_attr("scores", known | new)
         return
-    known = study._storage.get_trial(trial._trial_id).intermediate_values
     for step, score in scores.items():
-        if step not in known:
+        if step not in seen.intermediate_values:
             trial.report(score, step)
 
 

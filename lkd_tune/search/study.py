@@ -52,7 +52,7 @@ class StudySearcher(Searcher):
 
     A trial that the scheduler stopped is PRUNED with the last score it reached, so that the
     sampler never takes a score at a quarter of the steps for one at the end. With several
-    objectives Optuna takes no scores on the way, and PRUNED alone is told. A trial cut off
+    objectives Optuna takes no scores on the way; they are a user attribute. A trial cut off
     because the whole search stops is told nothing: it stays RUNNING and is given out again.
 
     Where another task scores the trials (`evaluate_on`), what a trial reports at its steps is the

@@ -110,6 +110,11 @@ def test_several_objectives_with_a_scheduler(tmp_path):
     run(searcher, tmp_path, asha())
     states = {trial.state for trial in study.trials}
     assert states == {TrialState.COMPLETE, TrialState.PRUNED}
+    # What a stopped trial reached, and when, is known.
+    for trial in study.get_trials(states=[TrialState.PRUNED]):
+        scores, slope = trial.user_attrs["scores"], trial.params["slope"]
+        assert 0 < len(scores) < 4
+        assert scores == {str(epoch): slope * epoch for epoch in range(1, len(scores) + 1)}
     # No score at a quarter of the epochs is on the front.
     assert all(trial.values[0] == 4 * trial.params["slope"] for trial in study.best_trials)
 

@@ -55,6 +55,7 @@ def test_a_study_of_several_objectives_has_all_values(tmp_path):
     assert (first.state, first.values) == (TrialState.COMPLETE, [0.7, 500])
     # Stopped at a quarter: told so, and no value of it can get onto the front.
     assert (second.state, second.values) == (TrialState.PRUNED, None)
+    assert second.user_attrs["scores"] == {"2": 0.2}
     assert open_study(run.study, OBJECTIVES).best_trials == [first]
 
 
