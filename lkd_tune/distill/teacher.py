@@ -83,6 +83,7 @@ def train_teacher(
     workers: int = 1,
     cache: Path | None = None,
     progress: Callable[[Measurement], None] | None = None,
+    on_progress: Callable[[int, int, float], object] | None = None,
 ) -> Path:
     """Returns the folder of a teacher fine-tuned on the task's labels.
 
@@ -95,6 +96,7 @@ def train_teacher(
         workers: Ranks of this process group; each of them calls.
         cache: Folder for teachers and tokenised data; none: the user's cache.
         progress: Is told each measurement.
+        on_progress: Is told its steps and seconds between measurements, as by `Distillation`.
 
     Raises:
         SpecError: If the model or the data can't be had.
@@ -121,7 +123,7 @@ def train_teacher(
     try:
         if not _all_see(folder):
             with room_for(f"the teacher {IN_CACHE}", folder.parent):
-                _train_into(folder, task, training, workers, base, progress)
+                _train_into(folder, task, training, workers, base, progress, on_progress)
     finally:
         if lock is not None:
             lock.release()
@@ -143,6 +145,7 @@ def _train_into(
     workers: int,
     cache: Path,
     progress: Callable[[Measurement], None] | None,
+    on_progress: Callable[[int, int, float], object] | None,
 ) -> None:
     rank0 = dist.get_rank() == 0
     start = training.model
@@ -166,7 +169,12 @@ def _train_into(
             resources=ResourceSettings(workers=workers),
             seed=training.seed,
         )
-        trained = distill(spec, cache=cache, finish=lambda d: d.save_student(scratch / "teacher"))
+        trained = distill(
+            spec,
+            cache=cache,
+            finish=lambda d: d.save_student(scratch / "teacher"),
+            on_progress=on_progress,
+        )
         with useful_threads(load_config(start).hidden_size):
             for measurement in trained:
                 if progress is not None:

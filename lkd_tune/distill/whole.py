@@ -19,6 +19,7 @@ def distill(
     *,
     cache: Path | None = None,
     finish: Callable[[Distillation], None] | None = None,
+    on_progress: Callable[[int, int, float], object] | None = None,
 ) -> Iterator[Measurement]:
     """Trains a student and gives a measurement at each evaluation, the last one at the end.
 
@@ -29,6 +30,7 @@ def distill(
         spec: What to do.
         cache: Folder for tokenised data; none: the user's cache.
         finish: Called after the last measurement, as to save the student.
+        on_progress: As for `Distillation`.
 
     Raises:
         SpecError: If the teacher, the data or a starting point can't be had or do not fit.
@@ -37,7 +39,9 @@ def distill(
     skipped, told = list[int](), 0
     while True:
         try:
-            with Distillation(spec, cache=cache, skipped=skipped) as distillation:
+            with Distillation(
+                spec, cache=cache, skipped=skipped, on_progress=on_progress
+            ) as distillation:
                 for measurement in distillation:
                     if measurement.step > told:
                         told = measurement.step

@@ -36,6 +36,11 @@ class Pace:
         return self.train_s * self.total_steps / self.step
 
 
+def pace_of_teacher(folder: Path) -> Path:
+    """Returns the file that tells how far a teacher's training is, in the folder it tells in."""
+    return folder / ".pace"
+
+
 def pace_noter(path: Path) -> Callable[[int, int, float], None]:
     """Returns what writes a pace to a file, at most once a second."""
     noted = float("-inf")

@@ -6,6 +6,7 @@ from typing import Any
 
 from lkd_tune.fetching import read_run
 from lkd_tune.search.manifest import update_manifest
+from lkd_tune.search.pace import pace_of_teacher, read_pace
 from lkd_tune.search.session import Session
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.ranking import rank_run
@@ -48,7 +49,9 @@ def ensure_teacher(session: Session) -> dict[str, Any] | None:
             session.cwd,
             str(progress),
             copy,
-            poll=lambda: view.teacher_measured(read_measurements(progress)),
+            poll=lambda: view.teacher_trains(
+                read_measurements(progress), read_pace(pace_of_teacher(progress))
+            ),
         )
         if facts is None:
             return None

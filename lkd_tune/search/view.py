@@ -66,7 +66,7 @@ class View:
         self._told_last: dict[tuple[str, str | None], tuple[float, dict[str, Any]]] = {}
         self._progress = Progress()
         self._specs: dict[str, TrialSpec] = {}
-        self._estimated = False
+        self._estimated = self._teacher_estimated = False
         self._event("search", trials=trials, metric=metric, score=self._score)
         for record in records:
             if record.outcome and record.is_drawn:
@@ -107,13 +107,17 @@ class View:
         self._event("teacher", score=score)
         self._say(f"teacher: {self._metric} {score:.4f} on dev")
 
-    def teacher_measured(self, measurements: list[Measurement]) -> None:
-        """Tells how far the teacher's training is."""
-        if measurements:
-            last = measurements[-1]
-            at = f"step {last.step}/{last.total_steps}"
-            text = f"training the teacher: {at}, {self._metric} {last.score:.4f}"
-            self._event("phase", seldom=True, text=text)
+    def teacher_trains(self, measurements: list[Measurement], pace: Pace | None) -> None:
+        """Tells how far the teacher's training is, and at first about how long it takes."""
+        if pace is None:
+            return
+        if not self._teacher_estimated:
+            self._teacher_estimated = True
+            self._say(f"the teacher's training takes about {duration(pace.whole_s)}")
+        left = duration(pace.whole_s - pace.train_s)
+        score = f", {self._metric} {measurements[-1].score:.4f}" if measurements else ""
+        text = f"training the teacher: step {_steps(pace)}{score}, about {left} left"
+        self._event("phase", seldom=True, text=text)
 
     def targets_stored(self, progress: Path) -> None:
         """Tells how far the teacher's targets are: the share in a file that may not be there."""

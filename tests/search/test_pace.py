@@ -18,7 +18,7 @@ from lkd_tune.search.view import View
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.settings import ResourceSettings
 from tests.distill.test_engine import _spec
-from tests.search.test_study import drawn, searcher
+from tests.search.test_study import drawn, measurement, searcher
 
 
 def test_a_distillation_tells_its_steps_and_seconds_between_evaluations(tmp_path):
@@ -60,6 +60,19 @@ def test_a_trial_that_has_ended_has_no_pace(tmp_path):
     assert folder.pace.exists()
     folder.remove_checkpoints()
     assert not folder.pace.exists()
+
+
+def test_of_a_teacher_that_is_trained_steps_and_time_are_told():
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    with View(4, "accuracy", console=console) as view:
+        view.teacher_trains([], None)
+        view.teacher_trains([], Pace(20, 200, 6.0))
+        view.teacher_trains([measurement(4, 0.5)], Pace(100, 200, 31.0))
+        said, console.file = console.file.getvalue(), io.StringIO()
+        view._live.refresh()
+        shown = console.file.getvalue()
+    assert said.count("the teacher's training takes about 1:00 min") == 1
+    assert "training the teacher: step 100/200, accuracy 0.5000, about 0:31 min left" in shown
 
 
 def test_steps_and_an_estimate_are_shown_before_an_evaluation(tmp_path, monkeypatch, two_cores):
