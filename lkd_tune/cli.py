@@ -187,11 +187,13 @@ def distill(
     trial = read_trial_spec(local_file(spec))
     refuse_used_folder(to)
     from lkd_tune.distill.bad_examples import DivergedError
-    from lkd_tune.words import show_measurement
+    from lkd_tune.words import show_measurement, shown_steps
 
     try:
-        for metric, measurement in distill_here(trial, to=to, threads=threads):
-            show_measurement(measurement, metric)
+        with shown_steps() as show:
+            trained = distill_here(trial, to=to, threads=threads, on_progress=show)
+            for metric, measurement in trained:
+                show_measurement(measurement, metric)
     except DivergedError as error:
         print(f"lkd-tune: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

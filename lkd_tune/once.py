@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lkd_tune.spec.errors import Problem, SpecError
@@ -15,7 +15,11 @@ from lkd_tune.spec.trial import TrialSpec
 
 
 def distill_here(
-    spec: TrialSpec, *, to: Path | None = None, threads: int | None = None
+    spec: TrialSpec,
+    *,
+    to: Path | None = None,
+    threads: int | None = None,
+    on_progress: Callable[[int, int, float], object] | None = None,
 ) -> Iterator[tuple[str, Measurement]]:
     """Gives the measurements of a trial, each after the name of its score; see `to`.
 
@@ -27,6 +31,7 @@ def distill_here(
         to: Folder that the student lies in at the end; none: it is not kept.
         threads: CPU threads; none: those of the spec's resources, with which a result repeats
             to the last bit.
+        on_progress: As for `Distillation`.
     """
     import torch
 
@@ -43,11 +48,11 @@ def distill_here(
             if to is not None or spec.evaluate_on is not None:
                 distillation.save_student(student)
 
-        for measurement in distill(spec, finish=finish):
+        for measurement in distill(spec, finish=finish, on_progress=on_progress):
             yield spec.task.metric, measurement
         fine_tuned = None
         if spec.evaluate_on is not None:
-            (fine_tuned,) = distill(spec.fine_tuning(str(student)))
+            (fine_tuned,) = distill(spec.fine_tuning(str(student)), on_progress=on_progress)
             yield spec.score_name, fine_tuned
     if to is not None:
         facts = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from rich.table import Table
 
 from lkd_tune.results.facts import costs_beside, held
 from lkd_tune.results.leaderboard import Leaderboard, Row
+from lkd_tune.search.progress import duration
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import BASELINE, RunFolder
 from lkd_tune.spec.settings import TaskSettings
@@ -300,6 +303,18 @@ def show_measurement(measurement: Measurement, metric: str) -> None:
         f"{losses}  {measurement.train_s:.0f} s",
         flush=True,
     )
+
+
+@contextmanager
+def shown_steps() -> Iterator[Callable[[int, int, float], None]]:
+    """Gives what shows on a terminal's last line how far a training is; elsewhere nothing."""
+    with Console().status("starting") as status:
+
+        def show(step: int, total_steps: int, train_s: float) -> None:
+            left = duration(train_s * (total_steps - step) / step)
+            status.update(f"step {step}/{total_steps}, about {left} left")
+
+        yield show
 
 
 def show_metrics(task: TaskSettings, split: str, metrics: dict[str, float]) -> None:
