@@ -157,7 +157,8 @@ def summary(board: Leaderboard) -> list[str]:
     cost = f"{trials['wall_s'] / 60:.1f} minutes of trials{held(trials)}"
     hardware = board.manifest.get("hardware") or {}
     machine = next(iter(hardware.get("gpus") or []), hardware.get("cpu"))
-    lines.append(f"trials: {', '.join(counts)}; {cost}" + (f" on {machine}" if machine else ""))
+    done = ", ".join(counts) or "none yet"
+    lines.append(f"trials: {done}; {cost}" + (f" on {machine}" if machine else ""))
     lines += [f"{part}: {spent}" for part, spent in costs_beside(board)]
     targets = board.manifest.get("targets")
     if targets:

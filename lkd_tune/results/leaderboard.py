@@ -12,6 +12,7 @@ from typing import Any
 from lkd_tune.spec.kinds import KINDS
 from lkd_tune.spec.ranking import Ranking, rank_trials
 from lkd_tune.spec.run import BASELINE, RunFolder, TrialRecord, write_atomically
+from lkd_tune.spec.space import load_space
 
 COSTS = ("wall_s", "gpu_s", "cpu_s", "energy_j")
 
@@ -194,8 +195,8 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
     """
     manifest = run.read_manifest()
     records = run.read_trials()
-    metric = records[0].spec.score_name if records else ""
-    task_metric = str(records[0].spec.task.metric) if records else ""
+    asked = records[0].spec if records else load_space(run.space).settings
+    metric, task = asked.score_name, asked.task
     teacher = manifest.get("teacher") or {}
     teacher_score = teacher.get("dev", {}).get(metric)
     confirmed = {entry["trial"]: entry for entry in run.read_confirmation()}
@@ -213,15 +214,13 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
         _row(run, record, ranking, metric, teacher_score, confirmed.get(record.name))
         for record in ordered
     ]
-    task = records[0].spec.task.name if records else ""
     seeds = max((len(c["seeds"]) for c in confirmed.values()), default=0)
-    head = KINDS[records[0].spec.task.kind].head if records else ""
     return Leaderboard(
         run.where,
-        task,
+        task.name,
         metric,
-        task_metric,
-        head,
+        str(task.metric),
+        KINDS[task.kind].head,
         teacher,
         manifest,
         rows,

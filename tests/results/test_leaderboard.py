@@ -7,6 +7,7 @@ import pytest
 from lkd_tune.results.leaderboard import read_leaderboard, write_leaderboard
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.run import BASELINE, RunFolder
+from lkd_tune.words import show_leaderboard
 from tests.results.folder import COSTS, HandMade, full_run
 
 
@@ -93,6 +94,15 @@ def test_a_run_that_has_just_begun(tmp_path):
     board = read_leaderboard(HandMade(tmp_path, teacher=None).run)
     assert (board.rows, board.best, board.baseline, board.teacher_score) == ([], None, None, None)
     assert write_leaderboard(HandMade(tmp_path, teacher=None).run).rows == []
+
+
+def test_a_run_interrupted_before_its_first_trial_names_task_metric_and_teacher(tmp_path, capsys):
+    board = read_leaderboard(HandMade(tmp_path).run)
+    assert (board.task, board.metric, board.teacher_score) == ("acceptability", "matthews", 0.8)
+    show_leaderboard(board)
+    said = capsys.readouterr().out
+    assert "acceptability: matthews on dev" in said
+    assert "trials: none yet; 0.0 minutes of trials" in said
 
 
 def test_no_run_folder(tmp_path):
