@@ -147,6 +147,7 @@ def summary(board: Leaderboard) -> list[str]:
         alone = baseline is None or baseline.mean is None or best.mean is None
         if alone and baseline and baseline.score is not None and best.score is not None:
             lines.append(_compared(best, best.score, baseline, baseline.score))
+        lines += _teacher_lines(board)
         if best.kept:
             lines.append(f"it lies in {_student(board, best)}")
     counts = [f"{board.count(state)} {word}" for state, word in (
@@ -176,6 +177,17 @@ def summary(board: Leaderboard) -> list[str]:
         lines.append(f"padding: {best.padding:.1%} of the tokens in its batches")
     lines += [f"{row.name} failed: {row.error}" for row in board.rows if row.state == "failed"][:5]
     return lines
+
+
+def _teacher_lines(board: Leaderboard) -> list[str]:
+    """Returns what to do about a teacher that a student on the labels alone is better than."""
+    theirs, alone = board.teacher_score, board.baseline
+    if theirs is None or alone is None or alone.score is None or alone.score <= theirs:
+        return []
+    return [
+        f"a student on the labels alone is better than the teacher ({number(theirs)}): train that "
+        "longer or otherwise (teacher.train), or take another"
+    ]
 
 
 def _front_lines(board: Leaderboard) -> list[str]:

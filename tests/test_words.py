@@ -51,6 +51,15 @@ def test_baseline_of_an_earlier_winner_is_not_called_the_same(tmp_path):
     assert "without distillation a student of depth 2 has 0.600" in lines
 
 
+@pytest.mark.parametrize(("score", "told"), [(0.9, True), (0.8, False), (0.7, False)])
+def test_a_teacher_that_plain_training_beats_is_told(tmp_path, score, told):
+    made = HandMade(tmp_path)
+    made.add("0000", 0.7)
+    made.add(BASELINE, score)
+    lines = summary(read_leaderboard(made.run))
+    assert any("is better than the teacher (0.800): train that longer" in x for x in lines) == told
+
+
 def test_summary_without_a_finished_trial(tmp_path):
     made = HandMade(tmp_path, teacher=None)
     made.add("0000", 0.7, None, step=20)
