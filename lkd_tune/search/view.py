@@ -189,11 +189,12 @@ class View:
         self._progress.take(event)
         if not self._told:
             return
-        kind = name, values.get("trial")
-        at, last = self._told_last.get(kind, (-_SELDOM_S, {}))
-        if seldom and (event == last or time.monotonic() - at < _SELDOM_S):
-            return
-        self._told_last[kind] = time.monotonic(), event
+        if seldom:
+            kind = name, values.get("trial")
+            at, last = self._told_last.get(kind, (-_SELDOM_S, {}))
+            if event == last or time.monotonic() - at < _SELDOM_S:
+                return
+            self._told_last[kind] = time.monotonic(), event
         self._console.file.write(to_line(event))
         self._console.file.flush()
 
