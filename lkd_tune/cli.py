@@ -187,7 +187,7 @@ def distill(
     trial = read_trial_spec(local_file(spec))
     refuse_used_folder(to)
     from lkd_tune.distill.bad_examples import DivergedError
-    from lkd_tune.words import show_measurement, shown_steps
+    from lkd_tune.training_words import show_measurement, shown_steps
 
     try:
         with shown_steps() as show:

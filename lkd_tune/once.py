@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.pace import Pace
 from lkd_tune.spec.run import write_atomically
 from lkd_tune.spec.settings import ResourceSettings
 from lkd_tune.spec.trial import TrialSpec
@@ -19,7 +20,7 @@ def distill_here(
     *,
     to: Path | None = None,
     threads: int | None = None,
-    on_progress: Callable[[int, int, float], object] | None = None,
+    on_progress: Callable[[Pace], object] | None = None,
 ) -> Iterator[tuple[str, Measurement]]:
     """Gives the measurements of a trial, each after the name of its score; see `to`.
 

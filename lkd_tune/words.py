@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,6 @@ from rich.table import Table
 
 from lkd_tune.results.facts import costs_beside, held
 from lkd_tune.results.leaderboard import Leaderboard, Row
-from lkd_tune.search.progress import duration
-from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import BASELINE, RunFolder
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.space import SearchSpace
@@ -306,28 +302,6 @@ def show_best(board: Leaderboard) -> None:
     for name, value in facts:
         console.print(f"{name:<12}{value}", soft_wrap=True)
     console.print(f"load it with AutoModelFor{board.head}.from_pretrained(folder)", soft_wrap=True)
-
-
-def show_measurement(measurement: Measurement, metric: str) -> None:
-    """Prints one line for a measurement."""
-    losses = "  ".join(f"{name} {value:.4g}" for name, value in measurement.losses.items())
-    print(
-        f"step {measurement.step}/{measurement.total_steps}  {metric} {measurement.score:.4f}  "
-        f"{losses}  {measurement.train_s:.0f} s",
-        flush=True,
-    )
-
-
-@contextmanager
-def shown_steps() -> Iterator[Callable[[int, int, float], None]]:
-    """Gives what shows on a terminal's last line how far a training is; elsewhere nothing."""
-    with Console().status("starting") as status:
-
-        def show(step: int, total_steps: int, train_s: float) -> None:
-            left = duration(train_s * (total_steps - step) / step)
-            status.update(f"step {step}/{total_steps}, about {left} left")
-
-        yield show
 
 
 def show_metrics(task: TaskSettings, split: str, metrics: dict[str, float]) -> None:

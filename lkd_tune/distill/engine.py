@@ -52,6 +52,7 @@ from lkd_tune.distill.tasks.kinds import kind_of
 from lkd_tune.distill.tokens import Tokens, load_tokens
 from lkd_tune.distill.vocabulary import Vocabulary, trim_vocabulary
 from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.pace import Pace
 from lkd_tune.spec.size import ModelSize
 from lkd_tune.spec.trial import TrialSpec
 from lkd_tune.spec.width import asks_for_width
@@ -91,7 +92,7 @@ class Distillation:
         cache: Path | None = None,
         accumulation: int = 1,
         skipped: Sequence[int] = (),
-        on_progress: Callable[[int, int, float], object] | None = None,
+        on_progress: Callable[[Pace], object] | None = None,
     ):
         """Loads data and models and builds the DeepSpeed engine.
 
@@ -101,8 +102,7 @@ class Distillation:
             accumulation: Cuts each micro-batch into so many, where memory is short, at most into
                 single examples; the effective batch and the objective stay the same.
             skipped: Training examples, counted from 0, that are left out of their batches.
-            on_progress: Is told between evaluations, every few steps, the steps done, those of the
-                whole training, and the seconds that it took so far.
+            on_progress: Is told every few steps how far it is.
 
         Raises:
             SpecError: If the teacher, the data or a starting point can't be had or do not fit.
@@ -279,7 +279,7 @@ class Distillation:
                 unchecked = []
                 if self._on_progress is not None:
                     so_far = self._train_s + time.perf_counter() - begin
-                    self._on_progress(self._step, self.total, so_far)
+                    self._on_progress(Pace(self._step, self.total, so_far))
             if self._step == until:
                 break
         seconds = time.perf_counter() - begin

@@ -37,6 +37,7 @@ from lkd_tune.spec.architecture import Architecture
 from lkd_tune.spec.layer_map import preset_map
 from lkd_tune.spec.losses import LABELS_ONLY
 from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.pace import Pace
 from lkd_tune.spec.run import cache_dir
 from lkd_tune.spec.settings import (
     ResourceSettings,
@@ -83,7 +84,7 @@ def train_teacher(
     workers: int = 1,
     cache: Path | None = None,
     progress: Callable[[Measurement], None] | None = None,
-    on_progress: Callable[[int, int, float], object] | None = None,
+    on_progress: Callable[[Pace], object] | None = None,
 ) -> Path:
     """Returns the folder of a teacher fine-tuned on the task's labels.
 
@@ -96,7 +97,7 @@ def train_teacher(
         workers: Ranks of this process group; each of them calls.
         cache: Folder for teachers and tokenised data; none: the user's cache.
         progress: Is told each measurement.
-        on_progress: Is told its steps and seconds between measurements, as by `Distillation`.
+        on_progress: As for `Distillation`.
 
     Raises:
         SpecError: If the model or the data can't be had.
@@ -145,7 +146,7 @@ def _train_into(
     workers: int,
     cache: Path,
     progress: Callable[[Measurement], None] | None,
-    on_progress: Callable[[int, int, float], object] | None,
+    on_progress: Callable[[Pace], object] | None,
 ) -> None:
     rank0 = dist.get_rank() == 0
     start = training.model

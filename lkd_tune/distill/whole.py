@@ -9,6 +9,7 @@ from pathlib import Path
 from lkd_tune.distill.bad_examples import BadExamplesError
 from lkd_tune.distill.engine import Distillation
 from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.pace import Pace
 from lkd_tune.spec.trial import TrialSpec
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ def distill(
     *,
     cache: Path | None = None,
     finish: Callable[[Distillation], None] | None = None,
-    on_progress: Callable[[int, int, float], object] | None = None,
+    on_progress: Callable[[Pace], object] | None = None,
 ) -> Iterator[Measurement]:
     """Trains a student and gives a measurement at each evaluation, the last one at the end.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lkd_tune.fetching import read_run
 from lkd_tune.search.manifest import update_manifest
-from lkd_tune.search.pace import pace_of_teacher, read_pace
+from lkd_tune.search.pace import pace_in, read_pace
 from lkd_tune.search.session import Session
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.ranking import rank_run
@@ -34,6 +34,7 @@ def ensure_teacher(session: Session) -> dict[str, Any] | None:
         trained = settings.teacher.train is not None
         view.phase("training the teacher" if trained else "scoring the teacher")
         progress = run.path / "teacher"
+        pace_in(progress).unlink(missing_ok=True)  # of a session that was cut off
         # On one machine the cache serves all; a cluster may have other nodes, or get them,
         # and only the run folder surely serves those.
         copy = str(progress / "model") if session.several else None
@@ -50,7 +51,7 @@ def ensure_teacher(session: Session) -> dict[str, Any] | None:
             str(progress),
             copy,
             poll=lambda: view.teacher_trains(
-                read_measurements(progress), read_pace(pace_of_teacher(progress))
+                read_measurements(progress), read_pace(pace_in(progress))
             ),
         )
         if facts is None:

@@ -15,7 +15,7 @@ from lkd_tune.fetching import send_model
 from lkd_tune.search.cluster import describe_node
 from lkd_tune.search.manifest import add_cost
 from lkd_tune.search.nodes import Needs, check_this_node
-from lkd_tune.search.pace import pace_noter, pace_of_teacher
+from lkd_tune.search.pace import pace_in, pace_noter
 from lkd_tune.spec.address import is_address
 from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.inference import PLAIN, Inference
@@ -135,9 +135,9 @@ def prepare_teacher(
             settings.train,
             cache=node_cache(cache),
             progress=note,
-            on_progress=pace_noter(pace_of_teacher(Path(progress))),
+            on_progress=pace_noter(pace_in(Path(progress))),
         )
-        pace_of_teacher(Path(progress)).unlink(missing_ok=True)
+        pace_in(Path(progress)).unlink(missing_ok=True)
         if copy is not None and is_address(copy):
             send_model(folder, copy)
         elif copy is not None:

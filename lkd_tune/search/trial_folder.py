@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.distill.full_disk import room_for
+from lkd_tune.search.pace import pace_in
 from lkd_tune.search.removals import note_removal
 from lkd_tune.spec.bad_example import BadExample
 from lkd_tune.spec.measurement import Measurement
@@ -59,7 +60,7 @@ class TrialFolder:
     @property
     def pace(self) -> Path:
         """The file that tells how far the trial is between its measurements, while it runs."""
-        return self.path / ".pace"
+        return pace_in(self.path)
 
     def write_spec(self, spec: TrialSpec) -> None:
         """Writes spec.json, which makes the trial known to readers of the run."""

@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from lkd_tune.search.pace import Pace
 from lkd_tune.search.progress import Progress, duration, from_line, to_line
 from lkd_tune.spec.measurement import Measurement
+from lkd_tune.spec.pace import Pace
 from lkd_tune.spec.run import TrialRecord
 from lkd_tune.spec.trial import TrialSpec
 
@@ -114,7 +114,7 @@ class View:
         if not self._teacher_estimated:
             self._teacher_estimated = True
             self._say(f"the teacher's training takes about {duration(pace.whole_s)}")
-        left = duration(pace.whole_s - pace.train_s)
+        left = duration(pace.left_s)
         score = f", {self._metric} {measurements[-1].score:.4f}" if measurements else ""
         text = f"training the teacher: step {_steps(pace)}{score}, about {left} left"
         self._event("phase", seldom=True, text=text)

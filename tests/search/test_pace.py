@@ -10,11 +10,12 @@ from rich.console import Console
 from lkd_tune.distill.engine import Distillation
 from lkd_tune.search.follower import Follower
 from lkd_tune.search.nodes import Needs, SearchNodes
-from lkd_tune.search.pace import Pace, pace_noter, read_pace
+from lkd_tune.search.pace import pace_noter, read_pace
 from lkd_tune.search.retries import Retries
 from lkd_tune.search.stop import StopRequest
 from lkd_tune.search.trial_folder import TrialFolder
 from lkd_tune.search.view import View
+from lkd_tune.spec.pace import Pace
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.settings import ResourceSettings
 from tests.distill.test_engine import _spec
@@ -22,21 +23,19 @@ from tests.search.test_study import drawn, measurement, searcher
 
 
 def test_a_distillation_tells_its_steps_and_seconds_between_evaluations(tmp_path):
-    told: list[tuple[int, int, float]] = []
+    told: list[Pace] = []
     train = {"steps": 50, "batch_size": 4, "lr": 1e-3, "evaluations": 1}
-    with Distillation(
-        _spec(tmp_path, train=train), on_progress=lambda *seen: told.append(seen)
-    ) as distillation:
+    with Distillation(_spec(tmp_path, train=train), on_progress=told.append) as distillation:
         (measurement,) = distillation
-    assert [seen[:2] for seen in told] == [(20, 50), (40, 50), (50, 50)]
-    seconds = [seen[2] for seen in told]
+    assert [(pace.step, pace.total_steps) for pace in told] == [(20, 50), (40, 50), (50, 50)]
+    seconds = [pace.train_s for pace in told]
     assert 0 < seconds[0] < seconds[1] < seconds[2] <= measurement.train_s
 
 
 def test_a_pace_is_written_at_most_once_a_second(tmp_path):
     note = pace_noter(tmp_path / "pace")
-    note(20, 200, 4.0)
-    note(40, 200, 8.0)
+    note(Pace(20, 200, 4.0))
+    note(Pace(40, 200, 8.0))
     pace = read_pace(tmp_path / "pace")
     assert pace == Pace(20, 200, 4.0)
     assert pace.whole_s == pytest.approx(40.0)
@@ -50,13 +49,13 @@ def test_a_pace_that_is_not_there_or_half_written_is_none(tmp_path, text):
 
 
 def test_no_training_ends_because_its_pace_can_not_be_noted(tmp_path):
-    pace_noter(tmp_path / "nowhere" / "pace")(20, 200, 4.0)
+    pace_noter(tmp_path / "nowhere" / "pace")(Pace(20, 200, 4.0))
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_trial_that_has_ended_has_no_pace(tmp_path):
     folder = TrialFolder(tmp_path)
-    pace_noter(folder.pace)(20, 200, 4.0)
+    pace_noter(folder.pace)(Pace(20, 200, 4.0))
     assert folder.pace.exists()
     folder.remove_checkpoints()
     assert not folder.pace.exists()
@@ -80,7 +79,7 @@ def test_steps_and_an_estimate_are_shown_before_an_evaluation(tmp_path, monkeypa
     run = RunFolder(tmp_path / "run")
     for name in ("0000", "0001"):
         run.trial(name).mkdir(parents=True)
-    pace_noter(TrialFolder(run.trial("0001")).pace)(20, 200, 6.0)
+    pace_noter(TrialFolder(run.trial("0001")).pace)(Pace(20, 200, 6.0))
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
     actors = dict.fromkeys(("0000", "0001"))
     with View(4, "accuracy", console=console) as view:
