@@ -216,10 +216,11 @@ def tell_search(table: dict[str, list[dict[str, Any]]], run: RunFolder) -> None:
         for number, record in enumerate(trials, 1)
         if record.state == "complete" and recipe is not None and (record.score or 0.0) > recipe
     )
-    beaten = next(better, None)
+    number = next(better, None)
+    beaten = f"trial {number} was the first" if number else "none was seen"
     print(
         f"\nthe search: {len(trials)} trials, {spent:.0f} CPU-seconds, {spent / one:.1f} times one "
-        f"training of the recipe; trial {beaten or 'none'} was the first to score above the recipe"
+        f"training of the recipe; {beaten} to score above the recipe"
     )
 
 
