@@ -54,6 +54,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add_arguments(parser)
+    parser.add_argument("--rows", help="only those that begin so, commas between, and the recipe")
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch, as trials have it
@@ -125,7 +126,10 @@ def measure(
     if arguments.trials:
         searched = search(space, teacher, arguments.out / task / "search")
         rows = {SEARCHED: searched, PUBLISHED: rows[PUBLISHED], **rows}
+    wanted = tuple(arguments.rows.split(",")) if arguments.rows else ("",)
     for name, spec in rows.items():
+        if name != PUBLISHED and not name.startswith(wanted):
+            continue
         folder = arguments.out / task
         yield name, seeds_of(f"{task}: {name}", spec, folder, arguments.seeds, name == REGRESSION)
 
@@ -261,13 +265,14 @@ def show(task: str, table: dict[str, list[dict[str, Any]]]) -> None:
     print(f"\n{task}: {table[PUBLISHED][0]['steps']} steps, {len(published)} seeds\n")
     print("| | score on test | against published | p | s | CPU-s | of plain | GiB | examples/s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    plain = statistics.mean(run["cpu_s"] for run in table[PLAIN])
+    plain = statistics.mean(run["cpu_s"] for run in table[PLAIN]) if PLAIN in table else None
     for name, runs in table.items():
         scores = [run["score"] for run in runs]
         spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
         each = {key: statistics.mean(run[key] for run in runs) for key in COSTS}
+        ratio = "" if plain is None else f"{each['cpu_s'] / plain:.2f}"
         costs = (
-            f"{each['train_s']:.0f} | {each['cpu_s']:.0f} | {each['cpu_s'] / plain:.2f} | "
+            f"{each['train_s']:.0f} | {each['cpu_s']:.0f} | {ratio} | "
             f"{each['peak_gib']:.2f} | {each['samples_per_s']:.0f}"
         )
         mean = statistics.mean(scores)

@@ -80,7 +80,7 @@ class Follower(Callback):
         """Called when a trial has ended by itself or by the scheduler."""
         name, result = trial.config["name"], trial.last_result
         self._actors.pop(name, None)
-        _forget_averages(trial)
+        _forget(trial)
         if result["state"] == "paused":
             self._view.trial_paused(name)
             return
@@ -141,11 +141,15 @@ class Follower(Callback):
             update_manifest(self._run, seconds=self._stop.seconds)
 
 
-def _forget_averages(trial: Any) -> None:
-    """Drops what Tune averages over a trial's results.
+def _forget(trial: Any) -> None:
+    """Drops what Tune would keep of an ended trial to the search's end, and nobody reads.
 
-    Tune keeps every trial to the search's end, with two windows of each of some twenty numbers, of
-    which nobody reads any.
+    That is two windows of averages of each of some twenty numbers, the last result, which has the
+    trial's config in it, a name made of all of its config, and the spec, which its folder has.
     """
     trial.run_metadata.metric_analysis.clear()
     trial.run_metadata.metric_n_steps.clear()
+    trial.run_metadata.last_result = {"done": True}
+    trial.set_experiment_tag("")
+    trial.evaluated_params.clear()
+    trial.config.pop("spec", None)

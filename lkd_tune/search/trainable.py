@@ -14,7 +14,7 @@ from ray import tune
 
 from lkd_tune.distill.full_disk import explain, is_full_disk
 from lkd_tune.distill.out_of_memory import gpu_is_lost, is_out_of_memory
-from lkd_tune.search.gang import Gang, LostWorkerError
+from lkd_tune.search.gang import Gang, LostWorkerError, bundles
 from lkd_tune.search.memory_kills import cut_micro_batches, note_start
 from lkd_tune.search.node_copy import node_copy
 from lkd_tune.search.nodes import Needs, UnfitNodeError, unfit
@@ -73,11 +73,8 @@ class DistillationTrainable(tune.Trainable):
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """Returns one bundle for each worker; all on one node where nodes share no folder."""
         resources = TrialSpec.model_validate_json(config["spec"]).resources
-        bundle = {"CPU": resources.cpus}
-        if resources.gpus:
-            bundle["GPU"] = resources.gpus
         strategy = "PACK" if config.get("home") is None else "STRICT_PACK"
-        return tune.PlacementGroupFactory([bundle] * resources.workers, strategy=strategy)
+        return bundles(resources, strategy)
 
     def setup(self, config: dict[str, Any]) -> None:
         """Called once for each actor, with the first trial's config."""
