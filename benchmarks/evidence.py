@@ -25,7 +25,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from scipy import stats
 
 from lkd_tune.spaces import find_space
+from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.layer_map import PRESETS, preset_map
 from lkd_tune.spec.losses import LossSettings
 from lkd_tune.spec.published import published_recipe
@@ -45,6 +46,7 @@ PLAIN = "no distillation"
 PUBLISHED = "CKD, published weights, uniform map"
 REGRESSION = "hidden states regressed (TinyBERT)"
 SEARCHED = "searched"
+SHORTER = "winner of the shorter search"
 COSTS = ("train_s", "cpu_s", "peak_gib", "samples_per_s")
 
 
@@ -55,6 +57,9 @@ def main() -> None:
     )
     add_arguments(parser)
     parser.add_argument("--rows", help="only those that begin so, commas between, and the recipe")
+    parser.add_argument(
+        "--winners", type=Path, help="the --out of a search of fewer epochs: a row for its winner"
+    )
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch, as trials have it
@@ -80,6 +85,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=16, help="of the search; 0: none")
     parser.add_argument("--out", type=Path, default=Path("evidence"))
+
+
+def told_plainly(main: Callable[[], None]) -> None:
+    """Runs a benchmark; what is wrong with its input is told in a line, and its exit code is 2."""
+    try:
+        main()
+    except SpecError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
 
 
 def space_of(task: str, arguments: argparse.Namespace) -> SearchSpace:
@@ -126,6 +140,10 @@ def measure(
     if arguments.trials:
         searched = search(space, teacher, arguments.out / task / "search")
         rows = {SEARCHED: searched, PUBLISHED: rows[PUBLISHED], **rows}
+    if arguments.winners:
+        winner = search(space, teacher, arguments.winners / task / "search")
+        found = {"losses": winner.last_losses, "layer_map": winner.layer_map}
+        rows = {SHORTER: rows[PUBLISHED].model_copy(update=found), **rows}
     wanted = tuple(arguments.rows.split(",")) if arguments.rows else ("",)
     for name, spec in rows.items():
         if name != PUBLISHED and not name.startswith(wanted):
@@ -325,4 +343,4 @@ def draw(tables: dict[str, dict[str, list[dict[str, Any]]]], path: Path) -> None
 
 
 if __name__ == "__main__":
-    main()
+    told_plainly(main)

@@ -164,4 +164,4 @@ def _ends(values: dict[Map, float]) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    main()
+    evidence.told_plainly(main)

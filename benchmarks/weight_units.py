@@ -109,4 +109,4 @@ def best_of(count: int, scores: list[float]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    evidence.told_plainly(main)
