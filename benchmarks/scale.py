@@ -90,6 +90,7 @@ class Trial:
     fate: str = field(init=False)
     at: int = 0
     last_result: dict[str, Any] = field(default_factory=dict)
+    evaluated_params: dict[str, Any] = field(default_factory=dict)
     temporary_state: Any = field(default_factory=lambda: SimpleNamespace(ray_actor=None))
     run_metadata: _TrainingRunMetadata = field(default_factory=_TrainingRunMetadata)
 

@@ -150,6 +150,6 @@ def _forget(trial: Any) -> None:
     trial.run_metadata.metric_analysis.clear()
     trial.run_metadata.metric_n_steps.clear()
     trial.run_metadata.last_result = {"done": True}
-    trial.set_experiment_tag("")
+    trial.experiment_tag = ""
     trial.evaluated_params.clear()
     trial.config.pop("spec", None)
