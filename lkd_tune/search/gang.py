@@ -7,13 +7,12 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
-from ray.tune import PlacementGroupFactory
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from lkd_tune.fetching import local_model
@@ -159,15 +158,6 @@ def allocator_share(gpus: float, total: int) -> float:
             "they train anything; set resources.gpus to a larger share"
         )
     return gpus * (1 - own / total)
-
-
-@cache  # Tune keeps each trial's to the search's end
-def bundles(resources: ResourceSettings, strategy: str) -> PlacementGroupFactory:
-    """Returns what to reserve for a gang: a bundle for each of its processes."""
-    bundle = {"CPU": resources.cpus}
-    if resources.gpus:
-        bundle["GPU"] = resources.gpus
-    return PlacementGroupFactory([bundle] * resources.workers, strategy=strategy)
 
 
 class Gang:

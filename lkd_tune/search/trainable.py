@@ -14,7 +14,8 @@ from ray import tune
 
 from lkd_tune.distill.full_disk import explain, is_full_disk
 from lkd_tune.distill.out_of_memory import gpu_is_lost, is_out_of_memory
-from lkd_tune.search.gang import Gang, LostWorkerError, bundles
+from lkd_tune.search.bundles import bundles
+from lkd_tune.search.gang import Gang, LostWorkerError
 from lkd_tune.search.memory_kills import cut_micro_batches, note_start
 from lkd_tune.search.node_copy import node_copy
 from lkd_tune.search.nodes import Needs, UnfitNodeError, unfit
