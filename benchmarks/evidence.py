@@ -141,15 +141,17 @@ def measure(
         searched = search(space, teacher, arguments.out / task / "search")
         rows = {SEARCHED: searched, PUBLISHED: rows[PUBLISHED], **rows}
     if arguments.winners:
-        winner = search(space, teacher, arguments.winners / task / "search")
+        folder = arguments.winners / task / "search"
+        RunFolder(folder).read_manifest()  # no search is begun where there is none
+        winner = search(space, teacher, folder)
         found = {"losses": winner.last_losses, "layer_map": winner.layer_map}
         rows = {SHORTER: rows[PUBLISHED].model_copy(update=found), **rows}
     wanted = tuple(arguments.rows.split(",")) if arguments.rows else ("",)
+    folder = arguments.out / task
     for name, spec in rows.items():
-        if name != PUBLISHED and not name.startswith(wanted):
-            continue
-        folder = arguments.out / task
-        yield name, seeds_of(f"{task}: {name}", spec, folder, arguments.seeds, name == REGRESSION)
+        if name == PUBLISHED or name.startswith(wanted):
+            told = f"{task}: {name}"
+            yield name, seeds_of(told, spec, folder, arguments.seeds, name == REGRESSION)
 
 
 def teacher_of(space: SearchSpace) -> str:
