@@ -10,6 +10,7 @@ of which the search has the rest.
 
     python benchmarks/evidence.py --task acceptability [--seeds 3] [--trials 16]
     python benchmarks/evidence.py --task cola,sst2 --data DIR --models DIR --out DIR
+    python benchmarks/evidence.py --task stsb --data DIR --set "teacher={train: {model: DIR}}"
 
 DIR/cola/train.tsv and dev.tsv are a task's files, DIR/minilm-cola its teacher. Each training that
 is done is a file in --out, so that the command goes on where it was stopped.
@@ -69,7 +70,7 @@ def main() -> None:
         tables[task] = dict(measure(task, space, arguments))
         show(task, tables[task])
         if arguments.trials:
-            tell_search(tables[task], RunFolder(arguments.out / task / "search"))
+            tell_search(RunFolder(arguments.out / task / "search"))
     if arguments.plot:
         draw(tables, arguments.plot)
 
@@ -78,7 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what says which students are trained, and on what."""
     parser.add_argument("--task", default="acceptability", help="one or several, commas between")
     parser.add_argument("--data", type=Path, help="folder of the tasks' folders")
-    parser.add_argument("--models", type=Path, help="folder of the teachers")
+    parser.add_argument("--models", type=Path, help="folder of the teachers; none: that of --set")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--depth", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=2, help="of tasks with files")
     parser.add_argument("--lr", type=float, help="of all rows; none: 1e-3 from scratch, else 2e-4")
@@ -112,11 +114,12 @@ def space_of(task: str, arguments: argparse.Namespace) -> SearchSpace:
             f"task.train={arguments.data / task / 'train.tsv'}",
             f"task.dev={dev}",
             f"task.test={test}",
-            f"teacher={arguments.models / f'minilm-{task}'}",
             "train.steps=null",
             f"train.epochs={arguments.epochs}",
         ]
-    return load_space(find_space("layer_map.yaml"), settings)
+        if arguments.models is not None:
+            settings.append(f"teacher={arguments.models / f'minilm-{task}'}")
+    return load_space(find_space("layer_map.yaml"), [*settings, *arguments.settings])
 
 
 def halves(path: Path, folder: Path) -> tuple[Path, Path]:
@@ -229,22 +232,28 @@ def search(space: SearchSpace, teacher: str, folder: Path) -> TrialSpec:
     return spec.model_copy(update={"teacher": teacher})
 
 
-def tell_search(table: dict[str, list[dict[str, Any]]], run: RunFolder) -> None:
-    """Prints what the search cost, and when it had a better student than the recipe."""
+def tell_search(run: RunFolder) -> None:
+    """Prints what the search cost, and when it had a better student than the recipe.
+
+    Its unit is the search's own training of the recipe: it is counted as all trials are, by the
+    cores that it held, and ran beside as many others.
+    """
     trials = [record for record in run.read_trials() if record.is_drawn and record.outcome]
-    spent = sum(record.outcome.cpu_s for record in trials if record.outcome)
-    one = statistics.mean(run["cpu_s"] for run in table[PUBLISHED])
-    recipe = next((record.score for record in trials if record.origin == "published"), None)
+    held = [record.outcome.cpu_s for record in trials if record.outcome]
+    recipe = next(record for record in trials if record.origin == "published")
+    assert recipe.outcome is not None
     better = (
         number
         for number, record in enumerate(trials, 1)
-        if record.state == "complete" and recipe is not None and (record.score or 0.0) > recipe
+        if record.state == "complete" and (record.score or 0.0) > (recipe.score or 0.0)
     )
     number = next(better, None)
     beaten = f"trial {number} was the first" if number else "none was seen"
+    whole = "" if recipe.state == "complete" else f", which was {recipe.state},"
     print(
-        f"\nthe search: {len(trials)} trials, {spent:.0f} CPU-seconds, {spent / one:.1f} times one "
-        f"training of the recipe; {beaten} to score above the recipe"
+        f"\nthe search: {len(trials)} trials held cores for {sum(held):.0f} s, as long as "
+        f"{sum(held) / recipe.outcome.cpu_s:.1f} trainings of the recipe{whole} by it; {beaten} to "
+        "score above the recipe"
     )
 
 
