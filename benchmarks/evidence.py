@@ -10,10 +10,12 @@ of which the search has the rest.
 
     python benchmarks/evidence.py --task acceptability [--seeds 3] [--trials 16]
     python benchmarks/evidence.py --task cola,sst2 --data DIR --models DIR --out DIR
-    python benchmarks/evidence.py --task stsb --data DIR --set "teacher={train: {model: DIR}}"
+    python benchmarks/evidence.py --task cola,stsb --data DIR --models DIR --out DIR \\
+        --set "stsb:teacher={train: {model: DIR}}"
 
-DIR/cola/train.tsv and dev.tsv are a task's files, DIR/minilm-cola its teacher. Each training that
-is done is a file in --out, so that the command goes on where it was stopped.
+DIR/cola/train.tsv and dev.tsv are a task's files, DIR/minilm-cola its teacher, unless --set names
+another; acceptability has neither. Each training that is done is a file in --out, so that the
+command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -79,8 +81,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what says which students are trained, and on what."""
     parser.add_argument("--task", default="acceptability", help="one or several, commas between")
     parser.add_argument("--data", type=Path, help="folder of the tasks' folders")
-    parser.add_argument("--models", type=Path, help="folder of the teachers; none: that of --set")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
+    parser.add_argument("--models", type=Path, help="folder of the teachers")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="[TASK:]KEY=VALUE",
+        dest="settings",
+        help="as of lkd-tune search; of one task alone where it is named",
+    )
     parser.add_argument("--depth", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=2, help="of tasks with files")
     parser.add_argument("--lr", type=float, help="of all rows; none: 1e-3 from scratch, else 2e-4")
@@ -100,15 +109,16 @@ def told_plainly(main: Callable[[], None]) -> None:
 
 def space_of(task: str, arguments: argparse.Namespace) -> SearchSpace:
     """Returns what the search for a task goes through: weights and layer maps, nothing else."""
+    generated = task == "acceptability"
     settings = [
         f"task={task}",
         f"student.depth={arguments.depth}",
         f"search.trials={arguments.trials or 1}",
         "confirm=null",
         "search.baseline=false",
-        f"train.lr={arguments.lr or (1e-3 if arguments.data is None else 2e-4)}",
+        f"train.lr={arguments.lr or (1e-3 if generated else 2e-4)}",
     ]
-    if arguments.data is not None:
+    if not generated and arguments.data is not None:
         dev, test = halves(arguments.data / task / "dev.tsv", arguments.out / task)
         settings += [
             f"task.train={arguments.data / task / 'train.tsv'}",
@@ -117,9 +127,21 @@ def space_of(task: str, arguments: argparse.Namespace) -> SearchSpace:
             "train.steps=null",
             f"train.epochs={arguments.epochs}",
         ]
-        if arguments.models is not None:
-            settings.append(f"teacher={arguments.models / f'minilm-{task}'}")
-    return load_space(find_space("layer_map.yaml"), [*settings, *arguments.settings])
+    if not generated and arguments.models is not None:
+        settings.append(f"teacher={arguments.models / f'minilm-{task}'}")
+    return load_space(
+        find_space("layer_map.yaml"), [*settings, *settings_of(task, arguments.settings)]
+    )
+
+
+def settings_of(task: str, settings: list[str]) -> list[str]:
+    """Returns those settings that hold for a task, without its name."""
+    named = [setting.partition("=")[0].rpartition(":")[0] for setting in settings]
+    return [
+        setting.removeprefix(f"{task}:")
+        for setting, name in zip(settings, named, strict=True)
+        if name in ("", task)
+    ]
 
 
 def halves(path: Path, folder: Path) -> tuple[Path, Path]:
