@@ -15,7 +15,7 @@ from lkd_tune.spec.distributions import Suggester
 
 LayerMap = tuple[int, ...]
 
-PRESETS = ("skip", "last", "first", "top_bottom")
+PRESETS = ("skip", "last", "first", "top_bottom", "lower_half")
 SEARCHED = ("monotone", "free")
 RANDOM = "random"
 NAMED = (*PRESETS, RANDOM, *SEARCHED)
@@ -28,7 +28,9 @@ def preset_map(name: str, teacher_layers: int, depth: int) -> LayerMap:
     depths share no divisor; the published rule collapses to (0, last) there. `last` and `first`
     take the embeddings and a block from the top or the bottom. `top_bottom` takes every k-th
     layer from both ends, k = teacher_layers // depth, so that 12 -> 6 is DistilBERT's choice
-    1, 3, 5, 8, 10, 12 (its code counts from 0: 0, 2, 4, 7, 9, 11).
+    1, 3, 5, 8, 10, 12 (its code counts from 0: 0, 2, 4, 7, 9, 11). `lower_half` takes the last
+    layer and spaces the others evenly over the lower half of the teacher, or as much more as they
+    need (12 -> 4: 0, 2, 4, 6, 12); which tasks it suits is in benchmarks/RESULTS.md.
 
     Raises:
         ValueError: If the name is no preset or the depth is not in 1..teacher_layers.
@@ -46,6 +48,10 @@ def preset_map(name: str, teacher_layers: int, depth: int) -> LayerMap:
         lower = [1 + stride * i for i in range(bottom)]
         upper = [teacher_layers - stride * i for i in range(depth - bottom)]
         return (0, *lower, *reversed(upper))
+    if name == "lower_half":
+        half = max(teacher_layers // 2, depth - 1)
+        spaced = preset_map("skip", half, depth - 1) if depth > 1 else (0,)
+        return (*spaced, teacher_layers)
     raise ValueError(f"{name!r} is no preset; there are {', '.join(PRESETS)}")
 
 

@@ -275,7 +275,9 @@ class StudentSettings(Settings):
         return "teacher" if self.init == "nearest" else self.init
 
 
-LayerMapName = Literal["skip", "last", "first", "top_bottom", "random", "monotone", "free"]
+LayerMapName = Literal[
+    "skip", "last", "first", "top_bottom", "lower_half", "random", "monotone", "free"
+]
 assert set(LayerMapName.__args__) == set(NAMED)  # type: ignore[attr-defined]
 
 
@@ -283,8 +285,8 @@ class LayerMapSettings(Settings):
     """Which teacher layers the student's are matched with. `layer_map: X` sets both relations."""
 
     word: LayerMapName | list[int] = "skip"
-    """Map of the word relations: a preset (skip, last, first, top_bottom), a list such as
-    [0, 2, 4, 6], `random` (drawn anew in each step), or a searched one (monotone, free)."""
+    """Map of the word relations: a preset (skip, last, first, top_bottom, lower_half), a list
+    such as [0, 2, 4, 6], `random` (drawn anew in each step), or a searched one (monotone, free)."""
     layer: LayerMapName | list[int] | Literal["same"] = "same"
     """Map of the layer transforming relations; `same` as that of the word relations."""
     pin_embeddings: bool = True

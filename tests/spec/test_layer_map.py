@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lkd_tune.spec.layer_map import (
+    PRESETS,
     count_maps,
     draw_free,
     draw_monotone,
@@ -49,13 +50,18 @@ def shapes(draw, most=12):
         ("first", 12, 4, (0, 1, 2, 3, 4)),
         ("top_bottom", 12, 6, (0, 1, 3, 5, 8, 10, 12)),  # DistilBERT's, counted from 1
         ("top_bottom", 12, 3, (0, 1, 8, 12)),
+        ("lower_half", 12, 4, (0, 2, 4, 6, 12)),
+        ("lower_half", 6, 3, (0, 2, 3, 6)),
+        ("lower_half", 6, 5, (0, 1, 2, 3, 4, 6)),  # more than the lower half has
+        ("lower_half", 6, 2, (0, 3, 6)),
+        ("lower_half", 6, 1, (0, 6)),
     ],
 )
 def test_preset(name, teacher_layers, depth, expected):
     assert preset_map(name, teacher_layers, depth) == expected
 
 
-@given(shape=shapes(24), name=st.sampled_from(["skip", "last", "first", "top_bottom"]))
+@given(shape=shapes(24), name=st.sampled_from(PRESETS))
 def test_presets_are_increasing_and_fit(shape, name):
     teacher_layers, depth, _ = shape
     layer_map = preset_map(name, teacher_layers, depth)
