@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from scipy import stats
 
 from lkd_tune.spaces import find_space
-from lkd_tune.spec.errors import SpecError
+from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.layer_map import PRESETS, preset_map
 from lkd_tune.spec.losses import LossSettings
 from lkd_tune.spec.published import published_recipe
@@ -129,19 +129,23 @@ def space_of(task: str, arguments: argparse.Namespace) -> SearchSpace:
         ]
     if not generated and arguments.models is not None:
         settings.append(f"teacher={arguments.models / f'minilm-{task}'}")
-    return load_space(
-        find_space("layer_map.yaml"), [*settings, *settings_of(task, arguments.settings)]
-    )
+    return load_space(find_space("layer_map.yaml"), [*settings, *settings_of(task, arguments)])
 
 
-def settings_of(task: str, settings: list[str]) -> list[str]:
-    """Returns those settings that hold for a task, without its name."""
-    named = [setting.partition("=")[0].rpartition(":")[0] for setting in settings]
-    return [
-        setting.removeprefix(f"{task}:")
-        for setting, name in zip(settings, named, strict=True)
-        if name in ("", task)
-    ]
+def settings_of(task: str, arguments: argparse.Namespace) -> list[str]:
+    """Returns those of --set that hold for a task, without its name.
+
+    Raises:
+        SpecError: If one is of a task that is none of --task; it would change nothing.
+    """
+    own = []
+    for setting in arguments.settings:
+        name = setting.partition("=")[0].rpartition(":")[0]
+        if name not in ("", *arguments.task.split(",")):
+            raise SpecError(Problem("--set", name, f"is none of --task {arguments.task}"))
+        if name in ("", task):
+            own.append(setting.removeprefix(f"{task}:"))
+    return own
 
 
 def halves(path: Path, folder: Path) -> tuple[Path, Path]:

@@ -18,7 +18,6 @@ import os
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -28,7 +27,7 @@ from scipy import stats
 from lkd_tune.distill.models import read_depth
 from lkd_tune.spec.layer_map import preset_map
 from lkd_tune.spec.run import RunFolder
-from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
+from lkd_tune.spec.trial import ResolvedLayerMap
 
 Map = tuple[int, ...]
 
@@ -77,7 +76,8 @@ def main() -> None:
 def measure(task: str, arguments: argparse.Namespace) -> dict[Map, list[float]]:
     """Returns each map's scores, one for each seed: the mean of dev and test.
 
-    Nothing here is chosen by either, and two scores are less a matter of chance than one.
+    Two are less a matter of chance than one. No map is chosen by either; if the loss weights are
+    those of a search, dev chose them, and all maps have them.
     """
     space = evidence.space_of(task, arguments)
     teacher = evidence.teacher_of(space)
@@ -88,27 +88,16 @@ def measure(task: str, arguments: argparse.Namespace) -> dict[Map, list[float]]:
     if run.manifest.exists():
         losses = evidence.search(space, teacher, run.path).last_losses
         spec = spec.model_copy(update={"losses": losses})
-    found = {}
+    found, metric = {}, spec.task.metric
     for inner in itertools.combinations(range(1, layers), depth - 1):
         layer_map = (0, *inner, layers)
         own = spec.model_copy(
             update={"layer_map": ResolvedLayerMap(word=layer_map, layer=layer_map)}
         )
-        metric = spec.task.metric
-        found[layer_map] = [
-            (seed["dev"][metric] + seed["score"]) / 2
-            for seed in seeds_of(task, layer_map, own, arguments)
-        ]
+        told = f"{task}: map {layer_map}"
+        seeds = evidence.seeds_of(told, own, arguments.out / task, arguments.seeds)
+        found[layer_map] = [(seed["dev"][metric] + seed["score"]) / 2 for seed in seeds]
     return found
-
-
-def seeds_of(
-    task: str, layer_map: Map, spec: TrialSpec, arguments: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """Returns what each seed of a map gave."""
-    return evidence.seeds_of(
-        f"{task}: map {layer_map}", spec, arguments.out / task, arguments.seeds
-    )
 
 
 def ranks(scores: dict[Map, list[float]]) -> dict[Map, float]:
@@ -164,7 +153,7 @@ def draw(scores: dict[str, dict[Map, list[float]]], path: Path) -> None:
         )
         axes.spines[["top", "right"]].set_visible(False)
         figure.colorbar(colours, ax=axes, label="score")
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=100)
 
 
 def _ends(values: dict[Map, float]) -> tuple[float, float]:

@@ -87,4 +87,4 @@ def gradient_norms(spec: TrialSpec) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    evidence.told_plainly(main)
