@@ -86,7 +86,7 @@ def train(spec: TrialSpec, cache: Path, *, fast: bool) -> float:
     word, layer = spec.layer_map.word, spec.layer_map.layer
     assert word == layer != "random"
     student = build_student("teacher", teacher, word[1:], spec.student.depth, 2)  # type: ignore[arg-type]
-    optimizer, schedule = build_optimizer(student, spec.train, spec.train.steps)
+    optimizer, schedule = build_optimizer(student, spec.train, spec.train.steps, whole=False)
     weights = {name: term.weight for name, term in spec.losses}
     temperature, window = spec.losses.logits.temperature, spec.losses.wr_triple.window
     rng = np.random.default_rng(spec.seed)

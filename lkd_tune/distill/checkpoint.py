@@ -157,11 +157,7 @@ def _part(parameter: Any, value: torch.Tensor) -> torch.Tensor:
 
 def _masters(engine: Any) -> dict[Any, torch.Tensor]:
     """Returns the float32 copies of bfloat16 parameters without ZeRO; elsewhere there are none."""
-    optimizer = engine.optimizer
-    if engine.zero_optimization_stage() > 0 or optimizer is engine.basic_optimizer:
-        return {}
-    groups = zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True)
-    return {low: full for lows, fulls in groups for low, full in zip(lows, fulls, strict=True)}
+    return {} if engine.zero_optimization_stage() > 0 else engine.basic_optimizer.masters
 
 
 def _make_moments(engine: Any, step: int) -> None:

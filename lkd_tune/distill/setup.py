@@ -161,15 +161,19 @@ def build_engine(
         # An encoder caches nothing; said, as transformers would else say that it does so for us.
         student.config.use_cache = False
         student.activation_checkpointing_enable()
-    optimizer, schedule = build_optimizer(student, train, total)
+    stage, workers = spec.resources.zero_stage, spec.resources.workers
+    if stage == 0:
+        # DeepSpeed is not told of the precision: what follows from it is the optimizer's.
+        student.to(device(), torch.bfloat16 if bf16 else torch.float32)
+    optimizer, schedule = build_optimizer(student, train, total, whole=stage == 0)
     config = {
         # DeepSpeed looks at no batch; it only counts micro-batches.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": micro_batches,
-        "gradient_clipping": train.max_grad_norm,
-        "zero_optimization": {"stage": spec.resources.zero_stage},
+        "gradient_clipping": train.max_grad_norm if stage > 0 else 0.0,
+        "zero_optimization": {"stage": stage},
         "zero_allow_untested_optimizer": True,  # torch's AdamW is right on any device
-        "bf16": {"enabled": bf16},
+        "bf16": {"enabled": bf16 and stage > 0},
         "steps_per_print": 10**9,
     }
     engine, *_ = load_deepspeed().initialize(
@@ -179,4 +183,7 @@ def build_engine(
         config=config,
         dist_init_required=False,
     )
+    if stage == 0 and workers == 1:
+        # It would copy each gradient into a buffer and back, for nobody.
+        engine.enable_backward_allreduce = False
     return engine

@@ -1,0 +1,135 @@
+"""How much more a GPU trains when several trials share it (`resources.gpus`: 0.5, 0.25, …).
+
+Look at the column "of one": the examples per second of all trials together over those of one trial
+that has the GPU for itself. A student is too small to fill a large GPU, so that trials beside each
+other cost each other little until the GPU, or the CPU cores that feed it, are full.
+
+Each trial is a process of its own, as in a search, and trains a student of half the teacher's layers
+under all five losses, with the teacher's targets stored; the teacher is a BERT with random weights.
+
+    python benchmarks/gpu_share.py [--layers 12] [--hidden 768] [--trials 1 2 4 8] [--steps 200]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def make_data(folder: Path, rows: int) -> None:
+    """Writes sentences of 4 to 40 words, and the tokenizer of a teacher."""
+    from lkd_tune.distill.teacher import build_word_tokenizer
+
+    rng = random.Random(0)
+    words = [f"word{i}" for i in range(1000)]
+    lines = [f"{' '.join(rng.choices(words, k=rng.randint(4, 40)))},{i % 2}" for i in range(rows)]
+    (folder / "data.csv").write_text("\n".join(["text,label", *lines]) + "\n", "utf-8")
+    (folder / "dev.csv").write_text("text,label\nword1 word2,0\nword3,1\n", "utf-8")
+    build_word_tokenizer(words, 64).save_pretrained(folder / "teacher")
+
+
+def make_spec(folder: Path, given: argparse.Namespace, seed: int) -> Any:
+    """Returns a trial with every second of the teacher's layers."""
+    from lkd_tune.spec.trial import TrialSpec
+
+    layers = tuple(range(0, given.layers + 1, 2))
+    return TrialSpec.model_validate(
+        {
+            "task": {
+                "name": "random",
+                "train": str(folder / "data.csv"),
+                "dev": str(folder / "dev.csv"),
+            },
+            "teacher": str(folder / "teacher"),
+            "student": {"depth": len(layers) - 1},
+            "layer_map": {"word": layers, "layer": layers},
+            "train": {"steps": given.steps, "batch_size": given.batch, "evaluations": 1},
+            "seed": seed,
+        }
+    )
+
+
+def train_when_told(
+    folder: Path, given: argparse.Namespace, place: int, rounds: Any, found: Any
+) -> None:
+    """Trains in each round that has room for this process; tells seconds and peak GiB."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    torch.set_num_threads(1)
+    from lkd_tune.distill.engine import Distillation
+
+    # To load kernels and to store the targets.
+    warm = make_spec(folder, argparse.Namespace(**{**vars(given), "steps": 5}), place)
+    with Distillation(warm, cache=folder / "cache") as distillation:
+        next(distillation)
+    for trials in given.trials:
+        if place < trials:
+            with Distillation(make_spec(folder, given, place), cache=folder / "cache") as training:
+                rounds.wait()
+                last = next(training)
+                found.put((last.train_s, last.peak_memory_gib))
+        else:
+            rounds.wait()
+        rounds.wait()
+
+
+def main() -> None:
+    """Prints a line for each number of trials."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--hidden", type=int, default=768)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--trials", type=int, nargs="+", default=[1, 2, 4, 8])
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_data(folder, 4096)
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(1) as apart:  # this process is to hold no GPU
+            where, parameters = apart.apply(prepare, (folder, given))
+        print(f"a teacher of {parameters / 1e6:.0f} M parameters, batches of {given.batch}, {where}")
+        print(f"{'trials':>6} {'examples/s':>11} {'of one':>7} {'GiB each':>9}")
+        most = max(given.trials)
+        rounds, found = context.Barrier(most + 1, timeout=600), context.Queue()
+        processes = [
+            context.Process(target=train_when_told, args=(folder, given, i, rounds, found))
+            for i in range(most)
+        ]
+        for process in processes:
+            process.start()
+        one = None
+        for trials in given.trials:
+            rounds.wait()
+            began = time.perf_counter()
+            ends = [found.get() for _ in range(trials)]
+            speed = trials * given.steps * given.batch / (time.perf_counter() - began)
+            one = one or speed / trials
+            peak = max(gib for _, gib in ends)
+            print(f"{trials:>6} {speed:>11.0f} {speed / one:>7.2f} {peak:>9.2f}", flush=True)
+            rounds.wait()
+        for process in processes:
+            process.join()
+
+
+def prepare(folder: Path, given: argparse.Namespace) -> tuple[str, int]:
+    """Writes the teacher; returns what trials run on and the teacher's parameters."""
+    import torch
+    from large_teacher import make_teacher
+
+    parameters = make_teacher(folder, given.layers, given.hidden)
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "on the CPU", parameters
+
+
+if __name__ == "__main__":
+    main()
