@@ -4,8 +4,8 @@ Look at the column "of one": the examples per second of all trials together over
 that has the GPU for itself. A student is too small to fill a large GPU, so that trials beside each
 other cost each other little until the GPU, or the CPU cores that feed it, are full.
 
-Each trial is a process of its own, as in a search, and trains a student of half the teacher's layers
-under all five losses, with the teacher's targets stored; the teacher is a BERT with random weights.
+Each trial is a process of its own, as in a search, and trains a student of half the teacher's
+layers under all five losses, with stored targets; the teacher is a BERT with random weights.
 
     python benchmarks/gpu_share.py [--layers 12] [--hidden 768] [--trials 1 2 4 8] [--steps 200]
 """
@@ -98,7 +98,9 @@ def main() -> None:
         context = multiprocessing.get_context("spawn")
         with context.Pool(1) as apart:  # this process is to hold no GPU
             where, parameters = apart.apply(prepare, (folder, given))
-        print(f"a teacher of {parameters / 1e6:.0f} M parameters, batches of {given.batch}, {where}")
+        print(
+            f"a teacher of {parameters / 1e6:.0f} M parameters, batches of {given.batch}, {where}"
+        )
         print(f"{'trials':>6} {'examples/s':>11} {'of one':>7} {'GiB each':>9}")
         most = max(given.trials)
         rounds, found = context.Barrier(most + 1, timeout=600), context.Queue()
@@ -128,7 +130,7 @@ def prepare(folder: Path, given: argparse.Namespace) -> tuple[str, int]:
     from large_teacher import make_teacher
 
     parameters = make_teacher(folder, given.layers, given.hidden)
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "on the CPU", parameters
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "the CPU", parameters
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ class _RegressedStates:
 
     def sums(self, student: Any, batch: Any, maps: Any) -> list[LossSum]:
         """Returns each term's sum over a batch and what it is to be divided by."""
+        batch = batch.to(device())
         objective = self._losses.objective
         output = forward(student, batch, hidden_states=True)
         with torch.no_grad():
@@ -52,8 +53,8 @@ class _RegressedStates:
         ]
         # Whatever it is divided by later, the mean is what counts.
         count = objective.counts([batch], maps)[TERMS.index("wr_pair")].float()
-        regression = LossSum(torch.stack(layers).sum() * count, count)
-        nothing = LossSum(torch.zeros(()), torch.zeros(()))
+        regression = LossSum(torch.stack(layers).sum() * count, lambda: count)
+        nothing = LossSum(torch.zeros(()), lambda: torch.zeros(()))
         targets = Targets(theirs.logits.float(), word=None, layer=None)
         logits = objective._logit_sum(output.logits, targets, batch)
         found = {"wr_pair": regression, "logits": logits}

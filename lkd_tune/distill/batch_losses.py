@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from lkd_tune.distill.losses import LossSum
 from lkd_tune.distill.models import forward
@@ -71,8 +72,8 @@ class BatchLosses:
         )
 
     def read(self, examples: np.ndarray, step: int) -> Batch:
-        """Returns examples as student and teacher see them in a step."""
-        batch = self.tokens.batch(examples, device())
+        """Returns examples as student and teacher see them in a step, on the host."""
+        batch = self.tokens.batch(examples, torch.device("cpu"))
         return self._kind.drawn(batch, self.tokens, self.spec.seed, step)
 
     def sums(self, student: Any, batch: Batch, maps: Maps) -> list[LossSum]:
@@ -83,6 +84,7 @@ class BatchLosses:
             batch: As read.
             maps: The layer maps.
         """
+        batch = batch.to(device())
         relations = self.spec.losses.needs_relations
         ours = self.vocabulary.translate(batch) if self.vocabulary else batch
         output = forward(student, ours, hidden_states=relations)

@@ -31,7 +31,7 @@ from lkd_tune.distill.checkpoint import load_checkpoint, save_checkpoint
 from lkd_tune.distill.cost import GpuEnergy, PeakMemory, count_parameters
 from lkd_tune.distill.evaluate import evaluate
 from lkd_tune.distill.models import load_tokenizer
-from lkd_tune.distill.objective import TERMS, as_tensor
+from lkd_tune.distill.objective import TERMS, totals
 from lkd_tune.distill.process_group import (
     device,
     ensure_process_group,
@@ -259,17 +259,19 @@ class Distillation:
         # Weights change at evaluations only, so they are the same for all that is seen here.
         self._losses.take_weights(self._step)
         self._engine.train()
-        seen = torch.zeros(len(TERMS), 2, dtype=torch.float64, device=device())
+        seen = torch.zeros(len(TERMS), dtype=torch.float64, device=device())
+        counts = torch.zeros(len(TERMS), dtype=torch.float64)
         unchecked: list[tuple[np.ndarray, torch.Tensor]] = []
         examples, tokens, places = 0, 0, 0
         for batch in self._batches.starting_at(self._step):
             try:
-                sums, padded = self._train_step(batch)
+                sums, own_counts, padded = self._train_step(batch)
             except Exception as error:
                 self._blame(batch, error)
                 raise
             unchecked.append((batch, sums))
             seen += sums
+            counts += own_counts
             tokens += int(self._train.lengths[batch[self._rank :: self._world]].sum())
             places += padded
             self._step += 1
@@ -285,12 +287,14 @@ class Distillation:
         seconds = time.perf_counter() - begin
         self._train_s += seconds
         tokens, places = summed(torch.tensor([tokens, places], device=device())).tolist()
-        return _Progress(summed(seen), examples, seconds, padding=1 - tokens / places)
+        losses = torch.stack([summed(seen), counts.to(device())], dim=1)
+        return _Progress(losses, examples, seconds, padding=1 - tokens / places)
 
-    def _train_step(self, batch: np.ndarray) -> tuple[torch.Tensor, int]:
-        """Takes one optimizer step; returns this rank's sums, (terms, 2), and tokens with padding.
+    def _train_step(self, batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Takes one optimizer step; returns sums and counts, (terms,), and tokens with padding.
 
-        The sums stay on the device: to look at them is to wait for it.
+        The sums are this rank's and stay on the device: to look at them is to wait for it. The
+        counts are all ranks', on the host.
         """
         # Sorted by length, so that the ranks' shares of a batch are of even lengths.
         share = batch[self._rank :: self._world]
@@ -301,7 +305,9 @@ class Distillation:
         ]
         # What the sums are divided by is known before any of them: over all micro-batches
         # and ranks, so that neither number of them changes the objective.
-        counts = summed(losses.objective.counts(micro_batches, maps))
+        counts = losses.objective.counts(micro_batches, maps)
+        if self._world > 1:
+            counts = summed(counts.to(device())).cpu()
         seen = []
         # DeepSpeed divides by the micro-batches and averages over ranks; we did both already.
         scale = self._world * self._engine.gradient_accumulation_steps()
@@ -310,8 +316,9 @@ class Distillation:
             self._memory.sample()
             self._engine.backward(losses.objective.weighted(sums, counts) * scale)
             self._engine.step()
-            seen.append(as_tensor(sums))
-        return torch.stack(seen).sum(0), sum(each.mask.numel() for each in micro_batches)
+            seen.append(totals(sums))
+        places = sum(each.mask.numel() for each in micro_batches)
+        return torch.stack(seen).sum(0), counts, places
 
     def _measure(self, progress: _Progress) -> Measurement:
         metrics = self.evaluate("dev")
@@ -338,10 +345,10 @@ class Distillation:
 
         All ranks see the same, so they all raise or none.
         """
-        totals = summed(torch.stack([sums[:, 0] for _, sums in unchecked])).tolist()
+        found = summed(torch.stack([sums for _, sums in unchecked])).tolist()
         for i, (batch, _) in enumerate(unchecked):
             step = self._step - len(unchecked) + i
-            for name, total in zip(TERMS, totals[i], strict=True):
+            for name, total in zip(TERMS, found[i], strict=True):
                 if math.isfinite(total):
                     continue
                 # All later steps are lost by this one.

@@ -22,6 +22,7 @@ from lkd_tune.spec.kinds import KINDS
 from lkd_tune.spec.settings import TaskSettings
 
 _BATCH = 128
+_HOST = torch.device("cpu")
 
 
 def evaluate(
@@ -61,7 +62,7 @@ def predict(
     parts = []
     with torch.no_grad():
         for examples in mine:
-            batch = kind.drawn(tokens.batch(examples, on), tokens, seed=0, step=0)
+            batch = kind.drawn(tokens.batch(examples, _HOST), tokens, seed=0, step=0).to(on)
             found = kind.logits(forward(model, batch, hidden_states=False))
             parts.append((examples, kind.answers(found, batch).float().cpu().numpy()))
     model.train(training)

@@ -12,7 +12,9 @@ can be added up over micro-batches and ranks and divided once.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -38,14 +40,20 @@ class LossSum:
 
     Attributes:
         total: Sum over all compared pairs, triples or examples, 0-dim.
-        count: What to divide by, 0-dim; no gradient.
+        counting: Gives `count`. A training loop knows it already, and on a GPU small operations
+            take longer to start than to run.
     """
 
     total: Tensor
-    count: Tensor
+    counting: Callable[[], Tensor]
+
+    @property
+    def count(self) -> Tensor:
+        """What to divide by, 0-dim; no gradient."""
+        return self.counting()
 
     def __add__(self, other: LossSum) -> LossSum:
-        return LossSum(self.total + other.total, self.count + other.count)
+        return LossSum(self.total + other.total, lambda: self.count + other.count)
 
     def mean(self) -> Tensor:
         """Returns total / count, 0 where nothing was compared."""
@@ -175,7 +183,7 @@ def wr_pair(
     real = mask.bool()[:, None]
     pairs = real[..., :, None] & real[..., None, :]
     total = pair_differences(student, teacher, pairs, distance, discrepancy)
-    return LossSum(total, wr_pair_count(mask, student.sq_norm.shape[1]))
+    return LossSum(total, partial(wr_pair_count, mask, student.sq_norm.shape[1]))
 
 
 def wr_triple(
@@ -194,7 +202,6 @@ def wr_triple(
     """
     _check_triple(discrepancy, window, variant)
     _check_words(student, teacher, mask)
-    count = wr_triple_count(mask, student.sq_norm.shape[1], window=window, variant=variant)
     if variant == "paper" and window is not None:
         theirs = teacher.sq_dist.detach()
         total = _published_window(student.sq_dist, theirs, mask, window, discrepancy)
@@ -203,7 +210,8 @@ def wr_triple(
         total = angle_differences(student.sq_dist, teacher.sq_dist, real, discrepancy, window)
         if variant == "paper":
             total = total + _repeated_word(student.sq_dist, teacher.sq_dist, real, discrepancy)
-    return LossSum(total, count)
+    layers = student.sq_norm.shape[1]
+    return LossSum(total, partial(wr_triple_count, mask, layers, window=window, variant=variant))
 
 
 def ltr_pair(
@@ -219,7 +227,7 @@ def ltr_pair(
     _check_layers(student, teacher, mask)
     pairs = mask.bool()[..., None, None]
     total = pair_differences(student, teacher, pairs, distance, discrepancy)
-    return LossSum(total, ltr_pair_count(mask, student.sq_norm.shape[-1]))
+    return LossSum(total, partial(ltr_pair_count, mask, student.sq_norm.shape[-1]))
 
 
 def ltr_triple(
@@ -233,7 +241,7 @@ def ltr_triple(
     total = angle_differences(student.sq_dist, teacher.sq_dist, real, discrepancy)
     if layers >= 3:
         total = total + _repeated_word(student.sq_dist, teacher.sq_dist, real, discrepancy)
-    return LossSum(total, ltr_triple_count(mask, layers))
+    return LossSum(total, partial(ltr_triple_count, mask, layers))
 
 
 def soft_labels(
@@ -251,7 +259,6 @@ def soft_labels(
         raise ValueError(f"temperature {temperature} is not positive and finite")
     student = student_logits / temperature
     teacher = teacher_logits.detach() / temperature
-    count = torch.tensor(float(len(student)), dtype=torch.float64, device=student.device)
     if link == "identity":
         total = (student - teacher).square().mean(-1).sum()
     elif link == "sigmoid":
@@ -261,7 +268,7 @@ def soft_labels(
         total = -(teacher.softmax(-1) * student.log_softmax(-1)).sum()
     else:
         raise ValueError(f"link {link!r} is none of softmax, sigmoid, identity")
-    return LossSum(total, count)
+    return LossSum(total, partial(torch.tensor, float(len(student)), dtype=torch.float64))
 
 
 def wr_pair_count(mask: Tensor, layers: int) -> Tensor:

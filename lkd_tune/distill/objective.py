@@ -47,15 +47,15 @@ class Objective:
         """
         relations = self._relation_sums(output, targets, batch)
         logits = self._logit_sum(self._kind.logits(output), targets, batch)
-        nothing = torch.zeros((), device=batch.ids.device)
+        nothing = LossSum(torch.zeros((), device=batch.ids.device), lambda: torch.zeros(()))
         sums = {**relations, "logits": logits}
-        return [sums[name] if name in self._active else LossSum(nothing, nothing) for name in TERMS]
+        return [sums[name] if name in self._active else nothing for name in TERMS]
 
     def counts(self, batches: list[Batch], maps: Maps) -> torch.Tensor:
         """Returns what the sums over some micro-batches are divided by, float64, shape (terms,).
 
         Args:
-            batches: The micro-batches.
+            batches: The micro-batches, best on the host: they are counted where they are.
             maps: The layer maps, for their lengths.
         """
         words, layers, triple = len(maps[0]), len(maps[1]), self._losses.wr_triple
@@ -81,8 +81,8 @@ class Objective:
             counts: Of the whole effective batch, shape (terms,).
         """
         parts = [
-            self._weights[name] * loss.total / counts[i].clamp(min=1).to(loss.total.dtype)
-            for i, (name, loss) in enumerate(zip(TERMS, sums, strict=True))
+            loss.total * (self._weights[name] / max(1.0, count))
+            for name, loss, count in zip(TERMS, sums, counts.tolist(), strict=True)
             if name in self._active
         ]
         return torch.stack(parts).sum()
@@ -153,18 +153,16 @@ class Objective:
         settings: LogitLoss = self._losses.logits
         kind = self._kind
         rows = kind.rows(logits.float(), batch)
-        total = torch.zeros((), device=rows.device)
+        total = rows.new_zeros(())
         if settings.alpha > 0:
             total = total + settings.alpha * kind.hard(rows, kind.goals(batch))
         if settings.alpha < 1 and targets is not None:
             theirs = kind.rows(targets.logits, batch)
             soft = kind.soft(rows, theirs, settings.temperature)
             total = total + (1 - settings.alpha) * soft.total
-        return LossSum(total, torch.tensor(float(len(rows)), device=rows.device))
+        return LossSum(total, lambda: torch.tensor(float(len(rows))))
 
 
-def as_tensor(sums: list[LossSum]) -> torch.Tensor:
-    """Returns (sum, count) of each term without a gradient, float64, shape (terms, 2)."""
-    return torch.stack(
-        [torch.stack([loss.total.detach().double(), loss.count.double()]) for loss in sums]
-    )
+def totals(sums: list[LossSum]) -> torch.Tensor:
+    """Returns each term's sum without a gradient, float64, shape (terms,)."""
+    return torch.stack([loss.total.detach() for loss in sums]).double()

@@ -87,16 +87,17 @@ class WholeAdamW(torch.optim.AdamW):
 
     def _take_gradients(self) -> None:
         """Gives the float32 copies the gradients of their parameters."""
-        given = {low: full for low, full in self.masters.items() if low.grad is not None}
+        found, taken = list[Tensor](), list[Tensor]()
         for low, full in self.masters.items():
             if low.grad is None:
                 full.grad = None
-            elif full.grad is None:
+                continue
+            if full.grad is None:
                 full.grad = torch.empty_like(full)
-        if given:
-            torch._foreach_copy_(
-                [full.grad for full in given.values()], [low.grad for low in given]
-            )
+            found.append(low.grad)
+            taken.append(full.grad)
+        if taken:
+            torch._foreach_copy_(taken, found)
 
 
 def _parameter_groups(student: Any, weight_decay: float) -> list[dict[str, Any]]:

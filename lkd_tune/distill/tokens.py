@@ -84,13 +84,14 @@ class Tokens:
         if not self.token_labels:
             labels = np.ascontiguousarray(self.labels[examples])
         mask = np.arange(width)[None, :] < lengths[:, None]
-        return Batch(
-            ids=torch.from_numpy(ids).to(device),
-            types=torch.from_numpy(types).to(device),
-            mask=torch.from_numpy(mask).to(device),
-            labels=torch.from_numpy(labels).to(device),
+        batch = Batch(
+            ids=torch.from_numpy(ids),
+            types=torch.from_numpy(types),
+            mask=torch.from_numpy(mask),
+            labels=torch.from_numpy(labels),
             examples=examples,
         )
+        return batch.to(device)
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,20 @@ class Batch:
     mask: torch.Tensor
     labels: torch.Tensor
     examples: np.ndarray
+
+    def to(self, device: torch.device) -> Batch:
+        """Returns the batch on a device; the host does not wait for it."""
+        ids, types, mask, labels = (
+            sent(tensor, device) for tensor in (self.ids, self.types, self.mask, self.labels)
+        )
+        return Batch(ids, types, mask, labels, self.examples)
+
+
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Returns a tensor on a device, on its way there from pinned memory if that is a GPU."""
+    if device.type != "cuda" or tensor.device == device:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def load_tokens(

@@ -166,7 +166,7 @@ class Kind(ABC):
         """Returns a batch as student and teacher are to see it in a step.
 
         Args:
-            batch: Examples as they are.
+            batch: Examples as they are, on the host.
             tokens: The split they are of.
             seed: The trial's; 0 in an evaluation.
             step: Optimizer steps done; 0 in an evaluation.

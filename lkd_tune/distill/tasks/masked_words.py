@@ -79,9 +79,9 @@ class MaskedWords(LabelledTokens):
     def drawn(self, batch: Batch, tokens: Tokens, seed: int, step: int) -> Batch:
         assert tokens.folder is not None
         facts = _facts(tokens.folder)
-        ids = batch.ids.cpu().numpy().copy()
+        ids = batch.ids.numpy().copy()
         labels = np.full_like(ids, IGNORED)
-        words = batch.mask.cpu().numpy() & ~np.isin(ids, facts["special"])
+        words = batch.mask.numpy() & ~np.isin(ids, facts["special"])
         for row, example in enumerate(batch.examples):
             rng = np.random.default_rng((seed, step, int(example)))
             # As long as the block, and no longer: how far it is padded is the batch's affair.
@@ -94,10 +94,7 @@ class MaskedWords(LabelledTokens):
             block[chosen & (fate < _MASKED)] = facts["mask"]
             replaced = chosen & (fate >= _MASKED) & (fate < _MASKED + _REPLACED)
             block[replaced] = others[replaced]
-        on = batch.ids.device
-        return replace(
-            batch, ids=torch.from_numpy(ids).to(on), labels=torch.from_numpy(labels).to(on)
-        )
+        return replace(batch, ids=torch.from_numpy(ids), labels=torch.from_numpy(labels))
 
     @override
     def answers(self, logits: Tensor, batch: Batch) -> Tensor:
