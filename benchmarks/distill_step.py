@@ -26,9 +26,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from direct_losses import direct_objective
 
 from lkd_tune.distill.batches import Batches
+from lkd_tune.distill.device_targets import open_targets
 from lkd_tune.distill.models import build_student, forward
 from lkd_tune.distill.objective import Objective
-from lkd_tune.distill.target_store import StoredTargets, ensure_store, read_facts
+from lkd_tune.distill.target_store import ensure_store, read_facts
 from lkd_tune.distill.targets import LiveTeacher
 from lkd_tune.distill.tasks.sentences import Classification
 from lkd_tune.distill.tokens import Batch, Tokens
@@ -46,7 +47,7 @@ class Setup:
 
     teacher: Any
     tokens: Tokens
-    stored: StoredTargets
+    stored: Any
     device: torch.device
 
     def student(self) -> Any:
@@ -171,7 +172,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         teacher.save_pretrained(f"{cache}/teacher")
         folder = ensure_store(f"{cache}/teacher", tokens, Classification(), device, Path(cache))
-        stored = StoredTargets(folder, tokens, device)
+        stored = open_targets(folder, tokens, device)
         facts = read_facts(folder)
         setup = Setup(teacher.to(device), tokens, stored, device)
         live, losses = LiveTeacher(teacher, Classification(), device), LossSettings()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lkd_tune.distill.relations import batch_parts
+from lkd_tune.distill.relations import batch_parts, gpu_kernels
 
 # Elements of the distances that are worked on at a time. The work takes many short operations, so
 # parts are not cut as small as a cache would like.
@@ -54,6 +54,10 @@ class _AngleDifferences(torch.autograd.Function):
         ctx: Any, student: Tensor, teacher: Tensor, real: Tensor, discrepancy: str, window: Any
     ) -> Tensor:
         student, teacher = student.detach(), teacher.detach().to(student.dtype)
+        if (kernels := gpu_kernels(student)) is not None:
+            total, gradient = kernels.angle_sum(student, teacher, real, discrepancy, window)
+            ctx.save_for_backward(gradient)
+            return total
         real = real.expand(len(student), *real.shape[1:])
         gradient = torch.empty_like(student) if ctx.needs_input_grad[0] else None
         total = student.new_zeros(())

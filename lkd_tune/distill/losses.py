@@ -181,8 +181,7 @@ def wr_pair(
     _check_pair(distance, discrepancy)
     _check_words(student, teacher, mask)
     real = mask.bool()[:, None]
-    pairs = real[..., :, None] & real[..., None, :]
-    total = pair_differences(student, teacher, pairs, distance, discrepancy)
+    total = pair_differences(student, teacher, real, distance, discrepancy)
     return LossSum(total, partial(wr_pair_count, mask, student.sq_norm.shape[1]))
 
 
@@ -225,8 +224,8 @@ def ltr_pair(
     """Returns the pair-wise layer transforming relation, summed; see `layer_relation_pair`."""
     _check_pair(distance, discrepancy)
     _check_layers(student, teacher, mask)
-    pairs = mask.bool()[..., None, None]
-    total = pair_differences(student, teacher, pairs, distance, discrepancy)
+    real = mask.bool()[..., None]
+    total = pair_differences(student, teacher, real, distance, discrepancy)
     return LossSum(total, partial(ltr_pair_count, mask, student.sq_norm.shape[-1]))
 
 

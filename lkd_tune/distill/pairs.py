@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lkd_tune.distill.relations import LayerRelations, WordRelations, batch_parts
+from lkd_tune.distill.relations import LayerRelations, WordRelations, batch_parts, gpu_kernels
 
 # Similarities lie in [−1, 1]; this one has weight 0 in a softmax and, unlike −inf, no NaN in a
 # row without any real word.
@@ -28,7 +28,7 @@ _PART = 2**17
 def pair_differences(
     student: WordRelations | LayerRelations,
     teacher: WordRelations | LayerRelations,
-    pairs: Tensor,
+    real: Tensor,
     distance: str,
     discrepancy: str,
 ) -> Tensor:
@@ -37,14 +37,15 @@ def pair_differences(
     Args:
         student: Squared norms (B, …, n) and distances (B, …, n, n).
         teacher: The same for the matched vectors; no gradient flows into it.
-        pairs: Which pairs are real, bool, (B, …), broadcastable to the distances.
+        real: Which vectors there are, bool, with as many dimensions as (B, …, n) and
+            broadcastable to it.
         distance: 'cosine': similarities; 'l2': squared distances over the mean of the positive
             ones in their own matrix (n, n).
         discrepancy: 'kl' (cosine only): KL divergence of the student's softmax over each row from
             the teacher's; 'l2', 'l1', 'smooth_l1' between the values themselves.
     """
     return _PairDifferences.apply(
-        student.sq_norm, student.sq_dist, teacher, pairs, distance, discrepancy
+        student.sq_norm, student.sq_dist, teacher, real, distance, discrepancy
     )
 
 
@@ -61,10 +62,17 @@ class _PairDifferences(torch.autograd.Function):
         sq_norm: Tensor,
         sq_dist: Tensor,
         teacher: WordRelations | LayerRelations,
-        pairs: Tensor,
+        real: Tensor,
         distance: str,
         discrepancy: str,
     ) -> Tensor:
+        kernels = gpu_kernels(sq_dist) if discrepancy == "kl" else None
+        if kernels is not None:
+            values = (sq_norm, sq_dist), (teacher.sq_norm, teacher.sq_dist)
+            total, *found = kernels.pair_sum(*values, real)
+            ctx.save_for_backward(*found)
+            return total
+        pairs = real[..., :, None] & real[..., None, :]
         need_gradient = any(ctx.needs_input_grad[:2])
         gradients = (torch.empty_like(sq_norm), torch.empty_like(sq_dist)) if need_gradient else ()
         total = sq_dist.new_zeros(())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -163,6 +164,24 @@ def batch_parts(tensor: Tensor, elements: int) -> list[slice]:
     size = max(1, limit // max(1, tensor[:1].numel()))
     # One empty part for an empty batch, so that what comes back has its shape.
     return [slice(start, start + size) for start in range(0, max(1, len(tensor)), size)]
+
+
+def gpu_kernels(distances: Tensor) -> Any:
+    """Returns the module of kernels for distances where they lie; None on a CPU, in float64, and
+    without Triton, which comes with PyTorch's builds for GPUs.
+    """
+    if distances.device.type != "cuda" or distances.dtype != torch.float32:
+        return None
+    return _kernels() if distances.numel() > 0 else None
+
+
+@cache
+def _kernels() -> Any:
+    try:
+        from lkd_tune.distill import relation_kernels
+    except ImportError:
+        return None
+    return relation_kernels
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lkd_tune.distill.device_targets import DeviceTargets, open_targets
 from lkd_tune.distill.evaluate import check_labels
 from lkd_tune.distill.models import build_student, check_vocabulary, load_model
 from lkd_tune.distill.optimizer import build_optimizer
@@ -102,7 +103,7 @@ def _inherited(ancestor: Ancestor, depth: int, labels: int | None, head: str) ->
 
 def build_targets(
     spec: TrialSpec, teacher: Any, tokens: Tokens, cache: Path | None, *, bf16: bool
-) -> LiveTeacher | StoredTargets:
+) -> LiveTeacher | StoredTargets | DeviceTargets:
     """Returns stored targets if they are small enough, else the teacher itself."""
     assert spec.teacher is not None  # TrialSpec sees to it
     kind, triple = kind_of(spec.task), spec.losses.wr_triple
@@ -118,7 +119,7 @@ def build_targets(
     folder = ensure_store(
         spec.teacher, tokens, kind, device(), cache or cache_dir(), inference=spec.inference
     )
-    return StoredTargets(folder, tokens, device())
+    return open_targets(folder, tokens, device())
 
 
 def name_labels(config: Any, spec: TrialSpec, cache: Path | None) -> None:

@@ -44,7 +44,7 @@ from lkd_tune.distill.tokens import Batch, Tokens
 from lkd_tune.spec.inference import PLAIN, Inference
 from lkd_tune.spec.settings import TargetSettings
 
-_LEVELS = 65535
+LEVELS = 65535
 # Tokens of a batch, padding included, that the teacher runs on at a time.
 _BATCH_TOKENS = 4096
 _FORMAT = "targets-2"
@@ -58,7 +58,16 @@ _TYPES: dict[str, np.dtype[Any]] = {
 
 
 class StoredTargets:
-    """Gives targets by reading them; holds no teacher."""
+    """Gives targets by reading them; holds no teacher.
+
+    Attributes:
+        arrays: The flat files by name, memory-mapped.
+        starts: Where in each of them each example starts, shape (E + 1,).
+        lengths: Words of each example.
+        layers: The teacher's, with the embeddings.
+        per_token: Whether logits are of words.
+        bytes: The size of all files.
+    """
 
     def __init__(self, folder: Path, tokens: Tokens, on: torch.device):
         """Opens a store.
@@ -66,11 +75,12 @@ class StoredTargets:
         Raises:
             ValueError: If the store is not whole.
         """
-        self._on, self._lengths = on, tokens.lengths
+        self._on, self.lengths = on, tokens.lengths
         facts = _verified(folder)
-        self._layers, self._per_token = int(facts["layers"]), bool(facts["per_token"])
-        self._shape = _Shape(self._lengths, self._layers)
-        self._arrays = {
+        self.layers, self.per_token = int(facts["layers"]), bool(facts["per_token"])
+        self.bytes = int(facts["bytes"])
+        self.starts = _Shape(self.lengths, self.layers).starts
+        self.arrays = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*_TYPES, "logits")
         }
 
@@ -86,15 +96,15 @@ class StoredTargets:
         layer = np.zeros((size, width, len(layer_map), len(layer_map)), np.float32)
         layer_norm = np.ones((size, width, len(layer_map)), np.float32)
         # Where in a triangle of all layers the chosen pairs of layers lie.
-        pairs = _triangle_index(self._layers)[np.ix_(layer_map, layer_map)]
+        pairs = triangle_index(self.layers)[np.ix_(layer_map, layer_map)]
         for row, example in enumerate(batch.examples):
-            n = int(self._lengths[example])
-            norms = self._read("norms", example).reshape(self._layers, n)
+            n = int(self.lengths[example])
+            norms = self._read("norms", example).reshape(self.layers, n)
             word_norm[row, :, :n] = norms[word_map]
             layer_norm[row, :n] = norms[layer_map].T
-            triangles = self._read("words", example).reshape(self._layers, -1)[word_map]
+            triangles = self._read("words", example).reshape(self.layers, -1)[word_map]
             scale = self._read("word_scales", example)[word_map]
-            word[row, :, :n, :n] = _unpack(triangles, scale, _triangle_index(n))
+            word[row, :, :n, :n] = _unpack(triangles, scale, triangle_index(n))
             triangles = self._read("layers", example).reshape(n, -1)
             scale = self._read("layer_scales", example)
             layer[row, :n] = _unpack(triangles, scale, pairs)
@@ -106,10 +116,10 @@ class StoredTargets:
 
     def _logits(self, batch: Batch) -> np.ndarray:
         """Returns logits, shape (B, C), or padded with zeros (B, N, C)."""
-        stored = self._arrays["logits"]
-        if not self._per_token:
+        stored = self.arrays["logits"]
+        if not self.per_token:
             return stored[batch.examples]
-        starts = self._shape.starts["tokens"]
+        starts = self.starts["tokens"]
         logits = np.zeros((*batch.mask.shape, stored.shape[1]), np.float32)
         for row, example in enumerate(batch.examples):
             own = stored[starts[example] : starts[example + 1]]
@@ -117,8 +127,8 @@ class StoredTargets:
         return logits
 
     def _read(self, name: str, example: int) -> np.ndarray:
-        starts = self._shape.starts[name]
-        return np.asarray(self._arrays[name][starts[example] : starts[example + 1]])
+        starts = self.starts[name]
+        return np.asarray(self.arrays[name][starts[example] : starts[example + 1]])
 
 
 def target_bytes(tokens: Tokens, layers: int, classes: int, kind: Kind) -> int:
@@ -287,7 +297,7 @@ def _pack(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scale = distances.max(-1, initial=0.0)
     shares = distances / np.where(scale > 0, scale, 1.0)[:, None]
     # A distance that is not finite makes the scale so, which is enough to tell.
-    levels = np.nan_to_num(np.round(shares * _LEVELS))
+    levels = np.nan_to_num(np.round(shares * LEVELS))
     return scale.astype(np.float32), levels.astype(np.uint16)
 
 
@@ -298,12 +308,12 @@ def _unpack(levels: np.ndarray, scale: np.ndarray, index: np.ndarray) -> np.ndar
     """
     zero = np.zeros((len(levels), 1), levels.dtype)
     distances = np.concatenate([levels, zero], axis=1)[:, index].astype(np.float32)
-    distances *= (scale / _LEVELS)[:, None, None]
+    distances *= (scale / LEVELS)[:, None, None]
     return np.square(distances, out=distances)
 
 
 @lru_cache(maxsize=1024)
-def _triangle_index(size: int) -> np.ndarray:
+def triangle_index(size: int) -> np.ndarray:
     """Returns for each element of a symmetric matrix its place in the upper triangle, or -1."""
     index = np.full((size, size), -1)
     upper = np.triu_indices(size, 1)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from lkd_tune.distill.device_targets import DeviceTargets
 from lkd_tune.distill.full_disk import FullDiskError
 from lkd_tune.distill.models import load_model, load_tokenizer
 from lkd_tune.distill.target_store import (
@@ -59,6 +60,21 @@ def test_stored_targets_are_those_of_the_live_teacher(tmp_path, maps):
     torch.testing.assert_close(found.layer.sq_norm[real], expected.layer.sq_norm[real])
     error = (found.layer.sq_dist - expected.layer.sq_dist)[real].abs()
     assert error.max() < 4e-5 * expected.layer.sq_dist[real].amax()
+
+
+@pytest.mark.parametrize("maps", [((0, 2, 4), (0, 2, 4)), ((1,), (0, 3)), ((4, 0, 2), (3, 1, 1))])
+def test_targets_unpacked_on_a_device_are_those_unpacked_on_the_host(tmp_path, maps):
+    teacher, tokens, cache = _parts(tmp_path)
+    stored = StoredTargets(ensure_store(teacher, tokens, KIND, CPU, cache), tokens, CPU)
+    there = DeviceTargets(stored, CPU)
+    for examples in ([3, 40, 9, 0], [47], [7, 7]):
+        batch = tokens.batch(np.array(examples), CPU)
+        found, expected = (source(batch, maps, relations=True) for source in (there, stored))
+        assert torch.equal(found.logits, expected.logits)
+        for ours, theirs in ((found.word, expected.word), (found.layer, expected.layer)):
+            assert torch.equal(ours.sq_norm, theirs.sq_norm)
+            assert torch.equal(ours.sq_dist, theirs.sq_dist)
+    assert there(batch, maps, relations=False).word is None
 
 
 def test_training_losses_are_those_with_a_live_teacher(tmp_path):

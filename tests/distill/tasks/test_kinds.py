@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, pipeline
 
+from lkd_tune.distill.device_targets import DeviceTargets
 from lkd_tune.distill.engine import Distillation
 from lkd_tune.distill.evaluate import evaluate_model
 from lkd_tune.distill.models import load_model, load_tokenizer
@@ -142,6 +143,7 @@ def test_stored_logits_of_tokens_are_the_teacher_s(kind, trained):
     maps = ((0, 1), (0, 1))
     found, expected = (source(batch, maps, relations=True).logits for source in (stored, live))
     torch.testing.assert_close(found[batch.mask], expected[batch.mask], rtol=1e-4, atol=1e-4)
+    assert torch.equal(DeviceTargets(stored, CPU)(batch, maps, relations=False).logits, found)
 
 
 @pytest.mark.parametrize("kind", KINDS)
