@@ -16,7 +16,7 @@ import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from lkd_tune.fetching import local_model
-from lkd_tune.search.nodes import Needs, check_this_node
+from lkd_tune.search.nodes import WITHOUT_GPUS, Needs, check_this_node
 from lkd_tune.search.pace import pace_noter
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.resources import trials_on_a_gpu
@@ -48,7 +48,7 @@ class Rank:
         """Makes this process fit for training; nothing of torch is imported before."""
         check_this_node(needs)
         if gpus == 0:
-            os.environ["DS_ACCELERATOR"] = "cpu"
+            os.environ.update(WITHOUT_GPUS)
         # As in `tasks.py`; read when torch is loaded.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         import torch

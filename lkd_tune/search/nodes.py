@@ -32,6 +32,8 @@ _PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "datasets")
 # A node may be there before what it mounts. A trial that comes to one that stays unfit is kept as
 # long, and no other trial comes there meanwhile.
 _PATIENCE_S = 10.0
+# For a process that was given no GPU: by itself Ray shows it all of its node's.
+WITHOUT_GPUS = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
 _SHARE = "give a folder that all nodes share, such as NFS, by --run-dir"
 
 

@@ -14,7 +14,7 @@ from lkd_tune.distill.full_disk import FullDiskError
 from lkd_tune.fetching import send_model
 from lkd_tune.search.cluster import describe_node
 from lkd_tune.search.manifest import add_cost
-from lkd_tune.search.nodes import Needs, check_this_node
+from lkd_tune.search.nodes import WITHOUT_GPUS, Needs, check_this_node
 from lkd_tune.search.pace import pace_in, pace_noter
 from lkd_tune.spec.address import is_address
 from lkd_tune.spec.errors import Problem, SpecError
@@ -47,13 +47,14 @@ def run_task(
     resources, nodes = session.settings.resources, session.nodes
     # At least a worker's CPUs, so that a cluster without any gets a node for it.
     cpus = resources.cpus if resources.gpus else max(resources.cpus, nodes.largest_cpus())
+    # Threads that spin while they wait for each other slow a narrow model down fiftyfold when
+    # anything else runs on the machine.
+    variables = {"OMP_WAIT_POLICY": "PASSIVE", **({} if resources.gpus else WITHOUT_GPUS)}
     task = ray.remote(
         num_cpus=cpus,
         num_gpus=resources.gpus,
         max_calls=1,  # the process and its memory go when the task is done
-        # Threads that spin while they wait for each other slow a narrow model down fiftyfold when
-        # anything else runs on the machine.
-        runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
+        runtime_env={"env_vars": variables},
     )(_costing)
     call = (nodes.needs, function, max(1, int(cpus)), *arguments)
     began = time.monotonic()

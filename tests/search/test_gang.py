@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from lkd_tune.search.gang import Gang, LostWorkerError
+from lkd_tune.search.gang import Gang, LostWorkerError, Rank
 from lkd_tune.search.nodes import Needs
 from lkd_tune.search.tuner import run_search
 from lkd_tune.spec.run import RunFolder
@@ -42,6 +42,18 @@ def test_two_workers_train_students_and_survive_a_failure(tmp_path, processes):
     outcome = run.read_trial(result.best or "").outcome
     assert outcome is not None
     assert outcome.cpu_s == 2 * outcome.wall_s
+
+
+@pytest.mark.parametrize(("gpus", "hidden"), [(0, True), (1, False), (0.5, False)])
+def test_a_rank_without_a_gpu_sees_none(tmp_path, gpus, hidden):
+    """Ray leaves a process that asked for no GPU all that its node has."""
+
+    @ray.remote(num_cpus=1, runtime_env={"env_vars": {"CUDA_VISIBLE_DEVICES": "0"}})
+    def seen() -> tuple[str | None, str | None]:
+        Rank(1, gpus, str(tmp_path), Needs(None, {}))
+        return os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("DS_ACCELERATOR")
+
+    assert ray.get(seen.remote()) == (("", "cpu") if hidden else ("0", None))
 
 
 @ray.remote(num_cpus=1)
