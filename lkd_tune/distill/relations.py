@@ -157,10 +157,10 @@ def batch_parts(tensor: Tensor, elements: int) -> list[slice]:
 
     Args:
         tensor: The batch.
-        elements: At most how many of its elements make a part on a CPU, 64 times as many on a
+        elements: At most how many of its elements make a part on a CPU, 16 times as many on a
             GPU; never less than one example.
     """
-    limit = elements if tensor.device.type == "cpu" else 64 * elements
+    limit = elements if tensor.device.type == "cpu" else 16 * elements
     size = max(1, limit // max(1, tensor[:1].numel()))
     # One empty part for an empty batch, so that what comes back has its shape.
     return [slice(start, start + size) for start in range(0, max(1, len(tensor)), size)]

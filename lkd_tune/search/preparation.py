@@ -15,7 +15,8 @@ from lkd_tune.spec.settings import SpaceSettings
 from lkd_tune.spec.start import Start, published_start, start_from
 
 # DistilBERT's choice: on some tasks far better than the uniform map, see benchmarks/RESULTS.md.
-_OTHER_MAP = "top_bottom"
+# Maps that have done well elsewhere: DistilBERT's, and that of the lower half and the last layer.
+_OTHER_MAPS = ("top_bottom", "lower_half")
 # So many of the best trials of each earlier run are tried again.
 _BEST_OF_EACH = 3
 
@@ -147,9 +148,11 @@ def find_starts(session: Session, teacher_layers: int) -> list[Start]:
     starts = []
     if settings.search.published_start:
         starts.append(published_start(space, teacher_layers))
-        other = published_start(space, teacher_layers, _OTHER_MAP)
-        if other.params != starts[0].params:  # they are the same where no map is searched
-            starts.append(other)
+        for layer_map in _OTHER_MAPS:
+            other = published_start(space, teacher_layers, layer_map)
+            # They are the same where no map is searched, or it has few layers.
+            if all(other.params != start.params for start in starts):
+                starts.append(other)
     for folder in settings.search.warm_start:
         starts += _best_of(read_run(folder), session, teacher_layers)
     starts = [start for start in starts if start.params]

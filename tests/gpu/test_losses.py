@@ -89,4 +89,4 @@ def test_relations_of_large_states_take_little_beside_them():
     word, layer = word_relations(states, mask), layer_relations(states, mask)
     (word.sq_dist.sum() + layer.sq_dist.sum()).backward()
     # The gradients of both are added; the rest is done in parts.
-    assert torch.cuda.max_memory_allocated() - before < 3.5 * size
+    assert torch.cuda.max_memory_allocated() - before < 4 * size

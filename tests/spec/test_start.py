@@ -81,6 +81,8 @@ def test_the_published_weights_with_another_map():
     uniform, other = published_start(own, 6), published_start(own, 6, "top_bottom")
     assert (uniform.origin, other.origin) == ("published", "published, map top_bottom")
     assert drawn(own, other.params, 6).layer_map.word == (0, 1, 4, 6)
+    lower = published_start(own, 6, "lower_half")
+    assert drawn(own, lower.params, 6).layer_map.word == (0, 2, 3, 6)
     # Where no map is searched it is no other point.
     own = space("student: {depth: {int: [2, 3]}}\nlayer_map: skip")
     assert published_start(own, 6, "top_bottom").params == published_start(own, 6).params
