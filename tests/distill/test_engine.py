@@ -79,15 +79,18 @@ def test_another_seed_gives_another(tmp_path):
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_resume_is_exact(tmp_path, stage):
-    spec = _spec(tmp_path, dropout=True, resources={"zero_stage": stage})
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_resume_is_exact(tmp_path, stage, precision):
+    train = {"steps": 8, "batch_size": 8, "lr": 1e-3, "evaluations": 2, "precision": precision}
+    spec = _spec(tmp_path, dropout=True, train=train, resources={"zero_stage": stage})
     with Distillation(spec) as whole:
         next(whole)
         whole.save_checkpoint(tmp_path / "middle")
         expected = next(whole)
     with Distillation(spec) as resumed:
         resumed.load_checkpoint(tmp_path / "middle")
-        assert (found := next(resumed)).losses == expected.losses
+        found = next(resumed)
+        assert found.losses == expected.losses
         assert found.metrics == expected.metrics
         assert found.train_s > 0
 

@@ -1,0 +1,93 @@
+"""Milliseconds of a trial's optimizer step, all of it, by its losses and its precision.
+
+Look at the column "of labels": what the five losses with stored targets cost over training by the
+labels alone, in the same precision. A step is reading a batch, forward, losses, backward, and
+DeepSpeed's step; on a GPU a small student's is as long as its operations take to start, so that
+their number counts and not their size.
+
+The teachers are BERTs with random weights of the size of MiniLM and of BERT-base, the students
+have half of their layers; batches of 32 sentences of 4 to 40 words.
+
+    python benchmarks/engine_step.py [--sizes 6x384 12x768] [--steps 60]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as trials have it; read by torch
+
+import torch
+from gpu_share import make_data, make_spec
+from large_teacher import make_teacher
+
+from lkd_tune.distill.engine import Distillation
+from lkd_tune.spec.losses import LABELS_ONLY, LossSettings
+from lkd_tune.spec.settings import TrainSettings
+
+WARM = 30  # steps before the clock starts
+
+
+def milliseconds(spec: Any, cache: Path, steps: int) -> float:
+    """Returns the mean time of a step after some that are not counted."""
+    with Distillation(spec, cache=cache) as distillation:
+        distillation._train_until(WARM)
+        _wait()
+        begin = time.perf_counter()
+        distillation._train_until(WARM + steps)
+        _wait()
+        return 1000 * (time.perf_counter() - begin) / steps
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    """Prints a line for each size and precision."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--sizes", nargs="+", default=["6x384", "12x768"], metavar="LAYERSxHIDDEN")
+    parser.add_argument("--steps", type=int, default=60)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    on = torch.cuda.get_device_name() if torch.cuda.is_available() else "the CPU, 1 thread"
+    print(f"on {on}")
+    print(f"{'teacher':<9}{'':<6}{'labels, ms':>11} {'five losses, ms':>16} {'of labels':>10}")
+    for size in given.sizes:
+        layers, hidden = (int(number) for number in size.split("x"))
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            make_data(folder, 4096)
+            make_teacher(folder, layers, hidden)
+            total = argparse.Namespace(layers=layers, batch=32, steps=WARM + given.steps + 1)
+            base = make_spec(folder, total, 0)
+            for precision in ("fp32", "bf16"):
+                train = TrainSettings.model_validate(
+                    {**base.train.model_dump(), "precision": precision}
+                )
+                labels, five = (
+                    milliseconds(
+                        base.model_copy(update={"train": train, "losses": losses}),
+                        folder / "cache",
+                        given.steps,
+                    )
+                    for losses in (LABELS_ONLY, LossSettings())
+                )
+                print(
+                    f"{size:<9}{precision:<6}{labels:>11.1f} {five:>16.1f} {five / labels:>10.2f}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
