@@ -308,6 +308,10 @@ class DistillationTrainable(tune.Trainable):
     def _fail(self, error: Exception) -> dict[str, Any]:
         """Records a failure and makes the actor fit for the next trial, or ends it."""
         outcome = self._write_failure(error)
+        if gpu_is_lost():
+            # Every later call in this process would fail; Tune starts another, which finds that
+            # this trial has ended.
+            os._exit(1)
         error.__traceback__ = None  # its frames hold the tensors of the failed distillation
         assert self._gang is not None
         if self._spec.resources.workers > 1:
@@ -315,10 +319,6 @@ class DistillationTrainable(tune.Trainable):
             self.cleanup()
         else:
             self._gang.run("end")
-        if gpu_is_lost():
-            # Every later call in this process would fail; Tune starts another, which finds that
-            # this trial has ended.
-            os._exit(1)
         return self._result(None, "failed", outcome)
 
     def _note_failure(self, error: BaseException) -> None:

@@ -48,7 +48,9 @@ def test_two_workers_train_students_and_survive_a_failure(tmp_path, processes):
 def test_a_rank_without_a_gpu_sees_none(tmp_path, gpus, hidden):
     """Ray leaves a process that asked for no GPU all that its node has."""
 
-    @ray.remote(num_cpus=1, runtime_env={"env_vars": {"CUDA_VISIBLE_DEVICES": "0"}})
+    shown = {"env_vars": {"CUDA_VISIBLE_DEVICES": "0"}}
+
+    @ray.remote(num_cpus=1, max_calls=1, runtime_env=shown)
     def seen() -> str:
         Rank(1, gpus, str(tmp_path), Needs(None, {}))
         return os.environ["CUDA_VISIBLE_DEVICES"]
