@@ -70,6 +70,18 @@ def pair_sum(
     return losses.sum(), of_norm + of_column.sum(-2), of_distance
 
 
+def try_out(on: torch.device) -> None:
+    """Compiles and runs the kernels on next to nothing.
+
+    Raises:
+        Exception: What keeps Triton from it.
+    """
+    distances = torch.ones(1, 4, 4, device=on)
+    real = torch.ones(1, 4, dtype=torch.bool, device=on)
+    angle_sum(distances, distances, real, "l2", None)
+    pair_sum((distances[:, 0], distances), (distances[:, 0], distances), real)
+
+
 def _expanded(real: Tensor, matrices: Tensor) -> Tensor:
     return real.expand(matrices.shape[:-1]).to(torch.uint8).contiguous()
 

@@ -6,6 +6,7 @@ B examples, L layers (embeddings may be one of them), N positions, H hidden size
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+logger = logging.getLogger(__name__)
 
 # A squared distance below this share of the two vectors' own squared lengths is rounding: the
 # vectors count as equal. In multiples of the type's machine epsilon.
@@ -168,18 +171,25 @@ def batch_parts(tensor: Tensor, elements: int) -> list[slice]:
 
 def gpu_kernels(distances: Tensor) -> Any:
     """Returns the module of kernels for distances where they lie; None on a CPU, in float64, and
-    without Triton, which comes with PyTorch's builds for GPUs.
+    where Triton is not there or can't compile.
     """
     if distances.device.type != "cuda" or distances.dtype != torch.float32:
         return None
-    return _kernels() if distances.numel() > 0 else None
+    return _kernels(distances.device) if distances.numel() > 0 else None
 
 
 @cache
-def _kernels() -> Any:
+def _kernels(on: torch.device) -> Any:
+    # Triton comes with PyTorch's builds for GPUs, but takes a C compiler and Python's headers.
     try:
         from lkd_tune.distill import relation_kernels
-    except ImportError:
+
+        relation_kernels.try_out(on)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        logger.warning("steps take longer than they need, as Triton has no kernels: %s", reason)
         return None
     return relation_kernels
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import types
 import weakref
+from functools import cache
 
 import pytest
 import torch
@@ -212,3 +215,28 @@ def test_nothing_wider_than_the_distances_waits_for_the_backward_pass():
     distances = 4 * (b * layers * n * n + b * n * layers * layers)
     norms = 4 * b * layers * n
     assert others <= 2 * distances + 8 * norms
+
+
+def test_where_triton_can_not_compile_it_is_told_once_and_done_without(monkeypatch, caplog):
+    def without_a_compiler(on):
+        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
+
+    kernels = types.ModuleType("lkd_tune.distill.relation_kernels")
+    kernels.try_out = without_a_compiler
+    monkeypatch.setitem(sys.modules, kernels.__name__, kernels)
+    package = sys.modules["lkd_tune.distill"]
+    monkeypatch.setattr(package, "relation_kernels", kernels, raising=False)
+    cpu = torch.device("cpu")
+    find = cache(module._kernels.__wrapped__)
+    assert [find(cpu), find(cpu)] == [None, None]
+    (told,) = caplog.messages
+    assert told.endswith("Failed to find C compiler. Please specify via CC")
+
+    def without_room(on):
+        raise torch.OutOfMemoryError
+
+    kernels.try_out = without_room
+    with pytest.raises(torch.OutOfMemoryError):  # it may be there the next time
+        cache(module._kernels.__wrapped__)(cpu)
+    kernels.try_out = print
+    assert cache(module._kernels.__wrapped__)(cpu) is kernels
