@@ -5,8 +5,8 @@ labels alone, in the same precision. A step is reading a batch, forward, losses,
 DeepSpeed's step; on a GPU a small student's is as long as its operations take to start, so that
 their number counts and not their size.
 
-The teachers are BERTs with random weights of the size of MiniLM and of BERT-base, the students
-have half of their layers; batches of 32 sentences of 4 to 40 words.
+The teachers are BERTs with random weights, on a GPU of the size of MiniLM and of BERT-base, the
+students have half of their layers; batches of 32 sentences of 4 to 40 words.
 
     python benchmarks/engine_step.py [--sizes 6x384 12x768] [--steps 60]
 """
@@ -56,14 +56,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--sizes", nargs="+", default=["6x384", "12x768"], metavar="LAYERSxHIDDEN")
+    parser.add_argument("--sizes", nargs="+", metavar="LAYERSxHIDDEN")
     parser.add_argument("--steps", type=int, default=60)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    sizes = given.sizes or (["6x384", "12x768"] if torch.cuda.is_available() else ["6x64"])
     on = torch.cuda.get_device_name() if torch.cuda.is_available() else "the CPU, 1 thread"
     print(f"on {on}")
     print(f"{'teacher':<9}{'':<6}{'labels, ms':>11} {'five losses, ms':>16} {'of labels':>10}")
-    for size in given.sizes:
+    for size in sizes:
         layers, hidden = (int(number) for number in size.split("x"))
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)

@@ -1,8 +1,8 @@
 """How much more a GPU trains when several trials share it (`resources.gpus`: 0.5, 0.25, …).
 
 Look at the column "of one": the examples per second of all trials together over those of one trial
-that has the GPU for itself. A student is too small to fill a large GPU, so that trials beside each
-other cost each other little until the GPU, or the CPU cores that feed it, are full.
+that has the GPU for itself. A small student leaves most of a large GPU free (`engine_step.py`), so
+trials may cost each other little until the GPU, or the CPU cores that feed it, are full.
 
 Each trial is a process of its own, as in a search, and trains a student of half the teacher's
 layers under all five losses, with stored targets; the teacher is a BERT with random weights.
@@ -98,6 +98,9 @@ def main() -> None:
         context = multiprocessing.get_context("spawn")
         with context.Pool(1) as apart:  # this process is to hold no GPU
             where, parameters = apart.apply(prepare, (folder, given))
+        if not where:
+            print("there is no GPU here")
+            return
         print(
             f"a teacher of {parameters / 1e6:.0f} M parameters, batches of {given.batch}, {where}"
         )
@@ -125,12 +128,12 @@ def main() -> None:
 
 
 def prepare(folder: Path, given: argparse.Namespace) -> tuple[str, int]:
-    """Writes the teacher; returns what trials run on and the teacher's parameters."""
+    """Writes the teacher; returns the GPU's name, if there is one, and the teacher's parameters."""
     import torch
     from large_teacher import make_teacher
 
     parameters = make_teacher(folder, given.layers, given.hidden)
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "the CPU", parameters
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "", parameters
 
 
 if __name__ == "__main__":
