@@ -86,18 +86,24 @@ class WholeAdamW(torch.optim.AdamW):
         return loss
 
     def _take_gradients(self) -> None:
-        """Gives the float32 copies the gradients of their parameters."""
-        found, taken = list[Tensor](), list[Tensor]()
+        """Gives the float32 copies the gradients of their parameters.
+
+        What no loss reaches, as a head where only hidden states count, has gradients of zero, as
+        in DeepSpeed: it decays, and it has moments that a checkpoint can hold.
+        """
+        taken = list[Tensor]()
         for low, full in self.masters.items():
             if low.grad is None:
-                full.grad = None
-                continue
+                low.grad = torch.zeros_like(low)
             if full.grad is None:
                 full.grad = torch.empty_like(full)
-            found.append(low.grad)
             taken.append(full.grad)
         if taken:
-            torch._foreach_copy_(taken, found)
+            torch._foreach_copy_(taken, [low.grad for low in self.masters])  # type: ignore[misc]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
 
 
 def _parameter_groups(student: Any, weight_decay: float) -> list[dict[str, Any]]:

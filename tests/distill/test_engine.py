@@ -95,6 +95,31 @@ def test_resume_is_exact(tmp_path, stage, precision):
         assert found.train_s > 0
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_head_that_no_loss_reaches_is_in_the_checkpoint_and_decays(tmp_path, stage, precision):
+    train = {"steps": 8, "batch_size": 8, "lr": 1e-2, "weight_decay": 0.5, "evaluations": 2}
+    losses = dict.fromkeys(["wr_triple", "ltr_pair", "ltr_triple", "logits"], 0) | {"wr_pair": 1}
+    spec = _spec(
+        tmp_path,
+        train={**train, "precision": precision},
+        losses=losses,
+        resources={"zero_stage": stage},
+    )
+    with Distillation(spec) as whole:
+        before = whole._engine.module.classifier.weight.float().norm().item()
+        next(whole)
+        whole.save_checkpoint(tmp_path / "middle")
+        expected = next(whole)
+        after = whole._engine.module.classifier.weight.float().norm().item()
+    assert after < 0.99 * before
+    with Distillation(spec) as resumed:
+        resumed.load_checkpoint(tmp_path / "middle")
+        found = next(resumed)
+        assert found.losses == expected.losses
+        assert resumed._engine.module.classifier.weight.float().norm().item() == after
+
+
 def test_a_finished_trial_resumed_gives_its_last_measurement_and_student(tmp_path):
     spec = _spec(tmp_path)
     with Distillation(spec) as whole:
