@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as trials have it; read by torch
 
 import torch
-from gpu_share import make_data, make_spec
-from large_teacher import make_teacher
+from gpu_share import make_spec
+from large_teacher import make_data, make_teacher
 
 from lkd_tune.distill.engine import Distillation
 from lkd_tune.spec.losses import LABELS_ONLY, LossSettings
@@ -68,10 +68,9 @@ def main() -> None:
         layers, hidden = (int(number) for number in size.split("x"))
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            make_data(folder, 4096)
+            make_data(folder, 4096, 4, 40)
             make_teacher(folder, layers, hidden)
-            total = argparse.Namespace(layers=layers, batch=32, steps=WARM + given.steps + 1)
-            base = make_spec(folder, total, 0)
+            base = make_spec(folder, layers, batch=32, steps=WARM + given.steps + 1)
             for precision in ("fp32", "bf16"):
                 train = TrainSettings.model_validate(
                     {**base.train.model_dump(), "precision": precision}

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import random
 import sys
 import tempfile
 import time
@@ -25,23 +24,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-def make_data(folder: Path, rows: int) -> None:
-    """Writes sentences of 4 to 40 words, and the tokenizer of a teacher."""
-    from lkd_tune.distill.teacher import build_word_tokenizer
-
-    rng = random.Random(0)
-    words = [f"word{i}" for i in range(1000)]
-    lines = [f"{' '.join(rng.choices(words, k=rng.randint(4, 40)))},{i % 2}" for i in range(rows)]
-    (folder / "data.csv").write_text("\n".join(["text,label", *lines]) + "\n", "utf-8")
-    (folder / "dev.csv").write_text("text,label\nword1 word2,0\nword3,1\n", "utf-8")
-    build_word_tokenizer(words, 64).save_pretrained(folder / "teacher")
-
-
-def make_spec(folder: Path, given: argparse.Namespace, seed: int) -> Any:
+def make_spec(folder: Path, layers: int, batch: int, steps: int, seed: int = 0) -> Any:
     """Returns a trial with every second of the teacher's layers."""
     from lkd_tune.spec.trial import TrialSpec
 
-    layers = tuple(range(0, given.layers + 1, 2))
+    every_second = tuple(range(0, layers + 1, 2))
     return TrialSpec.model_validate(
         {
             "task": {
@@ -50,9 +37,9 @@ def make_spec(folder: Path, given: argparse.Namespace, seed: int) -> Any:
                 "dev": str(folder / "dev.csv"),
             },
             "teacher": str(folder / "teacher"),
-            "student": {"depth": len(layers) - 1},
-            "layer_map": {"word": layers, "layer": layers},
-            "train": {"steps": given.steps, "batch_size": given.batch, "evaluations": 1},
+            "student": {"depth": len(every_second) - 1},
+            "layer_map": {"word": every_second, "layer": every_second},
+            "train": {"steps": steps, "batch_size": batch, "evaluations": 1},
             "seed": seed,
         }
     )
@@ -61,7 +48,7 @@ def make_spec(folder: Path, given: argparse.Namespace, seed: int) -> Any:
 def train_when_told(
     folder: Path, given: argparse.Namespace, place: int, rounds: Any, found: Any
 ) -> None:
-    """Trains in each round that has room for this process; tells seconds and peak GiB."""
+    """Trains in each round that has room for this process; tells its peak GiB."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
@@ -69,15 +56,15 @@ def train_when_told(
     from lkd_tune.distill.engine import Distillation
 
     # To load kernels and to store the targets.
-    warm = make_spec(folder, argparse.Namespace(**{**vars(given), "steps": 5}), place)
-    with Distillation(warm, cache=folder / "cache") as distillation:
+    cache, size = folder / "cache", (given.layers, given.batch)
+    with Distillation(make_spec(folder, *size, 5, place), cache=cache) as distillation:
         next(distillation)
     for trials in given.trials:
         if place < trials:
-            with Distillation(make_spec(folder, given, place), cache=folder / "cache") as training:
+            spec = make_spec(folder, *size, given.steps, place)
+            with Distillation(spec, cache=cache) as distillation:
                 rounds.wait()
-                last = next(training)
-                found.put((last.train_s, last.peak_memory_gib))
+                found.put(next(distillation).peak_memory_gib)
         else:
             rounds.wait()
         rounds.wait()
@@ -94,7 +81,6 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_data(folder, 4096)
         context = multiprocessing.get_context("spawn")
         with context.Pool(1) as apart:  # this process is to hold no GPU
             where, parameters = apart.apply(prepare, (folder, given))
@@ -117,10 +103,9 @@ def main() -> None:
         for trials in given.trials:
             rounds.wait()
             began = time.perf_counter()
-            ends = [found.get() for _ in range(trials)]
+            peak = max(found.get() for _ in range(trials))
             speed = trials * given.steps * given.batch / (time.perf_counter() - began)
             one = one or speed / trials
-            peak = max(gib for _, gib in ends)
             print(f"{trials:>6} {speed:>11.0f} {speed / one:>7.2f} {peak:>9.2f}", flush=True)
             rounds.wait()
         for process in processes:
@@ -128,10 +113,11 @@ def main() -> None:
 
 
 def prepare(folder: Path, given: argparse.Namespace) -> tuple[str, int]:
-    """Writes the teacher; returns the GPU's name, if there is one, and the teacher's parameters."""
+    """Writes data and teacher; returns the GPU's name, if any, and the teacher's parameters."""
     import torch
-    from large_teacher import make_teacher
+    from large_teacher import make_data, make_teacher
 
+    make_data(folder, 4096, 4, 40)
     parameters = make_teacher(folder, given.layers, given.hidden)
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "", parameters
 

@@ -42,8 +42,10 @@ class _RegressedStates:
 
     def sums(self, student: Any, batch: Any, maps: Any) -> list[LossSum]:
         """Returns each term's sum over a batch and what it is to be divided by."""
-        batch = batch.to(device())
         objective = self._losses.objective
+        # Whatever it is divided by later, the mean is what counts.
+        count = objective.counts([batch], maps)[TERMS.index("wr_pair")].float()
+        batch = batch.to(device())
         output = forward(student, batch, hidden_states=True)
         with torch.no_grad():
             theirs = forward(self._teacher, batch, hidden_states=True)
@@ -51,10 +53,8 @@ class _RegressedStates:
             (own - theirs.hidden_states[layer])[batch.mask].square().mean()
             for own, layer in zip(output.hidden_states, maps[0], strict=True)
         ]
-        # Whatever it is divided by later, the mean is what counts.
-        count = objective.counts([batch], maps)[TERMS.index("wr_pair")].float()
         regression = LossSum(torch.stack(layers).sum() * count, lambda: count)
-        nothing = LossSum(torch.zeros(()), lambda: torch.zeros(()))
+        nothing = LossSum(output.logits.new_zeros(()), lambda: torch.zeros(()))
         targets = Targets(theirs.logits.float(), word=None, layer=None)
         logits = objective._logit_sum(output.logits, targets, batch)
         found = {"wr_pair": regression, "logits": logits}

@@ -62,12 +62,16 @@ STORED = {
 }
 
 
-def make_data(folder: Path, rows: int) -> None:
-    """Writes a csv file of sentences of full length."""
-    rng = random.Random(0)
+def make_data(
+    folder: Path, rows: int, shortest: int = LENGTH - 2, longest: int = LENGTH - 2
+) -> None:
+    """Writes csv files of random sentences of so many words, and the tokenizer of a teacher."""
+    rng, lengths = random.Random(0), random.Random(1)
     words = [f"word{i}" for i in range(200)]
-    lines = [f"{' '.join(rng.choices(words, k=LENGTH - 2))},{i % 2}" for i in range(rows)]
+    sizes = [lengths.randint(shortest, longest) for _ in range(rows)]
+    lines = [f"{' '.join(rng.choices(words, k=k))},{i % 2}" for i, k in enumerate(sizes)]
     (folder / "data.csv").write_text("\n".join(["text,label", *lines]) + "\n", "utf-8")
+    (folder / "dev.csv").write_text("text,label\nword1 word2,0\nword3,1\n", "utf-8")
     build_word_tokenizer(words, LENGTH).save_pretrained(folder / "teacher")
 
 
@@ -183,7 +187,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_data(folder, 4 * given.batch)
-        (folder / "dev.csv").write_text("text,label\nword1 word2,0\nword3,1\n", "utf-8")
         parameters = make_teacher(folder, given.layers, given.hidden)
         on = torch.cuda.get_device_name() if torch.cuda.is_available() else "the CPU"
         print(

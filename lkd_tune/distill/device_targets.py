@@ -1,7 +1,7 @@
 """Stored targets that lie on a GPU as a whole, and are unpacked there.
 
 Unpacked on the host, a batch is read example by example, grows to several times its size, and is
-sent as it is then; a small student's step takes no longer than that.
+sent as it is then; that takes longer than a GPU itself works on a small student's step.
 
 B examples, N positions, T + 1 layers of the teacher (0 the embeddings).
 """
@@ -100,7 +100,8 @@ class DeviceTargets:
     def _across_layers(self, examples: Tensor, pairs: Tensor, real: Tensor, at: Tensor) -> Tensor:
         """Returns squared distances between layers, (B, N, L, L)."""
         kept = real[..., None, None] & (pairs >= 0)
-        start = self._starts["layers"][examples][:, None] + at * self._triangle
+        triangle = self._layers * (self._layers - 1) // 2
+        start = self._starts["layers"][examples][:, None] + at * triangle
         scales = torch.where(real, self._starts["layer_scales"][examples][:, None] + at, 0)
         scale = self._arrays["layer_scales"][scales][..., None, None]
         return self._distances("layers", start[..., None, None] + pairs, kept, scale)
@@ -109,10 +110,6 @@ class DeviceTargets:
         """Unpacks squared distances; 0 where there are none."""
         levels = self._arrays[name][torch.where(kept, index, 0)].int().bitwise_and(LEVELS)
         return torch.where(kept, levels.float() * (scale / LEVELS), 0.0).square()
-
-    @property
-    def _triangle(self) -> int:
-        return self._layers * (self._layers - 1) // 2
 
     def _logits(self, examples: Tensor, real: Tensor, at: Tensor) -> Tensor:
         """Returns logits, shape (B, C), or padded with zeros (B, N, C)."""
@@ -127,7 +124,9 @@ class DeviceTargets:
         if maps not in self._of_maps:
             words, layers = (list(entries) for entries in maps)
             pairs = triangle_index(self._layers)[np.ix_(layers, layers)]
-            found = (torch.tensor(words), torch.tensor(layers), torch.from_numpy(pairs))
-            words_t, layers_t, pairs_t = (tensor.to(self._on) for tensor in found)
-            self._of_maps[maps] = words_t, layers_t, pairs_t
+            self._of_maps[maps] = (
+                torch.tensor(words, device=self._on),
+                torch.tensor(layers, device=self._on),
+                torch.from_numpy(pairs).to(self._on),
+            )
         return self._of_maps[maps]

@@ -265,13 +265,13 @@ class Distillation:
         examples, tokens, places = 0, 0, 0
         for batch in self._batches.starting_at(self._step):
             try:
-                sums, own_counts, padded = self._train_step(batch)
+                sums, counted, padded = self._train_step(batch)
             except Exception as error:
                 self._blame(batch, error)
                 raise
             unchecked.append((batch, sums))
             seen += sums
-            counts += own_counts
+            counts += counted
             tokens += int(self._train.lengths[batch[self._rank :: self._world]].sum())
             places += padded
             self._step += 1

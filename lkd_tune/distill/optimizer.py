@@ -49,7 +49,7 @@ class WholeAdamW(torch.optim.AdamW):
     """AdamW that clips gradients first, and trains bfloat16 parameters by float32 copies.
 
     In a few operations on all parameters together. DeepSpeed without ZeRO does the same for each
-    parameter by itself, and waits for the GPU after each: two fifths of a small student's step.
+    parameter by itself, and waits for the GPU after each.
 
     Args:
         groups: Groups of parameters, as torch's AdamW takes them.
@@ -62,9 +62,11 @@ class WholeAdamW(torch.optim.AdamW):
 
     def __init__(self, groups: list[dict[str, Any]], *, max_grad_norm: float, **options: Any):
         self._max_grad_norm = max_grad_norm
-        low = [p for group in groups for p in group["params"] if p.dtype != torch.float32]
+        self._given: list[Tensor] = [p for group in groups for p in group["params"]]
         self.masters: dict[Tensor, Tensor] = {
-            parameter: parameter.detach().float().requires_grad_() for parameter in low
+            parameter: parameter.detach().float().requires_grad_()
+            for parameter in self._given
+            if parameter.dtype != torch.float32
         }
         super().__init__(
             [
@@ -91,19 +93,15 @@ class WholeAdamW(torch.optim.AdamW):
         What no loss reaches, as a head where only hidden states count, has gradients of zero, as
         in DeepSpeed: it decays, and it has moments that a checkpoint can hold.
         """
-        taken = list[Tensor]()
-        for low, full in self.masters.items():
-            if low.grad is None:
-                low.grad = torch.zeros_like(low)
+        for parameter in self._given:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        for full in self.masters.values():
             if full.grad is None:
                 full.grad = torch.empty_like(full)
-            taken.append(full.grad)
-        if taken:
+        if self.masters:
+            taken: list[Any] = [full.grad for full in self.masters.values()]
             torch._foreach_copy_(taken, [low.grad for low in self.masters])  # type: ignore[misc]
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
 
 
 def _parameter_groups(student: Any, weight_decay: float) -> list[dict[str, Any]]:
