@@ -7,6 +7,9 @@ from pathlib import Path
 # Before any Hugging Face library is imported: they read these once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Triton's also, when it is imported: without a GPU its kernels are run by Python, on the CPU.
+if not os.path.exists("/dev/nvidiactl"):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # All temporary files, Ray's sessions too, also of the processes that tests start and kill. A short
 # name, as paths of sockets are limited. Workers of the run have it from the process that began it.
