@@ -68,22 +68,23 @@ def _as_long_as(winner: TrialRecord, spec: TrialSpec) -> TrialSpec:
 def score_on_test(session: Session, best: str) -> None:
     """Scores the winner on test, once."""
     from lkd_tune.search.keep import add_test_metrics
-    from lkd_tune.search.tasks import run_task, score_model
+    from lkd_tune.search.side_process import SideProcess
+    from lkd_tune.search.tasks import score_model
 
     run, settings = session.run, session.settings
     if settings.task.test is None or (run.trial(best) / "test.json").exists():
         return
     session.view.phase("scoring the winner on test")
-    scores = run_task(
-        session,
-        "test",
-        score_model,
-        session.student(best),
-        settings.task.model_dump_json(),
-        session.cache,
-        session.cwd,
-        ("test",),
-    )
+    with SideProcess(session) as aside:
+        scores = aside.run(
+            "test",
+            score_model,
+            session.student(best),
+            settings.task.model_dump_json(),
+            session.cache,
+            session.cwd,
+            ("test",),
+        )
     if scores is not None:
         add_test_metrics(run, best, scores["test"])
 

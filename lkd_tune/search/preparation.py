@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lkd_tune.fetching import read_run
 from lkd_tune.search.manifest import update_manifest
@@ -14,6 +14,9 @@ from lkd_tune.spec.run import RunFolder, read_measurements
 from lkd_tune.spec.settings import SpaceSettings
 from lkd_tune.spec.start import Start, published_start, start_from
 
+if TYPE_CHECKING:
+    from lkd_tune.search.side_process import SideProcess
+
 # DistilBERT's choice, and the lower half with the last layer: each is far better than the uniform
 # map on some tasks, see benchmarks/RESULTS.md.
 _OTHER_MAPS = ("top_bottom", "lower_half")
@@ -21,13 +24,13 @@ _OTHER_MAPS = ("top_bottom", "lower_half")
 _BEST_OF_EACH = 3
 
 
-def ensure_teacher(session: Session) -> dict[str, Any] | None:
+def ensure_teacher(session: Session, aside: SideProcess) -> dict[str, Any] | None:
     """Returns the teacher's facts, from the manifest if it was prepared before.
 
     Returns None if interrupted.
     """
     from lkd_tune.distill.teacher import teacher_depth
-    from lkd_tune.search.tasks import prepare_teacher, run_task
+    from lkd_tune.search.tasks import prepare_teacher
 
     settings, run, view = session.settings, session.run, session.view
     facts = run.read_manifest().get("teacher")
@@ -41,8 +44,7 @@ def ensure_teacher(session: Session) -> dict[str, Any] | None:
         copy = str(progress / "model") if session.several else None
         if run.home is not None:  # it has to be there when this machine is not
             copy = f"{run.home}/teacher/model"
-        facts = run_task(
-            session,
+        facts = aside.run(
             "teacher",
             prepare_teacher,
             settings.teacher.model_dump_json(),
@@ -78,10 +80,10 @@ def doubt_of_teacher(settings: SpaceSettings, score: float) -> str | None:
     return f"warning: the teacher knows nothing of the task, nor will students learn it; {how}"
 
 
-def ensure_targets(session: Session, model: str) -> None:
+def ensure_targets(session: Session, aside: SideProcess, model: str) -> None:
     """Has the teacher run over the data once, for all trials."""
     from lkd_tune.distill.tasks.kinds import kind_of  # loads torch
-    from lkd_tune.search.tasks import prepare_targets, run_task
+    from lkd_tune.search.tasks import prepare_targets
 
     settings, run, view = session.settings, session.run, session.view
     if run.read_manifest().get("targets") is not None or settings.targets.source == "live":
@@ -91,8 +93,7 @@ def ensure_targets(session: Session, model: str) -> None:
         return
     view.phase("storing the teacher's targets")
     progress = run.path / ".targets"
-    facts = run_task(
-        session,
+    facts = aside.run(
         "targets",
         prepare_targets,
         model,
@@ -115,17 +116,16 @@ def ensure_targets(session: Session, model: str) -> None:
     update_manifest(run, targets=facts)
 
 
-def ensure_fine_tuning(session: Session, model: str) -> None:
+def ensure_fine_tuning(session: Session, aside: SideProcess, model: str) -> None:
     """Has the data of `evaluate_on` looked through once, where there is that."""
-    from lkd_tune.search.tasks import prepare_fine_tuning, run_task
+    from lkd_tune.search.tasks import prepare_fine_tuning
 
     settings, run = session.settings, session.run
     if settings.evaluate_on is None or run.read_manifest().get("evaluate_on") is not None:
         return
     task = settings.evaluate_on.task
     session.view.phase(f"reading {task.name}, on which students are fine-tuned to be scored")
-    examples = run_task(
-        session,
+    examples = aside.run(
         "evaluate_on",
         prepare_fine_tuning,
         model,

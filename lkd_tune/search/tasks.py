@@ -1,100 +1,20 @@
-"""Work on models outside the trials, as Ray tasks: the teacher, and scores on test."""
+"""Work on models outside the trials, for a `SideProcess`: the teacher, and scores on test."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import ray
-
-from lkd_tune.distill.full_disk import FullDiskError
 from lkd_tune.fetching import send_model
 from lkd_tune.search.cluster import describe_node
-from lkd_tune.search.manifest import add_cost
-from lkd_tune.search.nodes import WITHOUT_GPUS, Needs, check_this_node
 from lkd_tune.search.pace import pace_in, pace_noter
 from lkd_tune.spec.address import is_address
-from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.inference import PLAIN, Inference
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import append_measurement, node_cache
 from lkd_tune.spec.settings import TargetSettings, TaskSettings, TeacherSettings
-
-if TYPE_CHECKING:
-    from lkd_tune.search.session import Session
-
-
-def run_task(
-    session: Session, part: str, function: Any, *arguments: Any, poll: Any = lambda: None
-) -> Any:
-    """Returns what a function gives in a process of its own, None if interrupted.
-
-    It gets a worker's GPUs, or on the CPU a whole node, as nothing else runs.
-
-    Args:
-        session: The search, whose manifest is told what this has cost.
-        part: What the cost is of, see `add_cost`.
-        function: Called with the number of its threads and then the arguments.
-        arguments: What it is called with.
-        poll: Called twice a second while waiting.
-
-    Raises:
-        SpecError, FullDiskError: As the function does; or if no node can take part.
-    """
-    resources, nodes = session.settings.resources, session.nodes
-    # At least a worker's CPUs, so that a cluster without any gets a node for it.
-    cpus = resources.cpus if resources.gpus else max(resources.cpus, nodes.largest_cpus())
-    # Threads that spin while they wait for each other slow a narrow model down fiftyfold when
-    # anything else runs on the machine.
-    variables = {"OMP_WAIT_POLICY": "PASSIVE", **({} if resources.gpus else WITHOUT_GPUS)}
-    task = ray.remote(
-        num_cpus=cpus,
-        num_gpus=resources.gpus,
-        max_calls=1,  # the process and its memory go when the task is done
-        runtime_env={"env_vars": variables},
-    )(_costing)
-    call = (nodes.needs, function, max(1, int(cpus)), *arguments)
-    began = time.monotonic()
-    cost: tuple[float, float] | None = None
-    result = task.remote(*call)
-    try:
-        while session.stop.reason != "interrupted":
-            poll()
-            ready, _ = ray.wait([result], timeout=0.5)
-            if not ready:
-                continue
-            try:
-                found, cost = ray.get(result)
-                return found
-            except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, SpecError | FullDiskError):
-                    raise error.cause from None
-                if not nodes.is_to_blame(str(error)):
-                    raise
-                if nodes.problem is not None:
-                    raise SpecError(Problem("", "", nodes.problem)) from None
-                result = task.remote(*call)
-        ray.cancel(result, force=True)
-        return None
-    finally:
-        # What did not come to its end has cost something, too; of that only our own clock tells.
-        wall_s, energy_j = cost or (time.monotonic() - began, 0.0)
-        held = {"gpu_s": wall_s * resources.gpus, "cpu_s": wall_s * cpus}
-        add_cost(session.run, part, {"wall_s": wall_s, **held, "energy_j": energy_j})
-
-
-def _costing(needs: Needs, function: Any, *arguments: Any) -> tuple[Any, tuple[float, float]]:
-    """Returns what a function gives where a node is fit, its seconds and its GPU's joules."""
-    began = time.monotonic()
-    from lkd_tune.distill.cost import GpuEnergy
-
-    check_this_node(needs)
-    energy = GpuEnergy()
-    found = function(*arguments)
-    return found, (time.monotonic() - began, energy.joules() or 0.0)
 
 
 def prepare_teacher(

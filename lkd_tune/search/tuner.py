@@ -130,7 +130,6 @@ def resume_search(
 def _go(session: Session) -> SearchResult:
     """Does all that is left to do of a search."""
     from lkd_tune.search.comparison import compare_with_baseline, confirm_best, score_on_test
-    from lkd_tune.search.preparation import ensure_fine_tuning, ensure_targets, ensure_teacher
 
     run, stop = session.run, session.stop
     best = None
@@ -143,11 +142,7 @@ def _go(session: Session) -> SearchResult:
     ):
         session.view.begun()
         _tidy(session)
-        teacher = ensure_teacher(session)
-        if teacher is not None and not stop:
-            ensure_targets(session, teacher["model"])
-        if teacher is not None and not stop:
-            ensure_fine_tuning(session, teacher["model"])
+        teacher = _prepare(session)
         if teacher is not None and not stop:
             _search(session, teacher)
         kept = session.keep()
@@ -162,6 +157,19 @@ def _go(session: Session) -> SearchResult:
             _drop_ancestors(session, kept)
             update_manifest(run, finished=now(), best=best)
     return _result(session, best)
+
+
+def _prepare(session: Session) -> dict[str, Any] | None:
+    """Returns the teacher's facts when all that trials need is there, None if interrupted."""
+    from lkd_tune.search.preparation import ensure_fine_tuning, ensure_targets, ensure_teacher
+    from lkd_tune.search.side_process import SideProcess
+
+    with SideProcess(session) as aside:
+        teacher = ensure_teacher(session, aside)
+        for ensure in (ensure_targets, ensure_fine_tuning):
+            if teacher is not None and not session.stop:
+                ensure(session, aside, teacher["model"])
+    return teacher
 
 
 def _drop_ancestors(session: Session, kept: list[str]) -> None:

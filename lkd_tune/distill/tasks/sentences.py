@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +21,32 @@ if TYPE_CHECKING:
     from lkd_tune.distill.tokens import Tokens
 
 
-class Classification(Kind):
+class Sentences(Kind):
+    """What is scored by its labels alone, each metric by itself."""
+
+    @abstractmethod
+    def metrics(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:
+        """Returns by name what computes a metric; NaN where it is not defined.
+
+        Args:
+            outputs: Shape (examples, C).
+            labels: As many.
+        """
+
+    @override
+    def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
+        metrics = self.metrics(outputs, tokens.labels)
+        return {name: _value(metric) for name, metric in metrics.items()}
+
+    @override
+    def resampled(
+        self, outputs: np.ndarray, tokens: Tokens, metric: str, draws: np.ndarray
+    ) -> np.ndarray:
+        drawn = (self.metrics(outputs[rows], tokens.labels[rows])[metric] for rows in draws)
+        return np.array([_value(each) for each in drawn])
+
+
+class Classification(Sentences):
     """One class for each text or pair."""
 
     name = "classification"
@@ -40,24 +68,20 @@ class Classification(Kind):
         return found
 
     @override
-    def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
+    def metrics(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:
+        """Returns accuracy, Matthews' correlation and F1: of class 1, of more than two the mean."""
         from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-        labels, predictions = tokens.labels, outputs.argmax(-1)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # where a class is never predicted
-            scores = {
-                "accuracy": accuracy_score(labels, predictions),
-                "matthews": matthews_corrcoef(labels, predictions),
-                "macro_f1": f1_score(labels, predictions, average="macro", zero_division=0),
-            }
-            # F1 of class 1, as in MRPC and QQP, is defined for two classes only.
-            scores["f1"] = (
-                f1_score(labels, predictions, zero_division=0)
-                if outputs.shape[-1] == 2
-                else scores["macro_f1"]
-            )
-        return {name: float(np.nan_to_num(value)) for name, value in scores.items()}
+        both = labels, outputs.argmax(-1)
+        macro_f1 = partial(f1_score, *both, average="macro", zero_division=0)
+        # F1 of class 1, as in MRPC and QQP, is defined for two classes only.
+        f1 = partial(f1_score, *both, zero_division=0) if outputs.shape[-1] == 2 else macro_f1
+        return {
+            "accuracy": partial(accuracy_score, *both),
+            "matthews": partial(matthews_corrcoef, *both),
+            "macro_f1": macro_f1,
+            "f1": f1,
+        }
 
     @override
     def predictions(
@@ -76,7 +100,7 @@ class Classification(Kind):
         ]
 
 
-class Regression(Kind):
+class Regression(Sentences):
     """A number for each text or pair."""
 
     name = "regression"
@@ -116,20 +140,17 @@ class Regression(Kind):
         return soft_labels(rows, teacher, link=self.link)
 
     @override
-    def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
-        """Returns correlations; with constant predictions, where there is none, they are 0."""
+    def metrics(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:
+        """Returns correlations; there is none with constant predictions."""
         from scipy.stats import pearsonr, spearmanr
 
-        labels, predictions = tokens.labels, outputs[:, 0]
+        predictions = outputs[:, 0]
         if len(labels) < 2:
-            return {"pearson": 0.0, "spearman": 0.0}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            scores = {
-                "pearson": pearsonr(predictions, labels).statistic,
-                "spearman": spearmanr(predictions, labels).statistic,
-            }
-        return {name: float(np.nan_to_num(value)) for name, value in scores.items()}
+            return {"pearson": float, "spearman": float}
+        return {
+            "pearson": lambda: pearsonr(predictions, labels).statistic,
+            "spearman": lambda: spearmanr(predictions, labels).statistic,
+        }
 
     @override
     def predictions(
@@ -141,7 +162,7 @@ class Regression(Kind):
         ]
 
 
-class MultiLabel(Kind):
+class MultiLabel(Sentences):
     """Any number of classes for each text or pair: a yes or no for each class."""
 
     name = "multi_label"
@@ -178,18 +199,18 @@ class MultiLabel(Kind):
         return entropy(rows, goals, reduction="none").mean(-1).sum()
 
     @override
-    def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
+    def metrics(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:
         """Returns F1 over classes and over decisions, and the share of rows all right.
 
         A class is predicted where its probability is above 1/2.
         """
         from sklearn.metrics import f1_score
 
-        labels, predictions = tokens.labels > 0.5, outputs > 0
+        both = labels > 0.5, outputs > 0
         return {
-            "macro_f1": float(f1_score(labels, predictions, average="macro", zero_division=0)),
-            "micro_f1": float(f1_score(labels, predictions, average="micro", zero_division=0)),
-            "accuracy": float((labels == predictions).all(-1).mean()),
+            "macro_f1": partial(f1_score, *both, average="macro", zero_division=0),
+            "micro_f1": partial(f1_score, *both, average="micro", zero_division=0),
+            "accuracy": lambda: (both[0] == both[1]).all(-1).mean(),
         }
 
     @override
@@ -205,6 +226,12 @@ class MultiLabel(Kind):
             }
             for label, logits in zip(split.label, outputs, strict=True)
         ]
+
+
+def _value(metric: Callable[[], float]) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where a class is never predicted, or numbers are constant
+        return float(np.nan_to_num(metric()))
 
 
 def _by_name(probabilities: np.ndarray, names: list[str]) -> dict[str, float]:
