@@ -4,7 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# What is never imported, most of all that is installed, is not compiled.
+# Most of what is installed is never imported, so what is gets compiled then; and is kept, as else
+# each of the many processes would compile it again.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -q --no-compile -c constraints.txt
 
 .PHONY: search test test-all lint docs kills bench clean

@@ -99,6 +99,10 @@ def test_the_command_line_imports_nothing_heavy_by_itself(name):
         ("import lkd_tune.results.leaderboard, lkd_tune.results.export", HEAVY | {"numpy", "rich"}),
         ("import lkd_tune.words", HEAVY | {"numpy"}),
         (
+            "from lkd_tune.distill.process_group import load_deepspeed; load_deepspeed()",
+            {"mlflow"},
+        ),
+        (
             "import sys; sys.argv[1:] = ['spaces', '--settings']\n"
             "from lkd_tune.cli import main\n"
             "try: main()\n"

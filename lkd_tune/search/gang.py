@@ -49,7 +49,7 @@ class Rank:
         check_this_node(needs)
         if gpus == 0:
             os.environ.update(WITHOUT_GPUS)
-        # As in `tasks.py`; read when torch is loaded.
+        # As in `side_process.py`; read when torch is loaded.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         import torch
 
