@@ -21,10 +21,17 @@ os.environ.setdefault("HF_DATASETS_CACHE", f"{os.environ['TMPDIR']}/datasets")
 # libraries that look at the environment meanwhile may crash when it grows.
 os.environ.setdefault("LKD_TUNE_CACHE", f"{os.environ['TMPDIR']}/cache")
 
+import atexit
+import contextlib
 import shutil
+import sys
 
 import pytest
 from hypothesis import settings
+
+# What is registered first is done last: after multiprocessing has removed what it has there.
+_at_last = contextlib.ExitStack()
+atexit.register(_at_last.close)
 
 # Machines are shared; how long an example takes says nothing.
 settings.register_profile("patient", deadline=None)
@@ -38,11 +45,10 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="module")
 def two_cores():
-    """A Ray of two cores for a file of tests."""
-    from tests.rays import own_ray
+    """A Ray of two cores, which files of tests share."""
+    from tests.rays import shared_ray
 
-    with own_ray(2):
-        yield
+    shared_ray()
 
 
 @pytest.fixture
@@ -72,9 +78,11 @@ def pytest_collection_modifyitems(items):
 
 def pytest_sessionfinish(exitstatus):
     """Removes the temporary files; after a failure they stay, to be looked at."""
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
     if exitstatus == pytest.ExitCode.OK:
-        shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
+        _at_last.callback(shutil.rmtree, os.environ["TMPDIR"], ignore_errors=True)
     else:
         print(f"\ntemporary files of this run: {os.environ['TMPDIR']}")

@@ -1,4 +1,4 @@
-"""A Ray of a test's own."""
+"""A Ray of a test's own, or of all the files that can share one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,28 @@ from typing import Any
 from lkd_tune.search.cluster import quieten_ray
 
 
+def shared_ray() -> None:
+    """Starts a Ray of two CPUs, if it does not run: it stays until `own_ray`, or the end."""
+    import ray
+
+    if not ray.is_initialized():
+        _start(2)
+
+
 @contextmanager
 def own_ray(cpus: int, **options: Any) -> Iterator[None]:
     """Starts Ray on this machine with so many CPUs, and ends it."""
+    import ray
+
+    ray.shutdown()
+    _start(cpus, **options)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(cpus: int, **options: Any) -> None:
     quieten_ray()
     import ray
 
@@ -25,7 +44,3 @@ def own_ray(cpus: int, **options: Any) -> Iterator[None]:
         object_store_memory=100 * 2**20,
         **options,
     )
-    try:
-        yield
-    finally:
-        ray.shutdown()

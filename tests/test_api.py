@@ -24,9 +24,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(folder, two_cores):
     """The first example over a space that is a mapping, with a path and a tuple in it."""
-    tree = make_space_tree(
-        folder, losses=LABELS, search={"trials": 2, "scheduler": "none", "concurrency": 1}
-    )
+    tree = make_space_tree(folder, losses=LABELS, search={"trials": 2, "scheduler": "none"})
     tree |= {"teacher": Path(tree["teacher"]), "objectives": ("score", "parameters")}
     return search_and_look.main(tree, str(folder / "runs"))
 

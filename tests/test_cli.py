@@ -282,6 +282,7 @@ def test_best_of_a_run_without_a_finished_trial(called, tmp_path):
     assert "is complete yet (1 running)" in out
 
 
+@pytest.mark.slow
 def test_resume_adds_trials(searched, tmp_path):
     run, _ = searched
     done = command_line("search", "--resume", run, "--set", "search.trials=3", "--quiet")
@@ -307,7 +308,8 @@ def test_all_trials_failed(tmp_path):
 def test_ctrl_c_exits_with_130_and_tells_how_to_go_on(tiny, tmp_path):
     command = [
         sys.executable, "-m", "lkd_tune.cli", "search", "--space", str(tiny / "space.yaml"),
-        "--set", "search.trials=1000", "--set", "train.steps=50", "--name", "long", "--quiet",
+        "--set", "search.trials=1000", "--set", "search.concurrency=2", "--set", "train.steps=50",
+        "--name", "long", "--quiet",
     ]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -95,7 +95,13 @@ def make_space_tree(
         },
     }
     train = {"batch_size": 16, "steps": 8, "lr": 1e-3, "evaluations": 3}
-    search = {"trials": 6, "seed": 1, "baseline": False, "published_start": False}
+    search = {
+        "trials": 6,
+        "concurrency": 1,  # a process of trials takes seconds of a core to start
+        "seed": 1,
+        "baseline": False,
+        "published_start": False,
+    }
     tree["train"] = {**train, **blocks.pop("train", {})}
     tree["search"] = {**search, **blocks.pop("search", {})}
     return {**tree, **blocks}

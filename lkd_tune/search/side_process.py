@@ -31,9 +31,7 @@ class SideProcess:
 
     def __init__(self, session: Session):
         self._session = session
-        resources, nodes = session.settings.resources, session.nodes
-        # At least a worker's CPUs, so that a cluster without any gets a node for it.
-        self._cpus = resources.cpus if resources.gpus else max(resources.cpus, nodes.largest_cpus())
+        self._cpus = 0.0
         self._process: Any = None
 
     def __enter__(self) -> SideProcess:
@@ -57,8 +55,7 @@ class SideProcess:
         session, nodes = self._session, self._session.nodes
         began = time.monotonic()
         cost: tuple[float, float] | None = None
-        call = (nodes.needs, function, max(1, int(self._cpus)), *arguments)
-        result = self._begun().do.remote(*call)
+        result = self._ask(function, *arguments)
         try:
             while session.stop.reason != "interrupted":
                 poll()
@@ -76,7 +73,7 @@ class SideProcess:
                     if nodes.problem is not None:
                         raise SpecError(Problem("", "", nodes.problem)) from None
                     self._end()  # to begin on another node
-                    result = self._begun().do.remote(*call)
+                    result = self._ask(function, *arguments)
             self._end()
             return None
         finally:
@@ -86,9 +83,16 @@ class SideProcess:
             held = {"gpu_s": wall_s * gpus, "cpu_s": wall_s * self._cpus}
             add_cost(session.run, part, {"wall_s": wall_s, **held, "energy_j": energy_j})
 
-    def _begun(self) -> Any:
+    def _ask(self, function: Any, *arguments: Any) -> Any:
+        """Begins a piece of work, in a new process where the largest node is another size now."""
+        gpus, nodes = self._session.settings.resources.gpus, self._session.nodes
+        # At least a worker's CPUs, so that a cluster without any gets a node for it.
+        cpus = self._session.settings.resources.cpus
+        cpus = cpus if gpus else max(cpus, nodes.largest_cpus())
+        if cpus != self._cpus:
+            self._end()
         if self._process is None:
-            gpus = self._session.settings.resources.gpus
+            self._cpus = cpus
             # Threads that spin while they wait for each other slow a narrow model down fiftyfold
             # when anything else runs on the machine.
             variables = {"OMP_WAIT_POLICY": "PASSIVE", **({} if gpus else WITHOUT_GPUS)}
@@ -99,7 +103,7 @@ class SideProcess:
                 max_task_retries=_RESTARTS,
                 runtime_env={"env_vars": variables},
             )(_Work).remote()
-        return self._process
+        return self._process.do.remote(nodes.needs, function, max(1, int(self._cpus)), *arguments)
 
     def _end(self) -> None:
         if self._process is not None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,11 @@ from lkd_tune.distill.bad_examples import BadExamplesError
 from lkd_tune.distill.batches import Batches
 from lkd_tune.distill.engine import Distillation, DivergedError
 from lkd_tune.distill.models import load_tokenizer
-from lkd_tune.distill.process_group import free_address, join_process_group
 from lkd_tune.distill.whole import distill
 from lkd_tune.spec.settings import TrainSettings
 from lkd_tune.spec.trial import TrialSpec
 from tests.distill.families import WORDS, make_classifier, without_dropout
+from tests.distill.ranks import run_ranks
 
 torch.set_num_threads(1)
 
@@ -162,12 +160,9 @@ def test_a_batch_without_an_example_keeps_the_others_in_their_order():
     assert [next(iter(few.starting_at(i))).tolist() for i in range(3)] == [[39, 39]] * 3
 
 
-def _run_rank(rank: int, world: int, port: int, spec: str, out: str) -> None:
-    torch.set_num_threads(1)
-    join_process_group(rank, world, "127.0.0.1", port)
+def _run_rank(rank: int, spec: str, out: str) -> None:
     measurements = [m.model_dump() for m in distill(TrialSpec.model_validate_json(spec))]
     Path(out, f"{rank}.json").write_text(json.dumps(measurements))
-    os._exit(0)  # gloo's threads may outlive a tidy exit
 
 
 @pytest.mark.slow
@@ -176,17 +171,7 @@ def test_two_workers_leave_out_the_same(tmp_path):
     _poison(tmp_path / "teacher")
     expected = list(distill(one))
     two = one.model_copy(update={"resources": one.resources.model_copy(update={"workers": 2})})
-    _, port = free_address()
-    context = multiprocessing.get_context("spawn")
-    ranks = [
-        context.Process(target=_run_rank, args=(r, 2, port, two.to_json(), str(tmp_path)))
-        for r in range(2)
-    ]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(120)
-        assert rank.exitcode == 0
+    run_ranks(2, _run_rank, two.to_json(), str(tmp_path))
     found = [json.loads((tmp_path / f"{r}.json").read_text()) for r in range(2)]
     assert found[0][-1]["losses"] == found[1][-1]["losses"]
     assert found[0][-1]["skipped"] == 1

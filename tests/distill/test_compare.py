@@ -120,6 +120,7 @@ def test_a_model_alone_is_refused(pair):
         CliRunner().invoke(app, ["compare", good], catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_memory_is_each_model_s_own(tmp_path):
     """It grows with the weights, and does not count what this process holds."""
     held = np.ones(400_000_000 // 8)  # 400 MB

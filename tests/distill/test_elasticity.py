@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from lkd_tune.distill.engine import Distillation
-from lkd_tune.distill.process_group import free_address, join_process_group
 from lkd_tune.spec.trial import TrialSpec
 from tests.distill.families import make_classifier, make_csv, without_dropout
+from tests.distill.ranks import run_ranks
 
 STEPS, STOP = 75, 25
 # A ZeRO stage and a precision each; 0 in bfloat16 has another optimizer of DeepSpeed's.
@@ -49,7 +46,7 @@ def _curve(distillation: Distillation, until: int) -> list[float]:
     return curve
 
 
-def _train(folder: Path, kinds: list[str], workers: int) -> None:
+def _train(rank: int, folder: Path, kinds: list[str], workers: int) -> None:
     """Trains each kind: two workers from the start, others from the checkpoint of two."""
     for kind in kinds:
         with Distillation(_spec(folder, kind, workers)) as distillation:
@@ -59,15 +56,8 @@ def _train(folder: Path, kinds: list[str], workers: int) -> None:
             else:
                 distillation.load_checkpoint(folder / f"checkpoint-{kind}")
             curve = _curve(distillation, STEPS)
-        if int(os.environ["RANK"]) == 0:
+        if rank == 0:
             (folder / f"{kind}-{workers}.json").write_text(json.dumps(curve))
-
-
-def _rank(rank: int, workers: int, port: int, folder: Path, kinds: list[str]) -> None:
-    torch.set_num_threads(1)
-    join_process_group(rank, workers, "127.0.0.1", port)
-    _train(folder, kinds, workers)
-    os._exit(0)  # gloo's threads may outlive a tidy exit
 
 
 @pytest.mark.slow
@@ -78,19 +68,8 @@ def test_the_loss_curve_is_that_of_the_training_that_was_not_stopped(tmp_path, k
     make_classifier(tmp_path / "teacher", **without_dropout("bert"))
     make_csv(tmp_path)
     make_csv(tmp_path, rows=4, name="dev.csv")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.distill.preloaded"])
     for workers in (2, 1, 4):
-        _, port = free_address()
-        ranks = [
-            context.Process(target=_rank, args=(rank, workers, port, tmp_path, kinds))
-            for rank in range(workers)
-        ]
-        for rank in ranks:
-            rank.start()
-        for rank in ranks:
-            rank.join(180)
-            assert rank.exitcode == 0
+        run_ranks(workers, _train, tmp_path, kinds, workers)
     for kind in kinds:
         expected, one, four = (
             json.loads((tmp_path / f"{kind}-{workers}.json").read_text()) for workers in (2, 1, 4)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ from lkd_tune.distill.batches import evaluation_steps
 from lkd_tune.distill.engine import Distillation, DivergedError
 from lkd_tune.distill.evaluate import evaluate_model
 from lkd_tune.distill.models import load_model
-from lkd_tune.distill.process_group import free_address, join_process_group
 from lkd_tune.distill.whole import distill
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.losses import LossSettings
@@ -22,6 +19,7 @@ from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.settings import TrainSettings
 from lkd_tune.spec.trial import TrialSpec
 from tests.distill.families import CONFIGS, make_classifier, make_csv, without_dropout
+from tests.distill.ranks import run_ranks
 
 torch.set_num_threads(1)
 
@@ -165,15 +163,12 @@ def test_a_token_budget_trains_and_tells_its_padding(tmp_path):
     assert all(0 < measurement.padding < 0.5 for measurement in measurements)
 
 
-def _run_rank(rank: int, world: int, port: int, spec: str, out: str) -> None:
-    torch.set_num_threads(1)
-    join_process_group(rank, world, "127.0.0.1", port)
+def _run_rank(rank: int, spec: str, out: str) -> None:
     with Distillation(TrialSpec.model_validate_json(spec)) as distillation:
         measurements = [measurement.model_dump() for measurement in distillation]
         distillation.save_student(Path(out) / "student")
         metrics = distillation.evaluate("dev")
     Path(out, f"{rank}.json").write_text(json.dumps([measurements, metrics]))
-    os._exit(0)  # gloo's threads may outlive a tidy exit
 
 
 @pytest.mark.parametrize(
@@ -184,17 +179,7 @@ def test_two_workers_give_what_one_gives(tmp_path, stage, size):
     one = _spec(tmp_path, resources={"zero_stage": stage}, train=train)
     expected = list(distill(one))
     two = _spec(tmp_path, resources={"zero_stage": stage, "workers": 2}, train=train)
-    _, port = free_address()
-    context = multiprocessing.get_context("spawn")
-    ranks = [
-        context.Process(target=_run_rank, args=(r, 2, port, two.to_json(), str(tmp_path)))
-        for r in range(2)
-    ]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(120)
-        assert rank.exitcode == 0
+    run_ranks(2, _run_rank, two.to_json(), str(tmp_path))
     found = [json.loads((tmp_path / f"{r}.json").read_text()) for r in range(2)]
     for ours, theirs in zip(expected, found[0][0], strict=True):
         for name, value in ours.losses.items():

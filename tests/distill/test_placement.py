@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import re
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from lkd_tune.distill.evaluate import evaluate_model
 from lkd_tune.distill.importance import measure_importance
 from lkd_tune.distill.models import load_model, load_tokenizer
 from lkd_tune.distill.placement import running
-from lkd_tune.distill.process_group import free_address, join_process_group
 from lkd_tune.distill.room import check_room
 from lkd_tune.distill.target_store import StoredTargets, ensure_store, store_folder
 from lkd_tune.distill.targets import LiveTeacher
@@ -31,6 +28,7 @@ from lkd_tune.spec.inference import PLAIN, Inference
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.trial import TrialSpec
 from tests.distill.families import CONFIGS, make_classifier, make_csv, without_dropout
+from tests.distill.ranks import run_ranks
 
 torch.set_num_threads(1)
 
@@ -175,9 +173,7 @@ def test_a_narrow_student_of_a_live_teacher_trains_as_with_one_on_the_device(tmp
     assert again == expected
 
 
-def _run_rank(rank: int, port: int, spec: str, out: str) -> None:
-    torch.set_num_threads(1)
-    join_process_group(rank, 2, "127.0.0.1", port)
+def _run_rank(rank: int, spec: str, out: str) -> None:
     cache = Path(out) / "cache-of-two"
     with Distillation(TrialSpec.model_validate_json(spec), cache=cache) as distillation:
         try:
@@ -185,20 +181,11 @@ def _run_rank(rank: int, port: int, spec: str, out: str) -> None:
         except Exception as error:
             found = f"{type(error).__name__}: {error}"
     Path(out, f"{rank}.json").write_text(json.dumps(found))
-    os._exit(0)  # gloo's threads may outlive a tidy exit
 
 
 def _run_two(spec: TrialSpec, folder: Path) -> list[object]:
     assert spec.resources.workers == 2
-    _, port = free_address()
-    context = multiprocessing.get_context("spawn")
-    arguments = (port, spec.to_json(), str(folder))
-    ranks = [context.Process(target=_run_rank, args=(rank, *arguments)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-        assert process.exitcode == 0
+    run_ranks(2, _run_rank, spec.to_json(), str(folder))
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from lkd_tune.distill.whole import distill
 from lkd_tune.spec.settings import TaskSettings
 from lkd_tune.spec.trial import TrialSpec
 from tests.distill.families import make_classifier, make_csv, without_dropout
+from tests.distill.ranks import run_processes
 
 CPU = torch.device("cpu")
 KIND = Classification()
@@ -124,16 +124,9 @@ def _ask(teacher: str, file: str, cache: str, out: str) -> None:
 
 def test_of_processes_that_ask_together_one_builds(tmp_path):
     teacher, _, cache = _parts(tmp_path)
-    context = multiprocessing.get_context("spawn")
     outs = [tmp_path / f"{i}.json" for i in range(3)]
-    asking = [
-        context.Process(target=_ask, args=(teacher, str(tmp_path / "data.csv"), str(cache), str(o)))
-        for o in outs
-    ]
-    for process in asking:
-        process.start()
-    for process in asking:
-        process.join(120)
+    data = str(tmp_path / "data.csv")
+    run_processes(_ask, [(teacher, data, str(cache), str(out)) for out in outs])
     assert sorted(bool(json.loads(out.read_text())) for out in outs) == [False, False, True]
     assert [p.name for p in (cache / "targets").iterdir() if p.name.startswith(".")] == []
 

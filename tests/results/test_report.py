@@ -39,8 +39,16 @@ def run(tmp_path):
     return run
 
 
-def test_the_answer_comes_first(run):
-    page = Page(write_report(run))
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A run and its page, to be read only."""
+    run = full_run(tmp_path_factory.mktemp("written") / "run")
+    give_sizes(run)
+    return run, Page(write_report(run))
+
+
+def test_the_answer_comes_first(written):
+    _, page = written
     answer = page.text("answer")
     assert "matthews on dev 0.760 0.660 on test" in answer
     assert "of the teacher kept 95.0% of 0.800" in answer
@@ -53,8 +61,8 @@ def test_the_answer_comes_first(run):
     assert "not finished; trials: 3 complete, 1 stopped early, 1 failed, 1 unfinished" in whole
 
 
-def test_sections_and_files(run):
-    page = Page(write_report(run))
+def test_sections_and_files(written):
+    run, page = written
     expected = ["size", "speed", "layer_maps", "layer_pairs", "learning", "losses"]
     assert page.plots == expected
     for name in expected:
@@ -82,16 +90,16 @@ def test_the_cost_is_told_part_by_part(tmp_path):
     assert "GPU time held 5 min" in cost
 
 
-def test_the_page_needs_nothing_else(run):
-    page = Page(write_report(run))
+def test_the_page_needs_nothing_else(written):
+    _, page = written
     assert page.loads == []
     assert "@import" not in page.source
     assert not re.search(r"url\((?!#)", page.source)
     assert len(page.ids) == len({*page.ids})  # those of the pictures included
 
 
-def test_pictures_follow_light_and_dark(run):
-    page = Page(write_report(run))
+def test_pictures_follow_light_and_dark(written):
+    _, page = written
     assert "prefers-color-scheme: dark" in page.source
     assert "var(--ink)" in page.source
     pictures = page.source.split("<svg", 1)[1].split("</section>")[0]

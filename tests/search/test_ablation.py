@@ -32,7 +32,7 @@ def run(two_cores, tmp_path_factory):
             "logits": {"weight": {"uniform": [0.5, 1.5]}, "alpha": 1},
         },
         train={"lr": {"loguniform": [1e-4, 3e-2]}, "steps": 40},
-        search={"trials": 6, "time_budget": 60, "scheduler": "none"},
+        search={"trials": 6, "concurrency": 2, "time_budget": 60, "scheduler": "none"},
     )
     run = RunFolder(folder / "run")
     run_search(space, run, quiet=True)

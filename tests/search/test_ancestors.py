@@ -100,7 +100,7 @@ def run(two_cores, tmp_path_factory):
         folder,
         student={"depth": 2, "init": "nearest"},
         losses={"wr_pair": {"loguniform": [0.1, 10]}, "ltr_triple": 0},
-        search={"trials": 3, "concurrency": 1, "scheduler": "none", "baseline": True},
+        search={"trials": 3, "scheduler": "none", "baseline": True},
         keep={"top": 1},
         confirm={"top": 1, "seeds": 2},
     )

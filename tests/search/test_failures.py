@@ -29,7 +29,7 @@ def test_a_trial_that_fails_ends_and_the_search_goes_on(tmp_path, processes):
         student={"depth": 2},
         losses=LABELS,
         train={"lr": {"choice": [1e-3, 1e30]}, "steps": 4},
-        search={"trials": 2, "concurrency": 1, "scheduler": "none"},
+        search={"trials": 2, "scheduler": "none"},
     )
     run = RunFolder(tmp_path / "run")
     result = run_search(space, run, quiet=True)
@@ -56,7 +56,7 @@ def test_an_example_that_no_student_can_learn_from_is_named_or_left_out(tmp_path
         student={"depth": 2},
         losses={},
         train={"bad_examples": {"choice": ["stop", "skip"]}, "steps": 16},
-        search={"trials": 2, "concurrency": 1, "scheduler": "none"},
+        search={"trials": 2, "scheduler": "none"},
     )
     data = tmp_path / "data" / "train.csv"
     lines = data.read_text().splitlines()
@@ -88,6 +88,7 @@ def test_an_example_that_no_student_can_learn_from_is_named_or_left_out(tmp_path
     assert again == [measurement.losses for measurement in skipping.measurements]
 
 
+@pytest.mark.slow
 def test_a_search_in_which_all_trials_fail_says_so(tmp_path):
     space = make_space(
         tmp_path,
@@ -132,7 +133,7 @@ def test_a_trial_that_loses_its_process_too_often_has_failed(tmp_path):
         tmp_path,
         student={"depth": 2},
         train={"steps": 800, "evaluations": 2},
-        search={"trials": 2, "max_failures": 0, "concurrency": 1},
+        search={"trials": 2, "max_failures": 0},
     )
     run = RunFolder(tmp_path / "run")
     with killing(run, "0000") as kill:

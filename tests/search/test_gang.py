@@ -100,6 +100,7 @@ def test_a_lost_rank_is_told_as_such(leader):
         ray.get(leader.run.remote("end"))
 
 
+@pytest.mark.slow
 def test_a_rank_that_waits_for_one_that_failed_ends_after_telling_why(leader, tmp_path):
     space = make_space(tmp_path, resources=TWO, student={"depth": 1}, layer_map="skip", losses={})
     spec = space.draw(

@@ -45,7 +45,9 @@ def run(search: StudySearcher, score: Callable[[TrialSpec], float], trials: int)
     return specs
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    "sampler", [pytest.param(s, marks=[pytest.mark.slow] * (s == "gp")) for s in SAMPLERS]
+)
 def test_a_resumed_search_draws_what_the_other_would_have_drawn(tmp_path, sampler):
     text = with_sampler(SPACE, sampler, 14)
     whole, cut = searcher(tmp_path / "whole", text), searcher(tmp_path / "cut", text)

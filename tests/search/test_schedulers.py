@@ -21,7 +21,7 @@ def searched(folder, scheduler, **search):
         folder,
         losses={**LABELS, "logits": {"weight": {"uniform": [0.5, 1.5]}, "alpha": 1}},
         train={"lr": {"choice": [1e-9, 1e-2]}, "steps": 32, "evaluations": 3},
-        search={"trials": 10, "scheduler": scheduler, "concurrency": 1, **search},
+        search={"trials": 10, "scheduler": scheduler, **search},
     )
     run = RunFolder(folder / "run")
     run_search(space, run, quiet=True)

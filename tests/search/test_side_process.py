@@ -85,6 +85,14 @@ def test_one_process_does_all_and_is_gone_then(session):
     wait_until(lambda: not psutil.pid_exists(first))
 
 
+def test_it_takes_the_whole_of_a_larger_node_that_has_come_up(session, monkeypatch):
+    with SideProcess(session) as aside:
+        with monkeypatch.context() as before:
+            before.setattr(session.nodes, "largest_cpus", lambda: 0)
+            assert aside.run("test", _working, 0) == 1
+        assert aside.run("test", _working, 0) == 2
+
+
 def test_where_it_is_lost_its_work_is_done_again(session, tmp_path):
     note = tmp_path / "note"
     with SideProcess(session) as aside:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 import pytest
-import ray
 
-from lkd_tune.search.cluster import quieten_ray
 from lkd_tune.search.tuner import run_search
 from lkd_tune.spec.run import RunFolder
+from tests.rays import own_ray
 from tests.tiny import make_csv, make_space
 
 LAYERS = 4  # the teacher's; the students have fewer
@@ -40,17 +38,7 @@ def _counting(folder: str):
 def test_twenty_trials_run_the_teacher_once_per_example(tmp_path):
     counts = tmp_path / "counts"
     counts.mkdir()
-    quieten_ray()
-    ray.init(
-        "local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=100 * 2**20,
-        runtime_env={"worker_process_setup_hook": _counting(str(counts))},
-    )
-    try:
+    with own_ray(2, runtime_env={"worker_process_setup_hook": _counting(str(counts))}):
         space = make_space(
             tmp_path,
             rows=48,
@@ -60,8 +48,6 @@ def test_twenty_trials_run_the_teacher_once_per_example(tmp_path):
         dev = make_csv(tmp_path / "data", rows=20, name="dev")
         run = RunFolder(tmp_path / "run")
         result = run_search(space, run, quiet=True)
-    finally:
-        ray.shutdown()
     assert result.trials == 20
     assert not result.failures
     seen = [int(line) for file in counts.iterdir() for line in file.read_text().split()]

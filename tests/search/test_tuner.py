@@ -22,7 +22,7 @@ def test_a_whole_search(tmp_path, processes, capsys):
         splits=("train", "dev", "test"),
         losses={**LABELS, "logits": {"weight": {"uniform": [0.5, 1.5]}, "alpha": 1}},
         train={"lr": {"choice": [1e-9, 1e-2]}, "steps": 64},
-        search={"trials": 7, "concurrency": 1, "reduction_factor": 2, "baseline": True},
+        search={"trials": 7, "reduction_factor": 2, "baseline": True},
         keep={"top": 2},
     )
     run = RunFolder(tmp_path / "run")
