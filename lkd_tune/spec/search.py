@@ -26,7 +26,7 @@ class SearchSettings(Settings):
     space once), nsga2, nsga3, gp or cma; or evolution, which mutates and crosses layer maps."""
     published_start: bool = True
     """Begin with the published recipe: its loss weights and the uniform layer map, as far as the
-    space has them; then with these weights and the maps top_bottom and lower_half, if the map is
+    space has them; then with these weights and the maps lower_half and top_bottom, if the map is
     searched."""
     warm_start: tuple[str, ...] = ()
     """Run folders of earlier searches; the best of each are tried again at the beginning."""
