@@ -164,13 +164,15 @@ def test_a_job_is_sent_no_secret(tmp_path, monkeypatch):
 
 
 def test_a_lone_rank_listens_nowhere_else():
+    def listening():
+        found = psutil.Process().net_connections(kind="inet")
+        return {each.laddr for each in found if each.status == psutil.CONN_LISTEN}
+
     leave_process_group()
+    before = listening()  # as of a Ray that other tests share
     ensure_process_group()
     try:
-        found = psutil.Process().net_connections(kind="inet")
-        assert {each.laddr.ip for each in found if each.status == psutil.CONN_LISTEN} <= {
-            "127.0.0.1"
-        }
+        assert {address.ip for address in listening() - before} <= {"127.0.0.1"}
     finally:
         leave_process_group()
 
