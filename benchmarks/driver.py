@@ -1,8 +1,9 @@
 """What the driver of a search costs: time between trials, and memory over many of them.
 
 Look at the last two lines: the share of the wall time in which no trial ran though one could have,
-and how the driver's memory grew from its 100th trial to its last. The trials sleep; all else is a
-search as it is, with Optuna's study on disk, trial folders, rungs and leaderboard.
+and how the driver's memory grew from its 100th trial to its last, beside that of plain Ray Tune's
+with OptunaSearch over the same space. The trials sleep; all else is a search as it is, with
+Optuna's study on disk, trial folders, rungs and leaderboard.
 
     python benchmarks/driver.py [--trials 100] [--seconds 2] [--many 1000]
 """
@@ -11,12 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
+from ray import tune
 
 from lkd_tune.search.cluster import Room, connected
 from lkd_tune.search.manifest import new_manifest, write_manifest
@@ -29,6 +34,23 @@ from lkd_tune.spec.run import RunFolder, append_measurement
 from lkd_tune.spec.space import load_space
 
 WORKERS = 2
+MANY_S = 0.02  # of each of many trials
+
+
+class PlainlySleeping(tune.Trainable):
+    """The same of plain Ray Tune: two measurements, and nothing written."""
+
+    def step(self) -> dict[str, Any]:
+        """Returns a measurement."""
+        time.sleep(MANY_S / 2)
+        return {"score": float(self.iteration), "done": self.iteration > 0}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Called with each further trial's config."""
+        return True
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Called at a trial's end."""
 
 
 class Sleeping(DistillationTrainable):
@@ -95,6 +117,46 @@ def search(trials: int, seconds: float) -> tuple[float, list[float]]:
     return wall, memory
 
 
+def plain_search(trials: int) -> list[float]:
+    """Returns the driver's memory in MiB as plain Ray Tune draws each trial."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    from plain_search import Drawing
+    from ray.tune.search.optuna import OptunaSearch
+
+    memory: list[float] = []
+
+    class Watched(OptunaSearch):
+        def suggest(self, trial_id: str) -> dict[str, Any] | None:
+            memory.append(psutil.Process().memory_info().rss / 2**20)
+            return super().suggest(trial_id)
+
+    space = load_space(find_space("layer_map.yaml"))
+    with tempfile.TemporaryDirectory() as scratch, connected(None):
+        tune.Tuner(
+            tune.with_resources(PlainlySleeping, {"cpu": 1}),
+            tune_config=tune.TuneConfig(
+                search_alg=Watched(Drawing(space, "none", 6), metric="score", mode="max"),
+                num_samples=trials,
+                max_concurrent_trials=WORKERS,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(storage_path=scratch, verbose=0),
+        ).fit()
+    return memory
+
+
+def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Returns what a function gives in a process whose memory nothing else has used."""
+    # Forked, as Ray's workers can't import classes of a script that was spawned.
+    with multiprocessing.get_context("fork").Pool(1) as process:
+        return process.apply(function, arguments)
+
+
+def growth(memory: list[float]) -> float:
+    """Returns the MiB from the 100th trial to the last but one: the last is not always drawn."""
+    return memory[-2] - memory[99]
+
+
 def main() -> None:
     """Prints both figures."""
     parser = argparse.ArgumentParser(
@@ -104,17 +166,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of a trial")
     parser.add_argument("--many", type=int, default=1000, help="trials for the memory")
     arguments = parser.parse_args()
-    wall, _ = search(arguments.trials, arguments.seconds)
+    wall, _ = in_own_process(search, arguments.trials, arguments.seconds)
     ideal = arguments.trials * arguments.seconds / WORKERS
     print(
         f"{arguments.trials} trials of {arguments.seconds:g} s, {WORKERS} at a time: {wall:.1f} s"
     )
-    few_wall, memory = search(arguments.many, 0.02)
-    print(f"{arguments.many} trials of 0.02 s: {few_wall:.0f} s")
+    few_wall, memory = in_own_process(search, arguments.many, MANY_S)
+    print(f"{arguments.many} trials of {MANY_S:g} s: {few_wall:.0f} s")
     print(json.dumps({"MiB at trial": {i: round(memory[i]) for i in (0, 99, len(memory) - 2)}}))
+    plain = growth(in_own_process(plain_search, arguments.many))
     print(f"overhead: {wall / ideal - 1:.1%} of the time the trials need")
-    growth = memory[-2] - memory[99]
-    print(f"memory from trial 100 to trial {arguments.many}: {growth:+.0f} MiB")
+    print(
+        f"memory from trial 100 to trial {arguments.many}: {growth(memory):+.0f} MiB, "
+        f"{growth(memory) / plain:.2f} of plain Ray Tune's {plain:+.0f} MiB"
+    )
 
 
 if __name__ == "__main__":
