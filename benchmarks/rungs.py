@@ -97,6 +97,8 @@ def main() -> None:
     arguments = parser.parse_args()
     records = RunFolder(arguments.run).read_trials()
     curves = [r.measurements for r in records if r.is_drawn and r.state == "complete"]
+    if not curves:
+        parser.error(f"{arguments.run}: has no drawn trial that went to its end")
     last = [curve[-1].score for curve in curves]
     print(
         f"{len(curves)} trials, {min(last):.3f} to {max(last):.3f}; rank correlation with the last"
