@@ -97,7 +97,7 @@ def make_space_tree(
     train = {"batch_size": 16, "steps": 8, "lr": 1e-3, "evaluations": 3}
     search = {
         "trials": 6,
-        "concurrency": 1,  # a process of trials takes seconds of a core to start
+        "concurrency": 1,  # each process takes seconds of a core to start; None: all that fit
         "seed": 1,
         "baseline": False,
         "published_start": False,

@@ -28,7 +28,7 @@ def test_trials_share_a_gpu_and_tell_what_they_took(tmp_path):
         rows=256,
         train={"steps": 40},
         resources={"gpus": 0.5},
-        search={"trials": 4, "scheduler": "none"},
+        search={"trials": 4, "concurrency": None, "scheduler": "none"},
     )
     run = RunFolder(tmp_path / "run")
     result = run_search(space, run, quiet=True)

@@ -17,7 +17,7 @@ def test_a_cluster_grows_from_none_to_all_that_the_trials_can_use(tmp_path, auto
         tmp_path,
         losses=LABELS,
         train={"steps": 20, "evaluations": 2, "lr": {"loguniform": [1e-4, 1e-2]}},
-        search={"trials": 6, "scheduler": "none", "baseline": False},
+        search={"trials": 6, "concurrency": None, "scheduler": "none", "baseline": False},
         student={"depth": 1},
         layer_map="skip",
     )

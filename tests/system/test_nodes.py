@@ -51,7 +51,7 @@ def test_nodes_are_used_added_and_lost(tmp_path):
         train={"steps": 2000, "evaluations": 6, "lr": {"loguniform": [1e-4, 1e-2]}},
         # More trials than there will be: how fast nodes come and trials end is not to matter.
         # The loss of a node is none of a trial's failures, of which none is allowed here.
-        search={"trials": 500, "scheduler": "none", "max_failures": 0},
+        search={"trials": 500, "concurrency": None, "scheduler": "none", "max_failures": 0},
         student={"depth": 1},
         layer_map="skip",
     )

@@ -147,7 +147,13 @@ def test_trials_on_nodes_that_share_no_folder(bucket, folder, monkeypatch, whole
 @pytest.mark.slow
 def test_a_run_in_a_store_is_watched_taken_apart_and_begun_from(bucket, folder):
     losses = {**LABELS, "logits": {"weight": {"uniform": [0.5, 1.5]}, "alpha": 0.5}, "ltr_pair": 1}
-    make_space(folder, losses=losses, student={"depth": 2}, search={"trials": 2}, keep={"top": 1})
+    make_space(
+        folder,
+        losses=losses,
+        student={"depth": 2},
+        search={"trials": 2, "concurrency": None},
+        keep={"top": 1},
+    )
     runs = ["--run-dir", f"{bucket}/runs"]
     call(folder, "search", "--space", "space.yaml", *runs, "--name", "first")
     home = f"{bucket}/runs/first"

@@ -50,7 +50,7 @@ def test_a_late_node_that_is_unfit_gets_no_trial_and_takes_none_down(tmp_path):
         losses=LABELS,
         train={"steps": 600, "evaluations": 4, "lr": {"loguniform": [1e-4, 1e-2]}},
         # Nothing that a node is to blame for counts as a trial's failure.
-        search={"trials": 500, "scheduler": "none", "max_failures": 0},
+        search={"trials": 500, "concurrency": None, "scheduler": "none", "max_failures": 0},
         student={"depth": 1},
         layer_map="skip",
     )
