@@ -27,7 +27,7 @@ from lkd_tune.search.rungs import Rungs
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import RunFolder
 
-Curve = list[Measurement]
+Curve = tuple[Measurement, ...]
 FACTORS = {"none": None, "not the best 1/2": 2.0, "not the best 1/3": 3.0}
 TIMES = (2, 3, 4, 6, 8)  # in trainings to the end
 PLAIN = 8
