@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -83,6 +82,11 @@ class Sleeping(DistillationTrainable):
         return self._result(measurement, "running")
 
 
+def resident_mib() -> float:
+    """Returns this process's memory."""
+    return psutil.Process().memory_info().rss / 2**20
+
+
 def search(trials: int, seconds: float) -> tuple[float, list[float]]:
     """Returns the seconds from the first trial's first step to the last one's end, and the driver's
     memory in MiB as each trial was drawn.
@@ -92,7 +96,7 @@ def search(trials: int, seconds: float) -> tuple[float, list[float]]:
 
     class Watched(StudySearcher):
         def suggest(self, trial_id: str) -> dict[str, Any] | str:
-            memory.append(psutil.Process().memory_info().rss / 2**20)
+            memory.append(resident_mib())
             return super().suggest(trial_id)
 
     space = load_space(
@@ -119,7 +123,6 @@ def search(trials: int, seconds: float) -> tuple[float, list[float]]:
 
 def plain_search(trials: int) -> list[float]:
     """Returns the driver's memory in MiB as plain Ray Tune draws each trial."""
-    sys.path.insert(0, str(Path(__file__).parent))
     from plain_search import Drawing
     from ray.tune.search.optuna import OptunaSearch
 
@@ -127,7 +130,7 @@ def plain_search(trials: int) -> list[float]:
 
     class Watched(OptunaSearch):
         def suggest(self, trial_id: str) -> dict[str, Any] | None:
-            memory.append(psutil.Process().memory_info().rss / 2**20)
+            memory.append(resident_mib())
             return super().suggest(trial_id)
 
     space = load_space(find_space("layer_map.yaml"))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import itertools
 import random
 import statistics
 from pathlib import Path
@@ -28,7 +29,8 @@ from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import RunFolder
 
 Curve = tuple[Measurement, ...]
-FACTORS = {"none": None, "not the best 1/2": 2.0, "not the best 1/3": 3.0}
+AS_SHIPPED = 2.0
+FACTORS = {"none": None, "not the best 1/2": AS_SHIPPED, "not the best 1/3": 3.0}
 TIMES = (2, 3, 4, 6, 8)  # in trainings to the end
 PLAIN = 8
 
@@ -39,7 +41,7 @@ def search(
     """Returns when trials that went to their ends did so, in trainings, and their scores."""
     rungs = Rungs(factor) if factor else None
     ends: list[tuple[float, float]] = []
-    names = iter(range(10**9))
+    names = itertools.count()
     # When a trial is measured next, its name, curve and measurement.
     due: list[tuple[float, int, Curve, int]] = []
 
@@ -63,9 +65,7 @@ def search(
     return ends
 
 
-def against_plain(
-    curves: list[Curve], factor: float | None, costs: tuple[float, float, float], searches: int
-) -> None:
+def against_plain(curves: list[Curve], costs: tuple[float, float, float], searches: int) -> None:
     """Prints how many times sooner the best of plain trials is found."""
     pair, start, training = costs
     whole = pair * PLAIN / 2
@@ -73,9 +73,10 @@ def against_plain(
     for seed in range(searches):
         rng = random.Random(seed)
         plain = [rng.choice(curves)[-1].score for _ in range(PLAIN)]
-        came = (plain.index(max(plain)) // 2 + 1) * pair
-        ends = search(curves, factor, (whole - start) / training, rng)
-        found = next((start + at * training for at, score in ends if score >= max(plain)), None)
+        best = max(plain)
+        came = (plain.index(best) // 2 + 1) * pair
+        ends = search(curves, AS_SHIPPED, (whole - start) / training, rng)
+        found = next((start + at * training for at, score in ends if score >= best), None)
         for ratio, seconds in zip(ratios.values(), (came, whole), strict=True):
             ratio.append(seconds / found if found else 0.0)
     for name, found_ratios in ratios.items():
@@ -117,7 +118,7 @@ def main() -> None:
                 scores.append(max((score for at, score in ends if at <= time), default=0.0))
         print(f"{name:<17}" + "  ".join(f"{statistics.mean(scores):.4f}" for scores in best))
     if arguments.against:
-        against_plain(curves, 2.0, tuple(arguments.against), arguments.searches)
+        against_plain(curves, tuple(arguments.against), arguments.searches)
 
 
 if __name__ == "__main__":

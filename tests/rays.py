@@ -12,6 +12,7 @@ from lkd_tune.search.cluster import quieten_ray
 
 def shared_ray() -> None:
     """Starts a Ray of two CPUs, if it does not run: it stays until `own_ray`, or the end."""
+    quieten_ray()
     import ray
 
     if not ray.is_initialized():
@@ -21,6 +22,7 @@ def shared_ray() -> None:
 @contextmanager
 def own_ray(cpus: int, **options: Any) -> Iterator[None]:
     """Starts Ray on this machine with so many CPUs, and ends it."""
+    quieten_ray()
     import ray
 
     ray.shutdown()
@@ -32,7 +34,6 @@ def own_ray(cpus: int, **options: Any) -> Iterator[None]:
 
 
 def _start(cpus: int, **options: Any) -> None:
-    quieten_ray()
     import ray
 
     ray.init(

@@ -85,10 +85,10 @@ class SideProcess:
 
     def _ask(self, function: Any, *arguments: Any) -> Any:
         """Begins a piece of work, in a new process where the largest node is another size now."""
-        gpus, nodes = self._session.settings.resources.gpus, self._session.nodes
+        resources, nodes = self._session.settings.resources, self._session.nodes
+        gpus = resources.gpus
         # At least a worker's CPUs, so that a cluster without any gets a node for it.
-        cpus = self._session.settings.resources.cpus
-        cpus = cpus if gpus else max(cpus, nodes.largest_cpus())
+        cpus = resources.cpus if gpus else max(resources.cpus, nodes.largest_cpus())
         if cpus != self._cpus:
             self._end()
         if self._process is None:

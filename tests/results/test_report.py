@@ -32,18 +32,21 @@ def give_sizes(run):
         write_atomically(run.trial(record.name) / "size.json", size.model_dump_json())
 
 
-@pytest.fixture
-def run(tmp_path):
-    run = full_run(tmp_path / "run")
+def sized_run(folder):
+    run = full_run(folder)
     give_sizes(run)
     return run
+
+
+@pytest.fixture
+def run(tmp_path):
+    return sized_run(tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """A run and its page, to be read only."""
-    run = full_run(tmp_path_factory.mktemp("written") / "run")
-    give_sizes(run)
+    run = sized_run(tmp_path_factory.mktemp("written") / "run")
     return run, Page(write_report(run))
 
 

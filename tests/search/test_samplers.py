@@ -18,7 +18,15 @@ from lkd_tune.spec.space import build_space
 from lkd_tune.spec.trial import TrialSpec
 from tests.search.test_study import SPACE, drawn, result, searcher
 
-SAMPLERS = ["tpe", "random", "nsga2", "nsga3", "gp", "cma", "evolution"]
+SAMPLERS = [
+    "tpe",
+    "random",
+    "nsga2",
+    "nsga3",
+    pytest.param("gp", marks=pytest.mark.slow),
+    "cma",
+    "evolution",
+]
 GOAL = (0, 2, 3, 7, 8, 12)  # the layer map that is to be found
 MAPS = """
 task: {name: tiny, train: train.csv, dev: dev.csv}
@@ -45,9 +53,7 @@ def run(search: StudySearcher, score: Callable[[TrialSpec], float], trials: int)
     return specs
 
 
-@pytest.mark.parametrize(
-    "sampler", [pytest.param(s, marks=[pytest.mark.slow] * (s == "gp")) for s in SAMPLERS]
-)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_resumed_search_draws_what_the_other_would_have_drawn(tmp_path, sampler):
     text = with_sampler(SPACE, sampler, 14)
     whole, cut = searcher(tmp_path / "whole", text), searcher(tmp_path / "cut", text)

@@ -90,6 +90,6 @@ def write_space(folder: Path, **search: Any) -> None:
         losses={**LABELS, "logits": {"weight": {"uniform": [0.5, 1.5]}, "alpha": 1}},
         student={"depth": {"int": [1, 2]}},
         train={"lr": {"choice": [1e-9, 1e-2]}, "steps": 240, "evaluations": 4},
-        search={"concurrency": 1, **search},
+        search=search,
         keep={"top": 2},
     )

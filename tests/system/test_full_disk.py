@@ -38,7 +38,7 @@ def make_large_space(folder: Path, trials: int) -> None:
         folder,
         losses={**LABELS, "wr_pair": {"loguniform": [0.1, 10]}},
         student={"depth": {"int": [1, 2]}},
-        search={"trials": trials, "concurrency": 1, "scheduler": "none", "min_free_gb": 0},
+        search={"trials": trials, "scheduler": "none", "min_free_gb": 0},
         keep={"top": 1},
     )
     make_teacher(folder / "teacher", hidden=128)

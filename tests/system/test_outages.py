@@ -19,7 +19,7 @@ from lkd_tune.storage import StorageError
 from tests.object_store import outage, s3_server
 from tests.tiny import make_space
 
-SEARCH = {"trials": 2, "max_failures": 0, "concurrency": 1}
+SEARCH = {"trials": 2, "max_failures": 0}
 # The client itself tries for 6 s.
 AWAY_S = 15.0
 
