@@ -4,7 +4,8 @@ Look at the column "of the first": the peak of a row over that of the first row,
 teacher in fp32 beside the student and keeps all activations. "off by" is how far the row's loss is
 from the first row's: 0 but for bf16. Each row is a process of its own; the teacher is a BERT with
 random weights, by default as large as BERT-large, the student has a quarter of its layers. Rows of
-two workers have two processes, ZeRO-3 for the student, and tell the larger peak of both.
+two workers have two processes, ZeRO-3 for the student, and tell the larger peak of both; on GPUs
+each of them has its own, and on a single one these rows are left out.
 
 On a CPU the device is the host, so that only bf16 and activation checkpointing can save there, and
 the peak has Python and its libraries in it. On a GPU it is PyTorch's count of allocated memory.
@@ -138,6 +139,7 @@ def train_together(given: argparse.Namespace) -> None:
 
 def train_as(rank: int, port: int, given: argparse.Namespace) -> None:
     """Trains as one of two workers."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(rank)  # as Ray has it for a worker; before its use
     torch.set_num_threads(1)
     join_process_group(rank, 2, "127.0.0.1", port)
     found = train(given.folder, given.row, given.layers, given.batch, given.steps)
@@ -193,7 +195,8 @@ def main() -> None:
             f"a teacher of {parameters / 1e6:.0f} M parameters, batches of {given.batch}, on {on}"
         )
         print(f"{'':<40}{'GiB':>7} {'of the first':>12} {'s':>7} {'off by':>9}")
-        for rows in (LIVE, SHARED, STORED):
+        tables = [LIVE, STORED] if torch.cuda.device_count() == 1 else [LIVE, SHARED, STORED]
+        for rows in tables:
             first: dict[str, float] = {}
             for row in rows:
                 found = _in_a_process(row, folder)
