@@ -79,13 +79,16 @@ def train(spec: TrialSpec, cache: Path, *, fast: bool) -> float:
 
     assert spec.teacher is not None
     assert spec.train.steps is not None
+    device = torch.device("cuda" if spec.resources.gpus else "cpu")
+    half = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
     torch.manual_seed(spec.seed)
-    teacher = load_model(spec.teacher)
-    tokenizer, device = load_tokenizer(spec.teacher), torch.device("cpu")
+    teacher = load_model(spec.teacher).to(device)
+    tokenizer = load_tokenizer(spec.teacher)
     data = {name: load_tokens(spec.task, name, tokenizer, cache=cache) for name in ("train", "dev")}
     word, layer = spec.layer_map.word, spec.layer_map.layer
     assert word == layer != "random"
     student = build_student("teacher", teacher, word[1:], spec.student.depth, 2)  # type: ignore[arg-type]
+    student.to(device)
     optimizer, schedule = build_optimizer(student, spec.train, spec.train.steps, whole=False)
     weights = {name: term.weight for name, term in spec.losses}
     temperature, window = spec.losses.logits.temperature, spec.losses.wr_triple.window
@@ -100,9 +103,10 @@ def train(spec: TrialSpec, cache: Path, *, fast: bool) -> float:
             torch.nn.functional.pad(x, (0, more)) for x in (batch.ids, batch.types, batch.mask)
         )
         batch = Batch(ids, types, mask, batch.labels, batch.examples)
-        with torch.no_grad():
+        with torch.no_grad(), half:
             theirs = forward(teacher, batch, hidden_states=True)
-        ours = forward(student, batch, hidden_states=True)
+        with half:
+            ours = forward(student, batch, hidden_states=True)
         terms = terms_of(
             torch.stack(ours.hidden_states, 1),
             torch.stack([theirs.hidden_states[i] for i in word], 1),
@@ -139,9 +143,10 @@ def search_plainly(
             ended.append((time.monotonic() - began, trial.last_result["score"]))
 
     ended: list[tuple[float, float]] = []
+    resources = space.settings.resources
     began = time.monotonic()
     tune.Tuner(
-        tune.with_resources(plain_trial, {"cpu": 1}),
+        tune.with_resources(plain_trial, {"cpu": resources.cpus, "gpu": resources.gpus or 0}),
         param_space={
             "benchmarks": str(Path(__file__).parent),
             "cache": str(cache),

@@ -113,6 +113,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--part", type=float, default=0.25, help="of plain Ray Tune's time")
+    parser.add_argument("--cpus", type=int, default=2, help="of this machine, for each in turn")
     parser.add_argument("--fast-losses", action="store_true", help="plain Ray Tune has them, too")
     parser.add_argument("--json", type=Path, help="where to keep the curves")
     parser.add_argument("--plot", type=Path, help="where to draw them")
@@ -124,7 +125,11 @@ def main() -> None:
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     for seed in seeds[len(results) :]:
         ray.init(
-            "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+            "local",
+            num_cpus=arguments.cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
         )
         results.append(measure(arguments, seed))
         ray.shutdown()

@@ -38,6 +38,7 @@ from lkd_tune.distill.process_group import (
     largest,
     summed,
 )
+from lkd_tune.distill.release import collect, forget_modules, free_tensors
 from lkd_tune.distill.saving import save_student
 from lkd_tune.distill.setup import (
     build_engine,
@@ -247,11 +248,15 @@ class Distillation:
         """Frees the engine and its memory; the process group stays for the next one."""
         if self._engine is None:
             return
+        stage, self._losses = self.spec.resources.zero_stage, None
         self._engine.destroy()
+        if stage == 0:
+            free_tensors(self._engine)
+        elif stage == 3:
+            forget_modules(self._engine.module)
         self._engine = None
-        self._losses = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        if stage > 0:
+            collect()
 
     def _train_until(self, until: int) -> _Progress:
         """Trains to a step and returns what was seen on the way."""

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from lkd_tune.distill.process_group import load_deepspeed
+from lkd_tune.distill.release import forget_modules
 from lkd_tune.spec.inference import Inference
 
 
@@ -103,10 +104,8 @@ def _shared_by_ranks(model: Any, on: torch.device) -> Iterator[None]:
         yield
     finally:
         hooks.destroy()
-        # DeepSpeed's lists and hooks keep the modules alive.
+        # DeepSpeed's hooks keep the modules alive.
         for parameter in model.parameters():
             for held in (parameter, parameter.ds_tensor):
                 held.data = held.new_empty(0)
-        own = {id(module) for module in model.modules()}
-        stack = deepspeed.runtime.zero.parameter_offload.FWD_MODULE_STACK
-        stack[:] = [module for module in stack if id(module) not in own]
+        forget_modules(model)

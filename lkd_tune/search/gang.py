@@ -90,7 +90,8 @@ class Rank:
         """Builds a distillation, from where a checkpoint left it; `pace` is told its pace."""
         from lkd_tune.distill.engine import Distillation
 
-        self.end()
+        if self._distillation is not None:
+            self.end()
         trial = TrialSpec.model_validate_json(spec)
         for model in filter(None, (trial.teacher, trial.student.init)):
             patiently(partial(local_model, model))  # it may lie in an object store
@@ -127,8 +128,12 @@ class Rank:
         return self._distillation.evaluate(split)
 
     def end(self) -> None:
-        """Frees the distillation; the process group stays."""
-        if self._distillation is not None:
+        """Frees the distillation, also one that failed while it was built; the group stays."""
+        from lkd_tune.distill.release import collect
+
+        if self._distillation is None:
+            collect()
+        else:
             self._distillation.close()
             self._distillation = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from tests.distill.families import CONFIGS, make_classifier, make_csv, without_d
 from tests.distill.ranks import run_ranks
 
 torch.set_num_threads(1)
+
+TENSORS = torch.Tensor, torch.nn.Parameter
 
 ALL_FIVE = {
     "wr_pair": {"weight": 1.0},
@@ -91,6 +94,35 @@ def test_resume_is_exact(tmp_path, stage, precision):
         assert found.losses == expected.losses
         assert found.metrics == expected.metrics
         assert found.train_s > 0
+
+
+def _bytes_of_tensors() -> int:
+    """Returns how much memory the tensors of this process take."""
+    storages = [each.untyped_storage() for each in gc.get_objects() if type(each) in TENSORS]
+    return sum({each.data_ptr(): each.nbytes() for each in storages}.values())
+
+
+@pytest.mark.parametrize("source", ["auto", "live"])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_nothing_stays_in_memory_when_it_is_closed(tmp_path, stage, precision, source):
+    train = {"steps": 4, "batch_size": 8, "evaluations": 1, "precision": precision}
+    resources, targets = {"zero_stage": stage}, {"source": source}
+    spec = _spec(tmp_path, train=train, resources=resources, targets=targets)
+    list(distill(spec))  # what libraries keep is there from now on
+    gc.collect()
+    gc.disable()  # which would free all of it at some time by itself
+    try:
+        before = _bytes_of_tensors()
+        with Distillation(spec) as distillation:
+            next(distillation)
+            during = _bytes_of_tensors()
+            student = 4 * distillation.parameters
+        after = _bytes_of_tensors()
+    finally:
+        gc.enable()
+    assert during - before > 3 * student
+    assert after - before < student / 10
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import resource
+import weakref
 
 import pytest
 
 from lkd_tune.distill.batches import most_accumulation
 from lkd_tune.distill.out_of_memory import is_out_of_memory
+from lkd_tune.search.gang import Rank
+from lkd_tune.search.nodes import Needs
 from lkd_tune.search.tuner import run_search
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.trial import TrialSpec
+from tests.distill.families import make_classifier, make_csv
 from tests.rays import own_ray
 from tests.tiny import make_space
 
@@ -66,6 +71,58 @@ def test_a_trial_out_of_memory_goes_on_with_smaller_micro_batches(tmp_path):
     for term, value in expected.measurements[-1].losses.items():
         assert record.measurements[-1].losses[term] == pytest.approx(value, rel=0.05), term
     assert record.accumulation == parts
+
+
+@pytest.mark.parametrize("failing", ["build_targets", "evaluate"])
+def test_a_trial_that_failed_leaves_its_memory_to_the_next_try(tmp_path, monkeypatch, failing):
+    from lkd_tune.distill import engine
+
+    built = []
+    build_engine = engine.build_engine
+
+    def build_and_note(*arguments, **options):
+        found = build_engine(*arguments, **options)
+        built.extend(weakref.ref(parameter) for parameter in found.module.parameters())
+        return found
+
+    def still_there():
+        return sum(each.numel() for each in (ref() for ref in built) if each is not None)
+
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(engine, "build_engine", build_and_note)
+    data = make_csv(tmp_path)
+    spec = TrialSpec.model_validate(
+        {
+            "task": {"name": "own", "train": data, "dev": data},
+            "teacher": make_classifier(tmp_path / "teacher", "bert"),
+            "student": {"depth": 2},
+            "layer_map": {"word": (0, 2, 4), "layer": (0, 2, 4)},
+            "train": {"steps": 2, "evaluations": 1},
+        }
+    )
+    rank = Rank(1, 0, str(tmp_path), Needs(None, {}))
+
+    def begin_and_advance():
+        rank.begin(spec.to_json(), str(tmp_path), None, 1, [], str(tmp_path / "pace"))
+        return rank.advance()
+
+    with monkeypatch.context() as broken:
+        broken.setattr(engine, failing, fail)
+        with pytest.raises(MemoryError) as raised:
+            begin_and_advance()
+    assert still_there() > 0
+    raised.value.__traceback__ = None  # as a trial does
+    del raised
+    gc.disable()
+    try:
+        rank.end()
+        assert still_there() == 0
+    finally:
+        gc.enable()
+    assert begin_and_advance().finished
+    rank.end()
 
 
 def test_what_is_out_of_memory():
