@@ -44,7 +44,7 @@ from lkd_tune.spaces import find_space
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.run import RunFolder, TrialRecord
 from lkd_tune.spec.space import SearchSpace, load_space
-from lkd_tune.spec.start import published_start
+from lkd_tune.spec.start import published_starts
 from lkd_tune.spec.trial import TrialSpec
 
 _WORKERS = 2
@@ -74,7 +74,7 @@ def main() -> None:
         if record.is_drawn and record.measurements
     ]
     curves = Curves(records)
-    points = [published_start(space, curves.layers, name).params for name in ("skip", "top_bottom")]
+    points = [start.params for start in published_starts(space, curves.layers)]
     print(
         "| trials are drawn | stopped | " + " | ".join(f"{s} s" for s in _SECONDS) + " | trials |"
     )

@@ -12,14 +12,11 @@ from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.ranking import rank_run
 from lkd_tune.spec.run import RunFolder, read_measurements
 from lkd_tune.spec.settings import SpaceSettings
-from lkd_tune.spec.start import Start, published_start, start_from
+from lkd_tune.spec.start import Start, published_starts, start_from
 
 if TYPE_CHECKING:
     from lkd_tune.search.side_process import SideProcess
 
-# The lower half with the last layer, and DistilBERT's choice: each is far better than the uniform
-# map on some tasks, of real ones the first, see benchmarks/RESULTS.md.
-_OTHER_MAPS = ("lower_half", "top_bottom")
 # So many of the best trials of each earlier run are tried again.
 _BEST_OF_EACH = 3
 
@@ -145,14 +142,8 @@ def find_starts(session: Session, teacher_layers: int) -> list[Start]:
         SpecError: If a run named by `search.warm_start` is none.
     """
     space, settings = session.space, session.settings
-    starts = []
-    if settings.search.published_start:
-        starts.append(published_start(space, teacher_layers))
-        for layer_map in _OTHER_MAPS:
-            other = published_start(space, teacher_layers, layer_map)
-            # They are the same where no map is searched, or it has few layers.
-            if all(other.params != start.params for start in starts):
-                starts.append(other)
+    published = settings.search.published_start
+    starts = published_starts(space, teacher_layers) if published else []
     for folder in settings.search.warm_start:
         starts += _best_of(read_run(folder), session, teacher_layers)
     starts = [start for start in starts if start.params]

@@ -27,7 +27,8 @@ class SearchSettings(Settings):
     published_start: bool = True
     """Begin with the published recipe: its loss weights and the uniform layer map, as far as the
     space has them; then with these weights and the maps lower_half and top_bottom, if the map is
-    searched."""
+    searched. These have as many layers as the space allows if score is the only objective and
+    nothing is limited."""
     warm_start: tuple[str, ...] = ()
     """Run folders of earlier searches; the best of each are tried again at the beginning."""
     scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"

@@ -10,10 +10,14 @@ from typing import Any
 from lkd_tune.spec.distributions import Choice, Numbers
 from lkd_tune.spec.layer_map import PRESETS, SEARCHED, params_of_map, preset_map
 from lkd_tune.spec.published import published_recipe
+from lkd_tune.spec.search import LimitSettings
 from lkd_tune.spec.space import SearchSpace
 from lkd_tune.spec.trial import TrialSpec
 
 PUBLISHED = "published"
+# The lower half with the last layer, and DistilBERT's choice: each is far better than the uniform
+# map on some tasks, of real ones the first, see benchmarks/RESULTS.md.
+OTHER_MAPS = ("lower_half", "top_bottom")
 # A scalar may stand for a block of losses: its weight.
 _MAIN_KEY = "weight"
 _RATE = "train.lr"
@@ -34,26 +38,49 @@ class Start:
     moved: dict[str, Any]
 
 
-def published_start(space: SearchSpace, teacher_layers: int, preset: str = "skip") -> Start:
-    """Returns the published recipe: its weights and the uniform map, at half of the depth.
+def published_starts(space: SearchSpace, teacher_layers: int) -> list[Start]:
+    """Returns the published recipe, and its weights with other maps or for a deeper student.
+
+    The others have all the layers that the space allows, where nothing but the score counts: of two
+    students the deeper one is mostly the better. Otherwise they have as many as the recipe's.
+
+    Args:
+        space: Where they are to be points of.
+        teacher_layers: Number of the teacher's encoder layers.
+    """
+    settings = space.settings
+    half = min(space.depths(), key=lambda d: (abs(d - teacher_layers / 2), d))
+    score_alone = settings.objectives == ("score",) and settings.limits == LimitSettings()
+    depth = max(space.depths()) if score_alone else half
+    starts = [_published_start(space, teacher_layers, half, "skip", PUBLISHED)]
+    deeper = f", {depth} layers" if depth != half else ""
+    uniform = _published_start(space, teacher_layers, depth, "skip", PUBLISHED + deeper)
+    others = [
+        _published_start(space, teacher_layers, depth, preset, f"{PUBLISHED}, map {preset}{deeper}")
+        for preset in OTHER_MAPS
+    ]
+    if all(other.params == uniform.params for other in others):  # no map is searched
+        others = [uniform]
+    for other in others:
+        # Maps of few layers are the same.
+        if all(other.params != start.params for start in starts):
+            starts.append(other)
+    return starts
+
+
+def _published_start(
+    space: SearchSpace, teacher_layers: int, depth: int, preset: str, origin: str
+) -> Start:
+    """Returns the published weights with a map and a depth.
 
     A learning rate that the space does not have was meant for students of another size: it is
     the middle of the space's own range then, where a weight is the nearest end.
-
-    Args:
-        space: Where it is to be a point of.
-        teacher_layers: Number of the teacher's encoder layers.
-        preset: Another map in the place of the uniform one, `skip`.
     """
-    settings = space.settings
-    depths = space.depths()
-    depth = min(depths, key=lambda d: (abs(d - teacher_layers / 2), d))
     wanted = {
-        **published_recipe(settings.task.name),
+        **published_recipe(space.settings.task.name),
         "student": {"depth": depth, "init": "teacher"},
     }
     layer_map = preset_map(preset, teacher_layers, depth)
-    origin = PUBLISHED if preset == "skip" else f"{PUBLISHED}, map {preset}"
     start = _start(origin, space, wanted, layer_map, layer_map, teacher_layers)
     rate = space.distributions().get(_RATE)
     if _RATE in start.moved and isinstance(rate, Numbers):

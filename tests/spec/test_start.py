@@ -7,7 +7,7 @@ import pytest
 from lkd_tune.spec.layer_map import preset_map
 from lkd_tune.spec.source import parse_source
 from lkd_tune.spec.space import SearchSpace, build_space
-from lkd_tune.spec.start import published_start, start_from
+from lkd_tune.spec.start import Start, published_starts, start_from
 from lkd_tune.spec.trial import TrialSpec
 
 HEAD = "task: {name: %s, train: train.csv, dev: dev.csv}\nteacher: somewhere\n"
@@ -49,9 +49,13 @@ def drawn(space: SearchSpace, params: dict, layers: int = 12) -> TrialSpec:
     return space.draw(Fixed(params), teacher="somewhere", teacher_layers=layers, seed=0)
 
 
+def published(space: SearchSpace, layers: int) -> Start:
+    return published_starts(space, layers)[0]
+
+
 def test_the_published_recipe_in_a_wide_space_is_the_published_recipe():
     wide = space(WIDE)
-    start = published_start(wide, 12)
+    start = published(wide, 12)
     assert start.moved == {}
     spec = drawn(wide, start.params)
     losses = spec.losses
@@ -71,45 +75,68 @@ def test_the_published_recipe_in_a_wide_space_is_the_published_recipe():
 @pytest.mark.parametrize("map_setting", ["monotone", "free", "{choice: [last, skip, free]}"])
 def test_the_uniform_map_in_every_kind_of_map(map_setting):
     own = space(f"student: {{depth: {{int: [2, 3]}}}}\nlayer_map: {map_setting}")
-    start = published_start(own, 6)
+    start = published(own, 6)
     assert drawn(own, start.params, 6).layer_map.word == (0, 2, 4, 6)
     assert start.moved == {}
 
 
-def test_the_published_weights_with_another_map():
+def maps(own: SearchSpace, layers: int = 6) -> dict[str, tuple[int, ...]]:
+    starts = published_starts(own, layers)
+    return {each.origin: drawn(own, each.params, layers).layer_map.word for each in starts}
+
+
+def test_the_published_weights_with_other_maps():
     own = space("student: {depth: {int: [2, 3]}}\nlayer_map: monotone")
-    uniform, other = published_start(own, 6), published_start(own, 6, "top_bottom")
-    assert (uniform.origin, other.origin) == ("published", "published, map top_bottom")
-    assert drawn(own, other.params, 6).layer_map.word == (0, 1, 4, 6)
-    lower = published_start(own, 6, "lower_half")
-    assert drawn(own, lower.params, 6).layer_map.word == (0, 2, 3, 6)
-    # Where no map is searched it is no other point.
-    own = space("student: {depth: {int: [2, 3]}}\nlayer_map: skip")
-    assert published_start(own, 6, "top_bottom").params == published_start(own, 6).params
+    assert maps(own) == {
+        "published": (0, 2, 4, 6),
+        "published, map lower_half": (0, 2, 3, 6),
+        "published, map top_bottom": (0, 1, 4, 6),
+    }
+    # Where no map is searched there are none.
+    assert maps(space("student: {depth: {int: [2, 3]}}\nlayer_map: skip")) == {
+        "published": (0, 2, 4, 6)
+    }
+
+
+def test_other_starts_have_all_layers_where_the_score_alone_counts():
+    depths = "student: {depth: {int: [2, 4]}}\n"
+    deeper = {
+        "published": (0, 2, 4, 6),
+        "published, map lower_half, 4 layers": (0, 1, 2, 3, 6),
+        "published, map top_bottom, 4 layers": (0, 1, 2, 5, 6),
+    }
+    assert maps(space(depths + "layer_map: monotone")) == deeper
+    assert maps(space(depths + "layer_map: skip")) == {
+        "published": (0, 2, 4, 6),
+        "published, 4 layers": (0, 2, 3, 5, 6),
+    }
+    for more in ("objectives: [score, parameters]", "limits: [parameters <= 1e6]"):
+        own = space(f"{depths}layer_map: monotone\n{more}")
+        assert [len(each) for each in maps(own).values()] == [4, 4, 4]
 
 
 def test_what_a_space_does_not_have_is_moved_to_its_nearest_and_told():
     narrow = space("losses: {wr_pair: {loguniform: [0.1, 10]}, wr_triple: {choice: [1, 2]}}")
-    start = published_start(narrow, 6)
+    start = published(narrow, 6)
     assert start.params == {"losses.wr_pair": 10.0, "losses.wr_triple": 2}
     assert start.moved == {"losses.wr_pair": 100, "losses.wr_triple": 1000}
 
 
 def test_a_learning_rate_of_other_models_is_the_middle_of_the_range():
     own = space("train: {lr: {loguniform: [1.0e-3, 4.0e-3]}}")
-    start = published_start(own, 6)
+    start = published(own, 6)
     assert start.params == {"train.lr": pytest.approx(2e-3)}
     assert start.moved == {"train.lr": 4e-5}
     choice = space("train: {lr: {choice: [1.0e-3, 2.0e-3, 4.0e-3]}}")
-    assert published_start(choice, 6).params == {"train.lr": 1e-3}
+    assert published(choice, 6).params == {"train.lr": 1e-3}
 
 
 def test_a_space_without_distributions_has_nothing_to_begin_with():
-    assert published_start(space("student: {depth: 3}"), 6).params == {}
+    assert published(space("student: {depth: 3}"), 6).params == {}
 
 
 def test_a_trial_of_another_search_comes_out_again():
-    wide, params = space(WIDE), published_start(space(WIDE), 12).params
+    wide, params = space(WIDE), published(space(WIDE), 12).params
     params |= {"losses.wr_pair": 0.3, "student.depth": 4, "losses.wr_triple": "0"}
     params = {name: v for name, v in params.items() if not name.startswith("losses.wr_triple.")}
     spec = drawn(wide, params)
@@ -130,7 +157,7 @@ def test_word_and_layer_relations_may_have_had_maps_of_their_own():
 
 def test_a_map_of_a_teacher_with_other_layers_is_left_to_the_sampler():
     wide = space(WIDE)
-    spec = drawn(wide, published_start(wide, 12).params)
+    spec = drawn(wide, published(wide, 12).params)
     start = start_from("runs/a 0003", spec, wide, 6)
     assert start.moved == {"layer_map.word": list(spec.layer_map.word)}
     assert not [name for name in start.params if name.startswith("layer_map")]
@@ -141,7 +168,7 @@ def test_integers_and_steps_are_kept_to():
         "student: {depth: {int: [1, 5], step: 2}}\n"
         "losses: {wr_pair: {uniform: [0, 1], step: 0.3}}\ntrain: {batch_size: {int: [8, 64]}}"
     )
-    start = published_start(own, 12)
+    start = published(own, 12)
     assert start.params["student.depth"] == 5
     assert start.params["losses.wr_pair"] == pytest.approx(0.9)
     assert start.params["train.batch_size"] == 32
