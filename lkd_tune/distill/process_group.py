@@ -6,6 +6,7 @@ seconds, a new DeepSpeed engine in a standing group a fraction of one.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import logging
@@ -103,9 +104,10 @@ def leave_process_group() -> None:
 
 
 def ensure_process_group() -> None:
-    """Joins a group of one unless this process is in a group."""
+    """Joins a group of one, left when this process ends, unless this process is in a group."""
     if not dist.is_initialized():
         join_process_group(0, 1, *free_address())
+        atexit.register(leave_process_group)  # on a GPU there would be a warning else
 
 
 def load_deepspeed() -> Any:
