@@ -39,9 +39,11 @@ def forget_modules(model: Any) -> None:
     own = {id(module) for module in model.modules()}
     stack = parameter_offload.FWD_MODULE_STACK
     stack[:] = [module for module in stack if id(module) not in own]
-    # A cache of the class, by object and module.
-    cached = PartitionedParameterCoordinator._PartitionedParameterCoordinator__params_to_release
-    inspect.getclosurevars(cached).nonlocals["func"].cache_clear()
+    # One of its methods, behind a decorator, has a cache by object and module.
+    for method in filter(inspect.isfunction, vars(PartitionedParameterCoordinator).values()):
+        for inner in inspect.getclosurevars(method).nonlocals.values():
+            if hasattr(inner, "cache_clear"):
+                inner.cache_clear()
 
 
 def collect() -> None:
