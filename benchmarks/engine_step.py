@@ -1,12 +1,12 @@
 """Milliseconds of a trial's optimizer step, all of it, by its losses and its precision.
 
 Look at the column "of labels": what the five losses with stored targets cost over training by the
-labels alone, in the same precision. A step is reading a batch, forward, losses, backward, and
+labels alone, in the same precision; and at "of fp32", the time over that with fp32. A step is reading a batch, forward, losses, backward, and
 DeepSpeed's step; on a GPU a small student's is as long as its operations take to start, so that
 their number counts and not their size.
 
-The teachers are BERTs with random weights, on a GPU of the size of MiniLM and of BERT-base, the
-students have half of their layers; batches of 32 sentences of 4 to 40 words.
+The teachers are BERTs with random weights, of the size of the embedded task's and of MiniLM, on a
+GPU of MiniLM and of BERT-base, the students have half of their layers; batches of 32 sentences of 4 to 40 words.
 
     python benchmarks/engine_step.py [--sizes 6x384 12x768] [--steps 60]
 """
@@ -29,6 +29,7 @@ from gpu_share import make_spec
 from large_teacher import make_data, make_teacher
 
 from lkd_tune.distill.engine import Distillation
+from lkd_tune.distill.hardware import cpu_name
 from lkd_tune.spec.losses import LABELS_ONLY, LossSettings
 from lkd_tune.spec.settings import TrainSettings
 
@@ -60,10 +61,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    sizes = given.sizes or (["6x384", "12x768"] if torch.cuda.is_available() else ["6x64"])
-    on = torch.cuda.get_device_name() if torch.cuda.is_available() else "the CPU, 1 thread"
-    print(f"on {on}")
-    print(f"{'teacher':<9}{'':<6}{'labels, ms':>11} {'five losses, ms':>16} {'of labels':>10}")
+    on_gpu = torch.cuda.is_available()
+    sizes = given.sizes or (["6x384", "12x768"] if on_gpu else ["6x64", "6x384"])
+    print(f"on {torch.cuda.get_device_name() if on_gpu else cpu_name() + ', 1 thread'}")
+    print(
+        f"{'teacher':<9}{'':<6}{'labels, ms':>11} {'five losses, ms':>16} {'of labels':>10} "
+        f"{'of fp32':>8}"
+    )
     for size in sizes:
         layers, hidden = (int(number) for number in size.split("x"))
         with tempfile.TemporaryDirectory() as name:
@@ -71,7 +75,8 @@ def main() -> None:
             make_data(folder, 4096, 4, 40)
             make_teacher(folder, layers, hidden)
             base = make_spec(folder, layers, batch=32, steps=WARM + given.steps + 1)
-            for precision in ("fp32", "bf16"):
+            fp32 = None
+            for precision in ("fp32", "bf16") if on_gpu else ("fp32", "auto", "bf16"):
                 train = TrainSettings.model_validate(
                     {**base.train.model_dump(), "precision": precision}
                 )
@@ -83,8 +88,10 @@ def main() -> None:
                     )
                     for losses in (LABELS_ONLY, LossSettings())
                 )
+                fp32 = fp32 or five
                 print(
-                    f"{size:<9}{precision:<6}{labels:>11.1f} {five:>16.1f} {five / labels:>10.2f}",
+                    f"{size:<9}{precision:<6}{labels:>11.1f} {five:>16.1f} {five / labels:>10.2f} "
+                    f"{five / fp32:>8.2f}",
                     flush=True,
                 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ from lkd_tune.distill.process_group import (
     largest,
     summed,
 )
+from lkd_tune.distill.products import bf16_products
 from lkd_tune.distill.release import collect, forget_modules, free_tensors
 from lkd_tune.distill.saving import save_student
 from lkd_tune.distill.setup import (
@@ -47,6 +49,7 @@ from lkd_tune.distill.setup import (
     name_labels,
     starting_student,
     uses_bf16,
+    uses_bf16_products,
 )
 from lkd_tune.distill.size import measure_size
 from lkd_tune.distill.tasks.kinds import kind_of
@@ -141,6 +144,8 @@ class Distillation:
         self.total = self._batches.total_steps()
         self._evaluations = evaluation_steps(spec.train, self.total)
         self._bf16 = uses_bf16(spec.train)
+        fast = uses_bf16_products(spec.train, student.config.hidden_size)
+        self._products = bf16_products if fast else contextlib.nullcontext
         self._config = student.config
         self._engine = build_engine(
             student, spec, self.total, micro_batches=self._micro_batches, bf16=self._bf16
@@ -270,7 +275,8 @@ class Distillation:
         examples, tokens, places = 0, 0, 0
         for batch in self._batches.starting_at(self._step):
             try:
-                sums, counted, padded = self._train_step(batch)
+                with self._products():
+                    sums, counted, padded = self._train_step(batch)
             except Exception as error:
                 self._blame(batch, error)
                 raise

@@ -100,7 +100,7 @@ class _Relations(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(vectors, real)
-        with _full_precision(vectors.device.type):
+        with full_precision(vectors.device.type):
             parts = [_relate(vectors[part], real[part]) for part in batch_parts(vectors, _PART)]
         if len(parts) == 1:
             return parts[0]
@@ -113,7 +113,7 @@ class _Relations(torch.autograd.Function):
         vectors, real = ctx.saved_tensors
         gradient = torch.empty_like(vectors)
         # Also here: who calls backward under autocast would have the products in bf16.
-        with _full_precision(vectors.device.type):
+        with full_precision(vectors.device.type):
             for part in batch_parts(vectors, _PART):
                 x = _centred(vectors[part], real[part])
                 # d D_ij / d x_i = 2 (x_i − x_j), and D_ij and D_ji both depend on x_i. Nothing
@@ -195,7 +195,7 @@ def _kernels(on: torch.device) -> Any:
 
 
 @contextlib.contextmanager
-def _full_precision(device_type: str) -> Iterator[None]:
+def full_precision(device_type: str) -> Iterator[None]:
     """Runs products of matrices in the inputs' own type: no autocast, no TF32 and the like."""
     # By backend, where there is such a setting (torch 2.9): asked for the older, common one, torch
     # raises an error if a program has used the newer.

@@ -12,6 +12,7 @@ from lkd_tune.distill.evaluate import check_labels
 from lkd_tune.distill.models import build_student, check_vocabulary, load_model
 from lkd_tune.distill.optimizer import build_optimizer
 from lkd_tune.distill.process_group import device, load_deepspeed
+from lkd_tune.distill.products import gains_by_bf16_products
 from lkd_tune.distill.target_store import StoredTargets, ensure_store, stored_targets_fit
 from lkd_tune.distill.targets import LiveTeacher
 from lkd_tune.distill.tasks.data import count_labels, label_names
@@ -143,6 +144,16 @@ def uses_bf16(train: TrainSettings) -> bool:
             including_emulation=False  # on older GPUs it is as slow as fp32, or slower
         )
     return train.precision == "bf16"
+
+
+def uses_bf16_products(train: TrainSettings, width: int) -> bool:
+    """Returns whether a trial trains with products of bfloat16 here, and all else in float32.
+
+    Args:
+        train: The settings.
+        width: The student's hidden size.
+    """
+    return train.precision == "auto" and device().type == "cpu" and gains_by_bf16_products(width)
 
 
 def build_engine(

@@ -14,6 +14,7 @@ from lkd_tune.distill.placement import running
 from lkd_tune.distill.relations import (
     LayerRelations,
     WordRelations,
+    full_precision,
     layer_relations,
     word_relations,
 )
@@ -92,6 +93,8 @@ class LiveTeacher:
         precision: Any = contextlib.nullcontext()
         if self._bf16:
             precision = torch.autocast(self._on.type, torch.bfloat16)
+        elif self._inference.precision == "fp32":
+            precision = full_precision(self._on.type)
         with torch.no_grad(), precision:
             output = forward(self._teacher, batch, hidden_states=relations)
         logits = self._kind.logits(output).float()

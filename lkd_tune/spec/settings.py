@@ -172,7 +172,8 @@ class TrainSettings(Settings):
     evaluations: int = Field(3, ge=1)
     """Scores on dev in a trial: at the end, at half of the steps, at a quarter, and so on."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 on a GPU that has it, else fp32."""
+    """auto: bf16 on a GPU that has it, else fp32. A CPU that has units for bf16 (AMX) rounds the
+    factors of products to it then, for students of width 128 and more; evaluations are exact."""
     activation_checkpointing: bool = False
     """Makes each layer's activations anew in the backward pass instead of keeping them: the same
     losses in less memory, for about a third more computing."""

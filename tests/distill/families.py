@@ -26,7 +26,7 @@ _SIZES = {
     "max_position_embeddings": 40,
 }
 CONFIGS = {
-    "bert": lambda **o: BertConfig(**_SIZES, **o),
+    "bert": lambda **o: BertConfig(**{**_SIZES, **o}),
     "roberta": lambda **o: RobertaConfig(**_SIZES, pad_token_id=0, type_vocab_size=1, **o),
     "xlm-roberta": lambda **o: XLMRobertaConfig(**_SIZES, pad_token_id=0, type_vocab_size=1, **o),
     "electra": lambda **o: ElectraConfig(**_SIZES, embedding_size=16, **o),
