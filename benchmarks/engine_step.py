@@ -1,12 +1,13 @@
 """Milliseconds of a trial's optimizer step, all of it, by its losses and its precision.
 
 Look at the column "of labels": what the five losses with stored targets cost over training by the
-labels alone, in the same precision; and at "of fp32", the time over that with fp32. A step is reading a batch, forward, losses, backward, and
-DeepSpeed's step; on a GPU a small student's is as long as its operations take to start, so that
-their number counts and not their size.
+labels alone, in the same precision; and at "of fp32": the time over that in fp32. A step is reading
+a batch, forward, losses, backward, and DeepSpeed's step; on a GPU a small student's is as long as
+its operations take to start, so that their number counts and not their size.
 
 The teachers are BERTs with random weights, of the size of the embedded task's and of MiniLM, on a
-GPU of MiniLM and of BERT-base, the students have half of their layers; batches of 32 sentences of 4 to 40 words.
+GPU of MiniLM and of BERT-base; the students have half of their layers; batches of 32 sentences of 4
+to 40 words.
 
     python benchmarks/engine_step.py [--sizes 6x384 12x768] [--steps 60]
 """
