@@ -73,6 +73,11 @@ def main() -> None:
         for record in RunFolder(folder).read_trials()
         if record.is_drawn and record.measurements
     ]
+    if unseen := {*space.depths()} - _by_depth(records).keys():
+        depths = ", ".join(map(str, sorted(unseen)))
+        parser.error(
+            f"no trial of depth {depths} in these runs was trained to its end (see --help)"
+        )
     curves = Curves(records)
     points = [start.params for start in published_starts(space, curves.layers)]
     print(
