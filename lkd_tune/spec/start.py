@@ -17,7 +17,7 @@ from lkd_tune.spec.trial import TrialSpec
 PUBLISHED = "published"
 # The lower half with the last layer, and DistilBERT's choice: each is far better than the uniform
 # map on some tasks, of real ones the first, see benchmarks/RESULTS.md.
-OTHER_MAPS = ("lower_half", "top_bottom")
+_OTHER_MAPS = ("lower_half", "top_bottom")
 # A scalar may stand for a block of losses: its weight.
 _MAIN_KEY = "weight"
 _RATE = "train.lr"
@@ -57,7 +57,7 @@ def published_starts(space: SearchSpace, teacher_layers: int) -> list[Start]:
     uniform = _published_start(space, teacher_layers, depth, "skip", PUBLISHED + deeper)
     others = [
         _published_start(space, teacher_layers, depth, preset, f"{PUBLISHED}, map {preset}{deeper}")
-        for preset in OTHER_MAPS
+        for preset in _OTHER_MAPS
     ]
     if all(other.params == uniform.params for other in others):  # no map is searched
         others = [uniform]
