@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from lkd_tune.distill.process_group import load_deepspeed
+
 
 def free_tensors(engine: Any) -> None:
     """Frees weights, gradients and moments of an engine without ZeRO, and leaves the objects.
@@ -31,16 +33,13 @@ def free_tensors(engine: Any) -> None:
 
 def forget_modules(model: Any) -> None:
     """Takes a model out of where ZeRO-3 keeps all that it has seen, so that it can be freed."""
-    from deepspeed.runtime.zero import parameter_offload
-    from deepspeed.runtime.zero.partitioned_param_coordinator import (
-        PartitionedParameterCoordinator,
-    )
-
+    zero = load_deepspeed().runtime.zero
     own = {id(module) for module in model.modules()}
-    stack = parameter_offload.FWD_MODULE_STACK
+    stack = zero.parameter_offload.FWD_MODULE_STACK
     stack[:] = [module for module in stack if id(module) not in own]
     # One of its methods, behind a decorator, has a cache by object and module.
-    for method in filter(inspect.isfunction, vars(PartitionedParameterCoordinator).values()):
+    coordinator = zero.partitioned_param_coordinator.PartitionedParameterCoordinator
+    for method in filter(inspect.isfunction, vars(coordinator).values()):
         for inner in inspect.getclosurevars(method).nonlocals.values():
             if hasattr(inner, "cache_clear"):
                 inner.cache_clear()
