@@ -146,7 +146,7 @@ def search_plainly(
     resources = space.settings.resources
     began = time.monotonic()
     tune.Tuner(
-        tune.with_resources(plain_trial, {"cpu": resources.cpus, "gpu": resources.gpus or 0}),
+        tune.with_resources(plain_trial, {"cpu": resources.cpus, "gpu": resources.gpus}),
         param_space={
             "benchmarks": str(Path(__file__).parent),
             "cache": str(cache),

@@ -16,6 +16,10 @@ from tests.distill.families import make_classifier, make_csv
 pytestmark = pytest.mark.skipif(
     not hasattr(torch.backends.mkldnn, "matmul"), reason="torch 2.9 or newer"
 )
+needs_units = pytest.mark.skipif(
+    torch.cuda.is_available() or not gains_by_bf16_products(128),
+    reason="for CPUs with units for bfloat16",
+)
 
 
 def _spec(folder, **changes):
@@ -65,8 +69,7 @@ def test_the_setting_is_left_as_it_was():
     assert setting.fp32_precision == before
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="for CPUs")
-@pytest.mark.skipif(not gains_by_bf16_products(128), reason="this CPU has no such units")
+@needs_units
 @pytest.mark.parametrize("source", ["auto", "live"])
 def test_they_change_training_little_and_scores_not(tmp_path, source):
     spec = _spec(tmp_path, targets={"source": source})
@@ -84,8 +87,7 @@ def test_they_change_training_little_and_scores_not(tmp_path, source):
     assert again[0].losses == found.losses
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="for CPUs")
-@pytest.mark.skipif(not gains_by_bf16_products(128), reason="this CPU has no such units")
+@needs_units
 def test_a_teacher_in_fp32_is_exact(tmp_path):
     live = {"targets": {"source": "live"}, "losses": {"wr_pair": {"weight": 1}}}
     losses = [
