@@ -4,7 +4,8 @@ Look at the median of the reused actors, which is to be below a second, also whe
 was of another depth. Each trial is one optimizer step with one evaluation, so what is measured is
 starting: processes, imports, the process group, the models, DeepSpeed's engine; and the step, two
 short evaluations (on dev and on test) and writing how the trial ended on top of it. Once with the
-labels alone, once with all five losses and the teacher's targets, which are stored before.
+labels alone, once with all five losses and the teacher's targets, which are stored before. On a GPU
+where there is one.
 
     python benchmarks/trial_start.py
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 
 from lkd_tune.distill.teacher import build_from_scratch
 from lkd_tune.search.manifest import write_manifest
@@ -26,6 +28,7 @@ from lkd_tune.search.trainable import DistillationTrainable
 from lkd_tune.search.trial_folder import TrialFolder
 from lkd_tune.spec.architecture import Architecture
 from lkd_tune.spec.losses import LABELS_ONLY, LossSettings
+from lkd_tune.spec.resources import ResourceSettings
 from lkd_tune.spec.run import RunFolder
 from lkd_tune.spec.settings import StudentSettings, TaskSettings, TrainSettings
 from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
@@ -33,6 +36,7 @@ from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
 MAPS = {2: (0, 2, 4), 3: (0, 1, 2, 4)}
 # Fresh actors of each kind, and in each of them trials of these depths, the first of depth 2.
 FRESH, REUSED = 3, (2, 3, 3, 2, 2, 3)
+GPUS = min(1, torch.cuda.device_count())
 
 
 def make_config(folder: Path, name: str, depth: int, losses: LossSettings) -> dict[str, Any]:
@@ -44,6 +48,7 @@ def make_config(folder: Path, name: str, depth: int, losses: LossSettings) -> di
         layer_map=ResolvedLayerMap(word=MAPS[depth], layer=MAPS[depth]),
         losses=losses,
         train=TrainSettings(steps=1, evaluations=1),
+        resources=ResourceSettings(gpus=GPUS),
         seed=0,
     )
     TrialFolder(RunFolder(folder / "run").trial(name)).write_spec(spec)
@@ -60,7 +65,7 @@ def make_config(folder: Path, name: str, depth: int, losses: LossSettings) -> di
 
 def measure(folder: Path, kind: str, losses: LossSettings) -> None:
     """Prints the times of trials in fresh actors, and in reused ones by what changed."""
-    actor_class = ray.remote(DistillationTrainable)
+    actor_class = ray.remote(num_gpus=GPUS)(DistillationTrainable)
 
     def timed(name: str, depth: int, actor: Any = None) -> tuple[float, Any]:
         config = make_config(folder, f"{kind}-{name}", depth, losses)

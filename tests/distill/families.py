@@ -58,7 +58,7 @@ def make_classifier(
 def without_dropout(family: str) -> dict[str, float]:
     """Returns the options that switch dropout off, for results that must be equal."""
     if family == "distilbert":
-        return {"dropout": 0.0, "attention_dropout": 0.0}
+        return {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0}
     return {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
