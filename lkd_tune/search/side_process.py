@@ -74,6 +74,7 @@ class SideProcess:
                         raise SpecError(Problem("", "", nodes.problem)) from None
                     self._end()  # to begin on another node
                     result = self._ask(function, *arguments)
+            ray.cancel(result)  # otherwise Ray tells that it is going to be tried again
             self._end()
             return None
         finally:

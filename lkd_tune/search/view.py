@@ -67,6 +67,7 @@ class View:
         self._progress = Progress()
         self._specs: dict[str, TrialSpec] = {}
         self._estimated = self._teacher_estimated = False
+        self._first_paces: dict[str, Pace] = {}
         self._event("search", trials=trials, metric=metric, score=self._score)
         for record in records:
             if record.outcome and record.is_drawn:
@@ -108,12 +109,12 @@ class View:
         self._say(f"teacher: {self._metric} {score:.4f} on dev")
 
     def teacher_trains(self, measurements: list[Measurement], pace: Pace | None) -> None:
-        """Tells how far the teacher's training is, and at first about how long it takes."""
+        """Tells how far the teacher's training is, and once about how long it takes."""
         if pace is None:
             return
-        if not self._teacher_estimated:
+        if not self._teacher_estimated and (seconds := self._whole_s("teacher", pace)) is not None:
             self._teacher_estimated = True
-            self._say(f"the teacher's training takes about {duration(pace.whole_s)}")
+            self._say(f"the teacher's training takes about {duration(seconds)}")
         left = duration(pace.left_s)
         score = f", {self._metric} {measurements[-1].score:.4f}" if measurements else ""
         text = f"training the teacher: step {_steps(pace)}{score}, about {left} left"
@@ -170,15 +171,25 @@ class View:
         left = self._trials - self._progress.number_ended
         if self._estimated or not name.isdigit() or left < 2:
             return
+        if (trial_s := self._whole_s(name, pace)) is None:
+            return
         self._estimated = True
         at_once = max(1, self._progress.number_running)
-        seconds = left * pace.whole_s / at_once
+        seconds = left * trial_s / at_once
         self._event("estimated", seconds=seconds)
         self._say(
-            f"about {left} trials × {duration(pace.whole_s)}, {at_once} at a time: "
+            f"about {left} trials × {duration(trial_s)}, {at_once} at a time: "
             f"{duration(seconds)}, less what is stopped early"
             + ("" if self._score == self._metric else ", fine-tuning not counted")
         )
+
+    def _whole_s(self, name: str, pace: Pace) -> float | None:
+        """Returns the seconds of a whole training, None at the first look at it."""
+        first = self._first_paces.get(name)
+        if first is None or pace.step <= first.step:  # or it went back to a checkpoint
+            self._first_paces[name] = pace
+            return None
+        return pace.whole_s_since(first)
 
     def _is_quarter(self, ended: int) -> bool:
         quarters, before = (4 * number // self._trials for number in (ended, ended - 1))

@@ -20,11 +20,13 @@ class Pace:
     train_s: float
 
     @property
-    def whole_s(self) -> float:
-        """Seconds that all steps will have taken, at the pace of those that are done."""
-        return self.train_s * self.total_steps / self.step
-
-    @property
     def left_s(self) -> float:
-        """Seconds that are left of them."""
-        return self.whole_s - self.train_s
+        """Seconds that are left, at the pace of the steps that are done."""
+        return self.train_s * (self.total_steps - self.step) / self.step
+
+    def whole_s_since(self, earlier: Pace) -> float:
+        """Seconds that all steps take at the pace of those since an earlier look.
+
+        The first steps of a process, most of all on a GPU, wait for kernels that are loaded.
+        """
+        return (self.train_s - earlier.train_s) * self.total_steps / (self.step - earlier.step)

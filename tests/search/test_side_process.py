@@ -39,6 +39,11 @@ def _working(threads: int, seconds: float) -> int:
     return threads
 
 
+def _waiting(threads: int, note: str) -> None:
+    Path(note).write_text(str(os.getpid()), "utf-8")
+    time.sleep(600)
+
+
 def _failing(threads: int, seconds: float) -> None:
     time.sleep(seconds)
     raise SpecError(Problem("data.csv", "", "is not there"))
@@ -99,3 +104,17 @@ def test_where_it_is_lost_its_work_is_done_again(session, tmp_path):
         found = aside.run("test", _dying_once, str(note))
         assert found != int(note.read_text("utf-8"))
         assert aside.run("test", _own_id) == found
+
+
+def test_an_interrupted_one_is_gone_without_a_word(session, tmp_path, capfd):
+    note = tmp_path / "note"
+
+    def interrupt() -> None:
+        if note.exists() and note.read_text("utf-8"):
+            session.stop.reason = "interrupted"
+
+    with SideProcess(session) as aside:
+        assert aside.run("test", _waiting, str(note), poll=interrupt) is None
+    wait_until(lambda: not psutil.pid_exists(int(note.read_text("utf-8"))))
+    time.sleep(2)  # in which Ray would tell that it tries again
+    assert capfd.readouterr().out == ""

@@ -24,6 +24,7 @@ def play(view: View, spec) -> None:
     view.teacher_scored(0.8)
     view.clock(None)
     view.trial_started("0000", spec)
+    view.measured("0000", measurement(2, 0.3))
     view.measured("0000", measurement(4, 0.5))
     view.trial_ended("0000", "complete", 0.6, None)
     view.trial_started("0001", spec)
@@ -41,7 +42,7 @@ def test_without_a_terminal_each_event_is_one_plain_line(spec):
     assert console.file.getvalue().splitlines() == [
         "searching",
         "teacher: accuracy 0.8000 on dev",
-        # Half of its steps took a second.
+        # A quarter of its steps took half a second.
         "about 4 trials × 0:02 min, 1 at a time: 0:08 min, less what is stopped early",
         f"[1/4] trial 0000 complete accuracy 0.6000, {student}",
         f"[2/4] trial 0001 failed, {student}: DivergedError: the loss is nan",
