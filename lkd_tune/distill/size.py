@@ -71,13 +71,22 @@ def expected_size(
 def _expected(
     teacher: str | None, student: str, head: str, length: int, bf16: bool
 ) -> tuple[ModelSize, str]:
-    settings = StudentSettings.model_validate_json(student)
-    teacher_config = load_config(teacher) if teacher is not None else None
-    config = student_config(settings.made_from, teacher_config, settings.depth)
-    if settings.made_from in ("teacher", "random") and asks_for_width(settings):
-        config = resized(config, resolve_width(settings, width_of_config(config)))
+    config = expected_config(StudentSettings.model_validate_json(student), teacher)
     size = count_size(config, head, length, _dtype(bf16))
     return size, architecture_key(config, head, length)
+
+
+def expected_config(student: StudentSettings, teacher: str | None) -> Any:
+    """Returns the configuration that a student is going to have, with all of its vocabulary.
+
+    Raises:
+        SpecError: If the teacher or the starting point does not exist, or there is no such student.
+    """
+    teacher_config = load_config(teacher) if teacher is not None else None
+    config = student_config(student.made_from, teacher_config, student.depth)
+    if student.made_from in ("teacher", "random") and asks_for_width(student):
+        config = resized(config, resolve_width(student, width_of_config(config)))
+    return config
 
 
 def count_size(
@@ -121,7 +130,7 @@ def measure_size(
         length: Tokens of each example.
         on: Where it is timed, with random weights.
         bf16: Whether it is trained and timed in bfloat16, else in fp32.
-        known: Folder with the latencies of other trials; this one's are added.
+        known: Folder with the latencies that are there; this one's are added.
     """
     device, fitting = timed_on(on, bf16=bf16), fitting_length(config, length)
     path = _timing(known, architecture_key(config, head, length), device)

@@ -12,6 +12,7 @@ _PARTS = {
     "teacher": "the teacher",
     "targets": "its targets",
     "evaluate_on": "data to fine-tune on",
+    "latencies": "timing students",
     "test": "the winner on test",
 }
 

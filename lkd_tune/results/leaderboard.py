@@ -135,8 +135,8 @@ class Leaderboard:
         objectives: What is best.
         seeds: How many other seeds the best were confirmed with, 0 for none.
         costs: What the run has cost, part by part: trials (the baseline, other seeds and ablations
-            included), teacher, targets, evaluate_on and test, each with wall_s, gpu_s, cpu_s, and
-            energy_j, 0 where NVML tells nothing. Parts that were not done are not there.
+            included), teacher, targets, evaluate_on, latencies and test, each with wall_s, gpu_s,
+            cpu_s, and energy_j, 0 where NVML tells nothing. Parts that were not done are not there.
     """
 
     run: str

@@ -47,7 +47,7 @@ def add_cost(run: RunFolder, part: str, cost: dict[str, float]) -> None:
 
     Args:
         run: The run.
-        part: Which work: teacher, targets, evaluate_on or test.
+        part: Which work: teacher, targets, evaluate_on, latencies or test.
         cost: wall_s, gpu_s, cpu_s and energy_j, as in `Leaderboard.totals`.
     """
     costs = run.read_manifest().get("costs", {})

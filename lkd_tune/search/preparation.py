@@ -10,7 +10,7 @@ from lkd_tune.search.pace import pace_in, read_pace
 from lkd_tune.search.session import Session
 from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.ranking import rank_run
-from lkd_tune.spec.run import RunFolder, read_measurements
+from lkd_tune.spec.run import RunFolder, read_measurements, write_once
 from lkd_tune.spec.settings import SpaceSettings
 from lkd_tune.spec.start import Start, published_starts, start_from
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # So many of the best trials of each earlier run are tried again.
 _BEST_OF_EACH = 3
+# So many students are timed before the trials begin, or so many if that decides which is best.
+_TIMED, _TIMED_IF_IT_DECIDES = 4, 32
 
 
 def ensure_teacher(session: Session, aside: SideProcess) -> dict[str, Any] | None:
@@ -133,6 +135,42 @@ def ensure_fine_tuning(session: Session, aside: SideProcess, model: str) -> None
     if examples is not None:
         facts = {"task": task.name, "metric": task.metric, "examples": examples}
         update_manifest(run, evaluate_on=facts)
+
+
+def ensure_latencies(session: Session, aside: SideProcess, model: str) -> None:
+    """Has students timed while no trial runs: beside others each takes longer, by chance how much.
+
+    Trials time what is left: on other devices, with a trimmed vocabulary, or where there are more.
+    """
+    from lkd_tune.search.tasks import time_students
+
+    settings, run = session.settings, session.run
+    if any(run.latencies.glob("*.json")):  # those of an earlier session
+        return
+    students = sorted(
+        {
+            shape.student.model_copy(update={"init": shape.student.made_from}).model_dump_json()
+            for shape in session.space.shapes()
+            if shape.student.vocab == "teacher"
+        }
+    )
+    sought = (*settings.objectives, *settings.limits.given)
+    decides = any(name.startswith("latency") for name in sought)
+    if not 0 < len(students) <= (_TIMED_IF_IT_DECIDES if decides else _TIMED):
+        return
+    session.view.phase(f"timing students of {len(students)} size{'s' * (len(students) > 1)}")
+    times = aside.run(
+        "latencies",
+        time_students,
+        max(1, int(settings.resources.cpus)),
+        model,
+        students,
+        settings.train.model_dump_json(),
+        settings.task.model_dump_json(),
+        session.cwd,
+    )
+    for name, text in (times or {}).items():
+        write_once(run.latencies / name, text)
 
 
 def find_starts(session: Session, teacher_layers: int) -> list[Start]:

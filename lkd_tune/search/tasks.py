@@ -1,9 +1,10 @@
-"""Work on models outside the trials, for a `SideProcess`: the teacher, and scores on test."""
+"""Work on models outside the trials, for a `SideProcess`: the teacher, speeds, scores on test."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,17 @@ from lkd_tune.fetching import send_model
 from lkd_tune.search.cluster import describe_node
 from lkd_tune.search.pace import pace_in, pace_noter
 from lkd_tune.spec.address import is_address
+from lkd_tune.spec.errors import SpecError
 from lkd_tune.spec.inference import PLAIN, Inference
 from lkd_tune.spec.measurement import Measurement
 from lkd_tune.spec.run import append_measurement, node_cache
-from lkd_tune.spec.settings import TargetSettings, TaskSettings, TeacherSettings
+from lkd_tune.spec.settings import (
+    StudentSettings,
+    TargetSettings,
+    TaskSettings,
+    TeacherSettings,
+    TrainSettings,
+)
 
 
 def prepare_teacher(
@@ -164,6 +172,44 @@ def prepare_fine_tuning(
         split: len(load_tokens(settings, split, tokenizer, cache=folder))
         for split in ("train", "dev")
     }
+
+
+def time_students(
+    threads: int, own: int, model: str, students: list[str], train: str, task: str, cwd: str
+) -> dict[str, str]:
+    """Returns what is to stand in a run's folder of latencies, by file.
+
+    A student for which memory is short here is left out, and one that there is not: its trial says
+    so.
+
+    Args:
+        threads: CPU threads of this process.
+        own: CPU threads of a trial, by which they are timed.
+        model: The teacher.
+        students: StudentSettings of each, as JSON.
+        train: TrainSettings as JSON.
+        task: TaskSettings as JSON.
+        cwd: What paths are relative to.
+    """
+    _settle(min(own, threads), cwd)
+    from lkd_tune.distill.out_of_memory import is_out_of_memory
+    from lkd_tune.distill.process_group import device
+    from lkd_tune.distill.setup import uses_bf16
+    from lkd_tune.distill.size import expected_config, measure_size
+    from lkd_tune.distill.tasks.kinds import kind_of
+
+    goal = TaskSettings.model_validate_json(task)
+    head, bf16 = kind_of(goal).head, uses_bf16(TrainSettings.model_validate_json(train))
+    with tempfile.TemporaryDirectory() as folder:
+        known = Path(folder)
+        for student in students:
+            try:
+                config = expected_config(StudentSettings.model_validate_json(student), model)
+                measure_size(config, head, goal.max_length, device(), bf16=bf16, known=known)
+            except (SpecError, RuntimeError, MemoryError) as error:
+                if not isinstance(error, SpecError) and not is_out_of_memory(error):
+                    raise
+        return {file.name: file.read_text("utf-8") for file in known.iterdir()}
 
 
 def score_model(

@@ -161,12 +161,16 @@ def _go(session: Session) -> SearchResult:
 
 def _prepare(session: Session) -> dict[str, Any] | None:
     """Returns the teacher's facts when all that trials need is there, None if interrupted."""
-    from lkd_tune.search.preparation import ensure_fine_tuning, ensure_targets, ensure_teacher
+    from lkd_tune.search import preparation
     from lkd_tune.search.side_process import SideProcess
 
     with SideProcess(session) as aside:
-        teacher = ensure_teacher(session, aside)
-        for ensure in (ensure_targets, ensure_fine_tuning):
+        teacher = preparation.ensure_teacher(session, aside)
+        for ensure in (
+            preparation.ensure_targets,
+            preparation.ensure_fine_tuning,
+            preparation.ensure_latencies,
+        ):
             if teacher is not None and not session.stop:
                 ensure(session, aside, teacher["model"])
     return teacher

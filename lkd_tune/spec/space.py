@@ -120,7 +120,7 @@ class SearchSpace:
         """
         too_deep: set[int] = set()
         misfits: dict[tuple[str, tuple[int, ...]], dict[int, str]] = {}
-        for settings in self._shapes():
+        for settings in self.shapes():
             depth, layer_map = settings.student.depth, settings.layer_map
             if depth > teacher_layers:
                 too_deep.add(depth)
@@ -172,7 +172,7 @@ class SearchSpace:
             SpecError: With the widths that fit in no combination.
         """
         self.teacher_width = teacher
-        problems = width_problems((shape.student for shape in self._shapes()), teacher)
+        problems = width_problems((shape.student for shape in self.shapes()), teacher)
         if problems:
             raise SpecError(
                 self.source.problem(problem.key.split("."), problem.message) for problem in problems
@@ -185,7 +185,7 @@ class SearchSpace:
     def layer_map_counts(self, teacher_layers: int) -> dict[int, int]:
         """Returns the number of different layer maps for each student depth."""
         seen: dict[int, set[tuple[str, int]]] = {}
-        for settings in self._shapes():
+        for settings in self.shapes():
             depth, layer_map = settings.student.depth, settings.layer_map
             pins = {
                 "pin_embeddings": layer_map.pin_embeddings,
@@ -210,19 +210,19 @@ class SearchSpace:
 
     def depths(self) -> list[int]:
         """Returns the student depths that can be drawn."""
-        return sorted({settings.student.depth for settings in self._shapes()})
+        return sorted({settings.student.depth for settings in self.shapes()})
 
     @property
     def starts(self) -> list[str]:
         """What students may start from (student.init)."""
-        return sorted({settings.student.init for settings in self._shapes()})
+        return sorted({settings.student.init for settings in self.shapes()})
 
     @property
     def may_inherit(self) -> bool:
         """Whether students may start from earlier ones (student.init: nearest)."""
         return "nearest" in self.starts
 
-    def _shapes(self) -> Iterator[SpaceSettings]:
+    def shapes(self) -> Iterator[SpaceSettings]:
         """Gives the settings for every combination of student and layer map."""
         names = [
             (name, dist)

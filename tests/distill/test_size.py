@@ -11,6 +11,7 @@ from safetensors import safe_open
 from lkd_tune.distill.engine import Distillation
 from lkd_tune.distill.models import load_config
 from lkd_tune.distill.size import count_size, expected_size
+from lkd_tune.search.tasks import time_students
 from lkd_tune.spec.trial import TrialSpec
 from tests.distill.families import CONFIGS, make_classifier, make_csv
 
@@ -110,6 +111,31 @@ def test_an_architecture_is_timed_once(tmp_path):
     with Distillation(_spec(tmp_path, depth=3)) as distillation:
         distillation.measure_size(known)
     assert len([*known.iterdir()]) == 2
+
+
+def test_what_was_timed_ahead_is_what_the_trial_has(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # as the process beside the trials does
+    spec = _spec(tmp_path)
+    wider = spec.student.model_copy(update={"hidden_size": 64})  # than the teacher: there is none
+    students = [spec.student, wider]
+    times = time_students(
+        2,
+        1,
+        str(spec.teacher),
+        [student.model_dump_json() for student in students],
+        spec.train.model_dump_json(),
+        spec.task.model_dump_json(),
+        str(tmp_path),
+    )
+    ((name, text),) = times.items()
+    (tmp_path / "latencies").mkdir()
+    (tmp_path / "latencies" / name).write_text(text)
+    with Distillation(spec) as distillation:
+        measured = distillation.measure_size(tmp_path / "latencies")
+    assert measured is not None
+    assert json.loads(text)["latency_ms"] == measured.latency_ms
+    assert str(measured.device).endswith(", 1 thread, fp32")
+    assert [path.name for path in (tmp_path / "latencies").iterdir()] == [name]
 
 
 def test_each_device_and_precision_has_its_own_latency(tmp_path):

@@ -41,7 +41,7 @@ def test_several_objectives_a_limit_and_confirmation(tmp_path, capsys):
     for record in drawn:
         assert record.size is not None
         assert record.size.latency_ms is not None
-    assert len([*run.latencies.iterdir()]) == 2
+    assert len([*run.latencies.iterdir()]) == 3  # timed before there was a trial
 
     confirmed = json.loads(run.confirmation.read_text())["trials"]
     names = [entry["trial"] for entry in confirmed]

@@ -76,11 +76,17 @@ def test_a_whole_search(tmp_path, processes, capsys):
     assert manifest["seconds"] > 0
     assert manifest["finished"] is not None
     # What was done beside the trials is told with what it cost: all cores of the machine.
-    assert [*manifest["costs"]] == ["teacher", "targets", "test"]
+    assert [*manifest["costs"]] == ["teacher", "targets", "latencies", "test"]
     for cost in manifest["costs"].values():
         assert cost["cpu_s"] == 2 * cost["wall_s"] > 0
         assert cost["gpu_s"] == cost["energy_j"] == 0
     assert load_space(run.space).tree == space.tree
+
+    # Students were timed before there was a trial, and by none of them.
+    timed = max(path.stat().st_mtime_ns for path in run.latencies.iterdir())
+    assert timed < min(path.stat().st_mtime_ns for path in run.path.glob("trials/*/spec.json"))
+    times = {json.loads(path.read_text())["latency_ms"] for path in run.latencies.iterdir()}
+    assert {record.size.latency_ms for record in records.values() if record.size} <= times
 
     shown = capsys.readouterr()
     assert "[7/7] trial 000" in shown.out
