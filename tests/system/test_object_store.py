@@ -61,7 +61,8 @@ def test_a_killed_search_goes_on_from_its_store_alone(bucket, folder):
     home = f"{bucket}/runs/first"
     driver = start(folder, "search", "--space", "space.yaml", "--run-dir", f"{bucket}/runs",
                    "--name", "first", "--set", f"teacher={bucket}/teacher",
-                   "--set", "train.steps=800")  # fmt: skip
+                   "--set", "train.steps=1600",
+                   "--set", "search.scheduler=none")  # fmt: skip
     store = Store(home)
 
     def another_is_on_its_way() -> bool:
