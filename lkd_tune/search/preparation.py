@@ -158,7 +158,7 @@ def ensure_latencies(session: Session, aside: SideProcess, model: str) -> None:
     decides = any(name.startswith("latency") for name in sought)
     if not 0 < len(students) <= (_TIMED_IF_IT_DECIDES if decides else _TIMED):
         return
-    session.view.phase(f"timing students of {len(students)} size{'s' * (len(students) > 1)}")
+    session.view.phase("timing students")
     times = aside.run(
         "latencies",
         time_students,
