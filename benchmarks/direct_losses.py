@@ -1,7 +1,7 @@
 """The relation losses written straight from their formulas: what the fast form is measured against.
 
 Every difference of two words is materialised, (B·L, N, W, H) for the windowed triple, as a first
-implementation would do. The values are those of `lkd_tune.distill.losses` in its default form.
+implementation would do. The values are those of `lkd_tune.losses.ckd` in its default form.
 """
 
 from __future__ import annotations

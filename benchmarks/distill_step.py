@@ -25,16 +25,16 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from direct_losses import direct_objective
 
-from lkd_tune.distill.batches import Batches
-from lkd_tune.distill.device_targets import open_targets
-from lkd_tune.distill.models import build_student, forward
-from lkd_tune.distill.objective import Objective
-from lkd_tune.distill.target_store import ensure_store, read_facts
-from lkd_tune.distill.targets import LiveTeacher
-from lkd_tune.distill.tasks.sentences import Classification
-from lkd_tune.distill.tokens import Batch, Tokens
-from lkd_tune.spec.losses import LossSettings
-from lkd_tune.spec.settings import TrainSettings
+from lkd_tune.config.settings.blocks import TrainSettings
+from lkd_tune.config.settings.losses import LossSettings
+from lkd_tune.data.batches import Batches
+from lkd_tune.data.tasks.classification import Classification
+from lkd_tune.data.tokenize import Batch, Tokens
+from lkd_tune.distillation.objective import Objective
+from lkd_tune.distillation.targets.base import LiveTeacher
+from lkd_tune.distillation.targets.gpu_store import open_targets
+from lkd_tune.distillation.targets.store import ensure_store, read_facts
+from lkd_tune.models.loading import build_student, forward
 
 LAYERS = (0, 2, 4, 6)
 MAPS = (LAYERS, LAYERS)

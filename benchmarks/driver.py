@@ -22,15 +22,15 @@ from typing import Any
 import psutil
 from ray import tune
 
-from lkd_tune.search.cluster import Room, connected
-from lkd_tune.search.manifest import new_manifest, write_manifest
-from lkd_tune.search.session import Session
-from lkd_tune.search.study import StudySearcher
-from lkd_tune.search.trainable import DistillationTrainable
-from lkd_tune.spaces import find_space
-from lkd_tune.spec.measurement import Measurement
-from lkd_tune.spec.run import RunFolder, append_measurement
-from lkd_tune.spec.space import load_space
+from lkd_tune.cluster.ray import Room, connected
+from lkd_tune.config.shipped import find_space
+from lkd_tune.config.space import load_space
+from lkd_tune.records.manifest import new_manifest, write_manifest
+from lkd_tune.records.measurement import Measurement
+from lkd_tune.records.run import RunFolder, append_measurement
+from lkd_tune.tuning.execution.trainable import DistillationTrainable
+from lkd_tune.tuning.session import Session
+from lkd_tune.tuning.study.study import StudySearcher
 
 WORKERS = 2
 MANY_S = 0.02  # of each of many trials

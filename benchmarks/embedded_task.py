@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from lkd_tune.distill.evaluate import evaluate_model
-from lkd_tune.distill.tasks.data import Split, load_split
-from lkd_tune.distill.teacher import train_teacher
-from lkd_tune.spaces import find_space
-from lkd_tune.spec.architecture import Architecture
-from lkd_tune.spec.settings import TaskSettings, TeacherTraining
-from lkd_tune.spec.space import load_space
+from lkd_tune.config.settings.architecture import Architecture
+from lkd_tune.config.settings.blocks import TaskSettings, TeacherTraining
+from lkd_tune.config.shipped import find_space
+from lkd_tune.config.space import load_space
+from lkd_tune.data.loading import Split, load_split
+from lkd_tune.distillation.teacher import train_teacher
+from lkd_tune.evaluation.scoring import evaluate_model
 
 
 def bag_of_words(train: Split, test: Split) -> float:

@@ -29,10 +29,10 @@ import torch
 from gpu_share import make_spec
 from large_teacher import make_data, make_teacher
 
-from lkd_tune.distill.engine import Distillation
-from lkd_tune.distill.hardware import cpu_name
-from lkd_tune.spec.losses import LABELS_ONLY, LossSettings
-from lkd_tune.spec.settings import TrainSettings
+from lkd_tune.config.settings.blocks import TrainSettings
+from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings
+from lkd_tune.distillation.engine import Distillation
+from lkd_tune.runtime.hardware import cpu_name
 
 WARM = 30  # steps before the clock starts
 

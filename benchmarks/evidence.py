@@ -36,14 +36,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from scipy import stats
 
-from lkd_tune.spaces import find_space
-from lkd_tune.spec.errors import Problem, SpecError
-from lkd_tune.spec.layer_map import PRESETS, preset_map
-from lkd_tune.spec.losses import LossSettings
-from lkd_tune.spec.published import published_recipe
-from lkd_tune.spec.run import RunFolder
-from lkd_tune.spec.space import SearchSpace, load_space
-from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
+from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.published import published_recipe
+from lkd_tune.config.settings.layer_map import PRESETS, preset_map
+from lkd_tune.config.settings.losses import LossSettings
+from lkd_tune.config.shipped import find_space
+from lkd_tune.config.space import SearchSpace, load_space
+from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
+from lkd_tune.records.run import RunFolder
 
 PLAIN = "no distillation"
 PUBLISHED = "CKD, published weights, uniform map"
@@ -162,7 +162,7 @@ def measure(
     task: str, space: SearchSpace, arguments: argparse.Namespace
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Gives each row's name and what its seeds gave."""
-    from lkd_tune.distill.models import read_depth
+    from lkd_tune.models.loading import read_depth
 
     teacher = teacher_of(space)
     rows = rows_of(task, space, teacher, read_depth(teacher))
@@ -185,7 +185,7 @@ def measure(
 
 def teacher_of(space: SearchSpace) -> str:
     """Returns the folder of a space's teacher, which is trained if need be."""
-    from lkd_tune.distill.teacher import train_teacher
+    from lkd_tune.distillation.teacher import train_teacher
 
     settings = space.settings
     if settings.teacher.train is not None:
@@ -249,7 +249,7 @@ def rows_of(task: str, space: SearchSpace, teacher: str, layers: int) -> dict[st
 
 def search(space: SearchSpace, teacher: str, folder: Path) -> TrialSpec:
     """Returns the best spec of a search, which is run, or gone on with, if it is not done."""
-    from lkd_tune.search.tuner import resume_search, run_search
+    from lkd_tune.tuning.tuner import resume_search, run_search
 
     run = RunFolder(folder)
     result = resume_search(run) if run.manifest.exists() else run_search(space, run)
@@ -288,7 +288,7 @@ def train(spec: TrialSpec, regression: bool, path: Path) -> None:
     import torch
     from hidden_regression import HiddenRegression
 
-    from lkd_tune.distill.engine import Distillation
+    from lkd_tune.distillation.engine import Distillation
 
     torch.set_num_threads(1)
     began, cpu = time.perf_counter(), time.process_time()

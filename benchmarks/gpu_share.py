@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 def make_spec(folder: Path, layers: int, batch: int, steps: int, seed: int = 0) -> Any:
     """Returns a trial with every second of the teacher's layers."""
-    from lkd_tune.spec.trial import TrialSpec
+    from lkd_tune.config.trial import TrialSpec
 
     every_second = tuple(range(0, layers + 1, 2))
     return TrialSpec.model_validate(
@@ -53,7 +53,7 @@ def train_when_told(
     import torch
 
     torch.set_num_threads(1)
-    from lkd_tune.distill.engine import Distillation
+    from lkd_tune.distillation.engine import Distillation
 
     # To load kernels and to store the targets.
     cache, size = folder / "cache", (given.layers, given.batch)

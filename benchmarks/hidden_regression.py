@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from lkd_tune.distill.batch_losses import BatchLosses
-from lkd_tune.distill.engine import Distillation
-from lkd_tune.distill.losses import LossSum
-from lkd_tune.distill.models import forward, load_model
-from lkd_tune.distill.objective import TERMS
-from lkd_tune.distill.process_group import device
-from lkd_tune.distill.targets import Targets
-from lkd_tune.spec.trial import TrialSpec
+from lkd_tune.config.trial import TrialSpec
+from lkd_tune.distillation.batch_losses import BatchLosses
+from lkd_tune.distillation.engine import Distillation
+from lkd_tune.distillation.objective import TERMS
+from lkd_tune.distillation.targets.base import Targets
+from lkd_tune.losses.ckd import LossSum
+from lkd_tune.models.loading import forward, load_model
+from lkd_tune.runtime.process_group import device
 
 
 class HiddenRegression(Distillation):

@@ -21,16 +21,16 @@ from pathlib import Path
 
 import torch
 
-from lkd_tune.distill.engine import Distillation
-from lkd_tune.distill.models import read_depth
-from lkd_tune.distill.teacher import train_teacher
-from lkd_tune.distill.whole import distill
-from lkd_tune.search.ancestors import nearest_student
-from lkd_tune.spaces import find_space
-from lkd_tune.spec.layer_map import random_map
-from lkd_tune.spec.run import RunFolder
-from lkd_tune.spec.space import load_space
-from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
+from lkd_tune.config.settings.layer_map import random_map
+from lkd_tune.config.shipped import find_space
+from lkd_tune.config.space import load_space
+from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
+from lkd_tune.distillation.engine import Distillation
+from lkd_tune.distillation.run import distill
+from lkd_tune.distillation.teacher import train_teacher
+from lkd_tune.models.loading import read_depth
+from lkd_tune.records.run import RunFolder
+from lkd_tune.tuning.ancestors import nearest_student
 
 DEPTH = 3
 Curve = list[tuple[int, float]]

@@ -28,16 +28,16 @@ from pathlib import Path
 
 import torch
 
-from lkd_tune.distill.models import load_tokenizer
-from lkd_tune.distill.process_group import device, free_address, join_process_group
-from lkd_tune.distill.target_store import ensure_store
-from lkd_tune.distill.tasks.kinds import kind_of
-from lkd_tune.distill.teacher import build_word_tokenizer
-from lkd_tune.distill.tokens import load_tokens
-from lkd_tune.distill.whole import distill
-from lkd_tune.spec.inference import Inference
-from lkd_tune.spec.settings import TaskSettings
-from lkd_tune.spec.trial import TrialSpec
+from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.inference import Inference
+from lkd_tune.config.trial import TrialSpec
+from lkd_tune.data.tasks.registry import kind_of
+from lkd_tune.data.tokenize import load_tokens
+from lkd_tune.distillation.run import distill
+from lkd_tune.distillation.targets.store import ensure_store
+from lkd_tune.distillation.teacher import build_word_tokenizer
+from lkd_tune.models.loading import load_tokenizer
+from lkd_tune.runtime.process_group import device, free_address, join_process_group
 
 LENGTH = 128
 # What each row has: the teacher's precision and placement, and activation checkpointing.

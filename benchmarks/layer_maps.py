@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import evidence
 from scipy import stats
 
-from lkd_tune.distill.models import read_depth
-from lkd_tune.spec.layer_map import preset_map
-from lkd_tune.spec.run import RunFolder
-from lkd_tune.spec.trial import ResolvedLayerMap
+from lkd_tune.config.settings.layer_map import preset_map
+from lkd_tune.config.trial import ResolvedLayerMap
+from lkd_tune.models.loading import read_depth
+from lkd_tune.records.run import RunFolder
 
 Map = tuple[int, ...]
 

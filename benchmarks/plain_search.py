@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lkd_tune.spec.space import SearchSpace
-from lkd_tune.spec.trial import TrialSpec
+from lkd_tune.config.space import SearchSpace
+from lkd_tune.config.trial import TrialSpec
 
 
 class Drawing:
@@ -50,7 +50,7 @@ def terms_from_distances(
     window: int,
 ) -> dict[str, torch.Tensor]:
     """Returns the five terms by name, each 0-dim; as `direct_terms` gives them."""
-    from lkd_tune.distill import losses
+    from lkd_tune.losses import ckd as losses
 
     states = student, teacher, mask
     return {
@@ -72,10 +72,10 @@ def train(spec: TrialSpec, cache: Path, *, fast: bool) -> float:
     """
     from direct_losses import direct_terms
 
-    from lkd_tune.distill.evaluate import evaluate
-    from lkd_tune.distill.models import build_student, forward, load_model, load_tokenizer
-    from lkd_tune.distill.optimizer import build_optimizer
-    from lkd_tune.distill.tokens import Batch, load_tokens
+    from lkd_tune.data.tokenize import Batch, load_tokens
+    from lkd_tune.distillation.optimizer import build_optimizer
+    from lkd_tune.evaluation.scoring import evaluate
+    from lkd_tune.models.loading import build_student, forward, load_model, load_tokenizer
 
     assert spec.teacher is not None
     assert spec.train.steps is not None

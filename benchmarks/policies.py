@@ -37,15 +37,15 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lkd_tune.search.ask_tell import report, tell
-from lkd_tune.search.rungs import Rungs
-from lkd_tune.search.samplers import build_tpe
-from lkd_tune.spaces import find_space
-from lkd_tune.spec.errors import SpecError
-from lkd_tune.spec.run import RunFolder, TrialRecord
-from lkd_tune.spec.space import SearchSpace, load_space
-from lkd_tune.spec.start import published_starts
-from lkd_tune.spec.trial import TrialSpec
+from lkd_tune.config.errors import SpecError
+from lkd_tune.config.shipped import find_space
+from lkd_tune.config.space import SearchSpace, load_space
+from lkd_tune.config.starts import published_starts
+from lkd_tune.config.trial import TrialSpec
+from lkd_tune.records.run import RunFolder, TrialRecord
+from lkd_tune.tuning.samplers.build import build_tpe
+from lkd_tune.tuning.schedulers.asha import Rungs
+from lkd_tune.tuning.study.ask_tell import report, tell
 
 _WORKERS = 2
 # Between two trials of a reused actor.

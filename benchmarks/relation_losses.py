@@ -32,14 +32,14 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent))
 from direct_losses import direct_objective, direct_terms
 
-from lkd_tune.distill.losses import (
+from lkd_tune.losses.ckd import (
     ltr_pair,
     ltr_triple,
     soft_labels,
     wr_pair,
     wr_triple,
 )
-from lkd_tune.distill.relations import layer_relations, word_relations
+from lkd_tune.losses.relations import layer_relations, word_relations
 
 WINDOW = 21
 

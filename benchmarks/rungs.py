@@ -24,9 +24,9 @@ from pathlib import Path
 
 from scipy.stats import spearmanr
 
-from lkd_tune.search.rungs import Rungs
-from lkd_tune.spec.measurement import Measurement
-from lkd_tune.spec.run import RunFolder
+from lkd_tune.records.measurement import Measurement
+from lkd_tune.records.run import RunFolder
+from lkd_tune.tuning.schedulers.asha import Rungs
 
 Curve = tuple[Measurement, ...]
 AS_SHIPPED = 2.0

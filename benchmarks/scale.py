@@ -33,23 +33,23 @@ import numpy as np
 import optuna
 from ray.tune.trainable.metadata import _TrainingRunMetadata
 
-from lkd_tune.search.follower import Follower
-from lkd_tune.search.keep import keep_best
-from lkd_tune.search.manifest import write_manifest
-from lkd_tune.search.nodes import Needs, SearchNodes
-from lkd_tune.search.retries import Retries
-from lkd_tune.search.samplers import build_sampler
-from lkd_tune.search.schedulers import build_scheduler
-from lkd_tune.search.stop import StopRequest
-from lkd_tune.search.study import StudySearcher
-from lkd_tune.search.trial_folder import outcome_of
-from lkd_tune.search.view import View
-from lkd_tune.spaces import find_space
-from lkd_tune.spec.measurement import Measurement
-from lkd_tune.spec.run import RunFolder
-from lkd_tune.spec.settings import ResourceSettings
-from lkd_tune.spec.space import SearchSpace, load_space
-from lkd_tune.spec.trial import TrialSpec
+from lkd_tune.cluster.nodes import Needs, SearchNodes
+from lkd_tune.config.settings.blocks import ResourceSettings
+from lkd_tune.config.shipped import find_space
+from lkd_tune.config.space import SearchSpace, load_space
+from lkd_tune.config.trial import TrialSpec
+from lkd_tune.records.manifest import write_manifest
+from lkd_tune.records.measurement import Measurement
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_folder import outcome_of
+from lkd_tune.tuning.best_students import keep_best
+from lkd_tune.tuning.execution.callback import Follower
+from lkd_tune.tuning.execution.retries import Retries
+from lkd_tune.tuning.progress.view import View
+from lkd_tune.tuning.samplers.build import build_sampler
+from lkd_tune.tuning.schedulers.build import build_scheduler
+from lkd_tune.tuning.stop import StopRequest
+from lkd_tune.tuning.study.study import StudySearcher
 
 TEACHER_LAYERS, STEPS = 6, 1000
 # Of a whole training; the logarithm of its seconds is normal.

@@ -31,13 +31,13 @@ import optuna
 import ray
 from plain_search import search_plainly
 
-from lkd_tune.distill.models import read_depth
-from lkd_tune.distill.teacher import train_teacher
-from lkd_tune.search.cluster import quieten_ray
-from lkd_tune.search.tuner import run_search
-from lkd_tune.spaces import find_space
-from lkd_tune.spec.run import RunFolder, cache_dir
-from lkd_tune.spec.space import SearchSpace, load_space
+from lkd_tune.cluster.ray import quieten_ray
+from lkd_tune.config.shipped import find_space
+from lkd_tune.config.space import SearchSpace, load_space
+from lkd_tune.distillation.teacher import train_teacher
+from lkd_tune.models.loading import read_depth
+from lkd_tune.records.run import RunFolder, cache_dir
+from lkd_tune.tuning.tuner import run_search
 
 Curve = list[tuple[float, float]]
 

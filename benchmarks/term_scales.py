@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import evidence
 
-from lkd_tune.distill.models import read_depth
-from lkd_tune.spec.layer_map import preset_map
-from lkd_tune.spec.losses import LossSettings
-from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
+from lkd_tune.config.settings.layer_map import preset_map
+from lkd_tune.config.settings.losses import LossSettings
+from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
+from lkd_tune.models.loading import read_depth
 
 _BATCHES = 4
 
@@ -66,8 +66,8 @@ def gradient_norms(spec: TrialSpec) -> list[float]:
     """Returns the norm of each term's gradient at weight 1, the mean over some batches."""
     import torch
 
-    from lkd_tune.distill.engine import Distillation
-    from lkd_tune.distill.objective import TERMS
+    from lkd_tune.distillation.engine import Distillation
+    from lkd_tune.distillation.objective import TERMS
 
     norms = torch.zeros(len(TERMS))
     with Distillation(spec) as distillation:

@@ -22,16 +22,16 @@ from typing import Any
 import ray
 import torch
 
-from lkd_tune.distill.teacher import build_from_scratch
-from lkd_tune.search.manifest import write_manifest
-from lkd_tune.search.trainable import DistillationTrainable
-from lkd_tune.search.trial_folder import TrialFolder
-from lkd_tune.spec.architecture import Architecture
-from lkd_tune.spec.losses import LABELS_ONLY, LossSettings
-from lkd_tune.spec.resources import ResourceSettings
-from lkd_tune.spec.run import RunFolder
-from lkd_tune.spec.settings import StudentSettings, TaskSettings, TrainSettings
-from lkd_tune.spec.trial import ResolvedLayerMap, TrialSpec
+from lkd_tune.config.settings.architecture import Architecture
+from lkd_tune.config.settings.blocks import StudentSettings, TaskSettings, TrainSettings
+from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings
+from lkd_tune.config.settings.resources import ResourceSettings
+from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
+from lkd_tune.distillation.teacher import build_from_scratch
+from lkd_tune.records.manifest import write_manifest
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_folder import TrialFolder
+from lkd_tune.tuning.execution.trainable import DistillationTrainable
 
 MAPS = {2: (0, 2, 4), 3: (0, 1, 2, 4)}
 # Fresh actors of each kind, and in each of them trials of these depths, the first of depth 2.

@@ -28,9 +28,9 @@ import evidence
 from scipy import stats
 from term_scales import gradient_norms
 
-from lkd_tune.distill.models import read_depth
-from lkd_tune.spec.losses import LossSettings
-from lkd_tune.spec.trial import TrialSpec
+from lkd_tune.config.settings.losses import LossSettings
+from lkd_tune.config.trial import TrialSpec
+from lkd_tune.models.loading import read_depth
 
 _RELATIONS = [name for name in LossSettings.model_fields if name != "logits"]
 _AS_THEY_ARE = (0.1, 30.0)

@@ -19,11 +19,11 @@ from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 from pydantic import BaseModel
 
-from lkd_tune.cli import app
-from lkd_tune.reference import settings_reference
-from lkd_tune.spec.schema import space_schema
-from lkd_tune.spec.settings import SpaceSettings
-from lkd_tune.spec.space import SEARCHABLE
+from lkd_tune.cli.main import app
+from lkd_tune.config.reference import settings_reference
+from lkd_tune.config.schema import space_schema
+from lkd_tune.config.settings.blocks import SpaceSettings
+from lkd_tune.config.space import SEARCHABLE
 
 _MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 _EXAMPLE = re.compile(r"^<!-- example: (\w+) -->$", re.MULTILINE)

@@ -22,7 +22,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 
-from lkd_tune.search.ask_tell import AskTellSearcher
+from lkd_tune.tuning.study.ask_tell import AskTellSearcher
 
 EPOCHS, MOST_WEIGHTS = 8, 5_000
 

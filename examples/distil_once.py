@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from lkd_tune.distill.engine import Distillation
-from lkd_tune.spec.trial import read_trial_spec
+from lkd_tune.config.trial import read_trial_spec
+from lkd_tune.distillation.engine import Distillation
 
 
 def main(spec_file: str, to: str, seed: int = 7) -> float:

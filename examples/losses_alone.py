@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from lkd_tune.distill.losses import (
+from lkd_tune.losses.ckd import (
     layer_relation_pair,
     layer_relation_triple,
     word_relation_pair,

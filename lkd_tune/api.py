@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from lkd_tune.search.tuner import SearchResult
-    from lkd_tune.spec.measurement import Measurement
-    from lkd_tune.spec.run import RunFolder
-    from lkd_tune.spec.space import SearchSpace
-    from lkd_tune.spec.trial import TrialSpec
+    from lkd_tune.config.space import SearchSpace
+    from lkd_tune.config.trial import TrialSpec
+    from lkd_tune.records.measurement import Measurement
+    from lkd_tune.records.run import RunFolder
+    from lkd_tune.tuning.tuner import SearchResult
 
 
 def load_space(
@@ -38,9 +38,9 @@ def load_space(
         SpecError: With every problem of the space.
         TypeError: If a mapping holds values that no YAML file could.
     """
-    from lkd_tune.spaces import find_space
-    from lkd_tune.spec import space as spaces
-    from lkd_tune.spec.source import Source, apply_override
+    from lkd_tune.config import space as spaces
+    from lkd_tune.config.shipped import find_space
+    from lkd_tune.config.source import Source, apply_override
 
     if not isinstance(space, Mapping):
         return spaces.load_space(find_space(os.fspath(space)), overrides)
@@ -76,10 +76,10 @@ def search(
         SpecError: If the space, the data, the teacher and the cluster do not fit together, or the
             folder holds a run already. Nothing has been started then.
     """
-    from lkd_tune.search.tuner import run_search
-    from lkd_tune.spaces import run_name
-    from lkd_tune.spec.run import RunFolder
-    from lkd_tune.spec.space import SearchSpace
+    from lkd_tune.config.shipped import run_name
+    from lkd_tune.config.space import SearchSpace
+    from lkd_tune.records.run import RunFolder
+    from lkd_tune.tuning.tuner import run_search
 
     loaded = space if isinstance(space, SearchSpace) else load_space(space)
     folder = RunFolder(Path(run_dir) / (name or run_name(loaded.source.name)))
@@ -97,7 +97,7 @@ def distill(
     It trains as the measurements are asked for: one at each evaluation, the last one at the end,
     or, with `evaluate_on`, that of the fine-tuning.
     To look at the student in between, or to end early and keep it, use
-    `lkd_tune.distill.engine.Distillation`.
+    `lkd_tune.distillation.engine.Distillation`.
 
     Args:
         spec: What to do, or a file with it: a trial's spec.json or a student.json.
@@ -109,8 +109,8 @@ def distill(
             teacher, the data or a starting point can't be had or do not fit.
         DivergedError: If a loss is not finite.
     """
-    from lkd_tune.once import distill_here, refuse_used_folder
-    from lkd_tune.spec.trial import TrialSpec, read_trial_spec
+    from lkd_tune.config.trial import TrialSpec, read_trial_spec
+    from lkd_tune.distillation.once import distill_here, refuse_used_folder
 
     trial = spec if isinstance(spec, TrialSpec) else read_trial_spec(Path(spec))
     folder = Path(to) if to is not None else None
@@ -142,7 +142,7 @@ class Run:
     @property
     def folder(self) -> RunFolder:
         """The paths in the folder, and the records of its trials."""
-        from lkd_tune.spec.run import RunFolder
+        from lkd_tune.records.run import RunFolder
 
         return RunFolder(self.path)
 
@@ -205,9 +205,9 @@ class Run:
         Raises:
             SpecError: If no student is kept yet.
         """
-        from lkd_tune.distill.models import load_model, load_tokenizer
+        from lkd_tune.config.errors import Problem, SpecError
+        from lkd_tune.models.loading import load_model, load_tokenizer
         from lkd_tune.results.leaderboard import read_leaderboard
-        from lkd_tune.spec.errors import Problem, SpecError
 
         board = read_leaderboard(self.folder)
         if not board.kept:
@@ -229,13 +229,13 @@ class Run:
         Raises:
             SpecError: If something differs that may not, or as `search`.
         """
-        from lkd_tune.search.tuner import resume_search
+        from lkd_tune.tuning.tuner import resume_search
 
         result = resume_search(self.folder, address=address, quiet=quiet, overrides=overrides)
         return _ended(result)
 
     def _check_name(self, trial: str) -> None:
-        from lkd_tune.spec.errors import Problem, SpecError, did_you_mean
+        from lkd_tune.config.errors import Problem, SpecError, did_you_mean
 
         names = [path.parent.name for path in self.path.glob("trials/*/spec.json")]
         if trial not in names:

@@ -46,7 +46,7 @@ def _own_cache(tmp_path_factory, monkeypatch):
 @pytest.fixture(scope="module")
 def two_cores():
     """A Ray of two cores, which files of tests share."""
-    from tests.rays import shared_ray
+    from tests.support.rays import shared_ray
 
     shared_ray()
 
@@ -54,7 +54,7 @@ def two_cores():
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 4 MB."""
-    from tests.small_disk import SmallDisk
+    from tests.support.small_disk import SmallDisk
 
     if shutil.which("unshare") is None:
         pytest.skip("no mount namespaces here")
@@ -66,7 +66,7 @@ def small_disk(tmp_path):
 
 def pytest_collection_modifyitems(items):
     """Puts the long ones first: what is handed out last would keep one worker busy alone."""
-    long = ("system/", "test_submission.py", "test_cluster_files.py", "test_several.py", "search/")
+    long = ("system/", "jobs/test_client.py", "cluster/", "tuning/")
     tests = Path(__file__).parent
 
     def place(item):

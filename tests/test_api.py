@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 import lkd_tune
 from examples import any_trainable, distil_once, losses_alone, search_and_look
 from lkd_tune import Measurement, SearchSpace, SpecError, TrialSpec, distill, load_run, load_space
-from tests.results.folder import HandMade, full_run
-from tests.tiny import LABELS, make_space_tree, make_teacher
+from tests.support.run_folder import HandMade, full_run
+from tests.support.tiny import LABELS, make_space_tree, make_teacher
 
 
 @pytest.fixture(scope="module")
@@ -127,15 +127,15 @@ def test_spaces(tmp_path):
         load_space({**wrong, "train": {"lr": object()}})
 
 
-@pytest.mark.parametrize("first", ["lkd_tune.search.tuner", "lkd_tune.distill.losses", "lkd_tune"])
+@pytest.mark.parametrize("first", ["lkd_tune.tuning.tuner", "lkd_tune.losses.ckd", "lkd_tune"])
 def test_names_are_functions_and_packages(first):
     """In a fresh process: which of them was imported first must not matter."""
     code = f"""if True:
         import {first}
         from lkd_tune import distill, search
         import inspect, pickle
-        import lkd_tune.search.tuner as tuner, lkd_tune.distill.losses as losses
-        assert lkd_tune.search.tuner is tuner and lkd_tune.distill.losses is losses
+        import lkd_tune.tuning.tuner as tuner, lkd_tune.losses.ckd as losses
+        assert lkd_tune.tuning.tuner is tuner and lkd_tune.losses.ckd is losses
         assert list(inspect.signature(search).parameters)[:2] == ["space", "run_dir"]
         assert pickle.loads(pickle.dumps(search)) is search
         try: search("none.yaml")

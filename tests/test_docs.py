@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import typer
 
-from lkd_tune.cli import app
-from lkd_tune.reference import settings_reference
-from lkd_tune.search import trial_folder
-from lkd_tune.spec.run import RunFolder
-from lkd_tune.spec.schema import space_schema
+from lkd_tune.cli.main import app
+from lkd_tune.config.reference import settings_reference
+from lkd_tune.config.schema import space_schema
+from lkd_tune.records import trial_folder
+from lkd_tune.records.run import RunFolder
 
 ROOT = Path(__file__).parent.parent
 

@@ -18,13 +18,13 @@ import torch
 from torch.utils.cpp_extension import get_default_build_root
 
 import lkd_tune
-from lkd_tune.distill.models import load_model, load_tokenizer
-from lkd_tune.distill.process_group import ensure_process_group, leave_process_group
-from lkd_tune.spec.errors import SpecError
-from lkd_tune.spec.source import parse_source
-from lkd_tune.submission import JobServer
-from tests.job_server import job_server
-from tests.tiny import LABELS, make_space, make_teacher
+from lkd_tune.config.errors import SpecError
+from lkd_tune.config.source import parse_source
+from lkd_tune.jobs.client import JobServer
+from lkd_tune.models.loading import load_model, load_tokenizer
+from lkd_tune.runtime.process_group import ensure_process_group, leave_process_group
+from tests.support.job_server import job_server
+from tests.support.tiny import LABELS, make_space, make_teacher
 
 SECRETS = {
     "HF_TOKEN": "hf_PlantedSecretOfTheHub",
@@ -39,11 +39,11 @@ DRIVER = """
 import json, os, sys
 from pathlib import Path
 import psutil
-from lkd_tune.search.follower import Follower
-from lkd_tune.search.tuner import run_search
-from lkd_tune.results.report import write_report
-from lkd_tune.spec.run import RunFolder
-from lkd_tune.spec.space import load_space
+from lkd_tune.tuning.execution.callback import Follower
+from lkd_tune.tuning.tuner import run_search
+from lkd_tune.results.report.page import write_report
+from lkd_tune.records.run import RunFolder
+from lkd_tune.config.space import load_space
 
 def listening():
     own = psutil.Process()
@@ -156,7 +156,7 @@ def test_a_job_is_sent_no_secret(tmp_path, monkeypatch):
         client = JobServer(server.address)
         client.submit(run=f"{tmp_path}/run", spaces={"": space}, ship=True, cache=str(tmp_path))
     sent = b"\n".join(server.received)
-    for part in (b"job.json", b"train.csv", b"lkd_tune/submission.py", b"RAY_JOB_STOP_SIGNAL"):
+    for part in (b"job.json", b"train.csv", b"lkd_tune/jobs/client.py", b"RAY_JOB_STOP_SIGNAL"):
         assert part in sent
     assert not [name for name, secret in secrets.items() if secret.encode() in sent]
     variables = json.loads(server.received[-1])["runtime_env"]["env_vars"]

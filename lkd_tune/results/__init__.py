@@ -1,1 +1,1 @@
-"""A search read back from its run folder."""
+"""A finished or running search, read back from its run folder."""

@@ -17,7 +17,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from lkd_tune.spec.run import RunFolder
+from lkd_tune.records.run import RunFolder
 
 # A forest grown on fewer trials says nothing.
 _LEAST_TRIALS = 5

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lkd_tune.config.settings.known_tasks import OFFICIAL_METRICS
+from lkd_tune.records.run import RunFolder, write_atomically
 from lkd_tune.results.leaderboard import Row, read_leaderboard
-from lkd_tune.spec.run import RunFolder, write_atomically
-from lkd_tune.spec.tasks import OFFICIAL_METRICS
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lkd_tune.distill.losses import ltr_pair, ltr_triple, wr_pair, wr_triple
-from lkd_tune.distill.relations import layer_relations, word_relations
+from lkd_tune.losses.ckd import ltr_pair, ltr_triple, wr_pair, wr_triple
+from lkd_tune.losses.relations import layer_relations, word_relations
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

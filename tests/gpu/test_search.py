@@ -6,11 +6,11 @@ import pytest
 import ray
 import torch
 
-from lkd_tune.distill.cost import GpuEnergy
-from lkd_tune.search.tuner import run_search
-from lkd_tune.spec.run import RunFolder
-from tests.rays import own_ray
-from tests.tiny import make_space
+from lkd_tune.records.run import RunFolder
+from lkd_tune.runtime.usage import GpuEnergy
+from lkd_tune.tuning.tuner import run_search
+from tests.support.rays import own_ray
+from tests.support.tiny import make_space
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -73,7 +73,7 @@ def test_a_trial_out_of_its_share_goes_on_with_smaller_micro_batches(tmp_path):
 
 def _lose_the_gpu_once() -> None:
     """Has the first training whose learning rate is 1e-3 lose its GPU in its second step."""
-    from lkd_tune.distill.engine import Distillation
+    from lkd_tune.distillation.engine import Distillation
 
     train_step = Distillation._train_step
 

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from lkd_tune.distill.cost import GpuEnergy
-from lkd_tune.distill.engine import Distillation
-from lkd_tune.distill.evaluate import evaluate_model
-from lkd_tune.distill.models import load_model, load_tokenizer
-from lkd_tune.distill.out_of_memory import gpu_is_lost, is_out_of_memory
-from lkd_tune.distill.placement import running
-from lkd_tune.distill.target_store import ensure_store
-from lkd_tune.distill.tasks.kinds import kind_of
-from lkd_tune.distill.tokens import load_tokens
-from lkd_tune.distill.whole import distill
-from lkd_tune.spec.inference import Inference
-from lkd_tune.spec.trial import TrialSpec
-from tests.distill.families import CONFIGS, make_classifier, make_csv, without_dropout
-from tests.distill.test_engine import ALL_FIVE
+from lkd_tune.config.settings.inference import Inference
+from lkd_tune.config.trial import TrialSpec
+from lkd_tune.data.tasks.registry import kind_of
+from lkd_tune.data.tokenize import load_tokens
+from lkd_tune.distillation.engine import Distillation
+from lkd_tune.distillation.run import distill
+from lkd_tune.distillation.targets.store import ensure_store
+from lkd_tune.evaluation.scoring import evaluate_model
+from lkd_tune.models.loading import load_model, load_tokenizer
+from lkd_tune.models.placement import running
+from lkd_tune.runtime.oom import gpu_is_lost, is_out_of_memory
+from lkd_tune.runtime.usage import GpuEnergy
+from tests.distillation.test_engine import ALL_FIVE
+from tests.support.families import CONFIGS, make_classifier, make_csv, without_dropout
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -33,8 +33,8 @@ GPU = torch.device("cuda", 0)
 # Prints a distillation's measurements where there is no GPU.
 ON_THE_CPU = """
 import sys
-from lkd_tune.distill.whole import distill
-from lkd_tune.spec.trial import TrialSpec
+from lkd_tune.distillation.run import distill
+from lkd_tune.config.trial import TrialSpec
 for measurement in distill(TrialSpec.model_validate_json(sys.argv[1])):
     print(measurement.model_dump_json())
 """
@@ -173,7 +173,7 @@ def test_a_teacher_on_the_host_answers_alike_and_leaves_the_gpu_alone(
 # In a process of its own, whose GPU is lost or short of memory in the end.
 SHORT = """
 import torch
-from lkd_tune.distill.out_of_memory import gpu_is_lost, is_out_of_memory
+from lkd_tune.runtime.oom import gpu_is_lost, is_out_of_memory
 torch.cuda.set_per_process_memory_fraction(2**28 / torch.cuda.get_device_properties(0).total_memory)
 try:
     torch.empty(2**30, dtype=torch.uint8, device="cuda")
@@ -183,7 +183,7 @@ print(torch.ones(3, device="cuda").sum().item())
 """
 LOST = """
 import torch
-from lkd_tune.distill.out_of_memory import gpu_is_lost, is_out_of_memory
+from lkd_tune.runtime.oom import gpu_is_lost, is_out_of_memory
 table, beyond = torch.zeros(2, device="cuda"), torch.tensor([5], device="cuda")
 try:
     print(table[beyond].item())

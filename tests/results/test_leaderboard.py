@@ -4,11 +4,11 @@ import math
 
 import pytest
 
+from lkd_tune.cli.tables import show_leaderboard
+from lkd_tune.config.errors import SpecError
+from lkd_tune.records.run import BASELINE, RunFolder
 from lkd_tune.results.leaderboard import read_leaderboard, write_leaderboard
-from lkd_tune.spec.errors import SpecError
-from lkd_tune.spec.run import BASELINE, RunFolder
-from lkd_tune.words import show_leaderboard
-from tests.results.folder import COSTS, HandMade, full_run
+from tests.support.run_folder import COSTS, HandMade, full_run
 
 
 @pytest.fixture

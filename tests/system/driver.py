@@ -12,17 +12,17 @@ from typing import Any
 
 import psutil
 
-from lkd_tune.spec.run import RunFolder
-from tests.tiny import LABELS, make_space
+from lkd_tune.records.run import RunFolder
+from tests.support.tiny import LABELS, make_space
 
 DRIVER = """
 import sys
 from pathlib import Path
 import ray
-from lkd_tune.search.cluster import quieten_ray
-from lkd_tune.search.tuner import resume_search, run_search
-from lkd_tune.spec.run import RunFolder
-from lkd_tune.spec.space import load_space
+from lkd_tune.cluster.ray import quieten_ray
+from lkd_tune.tuning.tuner import resume_search, run_search
+from lkd_tune.records.run import RunFolder
+from lkd_tune.config.space import load_space
 
 if __name__ == "__main__":
     folder, what = Path(sys.argv[1]), sys.argv[2]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lkd_tune.search.study import open_study
-from lkd_tune.spec.run import RunFolder
-from tests.clusters import LocalCluster
+from lkd_tune.records.run import RunFolder
+from lkd_tune.tuning.study.study import open_study
+from tests.support.clusters import LocalCluster
+from tests.support.tiny import LABELS, make_space, make_teacher
 from tests.system.driver import PATIENCE_S, what_became
-from tests.tiny import LABELS, make_space, make_teacher
 
 
 def call(folder: Path, *args: object, env: dict[str, str] | None = None) -> tuple[int, str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lkd_tune.spec.run import RunFolder
-from tests.clusters import LocalCluster
+from lkd_tune.records.run import RunFolder
+from tests.support.clusters import LocalCluster
+from tests.support.tiny import LABELS, make_space
 from tests.system.test_nodes import nodes_of, nodes_used, search
-from tests.tiny import LABELS, make_space
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from lkd_tune.spec.run import RunFolder
+from lkd_tune.records.run import RunFolder
 from tests.system.driver import (
     PATIENCE_S,
     family,

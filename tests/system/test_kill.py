@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from lkd_tune.search.study import open_study
-from lkd_tune.spec.run import RunFolder
+from lkd_tune.records.run import RunFolder
+from lkd_tune.tuning.study.study import open_study
 from tests.system.driver import (
     PATIENCE_S,
     family,

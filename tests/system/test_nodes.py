@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lkd_tune.spec.run import RunFolder, read_measurements
-from tests.clusters import LocalCluster
+from lkd_tune.records.run import RunFolder, read_measurements
+from tests.support.clusters import LocalCluster
+from tests.support.tiny import LABELS, make_space
 from tests.system.driver import wait_until
-from tests.tiny import LABELS, make_space
 
 
 def search(cluster: LocalCluster, folder: Path, *more: str) -> subprocess.Popen[str]:

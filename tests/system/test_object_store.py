@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from lkd_tune.fetching import named_run, read_run, send_model
-from lkd_tune.search.session import Session
-from lkd_tune.search.study import open_study
-from lkd_tune.search.tuner import run_search
-from lkd_tune.spec.space import load_space
-from lkd_tune.storage import Store
-from tests.clusters import LocalCluster
-from tests.object_store import s3_server
+from lkd_tune.config.space import load_space
+from lkd_tune.storage.fetch import named_run, read_run, send_model
+from lkd_tune.storage.object_store import Store
+from lkd_tune.tuning.session import Session
+from lkd_tune.tuning.study.study import open_study
+from lkd_tune.tuning.tuner import run_search
+from tests.support.clusters import LocalCluster
+from tests.support.object_store import s3_server
+from tests.support.tiny import LABELS, make_space, make_teacher
 from tests.system.driver import PATIENCE_S, family, living, wait_until, write_space
-from tests.tiny import LABELS, make_space, make_teacher
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ class ApartSession(Session):
 @pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, True], ids=["asha", "pbt"])
 def test_trials_on_nodes_that_share_no_folder(bucket, folder, monkeypatch, whole):
-    monkeypatch.setattr("lkd_tune.search.tuner.Session", ApartSession)
+    monkeypatch.setattr("lkd_tune.tuning.tuner.Session", ApartSession)
     monkeypatch.setenv("LKD_TUNE_NODE_CACHE", str(folder / "node"))
     search, trained = {"trials": 2}, {}
     if whole:

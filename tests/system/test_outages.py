@@ -7,17 +7,17 @@ import threading
 
 import pytest
 
-from lkd_tune import storage
-from lkd_tune.fetching import named_run
-from lkd_tune.search.follower import Follower
-from lkd_tune.search.session import Session
-from lkd_tune.search.trainable import DistillationTrainable
-from lkd_tune.search.tuner import resume_search, run_search
-from lkd_tune.spec.errors import Problem
-from lkd_tune.spec.run import RunFolder
-from lkd_tune.storage import StorageError
-from tests.object_store import outage, s3_server
-from tests.tiny import make_space
+from lkd_tune.config.errors import Problem
+from lkd_tune.records.run import RunFolder
+from lkd_tune.storage import object_store as storage
+from lkd_tune.storage.fetch import named_run
+from lkd_tune.storage.object_store import StorageError
+from lkd_tune.tuning.execution.callback import Follower
+from lkd_tune.tuning.execution.trainable import DistillationTrainable
+from lkd_tune.tuning.session import Session
+from lkd_tune.tuning.tuner import resume_search, run_search
+from tests.support.object_store import outage, s3_server
+from tests.support.tiny import make_space
 
 SEARCH = {"trials": 2, "max_failures": 0}
 # The client itself tries for 6 s.
@@ -51,7 +51,7 @@ def test_an_outage_fails_no_trial(home, tmp_path, monkeypatch):
             waited.start()
 
     monkeypatch.setattr(Follower, "on_trial_result", leave)
-    monkeypatch.setattr("lkd_tune.search.tuner.Session", ApartSession)
+    monkeypatch.setattr("lkd_tune.tuning.tuner.Session", ApartSession)
     result = run_search(make_space(tmp_path, search=SEARCH), named_run(home), quiet=True)
     assert waited.finished.is_set()
     assert (result.trials, result.failures, result.interrupted) == (2, {}, False)
@@ -69,7 +69,7 @@ def test_a_store_that_stays_away_ends_the_search_and_no_trial(home, tmp_path, mo
 
     with away, monkeypatch.context() as patch:
         patch.setattr(storage, "_PATIENCE_S", 1.0)
-        patch.setattr("lkd_tune.search.tuner.Session", LeftSession)
+        patch.setattr("lkd_tune.tuning.tuner.Session", LeftSession)
         with pytest.raises(StorageError, match=r"`lkd-tune search --resume s3://.*` here sends it"):
             run_search(space, run, quiet=True)
     assert [record.state for record in run.read_trials()] == ["running"]
@@ -89,7 +89,7 @@ def test_a_trial_that_finds_no_store_ends_the_search_and_not_itself(tmp_path, mo
             raise StorageError(Problem("s3://bucket", "", "S3 can't be reached"))
 
     with monkeypatch.context() as patch:
-        patch.setattr("lkd_tune.search.trainable.DistillationTrainable", Away)
+        patch.setattr("lkd_tune.tuning.execution.trainable.DistillationTrainable", Away)
         result = run_search(make_space(tmp_path, search=SEARCH), run, quiet=True)
     assert result.interrupted
     assert [record.state for record in run.read_trials()] == ["running"]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from lkd_tune.distill.evaluate import evaluate_model
-from lkd_tune.distill.teacher import train_teacher
-from lkd_tune.distill.whole import distill
-from lkd_tune.spec.settings import TaskSettings, TeacherTraining
-from lkd_tune.spec.trial import TrialSpec
+from lkd_tune.config.settings.blocks import TaskSettings, TeacherTraining
+from lkd_tune.config.trial import TrialSpec
+from lkd_tune.distillation.run import distill
+from lkd_tune.distillation.teacher import train_teacher
+from lkd_tune.evaluation.scoring import evaluate_model
 
 SHARED = Path(os.environ.get("LKD_SHARED", Path(__file__).parents[3] / "shared"))
 COLA, TEACHER = SHARED / "data" / "cola", SHARED / "models" / "minilm-cola"

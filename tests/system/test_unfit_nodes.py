@@ -6,12 +6,12 @@ import subprocess
 
 import pytest
 
-from lkd_tune.search.nodes import versions
-from lkd_tune.spec.run import RunFolder
-from tests.clusters import LocalCluster
+from lkd_tune.cluster.nodes import versions
+from lkd_tune.records.run import RunFolder
+from tests.support.clusters import LocalCluster
+from tests.support.tiny import LABELS, make_space
 from tests.system.driver import wait_until
 from tests.system.test_nodes import nodes_used, search
-from tests.tiny import LABELS, make_space
 
 _ISOLATED = subprocess.run(
     ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"],

@@ -1,1 +1,1 @@
-"""Pictures of a run; each function returns a figure, or None where a run has nothing to show."""
+"""The plots of a report."""

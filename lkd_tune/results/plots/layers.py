@@ -9,6 +9,7 @@ from statistics import mean
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from lkd_tune.records.run import TrialRecord
 from lkd_tune.results.leaderboard import Leaderboard
 from lkd_tune.results.plots.style import (
     add_scale,
@@ -17,7 +18,6 @@ from lkd_tune.results.plots.style import (
     score_colour,
     text_on,
 )
-from lkd_tune.spec.run import TrialRecord
 
 _MOST_DEPTHS = 4
 

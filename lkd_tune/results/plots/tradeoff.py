@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from lkd_tune.records.pareto import front_of
 from lkd_tune.results.leaderboard import Leaderboard, Row
 from lkd_tune.results.plots.style import colour, finish_axes, new_figure
-from lkd_tune.spec.objectives import front_of
 
 # Column: (label, what it is divided by).
 COSTS = {

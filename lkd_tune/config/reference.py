@@ -1,0 +1,74 @@
+"""Every setting of a space file, from the settings themselves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from lkd_tune.config.schema import space_schema
+from lkd_tune.config.settings.blocks import SpaceSettings
+
+
+def show_settings() -> None:
+    """Prints every setting of a space file: key, type, default, meaning."""
+    console = Console(highlight=False, markup=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("setting", no_wrap=True)
+    for column in ("type", "default", "meaning"):
+        table.add_column(column)
+    for key, kind, default, meaning in settings_reference():
+        table.add_row(key, kind, default, meaning)
+    console.print(table)
+
+
+def show_schema() -> None:
+    """Prints the JSON Schema of space files."""
+    print(json.dumps(space_schema(), indent=2, ensure_ascii=False))
+
+
+def settings_reference(
+    model: type[BaseModel] = SpaceSettings, prefix: str = ""
+) -> list[tuple[str, str, str, str]]:
+    """Returns (key, type, default, meaning) of every setting."""
+    rows = []
+    for name, field in model.model_fields.items():
+        inner = _block(field.annotation)
+        if inner is not None:
+            rows += settings_reference(inner, f"{prefix}{name}.")
+            continue
+        default = "needed" if field.is_required() else _default_text(field.default)
+        meaning = " ".join((field.description or "").split())
+        rows.append((prefix + name, _type_text(field.annotation), default, meaning))
+    return rows
+
+
+def _block(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _type_text(annotation: Any) -> str:
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return {"str": "text", "int": "integer", "float": "number", "bool": "true/false"}.get(
+            annotation.__name__, annotation.__name__
+        )
+    arguments = [argument for argument in get_args(annotation) if argument is not type(None)]
+    if all(isinstance(argument, str | int) for argument in arguments):
+        return ", ".join(map(str, arguments))
+    if get_origin(annotation) in (list, tuple):
+        return f"list of {_type_text(arguments[0])}"
+    return " or ".join(dict.fromkeys(_type_text(a) for a in arguments if not hasattr(a, "ge")))
+
+
+def _default_text(default: Any) -> str:
+    if isinstance(default, tuple):
+        return ", ".join(map(str, default)) or "none"
+    return {True: "true", False: "false", None: "none"}.get(default, str(default)) if (
+        isinstance(default, bool) or default is None
+    ) else str(default)  # fmt: skip

@@ -1,0 +1,1 @@
+"""The blocks of a space file, one module each."""

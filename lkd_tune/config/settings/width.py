@@ -1,0 +1,125 @@
+"""How wide a student is: hidden size, attention heads, feed-forward layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.settings.blocks import StudentSettings
+
+_KEYS = ("hidden_size", "heads", "intermediate_size")
+
+
+@dataclass(frozen=True)
+class Width:
+    """The width of an encoder.
+
+    Attributes:
+        hidden_size: Of the hidden states.
+        heads: Attention heads of a layer; each has hidden_size / heads channels.
+        intermediate_size: Neurons of a feed-forward layer.
+    """
+
+    hidden_size: int
+    heads: int
+    intermediate_size: int
+
+    @property
+    def head_size(self) -> int:
+        """Channels of a head."""
+        return self.hidden_size // self.heads
+
+
+def asks_for_width(student: StudentSettings) -> bool:
+    """Returns whether any part of the width is set."""
+    return any(getattr(student, key) is not None for key in _KEYS)
+
+
+def resolve_width(student: StudentSettings, teacher: Width) -> Width:
+    """Returns the width that a student gets, what is not set taken from its teacher.
+
+    Raises:
+        SpecError: If there is no such model, or it can't be pruned out of the teacher.
+    """
+    pruned = student.made_from == "teacher"
+    hidden = student.hidden_size or teacher.hidden_size
+    if pruned and hidden > teacher.hidden_size:
+        raise _problem(
+            "hidden_size",
+            f"{hidden} is above the teacher's {teacher.hidden_size}; use at most that, or "
+            "student.init: random",
+        )
+    heads = student.heads
+    if heads is None:
+        heads = hidden // teacher.head_size
+        if hidden % teacher.head_size:
+            heads = teacher.heads
+    if hidden % heads:
+        key = "hidden_size" if student.heads is None else "heads"
+        value = hidden if student.heads is None else heads
+        raise _problem(
+            key,
+            f"{value}: {heads} heads do not divide hidden size {hidden}; use multiples of "
+            f"{teacher.head_size} for hidden_size and leave heads out, or set both",
+        )
+    if pruned and heads > teacher.heads:
+        raise _problem("heads", f"{heads} heads are more than the teacher's {teacher.heads}")
+    if pruned and hidden // heads > teacher.head_size:
+        raise _problem(
+            "heads",
+            f"{heads} heads of hidden size {hidden} have {hidden // heads} channels each, the "
+            f"teacher's have {teacher.head_size}; use at least "
+            f"{-(-hidden // teacher.head_size)} heads or a smaller hidden_size",
+        )
+    neurons = student.intermediate_size
+    if neurons is None:
+        neurons = max(1, round(teacher.intermediate_size * hidden / teacher.hidden_size))
+    if pruned and neurons > teacher.intermediate_size:
+        raise _problem(
+            "intermediate_size",
+            f"{neurons} is above the teacher's {teacher.intermediate_size}; use at most that",
+        )
+    return Width(hidden, heads, neurons)
+
+
+def with_width(student: StudentSettings, teacher: Width | None) -> StudentSettings:
+    """Returns the settings with the whole width written out, if any of it is set.
+
+    A width that is the same in other words gives the same settings. A student that starts from a
+    model of its own has that one's width.
+
+    Raises:
+        SpecError: As `resolve_width`.
+    """
+    own = student.made_from in ("teacher", "random")
+    if teacher is None or not asks_for_width(student) or not own:
+        return student
+    return student.model_copy(update=vars(resolve_width(student, teacher)))
+
+
+def width_problems(students: Iterable[StudentSettings], teacher: Width) -> list[Problem]:
+    """Returns what is wrong in every combination: at most one problem for each key.
+
+    A value that fails beside some values and not beside others is no problem: such a draw is
+    drawn again.
+    """
+    failed: dict[tuple[str, int | None], Problem] = {}
+    fine: set[tuple[str, int | None]] = set()
+    for student in students:
+        try:
+            with_width(student, teacher)
+            fine |= {(key, getattr(student, key)) for key in _KEYS}
+        except SpecError as error:
+            problem = error.problems[0]
+            key = problem.key.split(".")[1]
+            failed.setdefault((key, getattr(student, key)), problem)
+    wrong: dict[str, Problem] = {}
+    for (key, value), problem in failed.items():
+        if (key, value) not in fine:
+            wrong.setdefault(key, problem)
+    return list(wrong.values())
+
+
+def _problem(key: str, message: str) -> SpecError:
+    return SpecError(Problem("", f"student.{key}", message))

@@ -1,0 +1,47 @@
+"""The space files that come with the package."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from lkd_tune.config.errors import Problem, SpecError, did_you_mean
+
+_PACKAGE = Path(__file__).parents[1]
+# In a wheel the spaces lie inside the package, in a checkout beside it.
+_FOLDERS = (_PACKAGE / "search_spaces", _PACKAGE.parent / "search_spaces")
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """Returns the shipped space files by name, `layer_map.yaml` and so on."""
+    folder = next((folder for folder in _FOLDERS if folder.is_dir()), None)
+    return {path.name: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
+
+
+def find_space(name: str) -> Path:
+    """Returns the path of a space file: one on disk, else a shipped one of that name.
+
+    Raises:
+        SpecError: If there is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = shipped_spaces()
+    for candidate in (name, f"{name}.yaml"):
+        if candidate in shipped:
+            return shipped[candidate]
+    near = did_you_mean(name, list(shipped))
+    message = f"no such file, and no shipped space{near}; there are {', '.join(shipped)}"
+    raise SpecError(Problem(name, "", message))
+
+
+def describe_space(path: Path) -> str:
+    """Returns the first comment line of a space file."""
+    first = path.read_text("utf-8").split("\n", 1)[0]
+    return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+
+def run_name(space: str) -> str:
+    """Returns a run's default name: its space and the time."""
+    return f"{Path(space).stem}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -1,0 +1,399 @@
+"""The search space: a tree of settings in which any leaf may be a distribution."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lkd_tune.config.distributions import (
+    Distribution,
+    Suggester,
+    looks_like_distribution,
+    parse_distribution,
+)
+from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.perturbation import population_problems
+from lkd_tune.config.settings.blocks import LayerMapSettings, SpaceSettings
+from lkd_tune.config.settings.layer_map import (
+    PRESETS,
+    SEARCHED,
+    count_maps,
+    draw_free,
+    draw_listed,
+    draw_monotone,
+    map_problem,
+    preset_map,
+)
+from lkd_tune.config.settings.width import Width, width_problems, with_width
+from lkd_tune.config.source import KeyPath, Source, dotted, read_source
+from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
+from lkd_tune.config.uri import address_problem, is_address
+from lkd_tune.config.validation import explain
+
+# Only what a trial may differ in; the rest of a run is the same for all of its trials.
+SEARCHABLE = ("student", "layer_map", "losses", "train")
+_MOST_COMBINATIONS = 2000
+_LARGEST_GRID = 100_000
+
+_WRONG = object()  # In place of a distribution that could not be parsed.
+
+Pick = Callable[[str, Distribution], Any]
+
+
+@dataclass
+class SearchSpace:
+    """A checked space file.
+
+    Attributes:
+        source: The settings as written, for messages and for the copy in the run folder.
+        tree: The same with distributions parsed.
+        settings: What does not vary (task, teacher, search, resources, keep), and one example of
+            what does.
+        teacher_width: What student widths are checked against, known after `check_width`.
+    """
+
+    source: Source
+    tree: dict[str, Any]
+    settings: SpaceSettings
+    teacher_width: Width | None = None
+
+    def draw(
+        self, suggester: Suggester, *, teacher: str | None, teacher_layers: int, seed: int
+    ) -> TrialSpec:
+        """Returns one trial.
+
+        Args:
+            suggester: An `optuna.Trial`, or anything that draws by name.
+            teacher: Folder or hub id of the teacher, which by now is trained.
+            teacher_layers: Its number of encoder layers.
+            seed: The trial's seed.
+
+        Raises:
+            SpecError: If the drawn settings are inadmissible; a space that passed
+                `check_teacher` does not do so.
+        """
+        settings = self.resolve(lambda name, dist: dist.draw(name, suggester))
+        layer_map = resolve_layer_map(
+            settings.layer_map,
+            suggester,
+            teacher_layers,
+            settings.student.depth,
+            listed=settings.search.sampler == "grid",
+        )
+        return TrialSpec(
+            task=settings.task,
+            teacher=teacher,
+            inference=settings.teacher.inference,
+            student=with_width(settings.student, self.teacher_width),
+            layer_map=layer_map,
+            losses=settings.losses,
+            train=settings.train,
+            targets=settings.targets,
+            resources=settings.resources,
+            evaluate_on=settings.evaluate_on,
+            seed=seed,
+        )
+
+    def resolve(self, pick: Pick) -> SpaceSettings:
+        """Returns the settings with `pick(name, distribution)` in place of each distribution.
+
+        Raises:
+            SpecError: If they are inadmissible.
+        """
+        tree = _resolved(self.tree, (), pick)
+        try:
+            return SpaceSettings.model_validate(tree)
+        except ValidationError as error:
+            raise SpecError(explain(error, self.source)) from None
+
+    def check_teacher(self, teacher_layers: int) -> None:
+        """Checks every depth and layer map against the teacher's depth.
+
+        Raises:
+            SpecError: With all that does not fit.
+        """
+        too_deep: set[int] = set()
+        misfits: dict[tuple[str, tuple[int, ...]], dict[int, str]] = {}
+        for settings in self.shapes():
+            depth, layer_map = settings.student.depth, settings.layer_map
+            if depth > teacher_layers:
+                too_deep.add(depth)
+                continue
+            for key, entries in (("word", layer_map.word), ("layer", layer_map.layer)):
+                if not isinstance(entries, list):
+                    continue
+                if found := map_problem(entries, teacher_layers, depth):
+                    misfits.setdefault((key, tuple(entries)), {})[depth] = found
+        # One line for each setting to mend, however many depths it fails at.
+        problems = []
+        if too_deep:
+            message = (
+                f"depth {max(too_deep)} is above the teacher's {teacher_layers} layers; "
+                f"use 1–{teacher_layers}"
+            )
+            problems.append(self.source.problem(("student", "depth"), message))
+        for (key, _), by_depth in misfits.items():
+            first, *others = sorted(by_depth)
+            also = f" (nor does it fit depth {', '.join(map(str, others))})" if others else ""
+            problems.append(self.source.problem(("layer_map", key), by_depth[first] + also))
+        if not problems and self.settings.search.sampler == "grid":
+            problems += self._check_grid(teacher_layers)
+        if problems:
+            raise SpecError(problems)
+
+    def _check_grid(self, teacher_layers: int) -> list[Problem]:
+        """Returns why a grid can't go through this space, if so."""
+        path = ("search", "sampler")
+        for name, dist in self.distributions().items():
+            if math.isinf(dist.size):
+                message = f"grid needs a finite space, {name} is continuous; give it a step, a "
+                return [self.source.problem(path, message + "choice, or use tpe")]
+        points = self.size(teacher_layers)
+        if points > _LARGEST_GRID:
+            message = f"the space has {points:,.0f} points; grid takes at most {_LARGEST_GRID:,}"
+            return [self.source.problem(path, message)]
+        return []
+
+    def missing_trackers(self) -> list[Problem]:
+        """Returns the trackers whose packages are not installed here."""
+        missing = self.settings.trackers.missing
+        return [self.source.problem(("trackers", name), said) for name, said in missing.items()]
+
+    def check_width(self, teacher: Width) -> None:
+        """Checks every student width against the teacher's, and keeps it for later draws.
+
+        Raises:
+            SpecError: With the widths that fit in no combination.
+        """
+        self.teacher_width = teacher
+        problems = width_problems((shape.student for shape in self.shapes()), teacher)
+        if problems:
+            raise SpecError(
+                self.source.problem(problem.key.split("."), problem.message) for problem in problems
+            )
+
+    def distributions(self) -> dict[str, Distribution]:
+        """Returns all distributions by the name of their parameter, layer maps left out."""
+        return {dotted(path): dist for path, dist in _distributions(self.tree, ())}
+
+    def layer_map_counts(self, teacher_layers: int) -> dict[int, int]:
+        """Returns the number of different layer maps for each student depth."""
+        seen: dict[int, set[tuple[str, int]]] = {}
+        for settings in self.shapes():
+            depth, layer_map = settings.student.depth, settings.layer_map
+            pins = {
+                "pin_embeddings": layer_map.pin_embeddings,
+                "pin_last": layer_map.pin_last,
+            }
+            number = 1
+            for entries in (layer_map.word, layer_map.layer):
+                if isinstance(entries, str) and entries not in ("same", "random"):
+                    number *= count_maps(entries, teacher_layers, depth, **pins)
+            seen.setdefault(depth, set()).add((layer_map.model_dump_json(), number))
+        return {depth: sum(n for _, n in maps) for depth, maps in sorted(seen.items())}
+
+    def size(self, teacher_layers: int) -> float:
+        """Returns the number of different trials, infinity if anything is continuous."""
+        maps = self.layer_map_counts(teacher_layers)
+        others = [
+            dist.size
+            for name, dist in self.distributions().items()
+            if name != "student.depth" and not name.startswith("layer_map")
+        ]
+        return math.prod(others) * sum(maps.values())
+
+    def depths(self) -> list[int]:
+        """Returns the student depths that can be drawn."""
+        return sorted({settings.student.depth for settings in self.shapes()})
+
+    @property
+    def starts(self) -> list[str]:
+        """What students may start from (student.init)."""
+        return sorted({settings.student.init for settings in self.shapes()})
+
+    @property
+    def may_inherit(self) -> bool:
+        """Whether students may start from earlier ones (student.init: nearest)."""
+        return "nearest" in self.starts
+
+    def shapes(self) -> Iterator[SpaceSettings]:
+        """Gives the settings for every combination of student and layer map."""
+        names = [
+            (name, dist)
+            for name, dist in self.distributions().items()
+            if name.split(".")[0] in ("student", "layer_map")
+        ]
+        combinations = itertools.product(*(dist.probes for _, dist in names))
+        for values in itertools.islice(combinations, _MOST_COMBINATIONS):
+            picked = dict(zip((name for name, _ in names), values, strict=True))
+            yield self.resolve(_picking(picked))
+
+
+def resolve_layer_map(
+    settings: LayerMapSettings,
+    suggester: Suggester,
+    teacher_layers: int,
+    depth: int,
+    *,
+    listed: bool = False,
+) -> ResolvedLayerMap:
+    """Returns the maps of one trial, searched ones drawn; `listed` for an exhaustive search."""
+    pins = {"pin_embeddings": settings.pin_embeddings, "pin_last": settings.pin_last}
+
+    def one(wanted: str | list[int], name: str) -> Any:
+        if not isinstance(wanted, str):
+            return tuple(wanted)
+        if wanted in PRESETS:
+            return preset_map(wanted, teacher_layers, depth)
+        if listed and wanted in SEARCHED:
+            return draw_listed(suggester, name, wanted, teacher_layers, depth, **pins)
+        if wanted == "monotone":
+            return draw_monotone(suggester, name, teacher_layers, depth, **pins)
+        if wanted == "free":
+            return draw_free(suggester, name, teacher_layers, depth, **pins)
+        return wanted
+
+    word = one(settings.word, "layer_map.word")
+    layer = word if settings.layer == "same" else one(settings.layer, "layer_map.layer")
+    return ResolvedLayerMap(word=word, layer=layer, **pins)
+
+
+def load_space(path: Path, overrides: Sequence[str] = ()) -> SearchSpace:
+    """Returns the space in a YAML file, with `key.path=value` overrides applied, checked.
+
+    Raises:
+        SpecError: With every problem of the file: unknown keys, wrong values, wrong
+            distributions, distributions where none may stand.
+    """
+    return build_space(read_source(path, overrides))
+
+
+def build_space(source: Source) -> SearchSpace:
+    """Returns the checked space that a source describes.
+
+    Raises:
+        SpecError: As `load_space`.
+    """
+    wrong = _wrong_addresses(source.tree, (), source)
+    tree = _parsed(source.tree, (), source, wrong)
+    distributions = list(_distributions(tree, ()))
+    # Every end and every option once, the others at their first: a wrong one is found at its own.
+    space = SearchSpace(source, tree, settings=None)  # type: ignore[arg-type]
+    found: dict[str, Problem] = {}
+    for path, dist in [((), None), *distributions]:
+        for value in dist.probes if dist else (None,):
+            try:
+                settings = space.resolve(_picking({dotted(path): value}))
+            except SpecError as error:
+                found.update((str(problem), problem) for problem in error.problems)
+        if found and not path:
+            break  # What is wrong without any distribution would be repeated for each.
+    # A wrong distribution was left out, so what its setting lacks now is no news.
+    others = [
+        problem
+        for problem in found.values()
+        if not any(problem.key == dotted(path) for path in wrong)
+    ]
+    if problems := [*wrong.values(), *others] or _ambiguous(distributions, source):
+        raise SpecError(problems)
+    space.settings = settings
+    if problems := population_problems(settings, space.distributions(), source):
+        raise SpecError(problems)
+    return space
+
+
+def _wrong_addresses(tree: Any, path: KeyPath, source: Source) -> dict[KeyPath, Problem]:
+    """Returns what is wrong with addresses in object stores, such as a secret in one."""
+    if isinstance(tree, str) and is_address(tree) and (problem := address_problem(tree)):
+        return {path: source.problem(path, problem)}
+    wrong: dict[KeyPath, Problem] = {}
+    if isinstance(tree, dict | list):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            wrong |= _wrong_addresses(value, (*path, key), source)
+    return wrong
+
+
+def _ambiguous(
+    distributions: Iterable[tuple[KeyPath, Distribution]], source: Source
+) -> list[Problem]:
+    """Returns the settings that two options of a choice give different distributions.
+
+    A study knows one distribution by each name; a sampler would take the one for the other.
+    """
+    first: dict[str, Distribution] = {}
+    problems = {}
+    for path, dist in distributions:
+        name = dotted(path)
+        if first.setdefault(name, dist) != dist:
+            message = (
+                f"two options of a choice draw it differently ({first[name]}; {dist}); give it one "
+                "distribution in all options, outside of the choice if it can stand there"
+            )
+            problems[name] = source.problem(path, message)
+    return [*problems.values()]
+
+
+def _picking(picked: Mapping[str, Any]) -> Pick:
+    """Returns what picks these values by name, and the first probe of every other distribution."""
+    return lambda name, dist: picked.get(name, dist.probes[0])
+
+
+def _parsed(tree: Any, path: KeyPath, source: Source, wrong: dict[KeyPath, Problem]) -> Any:
+    """Returns the tree with distribution blocks parsed; wrong ones are noted and left out."""
+    if looks_like_distribution(tree):
+        if path and path[0] not in SEARCHABLE:
+            message = f"can't be searched; distributions may stand in {', '.join(SEARCHABLE)}"
+            wrong[path] = source.problem(path, message)
+            return _WRONG
+        try:
+            return parse_distribution(
+                {
+                    key: _parsed_option(key, value, path, source, wrong)
+                    for key, value in tree.items()
+                }
+            )
+        except ValueError as error:
+            wrong[path] = source.problem(path, str(error))
+            return _WRONG
+    if isinstance(tree, Mapping):
+        parsed = {
+            str(key): _parsed(value, (*path, str(key)), source, wrong)
+            for key, value in tree.items()
+        }
+        return {key: value for key, value in parsed.items() if value is not _WRONG}
+    return tree
+
+
+def _parsed_option(
+    key: str, value: Any, path: KeyPath, source: Source, wrong: dict[KeyPath, Problem]
+) -> Any:
+    if key != "choice" or not isinstance(value, list):
+        return value
+    options = (_parsed(option, (*path, key, i), source, wrong) for i, option in enumerate(value))
+    return [option for option in options if option is not _WRONG]
+
+
+def _resolved(tree: Any, path: KeyPath, pick: Pick) -> Any:
+    if isinstance(tree, Distribution):
+        # A drawn option may be a block with distributions of its own.
+        return _resolved(pick(dotted(path), tree), path, pick)
+    if isinstance(tree, Mapping):
+        return {key: _resolved(value, (*path, str(key)), pick) for key, value in tree.items()}
+    return tree
+
+
+def _distributions(tree: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Distribution]]:
+    if isinstance(tree, Distribution):
+        yield path, tree
+        for option in tree.probes:
+            if isinstance(option, Mapping):
+                yield from _distributions(option, path)
+    elif isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _distributions(value, (*path, str(key)))

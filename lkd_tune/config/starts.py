@@ -1,0 +1,218 @@
+"""Known good points as a space's own parameters, for a search to begin with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lkd_tune.config.distributions import Choice, Numbers
+from lkd_tune.config.published import published_recipe
+from lkd_tune.config.settings.layer_map import PRESETS, SEARCHED, params_of_map, preset_map
+from lkd_tune.config.settings.search import LimitSettings
+from lkd_tune.config.space import SearchSpace
+from lkd_tune.config.trial import TrialSpec
+
+PUBLISHED = "published"
+# The lower half with the last layer, and DistilBERT's choice: each is far better than the uniform
+# map on some tasks, of real ones the first, see benchmarks/RESULTS.md.
+_OTHER_MAPS = ("lower_half", "top_bottom")
+# A scalar may stand for a block of losses: its weight.
+_MAIN_KEY = "weight"
+_RATE = "train.lr"
+
+
+@dataclass(frozen=True)
+class Start:
+    """A point to begin with.
+
+    Attributes:
+        origin: Where it is from.
+        params: Values by the names of the space's parameters; the sampler draws the others.
+        moved: What the space does not allow as it was, by name: the value there.
+    """
+
+    origin: str
+    params: dict[str, Any]
+    moved: dict[str, Any]
+
+
+def published_starts(space: SearchSpace, teacher_layers: int) -> list[Start]:
+    """Returns the published recipe, and its weights with other maps or for a deeper student.
+
+    The others have all the layers that the space allows, where nothing but the score counts: of two
+    students the deeper one is mostly the better. Otherwise they have as many as the recipe's.
+
+    Args:
+        space: Where they are to be points of.
+        teacher_layers: Number of the teacher's encoder layers.
+    """
+    settings = space.settings
+    half = min(space.depths(), key=lambda d: (abs(d - teacher_layers / 2), d))
+    score_alone = settings.objectives == ("score",) and settings.limits == LimitSettings()
+    depth = max(space.depths()) if score_alone else half
+    starts = [_published_start(space, teacher_layers, half, "skip", PUBLISHED)]
+    deeper = f", {depth} layers" if depth != half else ""
+    uniform = _published_start(space, teacher_layers, depth, "skip", PUBLISHED + deeper)
+    others = [
+        _published_start(space, teacher_layers, depth, preset, f"{PUBLISHED}, map {preset}{deeper}")
+        for preset in _OTHER_MAPS
+    ]
+    if all(other.params == uniform.params for other in others):  # no map is searched
+        others = [uniform]
+    for other in others:
+        # Maps of few layers are the same.
+        if all(other.params != start.params for start in starts):
+            starts.append(other)
+    return starts
+
+
+def _published_start(
+    space: SearchSpace, teacher_layers: int, depth: int, preset: str, origin: str
+) -> Start:
+    """Returns the published weights with a map and a depth.
+
+    A learning rate that the space does not have was meant for students of another size: it is
+    the middle of the space's own range then, where a weight is the nearest end.
+    """
+    wanted = {
+        **published_recipe(space.settings.task.name),
+        "student": {"depth": depth, "init": "teacher"},
+    }
+    layer_map = preset_map(preset, teacher_layers, depth)
+    start = _start(origin, space, wanted, layer_map, layer_map, teacher_layers)
+    rate = space.distributions().get(_RATE)
+    if _RATE in start.moved and isinstance(rate, Numbers):
+        start.params[_RATE] = rate.middle
+    return start
+
+
+def start_from(origin: str, spec: TrialSpec, space: SearchSpace, teacher_layers: int) -> Start:
+    """Returns a trial of another search as a point of this space."""
+    wanted = spec.model_copy(update={"losses": spec.last_losses}).model_dump(mode="json")
+    word, layer = spec.layer_map.word, spec.layer_map.layer
+    return _start(origin, space, wanted, word, layer, teacher_layers)
+
+
+def _start(
+    origin: str, space: SearchSpace, wanted: Mapping[str, Any], word: Any, layer: Any, layers: int
+) -> Start:
+    fit = _Fit(word=word, layer=layer, teacher_layers=layers, depth=wanted["student"]["depth"])
+    for key in ("student", "losses", "train", "layer_map"):
+        if key in space.tree:
+            fit.node(space.tree[key], wanted.get(key), key)
+    settings = space.resolve(lambda name, dist: fit.picked.get(name, dist.probes[0]))
+    pins = {
+        "pin_embeddings": settings.layer_map.pin_embeddings,
+        "pin_last": settings.layer_map.pin_last,
+    }
+    for name, kind, entries in (
+        ("layer_map.word", settings.layer_map.word, word),
+        ("layer_map.layer", settings.layer_map.layer, layer),
+    ):
+        if kind not in SEARCHED or entries == "random":
+            continue
+        params = params_of_map(kind, name, entries, layers, settings.student.depth, **pins)
+        if params is None:
+            fit.moved[name] = list(entries)
+        else:
+            fit.params.update(params)
+    return Start(origin, fit.params, fit.moved)
+
+
+@dataclass
+class _Fit:
+    """Finds for wanted settings the nearest values that a space can draw."""
+
+    word: Any
+    layer: Any
+    teacher_layers: int
+    depth: int
+    params: dict[str, Any] = field(default_factory=dict)
+    picked: dict[str, Any] = field(default_factory=dict)
+    moved: dict[str, Any] = field(default_factory=dict)
+
+    def node(self, node: Any, wanted: Any, name: str) -> None:
+        """Notes the parameters below one node of the space's tree."""
+        if name.startswith("layer_map") and isinstance(node, Choice):
+            self._choose_map(node, name)
+        elif isinstance(node, Choice):
+            self._choose(node, wanted, name)
+        elif isinstance(node, Numbers):
+            self._number(node, _scalar(wanted), name)
+        elif isinstance(node, Mapping):
+            inner = wanted if isinstance(wanted, Mapping) else {_MAIN_KEY: wanted}
+            for key, value in node.items():
+                self.node(value, inner.get(key), f"{name}.{key}")
+
+    def _number(self, numbers: Numbers, wanted: Any, name: str) -> None:
+        if not _is_number(wanted):
+            return
+        value = numbers.nearest(wanted)
+        self.params[name] = self.picked[name] = value
+        if abs(value - wanted) > 1e-9 * max(1.0, abs(wanted)):
+            self.moved[name] = wanted
+
+    def _choose(self, choice: Choice, wanted: Any, name: str) -> None:
+        option = next((o for o in choice.options if _holds(o, wanted)), None)
+        if option is None:
+            if wanted is not None:
+                self.moved[name] = _scalar(wanted)
+            option = _nearest(choice.options, _scalar(wanted))
+        if option is None:
+            return
+        self._take(choice, option, name)
+        self.node(option, wanted, name)
+
+    def _choose_map(self, choice: Choice, name: str) -> None:
+        wanted = self.layer if name == "layer_map.layer" else self.word
+        same = [option for option in choice.options if self._is_map(option, wanted)]
+        searched = [option for option in choice.options if option in SEARCHED]
+        if same or searched:
+            self._take(choice, (same or searched)[0], name)
+        else:
+            self.moved[name] = wanted
+
+    def _is_map(self, option: Any, wanted: Any) -> bool:
+        if isinstance(option, list):
+            return tuple(option) == wanted
+        if option in PRESETS:
+            return preset_map(option, self.teacher_layers, self.depth) == wanted
+        return option == wanted or (option == "same" and wanted == self.word)
+
+    def _take(self, choice: Choice, option: Any, name: str) -> None:
+        self.params[name], self.picked[name] = choice.category(option), option
+
+
+def _holds(option: Any, wanted: Any) -> bool:
+    """Whether an option of a choice can be, or draw, what is wanted."""
+    if isinstance(option, Choice):
+        return any(_holds(each, wanted) for each in option.options)
+    if isinstance(option, Numbers):
+        value = _scalar(wanted)
+        return isinstance(value, int | float) and option.low <= value <= option.high
+    if isinstance(option, Mapping):
+        inner = wanted if isinstance(wanted, Mapping) else {_MAIN_KEY: wanted}
+        # An option that is off (weight 0) is not what a weight above 0 asks for.
+        if inner.get(_MAIN_KEY) == 0:
+            return option.get(_MAIN_KEY) == 0
+        return all(_holds(value, inner[key]) for key, value in option.items() if key in inner)
+    return option == _scalar(wanted)
+
+
+def _nearest(options: tuple[Any, ...], wanted: Any) -> Any:
+    """Returns the option nearest to a number, None where there are no numbers to compare."""
+    if not all(_is_number(each) for each in (wanted, *options)):
+        return None
+    if wanted > 0 and min(options) > 0:  # weights and rates differ by factors
+        return min(options, key=lambda option: abs(math.log(option / wanted)))
+    return min(options, key=lambda option: abs(option - wanted))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _scalar(wanted: Any) -> Any:
+    return wanted.get(_MAIN_KEY) if isinstance(wanted, Mapping) else wanted

@@ -1,0 +1,216 @@
+"""One trial, fully resolved: the gate from the search to a distillation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.settings.base import Settings
+from lkd_tune.config.settings.batch import check_batch
+from lkd_tune.config.settings.blocks import (
+    EvaluateOn,
+    ResourceSettings,
+    StudentSettings,
+    TargetSettings,
+    TaskSettings,
+    TrainSettings,
+    check_evaluate_on,
+    score_name,
+)
+from lkd_tune.config.settings.inference import PLAIN, Inference
+from lkd_tune.config.settings.layer_map import random_map
+from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings, Weight
+from lkd_tune.records.measurement import Measurement
+
+
+class ResolvedLayerMap(Settings):
+    """The maps of a trial: entry i is the teacher layer for student layer i, 0 the embeddings."""
+
+    word: tuple[int, ...] | Literal["random"]
+    layer: tuple[int, ...] | Literal["random"]
+    pin_embeddings: bool = True
+    pin_last: bool = True
+
+    def at_step(
+        self, step: int, *, seed: int, teacher_layers: int, depth: int
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Returns the maps of the word and the layer relations in one optimizer step.
+
+        Two random maps are one and the same draw: they stand for `random` with `layer: same`.
+        """
+        drawn = random_map(
+            seed,
+            step,
+            teacher_layers,
+            depth,
+            pin_embeddings=self.pin_embeddings,
+            pin_last=self.pin_last,
+        )
+        return (
+            drawn if self.word == "random" else self.word,
+            drawn if self.layer == "random" else self.layer,
+        )
+
+
+class WeightChange(Settings):
+    """Loss weights that a trial goes on with from a step on."""
+
+    step: int = Field(ge=1)
+    """Optimizer steps done by then: those of an evaluation."""
+    weights: dict[Literal["wr_pair", "wr_triple", "ltr_pair", "ltr_triple", "logits"], Weight]
+    """By the name of the term; those of the others stay."""
+
+
+class Ancestor(Settings):
+    """The finished student of an earlier trial of the same search that a student starts from."""
+
+    trial: str
+    """Name of that trial."""
+    folder: str
+    """Where its weights lie."""
+    steps: int
+    """Optimizer steps that its weights have seen, those that it inherited itself included."""
+    distance: int
+    """Sum of the differences between the entries of both layer maps, its own and the student's."""
+
+
+class TrialSpec(Settings):
+    """All that a distillation depends on; JSON there and back, so it can be run again.
+
+    `teacher` is a folder or hub id, or none if the student learns from the labels alone.
+    `evaluate_on` has no part in the distillation, but in the trial: see `fine_tuning`.
+    """
+
+    task: TaskSettings
+    teacher: str | None
+    inference: Inference = PLAIN
+    """How the teacher is run."""
+    student: StudentSettings
+    layer_map: ResolvedLayerMap
+    losses: LossSettings = LossSettings()
+    weight_changes: tuple[WeightChange, ...] = ()
+    """By step; what a population has found makes a trial that can be run again by itself."""
+    train: TrainSettings = TrainSettings()
+    targets: TargetSettings = TargetSettings()
+    resources: ResourceSettings = ResourceSettings()
+    evaluate_on: EvaluateOn | None = None
+    seed: int = 0
+    ancestor: Ancestor | None = None
+    """What a student with `student.init: nearest` starts from; none: from the teacher."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TrialSpec:
+        check_batch(self.train, self.resources)
+        if self.evaluate_on is not None:
+            check_evaluate_on(self.task)
+            check_batch(self.evaluate_on.train, self.resources, key="evaluate_on.train")
+        from_teacher = self.student.made_from == "teacher"
+        if self.teacher is None and (self.losses.needs_teacher or from_teacher):
+            raise ValueError("a teacher is needed by these losses or by student.init: teacher")
+        if self.ancestor is not None and self.student.init != "nearest":
+            raise ValueError("an ancestor goes with student.init: nearest only")
+        for entries in (self.layer_map.word, self.layer_map.layer):
+            if entries != "random" and len(entries) != self.student.depth + 1:
+                raise ValueError(
+                    f"layer map {list(entries)} needs {self.student.depth + 1} entries for depth "
+                    f"{self.student.depth}"
+                )
+        return self
+
+    def losses_at(self, step: int) -> LossSettings:
+        """Returns the terms that hold after so many optimizer steps."""
+        losses = self.losses
+        for change in self.weight_changes:
+            if change.step <= step:
+                losses = losses.with_weights(dict(change.weights.items()))
+        return losses
+
+    @property
+    def last_losses(self) -> LossSettings:
+        """The terms that hold at the end."""
+        return self.losses_at(self.weight_changes[-1].step if self.weight_changes else 0)
+
+    @property
+    def score_name(self) -> str:
+        """What the score is called: `accuracy`, or `sst2 accuracy` of another task."""
+        return score_name(self.task, self.evaluate_on)
+
+    def fine_tuning(self, student: str) -> TrialSpec:
+        """Returns the plain fine-tuning whose last measurement scores this trial.
+
+        Only where there is `evaluate_on`.
+
+        Args:
+            student: Folder of the student that this trial has trained.
+        """
+        assert self.evaluate_on is not None
+        layers = tuple(range(self.student.depth + 1))
+        return TrialSpec(
+            task=self.evaluate_on.task,
+            teacher=None,
+            student=StudentSettings(depth=self.student.depth, init=student),
+            layer_map=ResolvedLayerMap(word=layers, layer=layers),
+            losses=LABELS_ONLY,
+            train=self.evaluate_on.train,
+            resources=self.resources,
+            seed=self.seed,
+        )
+
+    def evaluated_on(self, fine_tuned: Measurement | None) -> dict[str, Any] | None:
+        """Returns what a student.json says of the task that gives the score; None: its own one.
+
+        Args:
+            fine_tuned: The end of the fine-tuning, None before that.
+        """
+        if self.evaluate_on is None:
+            return None
+        task = self.evaluate_on.task
+        metrics = fine_tuned.metrics if fine_tuned else None
+        return {"task": task.name, "metric": task.metric, "metrics": metrics}
+
+    def without_ancestor(self) -> TrialSpec:
+        """Returns the same trial of a student that inherits nothing."""
+        return self.model_copy(update={"ancestor": None})
+
+    def to_json(self) -> str:
+        """Returns the spec as indented JSON text."""
+        return self.model_dump_json(indent=2)
+
+    def digest(self) -> str:
+        """Returns 16 hex digits that name what is trained.
+
+        Not on what: neither the number of workers nor where weights and activations lie changes
+        the result.
+        """
+        aside: Any = {
+            "resources": True,
+            "inference": {"placement"},
+            "train": {"activation_checkpointing"},
+        }
+        text = json.dumps(self.model_dump(mode="json", exclude=aside), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_trial_spec(path: Path) -> TrialSpec:
+    """Returns the spec in a JSON file: one of its own, or the `spec` in a `student.json`.
+
+    Raises:
+        SpecError: If the file can't be read or is no spec.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        return TrialSpec.model_validate(tree.get("spec", tree) if isinstance(tree, dict) else tree)
+    except OSError as error:
+        raise SpecError(Problem(str(path), "", f"can't be read: {error.strerror}")) from None
+    except ValidationError as error:
+        raise SpecError(
+            Problem(path.name, ".".join(map(str, problem["loc"])), problem["msg"])
+            for problem in error.errors()
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(Problem(path.name, "", f"is not JSON: {error}")) from None

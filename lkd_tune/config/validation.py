@@ -1,0 +1,72 @@
+"""Turns pydantic's errors into problems with a place, a rule and a way to mend them."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from lkd_tune.config.errors import Problem, did_you_mean
+from lkd_tune.config.settings.blocks import SpaceSettings
+from lkd_tune.config.source import KeyPath, Source, dotted
+
+
+def explain(error: ValidationError, source: Source) -> list[Problem]:
+    """Returns one problem for each setting that is wrong, in the order of pydantic's errors."""
+    grouped: dict[KeyPath, list[Any]] = {}
+    for detail in error.errors():
+        grouped.setdefault(_field_path(detail["loc"], detail["type"]), []).append(detail)
+    return [source.problem(path, _message(path, details)) for path, details in grouped.items()]
+
+
+def _message(path: KeyPath, details: list[Any]) -> str:
+    first = details[0]
+    if first["type"] == "extra_forbidden":
+        allowed = list(_fields_at(path[:-1]))
+        block = dotted(path[:-1]) or "a space file"
+        near = did_you_mean(str(path[-1]), allowed)
+        return f"unknown setting{near}; {block} has {', '.join(allowed)}"
+    if first["type"] == "missing":
+        return "is needed and has no default"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    literals = [detail for detail in details if detail["type"] == "literal_error"]
+    if literals:
+        allowed = [
+            word.strip("'")
+            for detail in literals
+            for word in detail["ctx"]["expected"].replace(" or ", ", ").split(", ")
+        ]
+        near = did_you_mean(str(first["input"]), allowed)
+        also = ", or a list of layers" if len(details) > len(literals) else ""
+        return f"found {first['input']!r}{near}; allowed: {', '.join(allowed)}{also}"
+    if isinstance(first["input"], BaseModel | dict):
+        return first["msg"]
+    return f"{first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"
+
+
+def _field_path(loc: tuple[str | int, ...], kind: str) -> KeyPath:
+    """Returns the part of pydantic's location that names settings, without tags of unions."""
+    path: KeyPath = ()
+    for part in loc:
+        if part not in _fields_at(path):
+            return (*path, part) if kind == "extra_forbidden" else path
+        path = (*path, part)
+    return path
+
+
+def _fields_at(path: KeyPath) -> dict[str, Any]:
+    """Returns the fields of the block at `path`, none if it is a leaf."""
+    model: type[BaseModel] | None = SpaceSettings
+    for part in path:
+        field = model.model_fields.get(str(part)) if model else None
+        model = _model_in(field.annotation) if field else None
+    return dict(model.model_fields) if model else {}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Returns the settings block in an annotation such as `Block | None`."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None

@@ -1,0 +1,1 @@
+"""The generated demonstration task: judging whether English sentences are acceptable."""

@@ -1,0 +1,247 @@
+"""Tasks on a text or a pair of texts: one class, a number, or several classes."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy.special import expit, softmax
+from torch import Tensor
+from typing_extensions import override
+
+from lkd_tune.data.tasks.base import Kind, Split, class_id, classes_in, refuse, rounded
+from lkd_tune.losses.ckd import LossSum, soft_labels
+
+if TYPE_CHECKING:
+    from lkd_tune.data.tokenize import Tokens
+
+
+class Sentences(Kind):
+    """What is scored by its labels alone, each metric by itself."""
+
+    @abstractmethod
+    def metrics(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:
+        """Returns by name what computes a metric; NaN where it is not defined.
+
+        Args:
+            outputs: Shape (examples, C).
+            labels: As many.
+        """
+
+    @override
+    def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
+        metrics = self.metrics(outputs, tokens.labels)
+        return {name: _value(metric) for name, metric in metrics.items()}
+
+    @override
+    def resampled(
+        self, outputs: np.ndarray, tokens: Tokens, metric: str, draws: np.ndarray
+    ) -> np.ndarray:
+        drawn = (self.metrics(outputs[rows], tokens.labels[rows])[metric] for rows in draws)
+        return np.array([_value(each) for each in drawn])
+
+
+class Classification(Sentences):
+    """One class for each text or pair."""
+
+    name = "classification"
+
+    @override
+    def names(self, raw: list[Any], where: str, column: str) -> list[str]:
+        return classes_in(enumerate(raw, 1), where, column)
+
+    @override
+    def labels(
+        self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
+    ) -> list[int]:
+        found = []
+        for row, value in enumerate(raw, 1):
+            try:
+                found.append(class_id(value, names))
+            except ValueError as error:
+                raise refuse(where, column, row, str(error)) from None
+        return found
+
+    @override
+    def metrics(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:
+        """Returns accuracy, Matthews' correlation and F1: of class 1, of more than two the mean."""
+        from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+        both = labels, outputs.argmax(-1)
+        macro_f1 = cache(partial(f1_score, *both, average="macro", zero_division=0))
+        # F1 of class 1, as in MRPC and QQP, is defined for two classes only.
+        f1 = partial(f1_score, *both, zero_division=0) if outputs.shape[-1] == 2 else macro_f1
+        return {
+            "accuracy": partial(accuracy_score, *both),
+            "matthews": partial(matthews_corrcoef, *both),
+            "macro_f1": macro_f1,
+            "f1": f1,
+        }
+
+    @override
+    def predictions(
+        self, outputs: np.ndarray, tokens: Tokens, split: Split, names: list[str] | None
+    ) -> list[dict[str, Any]]:
+        assert names is not None
+        return [
+            {
+                "label": names[label],
+                "prediction": names[best],
+                "probabilities": _by_name(row, names),
+            }
+            for label, best, row in zip(
+                split.label, outputs.argmax(-1), softmax(outputs, -1), strict=True
+            )
+        ]
+
+
+class Regression(Sentences):
+    """A number for each text or pair."""
+
+    name = "regression"
+    outputs = 1
+    link = "identity"
+
+    @override
+    def labels(
+        self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
+    ) -> list[float]:
+        found = []
+        for row, value in enumerate(raw, 1):
+            try:
+                number = float(value)
+                if not np.isfinite(number):
+                    raise ValueError
+            except (TypeError, ValueError):
+                raise refuse(where, column, row, f"{value!r} is no number") from None
+            found.append(number)
+        return found
+
+    @override
+    def as_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
+        return np.asarray(label, np.float32)
+
+    @override
+    def hard(self, rows: Tensor, goals: Tensor) -> Tensor:
+        return torch.nn.functional.mse_loss(rows[:, 0], goals, reduction="sum")
+
+    @override
+    def soft(self, rows: Tensor, teacher: Tensor, temperature: float) -> LossSum:
+        """Returns the squared differences from the teacher's numbers, summed.
+
+        A temperature softens probabilities. The published form divides both numbers by it; as the
+        labels are not divided, `alpha` would mix two scales. Published is STS-B at temperature 1.
+        """
+        return soft_labels(rows, teacher, link=self.link)
+
+    @override
+    def metrics(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:
+        """Returns correlations; there is none with constant predictions."""
+        from scipy.stats import pearsonr, spearmanr
+
+        predictions = outputs[:, 0]
+        if len(labels) < 2:
+            return {"pearson": float, "spearman": float}
+        return {
+            "pearson": lambda: pearsonr(predictions, labels).statistic,
+            "spearman": lambda: spearmanr(predictions, labels).statistic,
+        }
+
+    @override
+    def predictions(
+        self, outputs: np.ndarray, tokens: Tokens, split: Split, names: list[str] | None
+    ) -> list[dict[str, Any]]:
+        return [
+            {"label": label, "prediction": rounded(found)}
+            for label, found in zip(split.label, outputs[:, 0], strict=True)
+        ]
+
+
+class MultiLabel(Sentences):
+    """Any number of classes for each text or pair: a yes or no for each class."""
+
+    name = "multi_label"
+    link = "sigmoid"
+
+    @override
+    def names(self, raw: list[Any], where: str, column: str) -> list[str]:
+        labels = ((row, value) for row, values in enumerate(raw, 1) for value in _several(values))
+        return classes_in(labels, where, column)
+
+    @override
+    def labels(
+        self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
+    ) -> list[list[int]]:
+        found = []
+        for row, values in enumerate(raw, 1):
+            try:
+                found.append(sorted({class_id(value, names) for value in _several(values)}))
+            except ValueError as error:
+                raise refuse(where, column, row, str(error)) from None
+        return found
+
+    @override
+    def as_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
+        array = np.zeros((len(label), len(names or ())), np.float32)
+        for row, ids in enumerate(label):
+            array[row, ids] = 1
+        return array
+
+    @override
+    def hard(self, rows: Tensor, goals: Tensor) -> Tensor:
+        """Returns the mean cross-entropy of the yes or no of each class, summed over the rows."""
+        entropy = torch.nn.functional.binary_cross_entropy_with_logits
+        return entropy(rows, goals, reduction="none").mean(-1).sum()
+
+    @override
+    def metrics(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:
+        """Returns F1 over classes and over decisions, and the share of rows all right.
+
+        A class is predicted where its probability is above 1/2.
+        """
+        from sklearn.metrics import f1_score
+
+        both = labels > 0.5, outputs > 0
+        return {
+            "macro_f1": partial(f1_score, *both, average="macro", zero_division=0),
+            "micro_f1": partial(f1_score, *both, average="micro", zero_division=0),
+            "accuracy": lambda: (both[0] == both[1]).all(-1).mean(),
+        }
+
+    @override
+    def predictions(
+        self, outputs: np.ndarray, tokens: Tokens, split: Split, names: list[str] | None
+    ) -> list[dict[str, Any]]:
+        assert names is not None
+        return [
+            {
+                "label": [names[one] for one in label],
+                "prediction": [names[one] for one in np.flatnonzero(logits > 0)],
+                "probabilities": _by_name(expit(logits), names),
+            }
+            for label, logits in zip(split.label, outputs, strict=True)
+        ]
+
+
+def _value(metric: Callable[[], float]) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where a class is never predicted, or numbers are constant
+        return float(np.nan_to_num(metric()))
+
+
+def _by_name(probabilities: np.ndarray, names: list[str]) -> dict[str, float]:
+    return dict(zip(names, map(rounded, probabilities), strict=True))
+
+
+def _several(values: Any) -> list[Any]:
+    """Returns the labels in a cell: a list, one label, or several with commas between."""
+    if isinstance(values, str):
+        return [value.strip() for value in values.split(",") if value.strip()]
+    if values is None:
+        return []
+    return list(values) if isinstance(values, list | tuple | np.ndarray) else [values]

@@ -1,1 +1,0 @@
-"""A trained student in formats that run without transformers, each checked against it."""

@@ -1,1 +1,0 @@
-"""Tasks: their data and their metrics."""

@@ -1,0 +1,201 @@
+"""What a distillation is put together from: its teacher, and the DeepSpeed engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.settings.blocks import TrainSettings
+from lkd_tune.config.trial import Ancestor, TrialSpec
+from lkd_tune.data.loading import count_labels, label_names
+from lkd_tune.data.tasks.registry import kind_of
+from lkd_tune.data.tokenize import Tokens
+from lkd_tune.distillation.optimizer import build_optimizer
+from lkd_tune.distillation.targets.base import LiveTeacher
+from lkd_tune.distillation.targets.gpu_store import DeviceTargets, open_targets
+from lkd_tune.distillation.targets.store import StoredTargets, ensure_store, stored_targets_fit
+from lkd_tune.evaluation.scoring import check_labels
+from lkd_tune.models.loading import build_student, check_vocabulary, load_model
+from lkd_tune.models.pruning import check_given_width, student_source
+from lkd_tune.models.vocabulary import Vocabulary
+from lkd_tune.records.run import cache_dir
+from lkd_tune.runtime.precision import gains_by_bf16_products
+from lkd_tune.runtime.process_group import device, load_deepspeed
+
+
+def load_teacher(spec: TrialSpec, cache: Path | None) -> Any:
+    """Returns a trial's teacher, None if it has none.
+
+    Raises:
+        SpecError: If it does not exist, is for another task, or has too few layers.
+    """
+    if spec.teacher is None:
+        return None
+    # Where it is run in less than fp32 it may have no room in fp32. A student takes its weights in
+    # full, as they are in the files; a teacher in fp32 is loaded so at once.
+    dtype: Any = "auto" if spec.inference.precision == "bf16" else torch.float32
+    teacher = load_model(spec.teacher, kind_of(spec.task).head, dtype=dtype)
+    check_labels(teacher.config, spec.teacher, spec.task, cache=cache)
+    depth = spec.student.depth
+    if spec.student.made_from == "teacher" and depth > teacher.config.num_hidden_layers:
+        message = f"depth {depth} is above the teacher's {teacher.config.num_hidden_layers} layers"
+        raise SpecError(Problem("", "student.depth", message))
+    return teacher
+
+
+def starting_student(
+    spec: TrialSpec,
+    teacher: Any,
+    tokens: Tokens,
+    vocabulary: Vocabulary | None,
+    cache: Path | None,
+) -> Any:
+    """Returns a trial's student as it is before the first step. Every rank calls.
+
+    Args:
+        spec: The trial.
+        teacher: Its teacher, None if it has none.
+        tokens: The training split, on which a narrower student's parts are scored.
+        vocabulary: The student's own, None if it has the teacher's.
+        cache: Folder that the scores are put in; none: the user's cache.
+
+    Raises:
+        SpecError: If the starting point does not exist or does not fit.
+    """
+    settings, kind = spec.student, kind_of(spec.task)
+    labels = count_labels(spec.task, cache=cache)
+    if spec.ancestor is not None:
+        # Its vocabulary is trimmed already, in the same way: it is of the same task and teacher.
+        return _inherited(spec.ancestor, settings.depth, labels, kind.head)
+    source = student_source(
+        settings, spec.teacher, teacher, tokens, device(), cache or cache_dir(), spec.inference
+    )
+    init, layers = settings.made_from, tuple[int, ...]()
+    if spec.teacher is not None and init not in ("teacher", "random"):
+        check_vocabulary(init, spec.teacher, "student.init")
+    if init == "teacher":
+        # The mapped layers are those of the word map.
+        word, _ = spec.layer_map.at_step(
+            0,
+            seed=spec.seed,
+            teacher_layers=teacher.config.num_hidden_layers,
+            depth=settings.depth,
+        )
+        layers = word[1:]
+    student = build_student(init, source, layers, settings.depth, labels, kind.head)
+    check_given_width(settings, student)
+    if vocabulary is not None:
+        vocabulary.trim(student)
+    return student
+
+
+def _inherited(ancestor: Ancestor, depth: int, labels: int | None, head: str) -> Any:
+    if not Path(ancestor.folder).is_dir():
+        message = (
+            f"the student of trial {ancestor.trial}, which this one starts from, is not in "
+            f"{ancestor.folder} any more; set ancestor to null to start from the teacher"
+        )
+        raise SpecError(Problem("", "ancestor", message))
+    return build_student(ancestor.folder, None, (), depth, labels, head)
+
+
+def build_targets(
+    spec: TrialSpec, teacher: Any, tokens: Tokens, cache: Path | None, *, bf16: bool
+) -> LiveTeacher | StoredTargets | DeviceTargets:
+    """Returns stored targets if they are small enough, else the teacher itself."""
+    assert spec.teacher is not None  # TrialSpec sees to it
+    kind, triple = kind_of(spec.task), spec.losses.wr_triple
+    # The published form counts padding, which a store has none of.
+    padding = triple.weight > 0 and triple.variant == "paper" and triple.window is not None
+    # The width of its head is that of the task, which was checked; to count labels takes longer.
+    layers, classes = teacher.config.num_hidden_layers + 1, teacher.config.num_labels
+    if padding or not stored_targets_fit(spec.targets, tokens, layers, classes, kind):
+        return LiveTeacher(
+            teacher, kind, device(), bf16=bf16, inference=spec.inference, together=True
+        )
+    # Each rank asks, as its node may have a cache of its own; one on each node builds.
+    folder = ensure_store(
+        spec.teacher, tokens, kind, device(), cache or cache_dir(), inference=spec.inference
+    )
+    return open_targets(folder, tokens, device())
+
+
+def name_labels(config: Any, spec: TrialSpec, cache: Path | None) -> None:
+    """Writes the task's classes into a model's configuration."""
+    problem_types = {
+        "classification": "single_label_classification",
+        "regression": "regression",
+        "multi_label": "multi_label_classification",
+    }
+    config.problem_type = problem_types.get(spec.task.kind)
+    names = label_names(spec.task, cache=cache)
+    if names:
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: i for i, name in enumerate(names)}
+
+
+def uses_bf16(train: TrainSettings) -> bool:
+    """Returns whether a trial trains in bfloat16 here."""
+    if train.precision == "auto":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(
+            including_emulation=False  # on older GPUs it is as slow as fp32, or slower
+        )
+    return train.precision == "bf16"
+
+
+def uses_bf16_products(train: TrainSettings, width: int) -> bool:
+    """Returns whether a trial trains with products of bfloat16 here, and all else in float32.
+
+    Args:
+        train: The settings.
+        width: The student's hidden size.
+    """
+    return train.precision == "auto" and device().type == "cpu" and gains_by_bf16_products(width)
+
+
+def build_engine(
+    student: Any, spec: TrialSpec, total: int, *, micro_batches: int, bf16: bool
+) -> Any:
+    """Returns DeepSpeed's engine around a student.
+
+    Args:
+        student: Its model.
+        spec: The trial.
+        total: Optimizer steps of the whole training.
+        micro_batches: Of each worker in a step.
+        bf16: Whether in bfloat16.
+    """
+    train = spec.train
+    if train.activation_checkpointing:
+        # An encoder caches nothing; said, as transformers would else say that it does so for us.
+        student.config.use_cache = False
+        student.activation_checkpointing_enable()
+    stage, workers = spec.resources.zero_stage, spec.resources.workers
+    if stage == 0:
+        # DeepSpeed is not told of the precision: what follows from it is the optimizer's.
+        student.to(device(), torch.bfloat16 if bf16 else torch.float32)
+    optimizer, schedule = build_optimizer(student, train, total, whole=stage == 0)
+    config = {
+        # DeepSpeed looks at no batch; it only counts micro-batches.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": micro_batches,
+        "gradient_clipping": train.max_grad_norm if stage > 0 else 0.0,
+        "zero_optimization": {"stage": stage},
+        "zero_allow_untested_optimizer": True,  # torch's AdamW is right on any device
+        "bf16": {"enabled": bf16 and stage > 0},
+        "steps_per_print": 10**9,
+    }
+    engine, *_ = load_deepspeed().initialize(
+        model=student,
+        optimizer=optimizer,
+        lr_scheduler=schedule,
+        config=config,
+        dist_init_required=False,
+    )
+    if stage == 0 and workers == 1:
+        # It would copy each gradient into a buffer and back, for nobody.
+        engine.enable_backward_allreduce = False
+    return engine

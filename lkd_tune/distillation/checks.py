@@ -1,0 +1,125 @@
+"""What can be checked before anything starts: the space against its teacher and its data."""
+
+from __future__ import annotations
+
+from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.known_tasks import is_file_name
+from lkd_tune.config.space import SearchSpace
+from lkd_tune.data.loading import GENERATED, SPLITS, check_data, load_split
+from lkd_tune.distillation.teacher import teacher_depth, teacher_positions
+from lkd_tune.evaluation.scoring import check_labels
+from lkd_tune.models.loading import check_vocabulary, load_config
+from lkd_tune.models.pruning import teacher_width
+
+
+def check_space(space: SearchSpace) -> int:
+    """Returns the teacher's depth after checking it and the data against the space.
+
+    Raises:
+        SpecError: With everything that does not fit together.
+    """
+    problems = [
+        space.source.problem((*path, *key.split(".")), message)
+        for path, task in _tasks(space)
+        for key, message in check_data(task)
+    ]
+    problems += space.missing_trackers()
+    layers = 0
+    try:
+        layers = teacher_depth(space.settings.teacher)
+        width = teacher_width(space.settings.teacher)
+        problems += _check_length(space)
+        for check in (
+            lambda: space.check_teacher(layers),
+            lambda: space.check_width(width),
+            lambda: _check_starts(space),
+        ):
+            try:
+                check()
+            except SpecError as error:
+                problems += _placed(space, error)
+    except SpecError as error:
+        problems += _placed(space, error)
+    if problems:
+        raise SpecError(problems)
+    return layers
+
+
+def read_data(space: SearchSpace) -> None:
+    """Reads all local data, and compares the classes with those of a teacher that is there.
+
+    What `check` does beyond `check_space`; in a search the trials come to the same problems, later.
+
+    Raises:
+        SpecError: Naming the file, row and column of what can't be used, one for each split.
+    """
+    problems: list[Problem] = []
+    for path, task in _tasks(space):
+        for split in SPLITS:
+            where = getattr(task, split)
+            if task.data != GENERATED and where is not None and is_file_name(where):
+                try:
+                    load_split(task, split)
+                except SpecError as error:
+                    problems += _placed(space, error, path[:-1])
+    task, teacher = space.settings.task, space.settings.teacher.model
+    if not problems and teacher is not None and is_file_name(str(task.train)):
+        try:
+            check_labels(load_config(teacher), teacher, task)
+        except SpecError as error:
+            problems += _placed(space, error)
+    if problems:
+        # Once each: the classes of every split are those of the training split.
+        raise SpecError([*dict.fromkeys(problems)])
+
+
+def _placed(space: SearchSpace, error: SpecError, above: tuple[str, ...] = ()) -> list[Problem]:
+    """Returns problems with their place in the file, which readers of models and data don't know.
+
+    Args:
+        space: Where they are settings.
+        error: The problems.
+        above: Of what block their keys are.
+    """
+    return [
+        problem
+        if problem.where
+        else space.source.problem((*above, *problem.key.split(".")), problem.message)
+        for problem in error.problems
+    ]
+
+
+def _check_starts(space: SearchSpace) -> None:
+    """Refuses models to start from that have other tokens than the teacher.
+
+    Raises:
+        SpecError: With the first of them.
+    """
+    settings = space.settings.teacher
+    teacher = settings.model or (settings.train and settings.train.model)
+    for start in space.starts:
+        # The tokens of a teacher from scratch are not known yet; its trials look at them.
+        if teacher and start not in ("teacher", "nearest", "random"):
+            check_vocabulary(start, teacher, "student.init")
+
+
+def _check_length(space: SearchSpace) -> list[Problem]:
+    """Returns which inputs may be longer than the teacher's: it would fail at the first one."""
+    positions = teacher_positions(space.settings.teacher, space.settings.task)
+    return [
+        space.source.problem(
+            (*path, "max_length"),
+            f"{task.max_length} is above the {positions} positions of the teacher; "
+            f"use at most {positions}",
+        )
+        for path, task in _tasks(space)
+        if positions is not None and task.max_length > positions
+    ]
+
+
+def _tasks(space: SearchSpace) -> list[tuple[tuple[str, ...], TaskSettings]]:
+    """Returns the tasks of a space and where they stand."""
+    other = space.settings.evaluate_on
+    others = [(("evaluate_on", "task"), other.task)] if other is not None else []
+    return [(("task",), space.settings.task), *others]

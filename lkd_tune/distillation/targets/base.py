@@ -1,0 +1,111 @@
+"""What a student is compared with: the teacher's logits and relations for a batch."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lkd_tune.config.settings.inference import PLAIN, Inference
+from lkd_tune.data.tasks.base import Kind
+from lkd_tune.data.tokenize import Batch
+from lkd_tune.losses.relations import (
+    LayerRelations,
+    WordRelations,
+    full_precision,
+    layer_relations,
+    word_relations,
+)
+from lkd_tune.models.loading import forward
+from lkd_tune.models.placement import running
+
+Maps = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The teacher's part of a batch, layers already matched with the student's.
+
+    Attributes:
+        logits: float32, shape (B, C), or (B, N, C) if the task's are of tokens.
+        word: Word relations at the layers of the word map, None if no term needs relations.
+        layer: Layer transforming relations at the layers of the layer map, likewise.
+    """
+
+    logits: torch.Tensor
+    word: WordRelations | None
+    layer: LayerRelations | None
+
+
+class LiveTeacher:
+    """Gives targets by running the teacher on each batch.
+
+    Args:
+        teacher: On the host; it is changed in place.
+        kind: The task's.
+        on: Where the teacher computes.
+        bf16: Computes in bf16 with weights in fp32, unless a precision is asked for.
+        inference: How the teacher is run.
+        together: As in `running`: all ranks share it, and call equally often.
+    """
+
+    def __init__(
+        self,
+        teacher: Any,
+        kind: Kind,
+        on: torch.device,
+        *,
+        bf16: bool = False,
+        inference: Inference = PLAIN,
+        together: bool = False,
+    ):
+        self._kind, self._on, self._inference = kind, on, inference
+        self._bf16 = bf16 and inference.precision == "auto"
+        self._together = together and inference.placement == "sharded"
+        run = contextlib.ExitStack()
+        self._teacher = run.enter_context(running(teacher, on, inference, together=together))
+        # Not left to the garbage collector, which may let a next teacher come before it.
+        weakref.finalize(self, run.close)
+
+    def alone(self, teacher: Any) -> LiveTeacher:
+        """Returns what this rank can call as often as it likes.
+
+        Args:
+            teacher: The same once more, in case this one is shared with other ranks.
+        """
+        if not self._together:
+            return self
+        return LiveTeacher(
+            teacher, self._kind, self._on, bf16=self._bf16, inference=self._inference
+        )
+
+    def __call__(self, batch: Batch, maps: Maps, *, relations: bool) -> Targets:
+        """Returns the targets of a batch.
+
+        Args:
+            batch: Token ids and mask, shape (B, N).
+            maps: Teacher layers (0 the embeddings) for the word and the layer relations.
+            relations: Whether any term compares hidden states.
+        """
+        precision: Any = contextlib.nullcontext()
+        if self._bf16:
+            precision = torch.autocast(self._on.type, torch.bfloat16)
+        elif self._inference.precision == "fp32":
+            precision = full_precision(self._on.type)
+        with torch.no_grad(), precision:
+            output = forward(self._teacher, batch, hidden_states=relations)
+        logits = self._kind.logits(output).float()
+        if not relations:
+            return Targets(logits, None, None)
+        word, layer = (
+            torch.stack([output.hidden_states[i] for i in entries], dim=1) for entries in maps
+        )
+        with torch.no_grad():
+            return Targets(
+                logits,
+                word_relations(word, batch.mask),
+                layer_relations(layer, batch.mask),
+            )

@@ -1,0 +1,132 @@
+"""Stored targets that lie on a GPU as a whole, and are unpacked there.
+
+Unpacked on the host, a batch is read example by example, grows to several times its size, and is
+sent as it is then; that takes longer than a GPU itself works on a small student's step.
+
+B examples, N positions, T + 1 layers of the teacher (0 the embeddings).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lkd_tune.data.tokenize import Batch, Tokens, sent
+from lkd_tune.distillation.targets.base import Maps, Targets
+from lkd_tune.distillation.targets.store import LEVELS, StoredTargets, triangle_index
+from lkd_tune.losses.relations import LayerRelations, WordRelations
+
+# A store is brought to a GPU if it takes no more of its memory than this: trials that share a GPU
+# have one each.
+_SHARE = 1 / 64
+
+
+def open_targets(folder: Path, tokens: Tokens, on: torch.device) -> StoredTargets | DeviceTargets:
+    """Returns the targets of a store: on the device, if it is a GPU and they are small beside it.
+
+    Raises:
+        ValueError: If the store is not whole.
+    """
+    stored = StoredTargets(folder, tokens, on)
+    if on.type != "cuda":
+        return stored
+    room = _SHARE * torch.cuda.get_device_properties(on).total_memory
+    return DeviceTargets(stored, on) if stored.bytes <= room else stored
+
+
+class DeviceTargets:
+    """Gives the targets that a store has, bit for bit, from the device's memory."""
+
+    def __init__(self, stored: StoredTargets, on: torch.device):
+        """Copies a store to a device."""
+        self._on, self._layers, self._per_token = on, stored.layers, stored.per_token
+        # There are few operations on uint16; the bits are the same.
+        self._arrays = {
+            name: torch.from_numpy(
+                np.array(array.view(np.int16) if array.dtype == np.uint16 else array)
+            ).to(on)
+            for name, array in stored.arrays.items()
+        }
+        self._starts = {
+            name: torch.from_numpy(starts[:-1]).to(on) for name, starts in stored.starts.items()
+        }
+        self._lengths = torch.from_numpy(stored.lengths.astype(np.int64)).to(on)
+        self._of_maps: dict[Maps, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def __call__(self, batch: Batch, maps: Maps, *, relations: bool) -> Targets:
+        """Returns the targets of a batch; as `StoredTargets`."""
+        examples = sent(torch.from_numpy(batch.examples.astype(np.int64)), self._on)
+        sizes = self._lengths[examples]
+        at = torch.arange(batch.mask.shape[1], device=self._on)
+        real = at < sizes[:, None]
+        logits = self._logits(examples, real, at)
+        if not relations:
+            return Targets(logits, None, None)
+        words, layers, pairs = self._map_tensors(maps)
+        # (B, W, N) for the word map, (B, N, L) for the layer map.
+        start = self._starts["norms"][examples][:, None, None]
+        word_norm = self._norms(start + words[:, None] * sizes[:, None, None] + at, real[:, None])
+        layer_norm = self._norms(
+            start + layers * sizes[:, None, None] + at[:, None], real[..., None]
+        )
+        return Targets(
+            logits,
+            WordRelations(word_norm, self._words(examples, words, sizes, real, at)),
+            LayerRelations(layer_norm, self._across_layers(examples, pairs, real, at)),
+        )
+
+    def _norms(self, index: Tensor, real: Tensor) -> Tensor:
+        return torch.where(real, self._arrays["norms"][torch.where(real, index, 0)], 1.0)
+
+    def _words(
+        self, examples: Tensor, words: Tensor, sizes: Tensor, real: Tensor, at: Tensor
+    ) -> Tensor:
+        """Returns squared distances between words, (B, W, N, N)."""
+        low, high = torch.minimum(at[:, None], at), torch.maximum(at[:, None], at)
+        size = sizes[:, None, None]
+        # Where in the upper triangle of an example's matrix each pair lies, (B, N, N).
+        place = low * (2 * size - low - 1) // 2 + high - low - 1
+        kept = real[:, :, None] & real[:, None, :] & (low != high)
+        triangle = (size * (size - 1) // 2)[..., None]
+        start = self._starts["words"][examples][:, None, None, None]
+        index = start + words[:, None, None] * triangle + place[:, None]
+        scales = self._starts["word_scales"][examples][:, None] + words
+        scale = self._arrays["word_scales"][scales][..., None, None]
+        return self._distances("words", index, kept[:, None], scale)
+
+    def _across_layers(self, examples: Tensor, pairs: Tensor, real: Tensor, at: Tensor) -> Tensor:
+        """Returns squared distances between layers, (B, N, L, L)."""
+        kept = real[..., None, None] & (pairs >= 0)
+        triangle = self._layers * (self._layers - 1) // 2
+        start = self._starts["layers"][examples][:, None] + at * triangle
+        scales = torch.where(real, self._starts["layer_scales"][examples][:, None] + at, 0)
+        scale = self._arrays["layer_scales"][scales][..., None, None]
+        return self._distances("layers", start[..., None, None] + pairs, kept, scale)
+
+    def _distances(self, name: str, index: Tensor, kept: Tensor, scale: Tensor) -> Tensor:
+        """Unpacks squared distances; 0 where there are none."""
+        levels = self._arrays[name][torch.where(kept, index, 0)].int().bitwise_and(LEVELS)
+        return torch.where(kept, levels.float() * (scale / LEVELS), 0.0).square()
+
+    def _logits(self, examples: Tensor, real: Tensor, at: Tensor) -> Tensor:
+        """Returns logits, shape (B, C), or padded with zeros (B, N, C)."""
+        stored = self._arrays["logits"]
+        if not self._per_token:
+            return stored[examples]
+        rows = torch.where(real, self._starts["tokens"][examples][:, None] + at, 0)
+        return torch.where(real[..., None], stored[rows], 0.0)
+
+    def _map_tensors(self, maps: Maps) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the maps, and where in a triangle of all layers the layer map's pairs lie."""
+        if maps not in self._of_maps:
+            words, layers = (list(entries) for entries in maps)
+            pairs = triangle_index(self._layers)[np.ix_(layers, layers)]
+            self._of_maps[maps] = (
+                torch.tensor(words, device=self._on),
+                torch.tensor(layers, device=self._on),
+                torch.from_numpy(pairs).to(self._on),
+            )
+        return self._of_maps[maps]

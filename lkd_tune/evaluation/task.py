@@ -1,0 +1,70 @@
+"""What a model is to be scored on, from its student.json and the command line; and its answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.source import Source, apply_override
+from lkd_tune.config.trial import read_trial_spec
+from lkd_tune.records.run import write_atomically
+from lkd_tune.storage.fetch import local_model
+
+
+def evaluation_task(
+    model: str, task: str | None, data: Path | None, split: str, overrides: Sequence[str]
+) -> TaskSettings:
+    """Returns the task that a model is to be scored on.
+
+    Without `task` it is the one in the model's student.json; `data` takes the place of the split.
+
+    Raises:
+        SpecError: If there is no task to be had, or its settings are inadmissible.
+    """
+    from pydantic import ValidationError
+
+    student = Path(local_model(model)) / "student.json"
+    settings: dict[str, object] = {}
+    if task is not None:
+        settings = {"name": task}
+    elif student.exists():
+        settings = read_trial_spec(student).task.model_dump()
+    elif data is not None:
+        settings = {"name": data.stem}
+    else:
+        message = "has no student.json, so --task or --data is needed"
+        raise SpecError(Problem(model, "", message))
+    if data is not None:
+        settings |= {"data": None, "config": None, "train": str(data), "dev": str(data)}
+        settings[split] = str(data)
+    source = Source("task", {"task": settings})
+    for override in overrides:
+        apply_override(source, override)
+    others = [key for key in source.tree if key != "task"]
+    if others:
+        message = "has no part in an evaluation; only settings of task have"
+        raise SpecError(source.problem((key,), message) for key in others)
+    try:
+        return TaskSettings.model_validate(source.tree["task"])
+    except ValidationError as error:
+        raise SpecError(
+            Problem("", ".".join(map(str, ("task", *detail["loc"]))), detail["msg"])
+            for detail in error.errors()
+        ) from None
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes JSON lines, whole or not at all.
+
+    Raises:
+        SpecError: If the file can't be written.
+    """
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    try:
+        write_atomically(path, "".join(lines))
+    except OSError as error:
+        raise SpecError(Problem(str(path), "", f"can't be written: {error.strerror}")) from None

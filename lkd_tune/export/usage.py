@@ -1,0 +1,36 @@
+"""How to load and use a student: the lines of Python in its card."""
+
+from __future__ import annotations
+
+from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task_kinds import KINDS
+
+_LOAD = """\
+from transformers import AutoModelFor{head}, AutoTokenizer
+
+model = AutoModelFor{head}.from_pretrained(FOLDER)
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)"""
+
+# The student was trained on input of this form and on no other; see distill/tasks/summaries.py.
+_SUM_UP = """
+sentences = ["The first sentence of a document.", "The second one."]
+ids, begins = [], []
+for sentence in sentences:
+    own = tokenizer(sentence, add_special_tokens=False)["input_ids"][:{room}]
+    if len(ids) + len(own) + 2 > {longest}:
+        break
+    begins.append(len(ids))
+    ids += [tokenizer.cls_token_id, *own, tokenizer.sep_token_id]
+logits = model(input_ids=torch.tensor([ids])).logits[0, begins]
+likeliest = (logits[:, 1] - logits[:, 0]).argsort(descending=True, stable=True)[:{most}]
+print(" ".join(sentences[i] for i in sorted(likeliest.tolist())))"""
+
+
+def usage(task: TaskSettings) -> str:
+    """Returns Python that loads a student of a task from FOLDER and, for summaries, makes one."""
+    load = _LOAD.format(head=KINDS[task.kind].head)
+    if task.kind != "extractive_summary":
+        return load
+    longest = task.max_length
+    sum_up = _SUM_UP.format(longest=longest, room=longest - 2, most=task.sentences)
+    return f"import torch\n{load}\n{sum_up}"

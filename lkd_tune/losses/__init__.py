@@ -1,0 +1,1 @@
+"""The loss terms, as functions of hidden states and logits; they know no trial and no model."""

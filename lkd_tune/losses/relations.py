@@ -1,0 +1,227 @@
+"""Relations of hidden states: squared norms and distances, all that the CKD losses ask for.
+
+B examples, L layers (embeddings may be one of them), N positions, H hidden size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+logger = logging.getLogger(__name__)
+
+# A squared distance below this share of the two vectors' own squared lengths is rounding: the
+# vectors count as equal. In multiples of the type's machine epsilon.
+_EQUAL = 16.0
+# Elements of hidden states that are worked on at a time. The backward pass holds about four such
+# tensors at once, 8 MB in fp32, which stay in a CPU's cache: twice the part takes twice the time.
+_PART = 2**19
+
+
+@dataclass(frozen=True)
+class WordRelations:
+    """Relations between the words of a sequence, within each layer.
+
+    Attributes:
+        sq_norm: |h_i|², shape (B, L, N).
+        sq_dist: |h_i − h_j|², shape (B, L, N, N); exactly 0 for a word with itself.
+    """
+
+    sq_norm: Tensor
+    sq_dist: Tensor
+
+    def select(self, layers: Sequence[int]) -> WordRelations:
+        """Returns the relations at some of the layers, in the order given."""
+        index = list(layers)
+        return WordRelations(self.sq_norm[:, index], self.sq_dist[:, index])
+
+
+@dataclass(frozen=True)
+class LayerRelations:
+    """Relations between the layers of a word.
+
+    Attributes:
+        sq_norm: |h_l|², shape (B, N, L).
+        sq_dist: |h_k − h_l|², shape (B, N, L, L); exactly 0 for a layer with itself.
+    """
+
+    sq_norm: Tensor
+    sq_dist: Tensor
+
+    def select(self, layers: Sequence[int]) -> LayerRelations:
+        """Returns the relations between some of the layers, in the order given."""
+        index = list(layers)
+        return LayerRelations(self.sq_norm[..., index], self.sq_dist[..., index, :][..., index])
+
+
+def word_relations(hidden: Tensor, mask: Tensor) -> WordRelations:
+    """Returns the relations between words of hidden states.
+
+    Args:
+        hidden: Shape (B, L, N, H), any floating type.
+        mask: True (or 1) where a word is real, shape (B, N).
+
+    Returns:
+        In float32, or float64 for float64 input, whatever autocast or TF32 are set to. Padded
+        positions have their values too, which the losses do not count except in the paper variant
+        of the triple; so hidden states must be finite there.
+    """
+    return WordRelations(
+        *_Relations.apply(hidden, mask.bool()[:, None, :].expand(hidden.shape[:3]))
+    )
+
+
+def layer_relations(hidden: Tensor, mask: Tensor) -> LayerRelations:
+    """Returns the relations between layers of hidden states, for each word.
+
+    Args and returns as `word_relations`.
+    """
+    by_word = hidden.transpose(1, 2)  # (B, N, L, H), a view
+    real = mask.bool()[:, :, None].expand(by_word.shape[:3])
+    return LayerRelations(*_Relations.apply(by_word, real))
+
+
+class _Relations(torch.autograd.Function):
+    """Squared norms (…, n) and distances (…, n, n) of vectors (B, …, n, H).
+
+    Left to autograd it would keep several copies of the hidden states. Here nothing as large as
+    they are is made but their gradient: the work goes through the batch in parts, and the centred
+    vectors are made again in the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(vectors, real)
+        with full_precision(vectors.device.type):
+            parts = [_relate(vectors[part], real[part]) for part in batch_parts(vectors, _PART)]
+        if len(parts) == 1:
+            return parts[0]
+        norms, distances = zip(*parts, strict=True)
+        return torch.cat(norms), torch.cat(distances)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_norm: Tensor, grad_dist: Tensor) -> tuple[Tensor, None]:
+        vectors, real = ctx.saved_tensors
+        gradient = torch.empty_like(vectors)
+        # Also here: who calls backward under autocast would have the products in bf16.
+        with full_precision(vectors.device.type):
+            for part in batch_parts(vectors, _PART):
+                x = _centred(vectors[part], real[part])
+                # d D_ij / d x_i = 2 (x_i − x_j), and D_ij and D_ji both depend on x_i. Nothing
+                # flows through the mean: moving all vectors alike changes no distance.
+                both = grad_dist[part] + grad_dist[part].transpose(-1, -2)
+                pull = torch.baddbmm(
+                    (x * both.sum(-1, keepdim=True)).flatten(0, -3),
+                    both.flatten(0, -3),
+                    x.flatten(0, -3),
+                    alpha=-1,
+                ).view_as(x)
+                pull.add_(_exact(vectors[part]) * grad_norm[part][..., None]).mul_(2)
+                gradient[part] = pull
+        return gradient, None
+
+
+def _relate(vectors: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    exact = _exact(vectors)
+    x = _centred(vectors, real)
+    gram = x @ x.transpose(-1, -2)
+    sq = gram.diagonal(dim1=-2, dim2=-1)
+    sums = sq[..., :, None] + sq[..., None, :]
+    distances = gram.mul_(-2).add_(sums)
+    # Also the diagonal: a vector has distance 0 from itself.
+    rounding = sums.mul_(_EQUAL * torch.finfo(sums.dtype).eps)
+    distances.masked_fill_(distances <= rounding, 0.0)
+    return torch.linalg.vecdot(exact, exact), distances
+
+
+def _centred(vectors: Tensor, real: Tensor) -> Tensor:
+    """Returns the vectors, padded ones too, with the mean of the real ones taken off.
+
+    Distances do not change by it, but their numbers get better: BERT's states share a large mean,
+    and |x|² + |y|² − 2xy would lose the angles to cancellation.
+    """
+    weight = real[..., None].to(_exact(vectors).dtype)
+    count = weight.sum(-2, keepdim=True).clamp_(min=1)
+    exact = _exact(vectors)
+    return exact - (weight.transpose(-1, -2) @ exact).div_(count)
+
+
+def batch_parts(tensor: Tensor, elements: int) -> list[slice]:
+    """Returns the parts of a batch (B, …) that are worked on at a time.
+
+    Args:
+        tensor: The batch.
+        elements: At most how many of its elements make a part on a CPU, 16 times as many on a
+            GPU; never less than one example.
+    """
+    limit = elements if tensor.device.type == "cpu" else 16 * elements
+    size = max(1, limit // max(1, tensor[:1].numel()))
+    # One empty part for an empty batch, so that what comes back has its shape.
+    return [slice(start, start + size) for start in range(0, max(1, len(tensor)), size)]
+
+
+def gpu_kernels(distances: Tensor) -> Any:
+    """Returns the module of kernels for distances where they lie; None on a CPU, in float64, and
+    where Triton is not there or can't compile.
+    """
+    if distances.device.type != "cuda" or distances.dtype != torch.float32:
+        return None
+    return _kernels(distances.device) if distances.numel() > 0 else None
+
+
+@cache
+def _kernels(on: torch.device) -> Any:
+    # Triton comes with PyTorch's builds for GPUs, but takes a C compiler and Python's headers.
+    try:
+        from lkd_tune.losses import triton_kernels as relation_kernels
+
+        relation_kernels.try_out(on)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        logger.warning("steps take longer than they need, as Triton has no kernels: %s", reason)
+        return None
+    return relation_kernels
+
+
+@contextlib.contextmanager
+def full_precision(device_type: str) -> Iterator[None]:
+    """Runs products of matrices in the inputs' own type: no autocast, no TF32 and the like."""
+    # By backend, where there is such a setting (torch 2.9): asked for the older, common one, torch
+    # raises an error if a program has used the newer.
+    matmuls: list[Any] = [
+        torch.backends.cuda.matmul,
+        getattr(torch.backends.mkldnn, "matmul", None),
+    ]
+    backends = [backend for backend in matmuls if hasattr(backend, "fp32_precision")]
+    before = [backend.fp32_precision for backend in backends]
+    common = None if backends else torch.get_float32_matmul_precision()
+    try:
+        for backend, precision in zip(backends, before, strict=True):
+            if precision != "ieee":
+                backend.fp32_precision = "ieee"
+        if common not in (None, "highest"):
+            torch.set_float32_matmul_precision("highest")
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            if precision != "ieee":
+                backend.fp32_precision = precision
+        if common not in (None, "highest"):
+            torch.set_float32_matmul_precision(common)
+
+
+def _exact(vectors: Tensor) -> Tensor:
+    """Returns the vectors in a type in which sums over H are exact enough."""
+    return vectors if vectors.dtype == torch.float64 else vectors.float()

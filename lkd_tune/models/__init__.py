@@ -1,0 +1,1 @@
+"""Teachers and students as modules: loading, selecting layers, pruning, trimming, measuring."""

@@ -1,0 +1,202 @@
+"""What a student's architecture costs: counted without weights, and timed on the device."""
+
+from __future__ import annotations
+
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable, Collection
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lkd_tune.config.settings.blocks import StudentSettings
+from lkd_tune.config.settings.width import asks_for_width, resolve_width
+from lkd_tune.config.trial import TrialSpec
+from lkd_tune.data.tasks.registry import kind_of
+from lkd_tune.files.digest import digest
+from lkd_tune.models.loading import auto_model, count_positions, load_config, student_config
+from lkd_tune.models.pruning import resized, width_of_config
+from lkd_tune.records.run import write_once
+from lkd_tune.records.size import ModelSize
+from lkd_tune.runtime.hardware import timed_on
+from lkd_tune.runtime.usage import count_parameters
+
+LARGE_BATCH = 32
+_LATENCIES = ("latency_ms", "latency_ms_batch_32")
+# A timing goes on for so long, but has at least and at most so many runs.
+_SECONDS, _LEAST, _MOST = 0.5, 3, 50
+
+
+def expected_size(
+    spec: TrialSpec, *, known: Path, devices: Collection[str] = ()
+) -> ModelSize | None:
+    """Returns what is known of a trial's student before anything is trained.
+
+    Nothing is of one whose vocabulary is trimmed: that depends on the training text. Where it is
+    not known what the trial will run on, it is the least that it may be: of the disk's size with
+    `train.precision: auto` on a GPU, and of the latencies on several devices.
+
+    Args:
+        spec: The trial.
+        known: Folder with the latencies of architectures that were timed before.
+        devices: What the trial may run on, as `ModelSize.device` has it. Only of a student that
+            was timed on all of them the latencies are known.
+
+    Raises:
+        SpecError: If the teacher or the starting point does not exist.
+    """
+    if spec.student.vocab == "trim":
+        return None
+    student, length = spec.student.model_dump_json(), spec.task.max_length
+    precision = spec.train.precision
+    bf16 = precision == "bf16" or (precision == "auto" and spec.resources.gpus > 0)
+    size, architecture = _expected(spec.teacher, student, kind_of(spec.task).head, length, bf16)
+    files = [
+        _timing(known, architecture, device)
+        for device in devices
+        if precision == "auto" or device.endswith(precision)
+    ]
+    if not files or not all(file.exists() for file in files):
+        return size
+    times = [json.loads(file.read_text("utf-8")) for file in files]
+    least = {name: min(each[name] for each in times) for name in _LATENCIES}
+    return size.model_copy(update=least)
+
+
+@lru_cache(maxsize=256)
+def _expected(
+    teacher: str | None, student: str, head: str, length: int, bf16: bool
+) -> tuple[ModelSize, str]:
+    config = expected_config(StudentSettings.model_validate_json(student), teacher)
+    size = count_size(config, head, length, _dtype(bf16))
+    return size, architecture_key(config, head, length)
+
+
+def expected_config(student: StudentSettings, teacher: str | None) -> Any:
+    """Returns the configuration that a student is going to have, with all of its vocabulary.
+
+    Raises:
+        SpecError: If the teacher or the starting point does not exist, or there is no such student.
+    """
+    teacher_config = load_config(teacher) if teacher is not None else None
+    config = student_config(student.made_from, teacher_config, student.depth)
+    if student.made_from in ("teacher", "random") and asks_for_width(student):
+        config = resized(config, resolve_width(student, width_of_config(config)))
+    return config
+
+
+def count_size(
+    config: Any, head: str, length: int, saved_as: torch.dtype = torch.float32
+) -> ModelSize:
+    """Returns parameters, FLOPs and disk size of a model, without making its weights.
+
+    Args:
+        config: The model's configuration.
+        head: As in transformers' AutoModelFor….
+        length: Tokens of the example that FLOPs are counted for.
+        saved_as: What its weights are on disk; the configuration may tell of another model.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        model = _build(config, head)
+        ids = torch.zeros(1, fitting_length(config, length), dtype=torch.long)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(input_ids=ids)
+    parameters = count_parameters(model)
+    return ModelSize(
+        parameters=parameters,
+        flops=counter.get_total_flops(),
+        disk_mb=parameters * saved_as.itemsize / 1e6,
+    )
+
+
+def measure_size(
+    config: Any, head: str, length: int, on: torch.device, *, bf16: bool, known: Path
+) -> ModelSize:
+    """Returns a student's size with its latencies on a device.
+
+    An architecture is timed once for a whole run on each kind of device and in each precision: two
+    trials of one architecture on alike devices then have one latency, and no noise decides between
+    them.
+
+    Args:
+        config: The student's configuration.
+        head: As in transformers' AutoModelFor….
+        length: Tokens of each example.
+        on: Where it is timed, with random weights.
+        bf16: Whether it is trained and timed in bfloat16, else in fp32.
+        known: Folder with the latencies that are there; this one's are added.
+    """
+    device, fitting = timed_on(on, bf16=bf16), fitting_length(config, length)
+    path = _timing(known, architecture_key(config, head, length), device)
+    if path.exists():
+        found = path.read_text("utf-8")
+    else:
+        with torch.random.fork_rng():  # the trial's own random numbers are not to change by this
+            model = _build(config, head).to(on, _dtype(bf16))
+        times = {
+            "latency_ms": time_forward(model, 1, fitting),
+            "latency_ms_batch_32": time_forward(model, LARGE_BATCH, fitting),
+            "device": device,
+        }
+        found = write_once(path, json.dumps(times))
+    return count_size(config, head, length, _dtype(bf16)).model_copy(update=json.loads(found))
+
+
+def architecture_key(config: Any, head: str, length: int) -> str:
+    """Returns what names an architecture with its head and the length it is timed at."""
+    facts = copy.deepcopy(config).to_dict()
+    for key in ("_name_or_path", "id2label", "label2id", "problem_type", "dtype"):
+        facts.pop(key, None)  # of no weight for speed
+    return digest("architecture", head, json.dumps(facts, sort_keys=True, default=str), length)
+
+
+def _timing(known: Path, architecture: str, device: str) -> Path:
+    return known / f"{digest(architecture, device)}.json"
+
+
+def _dtype(bf16: bool) -> torch.dtype:
+    return torch.bfloat16 if bf16 else torch.float32
+
+
+def time_forward(model: Any, batch: int, length: int) -> float:
+    """Returns the median milliseconds of forward passes of `batch` full-length examples."""
+    on = next(model.parameters()).device
+    ids = torch.ones(batch, length, dtype=torch.long, device=on)
+    with torch.inference_mode():
+        return time_calls(lambda: model(input_ids=ids), on)
+
+
+def time_calls(call: Callable[[], object], on: torch.device) -> float:
+    """Returns the median milliseconds of a call whose work is done on a device."""
+    times: list[float] = []
+    for _ in range(2):  # to load kernels and fill caches
+        call()
+    began = time.perf_counter()
+    while len(times) < _LEAST or (len(times) < _MOST and time.perf_counter() - began < _SECONDS):
+        _wait(on)
+        start = time.perf_counter()
+        call()
+        _wait(on)
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def fitting_length(config: Any, length: int) -> int:
+    """Returns the length, or what the model's positions allow if that is less."""
+    positions = count_positions(config.to_dict())
+    return length if positions is None else min(length, positions)
+
+
+def _build(config: Any, head: str) -> Any:
+    return auto_model(head).from_config(copy.deepcopy(config)).eval()
+
+
+def _wait(on: torch.device) -> None:
+    if on.type == "cuda":
+        torch.cuda.synchronize(on)

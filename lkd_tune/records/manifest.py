@@ -1,0 +1,75 @@
+"""The manifest of a run: what it ran with, and what became of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from typing import Any
+
+from lkd_tune import __version__
+from lkd_tune.config.settings.blocks import SpaceSettings
+from lkd_tune.records.run import RunFolder, write_atomically
+
+_PACKAGES = ("torch", "ray", "deepspeed", "transformers", "optuna", "datasets", "numpy")
+
+
+def new_manifest(settings: SpaceSettings, cwd: str) -> dict[str, Any]:
+    """Returns the facts that are known before a search begins."""
+    return {
+        "started": now(),
+        "finished": None,
+        "seconds": 0.0,
+        "seed": settings.search.seed,
+        "objectives": settings.objectives,
+        "score": settings.score_name,
+        "limits": settings.limits.given,
+        "cwd": cwd,
+        "git_revision": _git_revision(cwd),
+        "versions": {
+            "lkd_tune": __version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+    }
+
+
+def update_manifest(run: RunFolder, **facts: Any) -> None:
+    """Writes facts beside those the manifest holds."""
+    manifest = run.read_manifest() if run.manifest.exists() else {}
+    write_manifest(run, {**manifest, **facts})
+
+
+def add_cost(run: RunFolder, part: str, cost: dict[str, float]) -> None:
+    """Adds what work outside of the trials has cost to the manifest's `costs`.
+
+    Args:
+        run: The run.
+        part: Which work: teacher, targets, evaluate_on, latencies or test.
+        cost: wall_s, gpu_s, cpu_s and energy_j, as in `Leaderboard.totals`.
+    """
+    costs = run.read_manifest().get("costs", {})
+    before = costs.get(part, {})
+    summed = {name: before.get(name, 0.0) + value for name, value in cost.items()}
+    update_manifest(run, costs={**costs, part: summed})
+
+
+def write_manifest(run: RunFolder, manifest: dict[str, Any]) -> None:
+    """Writes the manifest."""
+    write_atomically(run.manifest, json.dumps(manifest, indent=2, ensure_ascii=False))
+
+
+def now() -> str:
+    """Returns the time as text: UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _git_revision(cwd: str) -> str | None:
+    command = ["git", "-C", cwd, "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,1 @@
+"""The process that trains: its process group, DeepSpeed, precision, memory and cost."""

@@ -1,1 +1,0 @@
-"""Logging a search to TensorBoard, MLflow and Weights & Biases while it runs."""

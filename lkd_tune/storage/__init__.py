@@ -1,0 +1,1 @@
+"""Object stores, and local copies of what lies there."""

@@ -1,0 +1,1 @@
+"""Many distillations: a search from its preparation to its best students."""

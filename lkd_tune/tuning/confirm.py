@@ -1,0 +1,162 @@
+"""What happens after the last trial: other seeds, the baseline, scores on test."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from lkd_tune.config.settings.losses import LABELS_ONLY
+from lkd_tune.config.trial import TrialSpec
+from lkd_tune.files.tombstones import note_removal
+from lkd_tune.records.ranking import rank_run
+from lkd_tune.records.run import BASELINE, TrialRecord, write_atomically
+from lkd_tune.records.seed_stats import summarise
+from lkd_tune.records.trial_folder import TrialFolder
+from lkd_tune.tuning.session import Session
+
+
+def confirm_best(session: Session, best: list[str]) -> str:
+    """Trains the best configurations with other seeds, and returns the best by its mean.
+
+    Those that inherited weights are trained from the teacher here. Their score in the search is
+    partly the work of their ancestors, which were themselves chosen by it; what other seeds are to
+    tell is what the settings give in their own number of steps.
+
+    Args:
+        session: The search.
+        best: The kept trials, best first; at least one.
+    """
+    confirm = session.settings.confirm
+    if confirm is None:
+        return best[0]
+    names = best[: confirm.top]
+    session.view.phase(f"training the best {len(names)} again with {confirm.seeds} other seeds")
+    specs = {name: session.run.read_trial(name).spec.without_ancestor() for name in names}
+    for name in names:
+        _train_seeds(session, name, specs[name], confirm.seeds)
+    _write_confirmation(session, names)
+    return rank_run(session.run).names[0]
+
+
+def compare_with_baseline(session: Session, best: str) -> None:
+    """Trains the winner's depth without distillation, with the same seeds.
+
+    It has as many steps as what it is compared with: beside the score of a winner that inherited
+    weights all the steps that these have seen, beside the mean of the other seeds its own steps.
+    """
+    if not session.settings.search.baseline:
+        return
+    winner = session.run.read_trial(best)
+    plain = {"losses": LABELS_ONLY, "weight_changes": ()}
+    spec = winner.spec.without_ancestor().model_copy(update=plain)
+    session.view.phase("training the winner's depth without distillation")
+    train_given(session, {BASELINE: _as_long_as(winner, spec)})
+    confirm = session.settings.confirm
+    if confirm is not None and not session.stop:
+        _train_seeds(session, BASELINE, spec, confirm.seeds)
+        names = [entry["trial"] for entry in session.run.read_confirmation()]
+        _write_confirmation(session, [*dict.fromkeys([*names, BASELINE])])
+
+
+def _as_long_as(winner: TrialRecord, spec: TrialSpec) -> TrialSpec:
+    if winner.spec.ancestor is None:
+        return spec
+    steps = winner.measurements[-1].total_steps + winner.spec.ancestor.steps
+    return spec.model_copy(update={"train": spec.train.model_copy(update={"steps": steps})})
+
+
+def score_on_test(session: Session, best: str) -> None:
+    """Scores the winner on test, once."""
+    from lkd_tune.tuning.best_students import add_test_metrics
+    from lkd_tune.tuning.preparation.jobs import score_model
+    from lkd_tune.tuning.preparation.worker import SideProcess
+
+    run, settings = session.run, session.settings
+    if settings.task.test is None or (run.trial(best) / "test.json").exists():
+        return
+    session.view.phase("scoring the winner on test")
+    with SideProcess(session) as aside:
+        scores = aside.run(
+            "test",
+            score_model,
+            session.student(best),
+            settings.task.model_dump_json(),
+            session.cache,
+            session.cwd,
+            ("test",),
+        )
+    if scores is not None:
+        add_test_metrics(run, best, scores["test"])
+
+
+def seed_name(name: str, number: int) -> str:
+    """Returns what a trial with the `number`-th seed after its own is called."""
+    return f"{name}-seed{number}"
+
+
+def _train_seeds(session: Session, name: str, spec: TrialSpec, seeds: int) -> None:
+    """Trains a configuration with the seeds after its own."""
+    train_given(
+        session,
+        {
+            seed_name(name, i): spec.model_copy(update={"seed": spec.seed + i})
+            for i in range(1, seeds + 1)
+        },
+    )
+
+
+def train_given(session: Session, specs: dict[str, TrialSpec]) -> None:
+    """Runs those of some trials that have not ended yet, each with what the run has by now."""
+    from lkd_tune.tuning.study.fixed_trials import GivenTrials
+
+    left = {}
+    settings = session.settings
+    now = {"resources": settings.resources, "inference": settings.teacher.inference}
+    for name, own in specs.items():
+        spec = own.model_copy(update=now)
+        folder = session.run.trial(name)
+        if (folder / "spec.json").exists():
+            record = session.run.read_trial(name)
+            same = record.spec.digest() == spec.digest()
+            if same and record.outcome is not None:
+                continue
+            if not same:  # of an earlier winner
+                shutil.rmtree(folder)
+                note_removal(folder)
+        left[name] = spec
+    if left and not session.stop:
+        session.fit(GivenTrials(session.run, left, session.common, session.take_in), None)
+
+
+def _write_confirmation(session: Session, names: list[str]) -> None:
+    """Writes what the other seeds gave, as far as they are done."""
+    metric = session.settings.score_name
+    ended = {name: _ended_seeds(session, name) for name in names}
+    runs = {name: [r for r in own if r.state == "complete"] for name, own in ended.items()}
+    scores = {name: {r.spec.seed: r.score or 0.0 for r in done} for name, done in runs.items()}
+    failed = {
+        name: [r.spec.seed for r in own if r.state != "complete"] for name, own in ended.items()
+    }
+    tests = {
+        name: [
+            json.loads(file.read_text("utf-8"))[metric]
+            for record in done
+            if (file := TrialFolder(session.run.trial(record.name)).path / "test.json").exists()
+        ]
+        for name, done in runs.items()
+    }
+    confirmed = summarise(scores, tests, failed)
+    facts = {"metric": metric, "trials": [entry.model_dump() for entry in confirmed]}
+    write_atomically(session.run.confirmation, json.dumps(facts, indent=2))
+
+
+def _ended_seeds(session: Session, name: str) -> list[TrialRecord]:
+    confirm = session.settings.confirm
+    assert confirm is not None
+    names = [seed_name(name, i) for i in range(1, confirm.seeds + 1)]
+    records = [
+        session.run.read_trial(each)
+        for each in names
+        if (session.run.trial(each) / "spec.json").exists()
+    ]
+    return [record for record in records if record.outcome is not None]

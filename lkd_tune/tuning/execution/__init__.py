@@ -1,0 +1,1 @@
+"""Trials as Ray Tune runs them: processes, worker groups, retries."""

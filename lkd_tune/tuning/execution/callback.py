@@ -1,0 +1,155 @@
+"""What a search does as trials start, measure and end: show it, keep students, note the time."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune import Callback
+
+from lkd_tune.cluster.nodes import SearchNodes
+from lkd_tune.config.trial import TrialSpec
+from lkd_tune.records.manifest import update_manifest
+from lkd_tune.records.measurement import Measurement
+from lkd_tune.records.progress_file import read_pace
+from lkd_tune.records.run import RunFolder, write_atomically
+from lkd_tune.records.trial_folder import TrialFolder, outcome_of
+from lkd_tune.tuning.execution.oom import killed_by_ray
+from lkd_tune.tuning.execution.retries import Retries, error_of
+from lkd_tune.tuning.progress.events import MOST_ROWS
+from lkd_tune.tuning.progress.view import View
+from lkd_tune.tuning.stop import StopRequest
+
+# So much of the time budget a killed driver may forget.
+_NOTE_EVERY_S = 10.0
+# Between looks at how far trials are.
+_LOOK_EVERY_S = 2.0
+
+
+class Follower(Callback):
+    """Tune's callback; it sees each event after the study has been told.
+
+    Args:
+        run: Where students are kept.
+        view: What the user sees.
+        stop: The clock of the search.
+        actors: Kept up to date: the actors of trials that run, by name.
+        retries: Says when a trial has failed too often.
+        nodes: Knows those that are to blame themselves.
+        keep: Called with the name of a trial that is complete, to keep the best students.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        view: View,
+        stop: StopRequest,
+        actors: dict[str, Any],
+        retries: Retries,
+        nodes: SearchNodes,
+        *,
+        keep: Callable[[str], Any],
+    ):
+        self._run, self._view, self._stop = run, view, stop
+        self._actors, self._retries, self._keep = actors, retries, keep
+        self._nodes = nodes
+        self._wall_s: dict[str, float] = {}
+        self._noted = self._looked = time.monotonic()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called when a trial has an actor."""
+        name = trial.config["name"]
+        self._actors[name] = trial.temporary_state.ray_actor
+        self._retries.started(trial)
+        self._view.trial_started(name, TrialSpec.model_validate_json(trial.config["spec"]))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Called with each result."""
+        self._wall_s[trial.config["name"]] = result["wall_s"]
+        if "full_disk" in result:
+            self._stop.end_for_want_of_room(result["full_disk"])
+        if "measurement" in result:
+            measurement = Measurement.model_validate_json(result["measurement"])
+            self._view.measured(trial.config["name"], measurement)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called when a trial has ended by itself or by the scheduler."""
+        name, result = trial.config["name"], trial.last_result
+        self._actors.pop(name, None)
+        _forget(trial)
+        if result["state"] == "paused":
+            self._view.trial_paused(name)
+            return
+        state = "stopped" if result["state"] == "running" else result["state"]
+        self._view.trial_ended(name, state, result.get("score"), result["error"])
+        if state == "complete":
+            self._keep(name)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called when a trial's actor is lost and it will be started again.
+
+        One that was lost too often ends then: it finds its outcome written, and reports that.
+        """
+        name = trial.config["name"]
+        self._actors.pop(name, None)
+        folder, error = TrialFolder(self._run.trial(name)), error_of(trial)
+        full_disk = folder.take_full_disk()
+        if full_disk is not None:
+            self._stop.end_for_want_of_room(full_disk)
+        elif "StorageError" in error:
+            # It has waited for long, and so would the others: none of them is to fail by that.
+            self._view.note(f"trial {name}: {error.strip().splitlines()[-1]}; the search ends")
+            self._stop.interrupt()
+        elif self._nodes.is_to_blame(error):
+            trial.max_failures += 1
+            if self._nodes.problem is not None:
+                self._stop.interrupt()
+        elif self._retries.are_used_up(trial):
+            lost = f"its worker was lost {self._retries.for_tune} time(s)"
+            if killed_by_ray(error):
+                lost += ", at last for want of memory on its node"
+            resources = TrialSpec.model_validate_json(trial.config["spec"]).resources
+            outcome = outcome_of("failed", resources, self._wall_s.get(name, 0.0), lost)
+            if folder.read_outcome() is None:
+                folder.write_outcome(outcome, error_of(trial))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called when a trial can't be started again, not even to report its end."""
+        name = trial.config["name"]
+        self._actors.pop(name, None)
+        folder = TrialFolder(self._run.trial(name))
+        outcome = folder.read_outcome()
+        if not (folder.path / "error.txt").exists():
+            write_atomically(folder.path / "error.txt", error_of(trial))
+        if outcome is not None:
+            self._view.trial_ended(name, outcome.state, None, outcome.error)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called several times a second."""
+        self._view.clock(self._stop.seconds_left)
+        if time.monotonic() - self._looked > _LOOK_EVERY_S:
+            self._looked = time.monotonic()
+            for name in itertools.islice(self._actors, MOST_ROWS):  # those that are shown
+                if (pace := read_pace(TrialFolder(self._run.trial(name)).pace)) is not None:
+                    self._view.paced(name, pace)
+        if time.monotonic() - self._noted > _NOTE_EVERY_S:
+            self._noted = time.monotonic()
+            update_manifest(self._run, seconds=self._stop.seconds)
+
+
+def _forget(trial: Any) -> None:
+    """Drops what Tune would keep of an ended trial to the search's end, and nobody reads.
+
+    That is two windows of averages of each of some twenty numbers, the last result, which has the
+    trial's config in it, a name made of all of its config, and the spec, which its folder has.
+    """
+    trial.run_metadata.metric_analysis.clear()
+    trial.run_metadata.metric_n_steps.clear()
+    trial.run_metadata.last_result = {"done": True}
+    trial.experiment_tag = ""
+    trial.evaluated_params.clear()
+    trial.config.pop("spec", None)

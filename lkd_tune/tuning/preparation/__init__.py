@@ -1,0 +1,1 @@
+"""What a search does before its first trial: teacher, targets, sizes and latencies."""

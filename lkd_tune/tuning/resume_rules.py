@@ -1,0 +1,180 @@
+"""What may change in a run that goes on: nothing that trials of before and after differ by.
+
+The number of workers may: batches, their order and the objective do not depend on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import yaml
+
+from lkd_tune.config.distributions import Distribution
+from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.settings.blocks import check_batch
+from lkd_tune.config.space import SearchSpace, load_space
+from lkd_tune.config.trial import TrialSpec
+from lkd_tune.records.run import RunFolder
+
+CHANGEABLE = (
+    "search.trials",
+    "search.time_budget",
+    "search.concurrency",
+    "search.max_failures",
+    "search.min_free_gb",
+    "search.baseline",
+    "confirm",
+    "trackers",
+    "resources.workers",
+    "teacher.placement",
+)
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Refuses overrides of what may not change.
+
+    Raises:
+        SpecError: With the first of them.
+    """
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if not _changeable(key):
+            message = f"can't change in a run; {', '.join(CHANGEABLE)} can"
+            raise SpecError(Problem(f"--set {override}", "", message))
+
+
+def changed_space(run: RunFolder, space: SearchSpace, *, allowed: bool) -> SearchSpace:
+    """Returns a run's space with the changes that another file makes to it.
+
+    Args:
+        run: The run.
+        space: The file as it is now.
+        allowed: Whether changes are taken at all.
+
+    Raises:
+        SpecError: With each key that differs and may not, what it was and what it is.
+    """
+    before, after = _leaves(load_space(run.space)), _leaves(space)
+    different, known = {}, {**before, **after}
+    for key in known:
+        pair = _at(before, key), _at(after, key)
+        if pair[0] != pair[1] and not _is_inside(key, known):
+            different[key] = pair
+    refused = [key for key in different if not (allowed and _changeable(key))]
+    if refused:
+        raise SpecError(
+            space.source.problem(key.split("."), _difference(*different[key], key, allowed))
+            for key in refused
+        )
+    overrides = [f"{key}={_text(value)}" for key, (_, value) in different.items()]
+    return load_space(run.space, overrides)
+
+
+def changed_workers(run: RunFolder, space: SearchSpace) -> str | None:
+    """Returns what to tell of another number of workers, None if it is the one of before.
+
+    Args:
+        run: The run, with its space as it was.
+        space: The space that it goes on with.
+
+    Raises:
+        SpecError: With the trials that may go on or be trained again, and whose batches so many
+            workers can't share.
+    """
+    resources = space.settings.resources
+    before = load_space(run.space).settings.resources.workers
+    if before == resources.workers:
+        return None
+    problems, unfinished = [], 0
+    for record in run.read_trials():
+        if record.state not in ("running", "complete"):
+            continue
+        unfinished += record.state == "running"
+        try:
+            check_batch(record.spec.train, resources)
+            _check_budget(record.spec, resources.workers)
+        except ValueError as error:
+            message = f"trial {record.name} does not go with {resources.workers} workers: {error}"
+            problems.append(space.source.problem(("resources", "workers"), message))
+    if problems:
+        raise SpecError(problems)
+    return (
+        f"{_count(resources.workers, 'worker')} a trial from now on, {before} before; "
+        f"{_count(unfinished, 'unfinished trial')} will go on with as many"
+    )
+
+
+def _check_budget(spec: TrialSpec, workers: int) -> None:
+    from lkd_tune.data.batches import padded
+
+    needed, budget = 2 * workers * padded(spec.task.max_length), spec.train.tokens_per_batch
+    if budget is not None and budget < needed:
+        raise ValueError(
+            f"train.tokens_per_batch {budget} would make other batches; it would need {needed}: "
+            f"two examples of task.max_length {spec.task.max_length} for each worker"
+        )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _difference(before: Any, after: Any, key: str, allowed: bool) -> str:
+    said = f"is {_text(after)} here, {_text(before)} in the run"
+    if _changeable(key) and not allowed:
+        return f"{said}; --allow-changed takes it over"
+    return f"{said}, and can't change there; start another run"
+
+
+def _changeable(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE)
+
+
+def _leaves(space: SearchSpace) -> dict[str, Any]:
+    """Returns what a space sets, by name; it is the same, however short it is written.
+
+    A distribution stands in place of all that is drawn from it, and what may change is taken as a
+    whole.
+    """
+    leaves = _flat(space.settings.model_dump(mode="json"))
+    for drawn, dist in space.distributions().items():
+        leaves = {name: leaves[name] for name in leaves if not name.startswith(f"{drawn}.")}
+        leaves[drawn] = dist
+    return leaves
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict) or not tree or prefix in CHANGEABLE:
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def _at(leaves: dict[str, Any], key: str) -> Any:
+    """Returns a leaf, or the block of leaves that there are in its place."""
+    inside = {
+        name.removeprefix(f"{key}."): value
+        for name, value in leaves.items()
+        if name.startswith(f"{key}.")
+    }
+    return inside or leaves.get(key)
+
+
+def _is_inside(key: str, leaves: Iterable[str]) -> bool:
+    """Whether a key is part of what is one leaf in the other space."""
+    return any(key.startswith(f"{name}.") for name in leaves)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Distribution):
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_text(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False)
+    return text.removesuffix("...\n").strip()

@@ -1,0 +1,1 @@
+"""What draws the parameters of the next trial."""

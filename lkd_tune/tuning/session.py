@@ -1,0 +1,223 @@
+"""One process's part of a search: what all of its phases share, and running trials."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from lkd_tune.cluster.nodes import Needs, SearchNodes, versions
+from lkd_tune.cluster.ray import Room, dashboard_address, describe_cluster, withhold_credentials
+from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.settings.blocks import SpaceSettings
+from lkd_tune.config.space import SearchSpace
+from lkd_tune.records.manifest import update_manifest
+from lkd_tune.records.run import RunFolder, cache_dir
+from lkd_tune.storage.object_store import StorageError, patiently
+from lkd_tune.tuning.best_students import keep_best
+
+if TYPE_CHECKING:
+    from lkd_tune.tuning.mirror.run_mirror import Mirror
+    from lkd_tune.tuning.trackers.callback import Trackers
+
+
+class Session:
+    """What the phases of a search share.
+
+    Args:
+        space: What is searched.
+        run: Where; its manifest is there already.
+        room: For how many trials at a time the cluster has room. Where its nodes come and go, more
+            trials are drawn than run, to be placed as soon as there is room.
+        quiet: Shows nothing.
+
+    Attributes:
+        cache: Folder of trained teachers, tokenised data and stored targets.
+        cwd: What paths in the space are relative to.
+        common: What the config of each trial holds besides its name and spec.
+        several: Whether the cluster has, or may get, other nodes.
+        nodes: What nodes have to have, and those that do not.
+        stop: Whether to end now.
+        view: What the user sees.
+    """
+
+    def __init__(self, space: SearchSpace, run: RunFolder, room: Room, *, quiet: bool):
+        from lkd_tune.tuning.progress.view import View
+        from lkd_tune.tuning.stop import StopRequest
+
+        self.space, self.run = space, run
+        settings = space.settings
+        self._concurrency = settings.search.concurrency or room.trials
+        self._grows, self.several = room.grows, room.trials is None
+        manifest = run.read_manifest()
+        self.stop = StopRequest(
+            settings.search.time_budget,
+            manifest["seconds"],
+            folder=run.path,
+            min_free_gb=settings.search.min_free_gb,
+        )
+        records = run.read_trials()
+        self.view = View(
+            settings.search.trials,
+            settings.task.metric,
+            records,
+            score=settings.score_name,
+            quiet=quiet,
+        )
+        if room.awaited is not None:
+            self.view.note(f"no node has room for a trial yet; waiting for {room.awaited}")
+        self.cwd, self.cache = os.getcwd(), str(cache_dir())
+        needs = Needs(None if run.home else str(run.path), versions())
+        self.nodes = SearchNodes(needs, settings.resources, self.view.note)
+        # Written before any trial starts: workers of an earlier session end when they see it.
+        session = uuid.uuid4().hex
+        update_manifest(run, session=session, cluster=describe_cluster(), finished=None)
+        self.common = {
+            "run": str(run.path),
+            "home": run.home,
+            "session": session,
+            "cache": self.cache,
+            "cwd": self.cwd,
+            "limits": settings.limits.given,
+            "versions": needs.versions,
+        }
+        self._trackers: Trackers | None = None
+        self._mirror: Mirror | None = None
+        if run.home is not None:
+            from lkd_tune.tuning.mirror.run_mirror import Mirror
+
+            self._mirror = Mirror(run, self.view.note, self.stop.interrupt)
+
+    @property
+    def settings(self) -> SpaceSettings:
+        """What does not vary between trials."""
+        return self.space.settings
+
+    @property
+    def kept(self) -> int:
+        """How many students are kept: those to be confirmed among them."""
+        confirm = self.settings.confirm
+        return max(self.settings.keep.top, confirm.top if confirm else 0)
+
+    def mirrored(self) -> contextlib.AbstractContextManager[Any]:
+        """Returns what keeps the run's home up to date, if it has one."""
+        return self._mirror or contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def followed(self) -> Iterator[None]:
+        """Has trackers follow the search while it runs, and notes where Ray's dashboard is."""
+        dashboard = dashboard_address()
+        update_manifest(self.run, dashboard=dashboard)
+        if dashboard is not None:
+            self.view.note(f"Ray's dashboard: {dashboard}")
+        try:
+            if self.settings.trackers.any:
+                from lkd_tune.tuning.trackers.callback import Trackers
+
+                with Trackers(self.run, self.space, self.view.note) as self._trackers:
+                    yield
+            else:
+                yield
+        finally:
+            self._trackers = None
+            update_manifest(self.run, dashboard=None)
+
+    def take_in(self, trial: str, result: dict[str, Any] | None) -> bool:
+        """Fetches what a trial wrote on a node that does not see the run's folder.
+
+        If the run's home can't be reached it waits; after an hour of that it ends the search.
+
+        Args:
+            trial: Its name.
+            result: Its last; None if its workers were lost.
+
+        Returns:
+            Whether all is here.
+        """
+        mirror = self._mirror
+        if mirror is None:
+            return True
+
+        def fetch() -> None:
+            if result is None:
+                mirror.take_in_if_ahead(trial)
+            elif result.get("apart"):
+                mirror.take_in(trial, checkpoint=result["state"] == "paused")
+
+        try:
+            patiently(fetch, give_up=lambda: bool(self.stop))
+        except StorageError as error:
+            self.view.note(f"trial {trial} is left for a later session: {error}")
+            if not self.stop:
+                self.stop.interrupt()
+            return False
+        return True
+
+    def student(self, name: str) -> str:
+        """Returns where every node finds a kept student."""
+        if self._mirror is None:
+            return str(self.run.student(name))
+        patiently(self._mirror.flush, give_up=lambda: bool(self.stop))
+        return f"{self.run.home}/students/{name}"
+
+    def keep(self, ended: str | None = None) -> list[str]:
+        """Keeps the best students; returns their names, best first. See `keep_best`."""
+        return keep_best(self.run, self.kept, self.settings.objectives, ended=ended)
+
+    def fit(self, searcher: Any, scheduler: Any, *, trainable: Any = None) -> None:
+        """Runs trials until the searcher has no more or the search is to stop.
+
+        Args:
+            searcher: Gives out the trials.
+            scheduler: Stops some; none: no trial is stopped.
+            trainable: What runs a trial; none: a distillation.
+
+        Raises:
+            SpecError: If no node of the cluster can take part.
+        """
+        from ray import tune
+
+        from lkd_tune.cluster.autoscaling import GrowingLimiter
+        from lkd_tune.tuning.execution.callback import Follower
+        from lkd_tune.tuning.execution.ray_patches import all_losses_survived
+        from lkd_tune.tuning.execution.retries import Retries
+        from lkd_tune.tuning.execution.trainable import DistillationTrainable
+        from lkd_tune.tuning.stop import StopAll
+
+        withhold_credentials()
+        stop_all = StopAll(self.stop)
+        retries = Retries(self.run, self.settings.search.max_failures)
+        follower = Follower(
+            self.run, self.view, self.stop, stop_all.actors, retries, self.nodes, keep=self.keep
+        )
+        if self._grows and self._concurrency is None:
+            searcher = GrowingLimiter(searcher, stop_all.actors)
+        # `run`, not a `Tuner`: that one pickles all of this into the run folder for its own way of
+        # resuming, which needs Tune's state to be whole. Ours needs the study and the trials.
+        with all_losses_survived():
+            tune.run(
+                trainable or DistillationTrainable,
+                name="ray",
+                storage_path=str(self.run.path),
+                search_alg=searcher,
+                scheduler=scheduler,
+                stop=stop_all,
+                callbacks=[follower, self._trackers] if self._trackers else [follower],
+                num_samples=-1,
+                max_concurrent_trials=self._concurrency,
+                max_failures=retries.for_tune,
+                reuse_actors=True,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+                raise_on_failed_trial=False,
+                verbose=0,
+            )
+        if self.nodes.problem is not None:
+            raise SpecError(Problem("", "", self.nodes.problem))
+
+
+def _name(trial: Any) -> str:
+    return trial.config["name"]

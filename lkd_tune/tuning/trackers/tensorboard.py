@@ -1,0 +1,81 @@
+"""TensorBoard's event files, with what its HPARAMS page shows."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lkd_tune.files.tombstones import note_removal
+from lkd_tune.tuning.trackers.base import COSTS, TrackedTrial
+
+
+class TensorBoard:
+    """A folder with one for each trial.
+
+    A trial that is first seen in this session is written anew from its beginning, so that what a
+    killed session wrote halfway is not there twice.
+
+    Args:
+        folder: Where.
+    """
+
+    name = "tensorboard"
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._writers: dict[str, Any] = {}  # tensorboardX's, by key
+        self._steps: dict[str, int] = {}
+
+    def open(self) -> str:
+        """Returns how to look at it."""
+        return f"tensorboard --logdir {self._folder}"
+
+    def update(self, trial: TrackedTrial) -> None:
+        """Writes what is new."""
+        if trial.key not in self._writers:
+            self._begin(trial)
+        writer = self._writers[trial.key]
+        for step, values in trial.points.items():
+            if step > self._steps[trial.key]:
+                for name, value in values.items():
+                    writer.add_scalar(name, value, step)
+                self._steps[trial.key] = step
+        if trial.state != "running":
+            for name, value in trial.results.items():
+                if name not in trial.points.get(trial.last_step, {}):
+                    writer.add_scalar(name, value, trial.last_step)
+            writer.file_writer.add_summary(_hparams(trial)[-1])
+            del self._writers[trial.key]
+            writer.close()
+            return
+        writer.flush()
+
+    def close(self) -> None:
+        """Closes all files."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+    def _begin(self, trial: TrackedTrial) -> None:
+        from tensorboardX import SummaryWriter
+
+        folder = self._folder / trial.name
+        if folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            note_removal(folder)
+        writer = self._writers[trial.key] = SummaryWriter(str(folder), flush_secs=30)
+        self._steps[trial.key] = -1
+        for summary in _hparams(trial)[:-1]:
+            writer.file_writer.add_summary(summary)
+
+
+def _hparams(trial: TrackedTrial) -> tuple[Any, Any, Any]:
+    """Returns what the columns are, that the trial began with its values, and that it ended."""
+    from tensorboardX.summary import hparams
+
+    # All settings would be a page of columns that say the same in each row.
+    shown = {name: trial.params[name] for name in sorted(trial.searched)}
+    shown = {name: "" if value is None else value for name, value in shown.items()}
+    return hparams({"trial": trial.name, "role": trial.role, **shown}, dict.fromkeys(
+        ["score", *COSTS, "wall_s"], 0.0))  # fmt: skip

@@ -1,0 +1,310 @@
+"""A search from its beginning to its winner, and going on with one that was cut off."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from lkd_tune.cluster.nodes import find_room
+from lkd_tune.cluster.ray import connected
+from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.space import SearchSpace, load_space
+from lkd_tune.records.manifest import new_manifest, now, update_manifest, write_manifest
+from lkd_tune.records.run import RunFolder, write_atomically
+from lkd_tune.tuning.lock import locked
+from lkd_tune.tuning.mirror.run_mirror import clear, fetch_state, holds_search
+from lkd_tune.tuning.resume_rules import changed_space, changed_workers, check_overrides
+from lkd_tune.tuning.session import Session
+
+
+@dataclass
+class SearchResult:
+    """How a search, or one session of it, ended.
+
+    Attributes:
+        run: Its folder.
+        best: Name of the best trial whose student is kept, None if there is none.
+        interrupted: Whether it was stopped by Ctrl-C or SIGTERM; it can be resumed.
+        out_of_time: Whether its time budget has ended the trials; it can be resumed with a larger
+            one. Other seeds, baseline and test come after all the same.
+        disk_full: If it was stopped for want of room on a disk, which one; it can be resumed.
+        failures: Reasons by the names of the trials that failed.
+        trials: Trials that have ended, failed ones included.
+    """
+
+    run: RunFolder
+    best: str | None
+    interrupted: bool = False
+    out_of_time: bool = False
+    disk_full: str | None = None
+    failures: dict[str, str] = field(default_factory=dict)
+    trials: int = 0
+
+    @property
+    def all_failed(self) -> bool:
+        """Whether there were trials and every one of them failed."""
+        return self.trials > 0 and len(self.failures) == self.trials
+
+
+def run_search(
+    space: SearchSpace, run: RunFolder, *, address: str | None = None, quiet: bool = False
+) -> SearchResult:
+    """Searches a space; everything is written into the run folder.
+
+    Args:
+        space: What to search.
+        run: A folder that holds no run yet.
+        address: Ray cluster; none: that of RAY_ADDRESS, else this machine.
+        quiet: Shows nothing.
+
+    Raises:
+        SpecError: If the space, the data, the teacher and the cluster do not fit together.
+            Nothing has been started then.
+    """
+    run = run.absolute()
+    _refuse_used(run)
+    _check(space, run)
+    with locked(run), connected(address) as started_here:
+        _refuse_used(run)  # another driver's, that has begun and ended meanwhile
+        room = find_room(space, run, alone=started_here)
+        clear(run)
+        write_space(run, space)
+        write_manifest(run, new_manifest(space.settings, os.getcwd()))
+        return _go(Session(space, run, room, quiet=quiet))
+
+
+def resume_search(
+    run: RunFolder,
+    *,
+    address: str | None = None,
+    quiet: bool = False,
+    overrides: Sequence[str] = (),
+    changed: SearchSpace | None = None,
+    allow_changed: bool = False,
+) -> SearchResult:
+    """Goes on with a search that was interrupted, killed, or is to have more trials or time.
+
+    Args:
+        run: Its folder.
+        address: As for `run_search`.
+        quiet: Shows nothing.
+        overrides: `search.trials=32`, `resources.workers=4`, …; kept in the run's space.yaml.
+        changed: The space file as it is now, overrides applied; none: the run's own is right.
+        allow_changed: Takes over what differs there and may change.
+
+    Raises:
+        SpecError: If the folder holds no run, something differs that may not, or as `run_search`.
+    """
+    run = run.absolute()
+    if run.home is not None:
+        with locked(run):
+            fetch_state(run)
+    manifest = run.read_manifest()
+    check_overrides(overrides)
+    space = load_space(run.space, overrides)
+    if changed is not None:
+        space = changed_space(run, changed, allowed=allow_changed)
+    # Paths in the space are relative to where the search began, if that is still there.
+    cwd = manifest["cwd"] if os.path.isdir(manifest["cwd"]) else os.getcwd()
+    with contextlib.chdir(cwd):
+        _check(space, run)
+        with locked(run), connected(address) as started_here:
+            room = find_room(space, run, alone=started_here)
+            told = changed_workers(run, space)
+            if overrides or changed is not None:
+                write_space(run, space)
+            session = Session(space, run, room, quiet=quiet)
+            if told is not None:
+                session.view.phase(told)
+            return _go(session)
+
+
+def _go(session: Session) -> SearchResult:
+    """Does all that is left to do of a search."""
+    from lkd_tune.tuning.confirm import compare_with_baseline, confirm_best, score_on_test
+
+    run, stop = session.run, session.stop
+    best = None
+    with (
+        stop.on_full_disk(),
+        stop.on_signals(),
+        session.view,
+        session.mirrored(),
+        session.followed(),
+    ):
+        session.view.begun()
+        _tidy(session)
+        teacher = _prepare(session)
+        if teacher is not None and not stop:
+            _search(session, teacher)
+        kept = session.keep()
+        best = next(iter(kept), None)
+        if kept and not stop:
+            best = confirm_best(session, kept)
+        if best is not None and not stop:
+            compare_with_baseline(session, best)
+        if best is not None and not stop:
+            score_on_test(session, best)
+        if not stop:
+            _drop_ancestors(session, kept)
+            update_manifest(run, finished=now(), best=best)
+    return _result(session, best)
+
+
+def _prepare(session: Session) -> dict[str, Any] | None:
+    """Returns the teacher's facts when all that trials need is there, None if interrupted."""
+    from lkd_tune.tuning.preparation import prepare as preparation
+    from lkd_tune.tuning.preparation.worker import SideProcess
+
+    with SideProcess(session) as aside:
+        teacher = preparation.ensure_teacher(session, aside)
+        for ensure in (
+            preparation.ensure_targets,
+            preparation.ensure_fine_tuning,
+            preparation.ensure_latencies,
+        ):
+            if teacher is not None and not session.stop:
+                ensure(session, aside, teacher["model"])
+    return teacher
+
+
+def _drop_ancestors(session: Session, kept: list[str]) -> None:
+    """Leaves only what kept students started from: with it they can be trained again exactly."""
+    from lkd_tune.tuning.ancestors import drop_ancestors
+
+    specs = [session.run.read_trial(name).spec for name in kept]
+    drop_ancestors(session.run, {spec.ancestor.trial for spec in specs if spec.ancestor})
+
+
+def _tidy(session: Session) -> None:
+    """Removes what a killed session left behind, and holds what it had no time to hold."""
+    from lkd_tune.records.trial_folder import TrialFolder
+    from lkd_tune.tuning.ancestors import hold_students
+
+    run = session.run
+    if session.space.may_inherit:
+        hold_students(run)
+
+    shutil.rmtree(run.path / "ray", ignore_errors=True)
+    for record in run.read_trials():
+        if record.outcome is not None:
+            TrialFolder(run.trial(record.name)).remove_checkpoints()
+
+
+def _search(session: Session, teacher: dict[str, Any]) -> None:
+    """Draws and runs trials until there are enough."""
+    from lkd_tune.tuning.preparation.prepare import find_starts
+    from lkd_tune.tuning.schedulers.build import build_scheduler
+    from lkd_tune.tuning.study.study import StudySearcher
+
+    settings, run = session.settings, session.run
+    session.keep()
+    records = [record for record in run.read_trials() if record.is_drawn]
+    starts = [] if records else find_starts(session, teacher["layers"])
+
+    def run_trials(pause_at: int, *, draws: bool, scheduler: Any = None) -> None:
+        searcher = StudySearcher(
+            session.space,
+            run,
+            teacher=teacher["model"],
+            teacher_layers=teacher["layers"],
+            common=session.common,
+            take_in=session.take_in,
+            starts=starts,
+            draws=draws,
+            pause_at=pause_at,
+        )
+        session.fit(searcher, scheduler)
+
+    session.view.phase("searching")
+    session.stop.start_clock()
+    if settings.search.scheduler == "pbt":
+        _train_population(session, run_trials)
+    else:
+        run_trials(0, draws=True, scheduler=build_scheduler(settings, records))
+    session.stop.stop_clock()
+    update_manifest(run, seconds=session.stop.seconds)
+
+
+def _train_population(session: Session, run_trials: Callable[..., None]) -> None:
+    """Runs all trials to the first evaluation, has the worst give way, and so on to the end.
+
+    A generation that is done already is passed over: no trial of it has anything to do.
+    """
+    from lkd_tune.tuning.schedulers.population import evolve, generations
+
+    ends = generations(session.settings.train.evaluations)
+    run_trials(ends[0], draws=True)
+    for before, halvings in itertools.pairwise(ends):
+        if session.stop:
+            return
+        session.view.copied(evolve(session.run, session.space, before))
+        run_trials(halvings, draws=False)
+
+
+def _result(session: Session, best: str | None) -> SearchResult:
+    ended = [record for record in session.run.read_trials() if record.outcome and record.is_drawn]
+    return SearchResult(
+        session.run,
+        best,
+        interrupted=session.stop.reason == "interrupted",
+        out_of_time=session.stop.out_of_time,
+        disk_full=session.stop.full_disk,
+        failures={
+            r.name: r.outcome.error or ""
+            for r in ended
+            if r.outcome and r.outcome.state == "failed"
+        },
+        trials=len(ended),
+    )
+
+
+def write_space(run: RunFolder, space: SearchSpace) -> None:
+    """Writes the space as it is run, overrides applied; `load_space` gives it back."""
+    head = "# The space of this run, with the overrides it was given.\n"
+    text = yaml.dump(
+        space.source.tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
+    )
+    write_atomically(run.space, head + text)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Safe YAML that quotes text such as '5e-5', which a space file reads as a number."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _refuse_used(run: RunFolder) -> None:
+    if holds_search(run):
+        resume = f"lkd-tune search --resume {run.where}"
+        message = f"holds a search already; go on with it ({resume}) or name another folder"
+        raise SpecError(Problem(run.where, "", message))
+
+
+def _check(space: SearchSpace, run: RunFolder) -> None:
+    from lkd_tune.distillation.checks import check_space  # loads torch
+    from lkd_tune.tuning.preparation.prepare import check_warm_start
+    from lkd_tune.tuning.trackers.callback import check_trackers
+
+    check_space(space)
+    check_trackers(space)
+    if run.home is not None and space.may_inherit:
+        message = f"nearest needs a run folder that all nodes see, and this is {run.home}"
+        raise SpecError(space.source.problem(("student", "init"), message))
+    check_warm_start(space.settings, space.source)

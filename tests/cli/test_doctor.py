@@ -1,0 +1,68 @@
+"""What is found wrong with an environment, and that a good one passes."""
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+from lkd_tune.cli import doctor
+
+
+def _doctor(folder, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "lkd_tune.cli", "doctor", "--run-dir", str(folder / "runs")],
+        capture_output=True, text=True, timeout=500, check=False, cwd=folder,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def test_this_environment_is_fit(tmp_path):
+    done = _doctor(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    states = {
+        line.split()[1]: line.split()[0] for line in done.stdout.splitlines() if line[0] != " "
+    }
+    for check in ("packages", "compiler", "DeepSpeed", "GPU", "Ray", "cache", "runs"):
+        assert states[check] in ("ok", "warn"), done.stdout
+
+
+def test_what_is_missing_is_named_with_its_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "_path", lambda: str(tmp_path))
+    found = doctor.check_compiler()
+    assert (found.state, found.found) == ("fail", "g++ and ninja not found")
+    assert "apt-get install g++" in found.remedy
+
+
+def test_packages_that_are_too_old_or_missing(monkeypatch):
+    wanted = ["torch>=99", "no-such-package>=1", "pytest>=1; extra == 'dev'", "ray[tune]>=2"]
+    monkeypatch.setattr(metadata, "requires", lambda name: wanted)
+    found = doctor.check_packages()
+    assert found.state == "fail"
+    assert f"torch is {metadata.version('torch')}, needed is >=99" in found.found
+    assert "no-such-package is missing" in found.found
+    assert "pytest" not in found.found
+    assert "ray" not in found.found
+
+
+def test_a_folder_that_can_t_be_written_to(tmp_path):
+    (tmp_path / "file").write_text("x")
+    found = doctor.check_folder("cache", tmp_path / "file" / "cache")
+    assert found.state == "fail"
+    assert "LKD_TUNE_CACHE" in found.remedy
+    assert doctor.check_folder("runs", tmp_path / "new" / "runs").state in ("ok", "warn")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("pass", None),
+        ("raise ValueError('no token')", "ValueError: no token"),
+        ("import time; time.sleep(60)", "nothing after 3 seconds"),
+        ("import sys; sys.exit(3)", "exit code 3"),
+    ],
+)
+def test_errors_of_a_clean_process(code, expected):
+    assert doctor._error_of(code, seconds=3 if "sleep" in code else 60) == expected

@@ -1,0 +1,85 @@
+"""Widths that can be pruned out of a teacher, and those that can't."""
+
+from __future__ import annotations
+
+import pytest
+
+from lkd_tune.config.errors import SpecError
+from lkd_tune.config.settings.blocks import StudentSettings
+from lkd_tune.config.settings.width import Width, resolve_width, with_width
+from lkd_tune.config.source import parse_source
+from lkd_tune.config.space import SearchSpace, build_space
+from tests.support.draws import RandomSuggester
+
+TEACHER = Width(384, 12, 1536)
+BASE = "task: cola\nteacher: t\nstudent:\n"
+
+
+def _space(student: str) -> SearchSpace:
+    return build_space(parse_source(BASE + student, "s.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("student", "expected"),
+    [
+        ({"hidden_size": 256}, (256, 8, 1024)),
+        ({"hidden_size": 300}, (300, 12, 1200)),
+        ({"hidden_size": 192, "heads": 12}, (192, 12, 768)),
+        ({"hidden_size": 192, "intermediate_size": 1000}, (192, 6, 1000)),
+        ({"intermediate_size": 600}, (384, 12, 600)),
+        ({"hidden_size": 512, "heads": 4, "init": "random"}, (512, 4, 2048)),
+        ({}, (384, 12, 1536)),
+    ],
+)
+def test_what_is_not_set_follows_the_teacher(student, expected):
+    assert resolve_width(StudentSettings(**student), TEACHER) == Width(*expected)
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        ("  hidden_size: 400", "s.yaml:4 student.hidden_size: 400 is above the teacher's 384"),
+        ("  heads: 13", "s.yaml:4 student.heads: 13: 13 heads do not divide hidden size 384"),
+        ("  heads: 6", "student.heads: 6 heads of hidden size 384 have 64 channels each, the"),
+        ("  heads: 16", "s.yaml:4 student.heads: 16 heads are more than the teacher's 12"),
+        ("  hidden_size: 100", "student.hidden_size: 100: 12 heads do not divide hidden size 100"),
+        ("  intermediate_size: 2000", "student.intermediate_size: 2000 is above the teacher's"),
+        ("  hidden_size: {choice: [192, 400]}", "student.hidden_size: 400 is above the teacher's"),
+        ("  hidden_size: 192\n  heads: {choice: [6, 7]}", "heads: 7: 7 heads do not divide hidden"),
+    ],
+)
+def test_a_width_that_never_fits_is_refused_in_one_line(student, message):
+    with pytest.raises(SpecError) as caught:
+        _space(student).check_width(TEACHER)
+    assert message in str(caught.value)
+    assert len(caught.value.problems) == 1
+    assert "\n" not in str(caught.value)
+
+
+def test_a_combination_that_does_not_fit_is_drawn_again():
+    space = _space("  hidden_size: {choice: [192, 256]}\n  heads: {choice: [8, 6]}")
+    space.check_width(TEACHER)  # 192/6, 192/8 and 256/8 fit, 256/6 does not
+    seen = set()
+    for seed in range(40):
+        try:
+            spec = space.draw(RandomSuggester(seed), teacher="t", teacher_layers=6, seed=0)
+        except SpecError as error:
+            seen.add(str(error.problems[0].key))
+            continue
+        seen.add((spec.student.hidden_size, spec.student.heads))
+        assert spec.student.intermediate_size == 4 * spec.student.hidden_size
+    assert seen == {(192, 6), (192, 8), (256, 8), "student.heads"}
+
+
+def test_the_same_width_in_other_words_is_the_same():
+    one, other = (
+        with_width(StudentSettings(hidden_size=192, **more), TEACHER)
+        for more in ({}, {"heads": 6, "intermediate_size": 768})
+    )
+    assert one == other
+
+
+def test_without_a_width_nothing_is_written_out():
+    assert with_width(StudentSettings(), TEACHER) == StudentSettings()
+    given = StudentSettings(init="some/model", hidden_size=128)
+    assert with_width(given, TEACHER) == given

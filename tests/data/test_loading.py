@@ -1,0 +1,137 @@
+"""Local files of every kind, and what is said of those that do not fit."""
+
+import gzip
+import json
+
+import pytest
+
+from lkd_tune.config.errors import SpecError
+from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.data.loading import check_data, count_labels, label_names, load_split
+
+ROWS = [("the dog", "a"), ("", "b"), ('a "quoted cat', "a")]
+
+
+def _task(file, **more):
+    return TaskSettings(name="own", train=str(file), dev=str(file), **more)
+
+
+def _write(folder, suffix):
+    path = folder / f"data{suffix}"
+    if suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        columns = {"text": [text for text, _ in ROWS], "label": [label for _, label in ROWS]}
+        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+        return path
+    objects = [{"text": text, "label": label} for text, label in ROWS]
+    text = {
+        ".csv": 'text,label\nthe dog,a\n"",b\n"a ""quoted cat",a\n',
+        ".tsv": "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in ROWS),
+        ".json": json.dumps(objects),
+        ".jsonl": "".join(json.dumps(row) + "\n" for row in objects),
+    }[suffix.removesuffix(".gz")]
+    if suffix.endswith(".gz"):
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".jsonl", ".parquet", ".tsv.gz"])
+def test_every_kind_of_file_gives_the_same(tmp_path, suffix):
+    task = _task(_write(tmp_path, suffix))
+    assert check_data(task) == []
+    split = load_split(task, "train", cache=tmp_path / "cache")
+    assert split.text == [text for text, _ in ROWS]
+    assert split.label == [0, 1, 0]
+    assert count_labels(task) == 2
+
+
+def test_a_file_without_header_takes_the_known_names(tmp_path):
+    path = tmp_path / "cola.tsv"
+    path.write_text("gj04\t1\t\tThey left.\nks08\t0\t*\tThem left.\n")
+    task = TaskSettings(name="cola", train=str(path), dev=str(path))
+    split = load_split(task, "dev", cache=tmp_path / "cache")
+    assert split.text == ["They left.", "Them left."]
+    assert split.label == [1, 0]
+
+
+def test_words_that_look_like_missing_values_stay(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("text,label\nNA,0\nNone,1\nnull,0\n")
+    assert load_split(_task(path), "train", cache=tmp_path / "c").text == ["NA", "None", "null"]
+
+
+def test_text_that_looks_like_numbers_stays(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("text,pair,label\n007,1.50,0\n1e3,,1\n")
+    task = _task(path, columns={"text": "text", "pair": "pair", "label": "label"})
+    split = load_split(task, "train", cache=tmp_path / "c")
+    assert (split.text, split.pair, split.label) == (["007", "1e3"], ["1.50", ""], [0, 1])
+
+
+def test_files_of_other_systems(tmp_path):
+    """With a mark of the byte order, and carriage returns at the ends of lines."""
+    path = tmp_path / "data.csv"
+    path.write_bytes("\ufefftext,label\r\nthe dog,b\r\na cat,a\r\n".encode())
+    split = load_split(_task(path), "train", cache=tmp_path / "c")
+    assert (split.text, split.label) == (["the dog", "a cat"], [1, 0])
+    path = tmp_path / "data.conll"
+    path.write_bytes(b"the\tO\r\ndog\tB-x\r\n\r\na\tO\r\n")
+    task = _task(path, kind="tagging")
+    assert load_split(task, "train", cache=tmp_path / "c").text == [["the", "dog"], ["a"]]
+    assert label_names(task, cache=tmp_path / "c") == ["O", "B-x"]
+
+
+def test_numbers_for_regression(tmp_path):
+    path = tmp_path / "data.tsv"
+    path.write_text("text\tlabel\nx\t2.5\ny\t0\n")
+    task = _task(path, kind="regression", metric="spearman")
+    assert load_split(task, "train", cache=tmp_path / "c").label == [2.5, 0.0]
+    assert count_labels(task) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        ("sentence,label\nx,1\n", {}, "no column 'text'; it has sentence, label"),
+        ("texts,label\nx,1\n", {}, r"no column 'text' \(did you mean texts\?\)"),
+        ("text,label\nx,2\n", {"labels": ["no", "yes"]}, "has the label 2, allowed is 0–1"),
+        ("text,label\nx,-1\n", {}, "the labels of this split are hidden"),
+        ("text,label\nx,maybe\n", {"labels": ["no", "yes"]}, "task.labels: no, yes"),
+        (
+            "text,label\nx,high\n",
+            {"kind": "regression", "metric": "pearson"},
+            "row 1, column label: 'high' is no number",
+        ),
+    ],
+)
+def test_what_is_said_of_unfit_data(tmp_path, text, settings, message):
+    path = tmp_path / "data.csv"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=message):
+        load_split(_task(path, **settings), "train", cache=tmp_path / "cache")
+
+
+def test_all_missing_files_are_told_at_once(tmp_path):
+    task = TaskSettings(name="own", train=str(tmp_path / "a.csv"), dev=str(tmp_path / "b.csv"))
+    assert [key for key, _ in check_data(task)] == ["train", "dev"]
+    assert "a.csv is no file" in check_data(task)[0][1]
+
+
+def test_hub_data_in_a_local_folder(tmp_path):
+    """A folder in hub layout goes the way of a hub name."""
+    for split in ("train", "validation"):
+        (tmp_path / "own").mkdir(exist_ok=True)
+        (tmp_path / "own" / f"{split}.csv").write_text("text,label\ngood,1\nbad,0\n")
+    task = TaskSettings(name="own", data=str(tmp_path / "own"), train="train", dev="validation")
+    assert load_split(task, "dev").text == ["good", "bad"]
+
+
+def test_a_hub_that_can_not_be_reached_is_told_in_one_line(tmp_path):
+    task = TaskSettings(name="own", data=str(tmp_path / "none"), train="train", dev="dev")
+    with pytest.raises(SpecError, match="can't be loaded from the hub") as caught:
+        load_split(task, "train")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,114 @@
+"""What `check` refuses before anything starts."""
+
+import pytest
+import yaml
+
+from lkd_tune.config.errors import SpecError
+from lkd_tune.config.space import load_space
+from lkd_tune.distillation.checks import check_space, read_data
+from lkd_tune.distillation.engine import Distillation
+from lkd_tune.distillation.teacher import build_word_tokenizer
+from tests.support.draws import Told
+from tests.support.families import CONFIGS, WORDS, make_classifier, make_csv
+
+
+def _space(folder, length, teacher):
+    file = make_csv(folder)
+    task = {"name": "own", "train": file, "dev": file, "max_length": length}
+    path = folder / "s.yaml"
+    path.write_text(yaml.safe_dump({"task": task, "teacher": teacher}, sort_keys=False))
+    return load_space(path)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_inputs_longer_than_the_teacher_s_positions_are_refused(tmp_path, family):
+    # Of 40 positions RoBERTa and XLM-R use one for padding, whose id is 0 here.
+    limit = 39 if "roberta" in family else 40
+    teacher = make_classifier(tmp_path / "t", family)
+    check_space(_space(tmp_path, limit, teacher))
+    with pytest.raises(SpecError) as error:
+        check_space(_space(tmp_path, limit + 1, teacher))
+    (problem,) = error.value.problems
+    assert str(problem) == (
+        f"s.yaml:5 task.max_length: {limit + 1} is above the {limit} positions of the teacher; "
+        f"use at most {limit}"
+    )
+
+
+def test_a_model_to_start_from_has_the_teacher_s_tokens(tmp_path):
+    teacher, other = (make_classifier(tmp_path / name) for name in ("t", "other"))
+    # As many tokens, of which two have changed places.
+    build_word_tokenizer([*WORDS[1::-1], *WORDS[2:]], 40).save_pretrained(other)
+
+    def started(init):
+        tree = _space(tmp_path, 16, teacher).source.tree
+        tree["student"] = {"depth": 4, "init": init}
+        (tmp_path / "t.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        return load_space(tmp_path / "t.yaml")
+
+    refused = r"student\.init: .*/other has another vocabulary than the teacher"
+    check_space(started(teacher))
+    space = started({"choice": ["nearest", other]})
+    with pytest.raises(SpecError, match=rf"^t\.yaml:\d+ {refused}"):
+        check_space(space)
+    suggester = Told({"student.init": other})
+    spec = space.draw(suggester, teacher=teacher, teacher_layers=4, seed=0)
+    with pytest.raises(SpecError, match=f"^{refused}"):
+        Distillation(spec, cache=tmp_path / "c")
+    with pytest.raises(SpecError, match=r"student\.init: no/such can't be loaded"):
+        check_space(started("no/such"))
+
+
+def test_a_teacher_from_scratch_has_as_many_positions_as_are_asked_for(tmp_path):
+    check_space(_space(tmp_path, 1000, {"train": {"architecture": {"layers": 3}}}))
+
+
+def test_the_task_that_scores_the_trials_is_checked_as_well(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("a dog\n")
+    tree = {
+        "task": {"name": "text", "kind": "masked_lm", "train": str(text), "dev": str(text),
+                 "max_length": 40},
+        "evaluate_on": {"task": {"name": "own", "train": "no.csv", "dev": make_csv(tmp_path)}},
+        "teacher": make_classifier(tmp_path / "t"),
+    }  # fmt: skip
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    with pytest.raises(SpecError) as error:
+        check_space(load_space(path))
+    missing, long = map(str, error.value.problems)
+    assert missing.startswith("s.yaml:10 evaluate_on.task.train: no.csv is no file")
+    assert long == (
+        "s.yaml:8 evaluate_on.task.max_length: 128 is above the 40 positions of the teacher; "
+        "use at most 40"
+    )
+
+
+def test_check_reads_all_data_and_names_each_row(tmp_path):
+    train, dev = tmp_path / "train.csv", tmp_path / "dev.csv"
+    train.write_text("text,label\nx,0\ny,1\nz,good\n")
+    dev.write_text("text,label\nx,0\ny,1,2\n")
+    task = {"name": "own", "train": str(train), "dev": str(dev), "labels": ["bad", "fine"],
+            "max_length": 40}  # fmt: skip
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump({"task": task, "teacher": make_classifier(tmp_path / "t")}))
+    space = load_space(path)
+    check_space(space)  # which looks at columns only
+    with pytest.raises(SpecError) as error:
+        read_data(space)
+    first, second = map(str, error.value.problems)
+    assert "row 3, column label: 'good' is no class" in first
+    assert first.startswith("s.yaml:")
+    assert "line 3 has 3 fields, where the header has 2" in second
+
+
+def test_check_compares_the_classes_with_the_teacher_s(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text("text,label\nx,0\ny,1\nz,2\n")
+    task = {"name": "own", "train": str(file), "dev": str(file)}
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump({"task": task, "teacher": make_classifier(tmp_path / "t")}))
+    with pytest.raises(
+        SpecError, match=r"s\.yaml:\d+ teacher: .* 2 classes apart, the task own has 3"
+    ):
+        read_data(load_space(path))

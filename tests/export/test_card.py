@@ -1,0 +1,110 @@
+"""The card of an exported student: metadata the hub takes, and what a reader wants to know."""
+
+import json
+
+import pytest
+from huggingface_hub import ModelCard
+
+from lkd_tune.cli.tables import summary
+from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.trial import TrialSpec
+from lkd_tune.export.card import student_card
+from lkd_tune.records.run import write_atomically
+from lkd_tune.results.leaderboard import read_leaderboard
+from lkd_tune.results.plots.learning import plot_learning
+from tests.support.run_folder import HandMade, full_run, measurement
+
+
+def _card(run):
+    board = read_leaderboard(run)
+    return ModelCard(student_card(run, board, board.best))
+
+
+def test_the_metadata_are_the_hub_s(tmp_path):
+    data = _card(full_run(tmp_path / "run")).data
+    assert (data.library_name, data.pipeline_tag) == ("transformers", "text-classification")
+    results = {result.dataset_split: result for result in data.eval_results}
+    assert results["dev"].metric_type == "matthews"
+    assert results["dev"].metric_value == pytest.approx(0.76)
+    assert results["test"].metric_value == pytest.approx(0.66)
+    assert data.model_name == "acceptability-0003"
+    # The task is generated here: there is no data set of the hub to link.
+    assert data.datasets is None
+
+
+def test_the_text_says_what_it_keeps_how_it_was_made_and_what_it_cost(tmp_path):
+    text = _card(full_run(tmp_path / "run")).text
+    assert "Matthews 0.760 on dev, 95% of the teacher's 0.800, with 50% of its parameters" in text
+    assert "| this student (0003) | 0.7600 | 0.6600 |" in text
+    assert "| the same without distillation | 0.7000 | 0.6000 |" in text
+    assert "| teacher | 0.8000 | 0.7000 |" in text
+    assert "| machine | Some CPU |" in text
+    assert "AutoModelForSequenceClassification" in text
+    assert "| layer map | 0-" in text
+
+
+def test_other_seeds_are_told_with_their_interval(tmp_path):
+    run = full_run(tmp_path / "run")
+    found = {"trial": "0003", "seeds": [1, 2], "mean": 0.72, "low": 0.6, "high": 0.84}
+    write_atomically(run.confirmation, json.dumps({"trials": [found]}))
+    assert "0.7200 (95 %: 0.6000 to 0.8400)" in _card(run).text
+
+
+def test_a_summary_s_card_has_the_first_sentences_beside_it_and_how_to_make_one(tmp_path):
+    facts = {"dev": {"matthews": 0.8, "lead_matthews": 0.3}, "test": {"lead_matthews": 0.25}}
+    made = HandMade(tmp_path / "run", teacher={"model": "t", **facts})
+    spec = made.add("0000", 0.7)
+    spec = spec.model_copy(update={"task": TaskSettings(name="xsum")})
+    made.add("0001", 0.75, kept=True, like=spec)
+    card = _card(made.run)
+    assert card.data.pipeline_tag == "summarization"
+    assert "| the first sentences alone | 0.3000 | 0.2500 |" in card.text
+    assert "AutoModelForTokenClassification" in card.text
+    assert "[:510]" in card.text
+    assert "the first sentences of each document have 0.300" in summary(read_leaderboard(made.run))
+
+
+def test_the_teacher_s_licence_is_carried_over_and_text_can_t_break_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "README.md").write_text("---\nlicense: apache-2.0\n---\n# teacher\n")
+    made = HandMade(tmp_path / "run", versions={"lkd_tune": "1 | <script>x</script>\n| y"})
+    made.add("0000", 0.7, kept=True)
+    card = _card(made.run)
+    assert card.data.license == "apache-2.0"
+    assert "<script>" not in card.text
+    row = next(line for line in card.text.splitlines() if line.startswith("| versions"))
+    assert row.replace("\\|", "").count("|") == 3
+
+
+def test_a_student_that_another_task_scored_is_told_with_both_scores(tmp_path):
+    spec = TrialSpec.model_validate(
+        {
+            "task": {"name": "text", "kind": "masked_lm", "train": "a.txt", "dev": "b.txt"},
+            "evaluate_on": {"task": "sst2"},
+            "teacher": "t",
+            "student": {"depth": 1},
+            "layer_map": {"word": (0, 6), "layer": (0, 6)},
+        }
+    )
+    made = HandMade(tmp_path / "run")
+    made.add("0000", 0.4, kept=True, like=spec)
+    made.add("0001", 0.3, "stopped", step=10, like=spec)
+    file = made.run.trial("0000") / "fine_tuned.json"
+    write_atomically(file, measurement(30, 0.8).model_dump_json())
+    card = _card(made.run)
+    assert (
+        "Sst2 accuracy 0.800 on dev after fine-tuning, accuracy 0.400 before, "
+        "with 50% of the teacher's parameters"
+    ) in card.text
+    # The teacher's own accuracy is that of masked words, 0.9: nothing to compare 0.8 with.
+    assert "| teacher |  |  |" in card.text
+    (result,) = card.data.eval_results
+    assert (result.task_type, result.metric_type) == ("fill-mask", "accuracy")
+    assert result.metric_value == pytest.approx(0.4)
+    board = read_leaderboard(made.run)
+    stopped = next(row for row in board.rows if row.state == "stopped")
+    assert (stopped.score, stopped.task_score) == (None, 0.3)
+    assert "before fine-tuning: accuracy 0.400, the teacher's 0.900" in summary(board)
+    axes = plot_learning(board, made.run.read_trials()).axes[0]
+    assert axes.get_ylabel() == "accuracy on dev"

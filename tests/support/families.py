@@ -1,0 +1,73 @@
+"""Tiny classifiers with random weights, one of each family, saved as Hugging Face folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
+
+from lkd_tune.distillation.teacher import build_word_tokenizer
+
+WORDS = ["the", "a", "dog", "cat", "dogs", "cats", "sees", "see", "good", "bad", "very", "not"]
+_SIZES = {
+    "vocab_size": 5 + len(WORDS),
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 40,
+}
+CONFIGS = {
+    "bert": lambda **o: BertConfig(**{**_SIZES, **o}),
+    "roberta": lambda **o: RobertaConfig(**_SIZES, pad_token_id=0, type_vocab_size=1, **o),
+    "xlm-roberta": lambda **o: XLMRobertaConfig(**_SIZES, pad_token_id=0, type_vocab_size=1, **o),
+    "electra": lambda **o: ElectraConfig(**_SIZES, embedding_size=16, **o),
+    "distilbert": lambda **o: DistilBertConfig(
+        vocab_size=5 + len(WORDS),
+        dim=32,
+        n_layers=4,
+        n_heads=4,
+        hidden_dim=48,
+        max_position_embeddings=40,
+        **o,
+    ),
+}
+
+
+def make_classifier(
+    folder: Path, family: str = "bert", *, labels: int = 2, **options: float
+) -> str:
+    """Writes a model with a tokenizer and returns its folder."""
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(
+        CONFIGS[family](num_labels=labels, **options)
+    )
+    model.save_pretrained(folder)
+    build_word_tokenizer(WORDS, 40).save_pretrained(folder)
+    return str(folder)
+
+
+def without_dropout(family: str) -> dict[str, float]:
+    """Returns the options that switch dropout off, for results that must be equal."""
+    if family == "distilbert":
+        return {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0}
+    return {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def make_csv(folder: Path, rows: int = 48, name: str = "data.csv") -> str:
+    """Writes sentences of one to ten words, labelled by whether there is a cat in them."""
+    lines = ["text,label"]
+    for i in range(rows):
+        words = [WORDS[(i * 7 + k * (i + 3)) % len(WORDS)] for k in range(1 + i % 10)]
+        lines.append(f"{' '.join(words)},{int('cat' in words or 'cats' in words)}")
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)

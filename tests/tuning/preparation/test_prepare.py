@@ -1,0 +1,76 @@
+"""What a search says before its first trial."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from lkd_tune.config.settings.blocks import StudentSettings
+from lkd_tune.config.source import parse_source
+from lkd_tune.config.space import build_space
+from lkd_tune.config.starts import Start
+from lkd_tune.records.run import RunFolder
+from lkd_tune.tuning.preparation.prepare import _moved, doubt_of_teacher, ensure_latencies
+
+TASK = "task: {name: sst2, train: train.csv, dev: dev.csv}\n"
+
+
+def settings(teacher: str):
+    return build_space(parse_source(TASK + teacher, "space.yaml")).settings
+
+
+def test_a_teacher_that_knows_something_is_not_doubted():
+    assert doubt_of_teacher(settings("teacher: somewhere"), 0.01) is None
+
+
+def test_of_a_useless_teacher_it_is_said_what_to_look_at():
+    given = doubt_of_teacher(settings("teacher: somewhere"), 0.0)
+    assert given is not None
+    assert "task.labels" in given
+    trained = doubt_of_teacher(settings("teacher: {train: {model: bert, epochs: 1}}"), -0.02)
+    assert trained is not None
+    assert "teacher.train.epochs" in trained
+
+
+def test_it_is_told_what_stands_for_a_value_that_the_space_lacks():
+    start = Start(
+        "published", {"train.lr": 0.00122474, "x": "no"}, {"train.lr": 5e-5, "x": 1, "y": 2}
+    )
+    told = [_moved(start, name) for name in start.moved]
+    assert told == ["train.lr 5e-05 (0.00122 instead)", "x 1 (no instead)", "y 2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "depths"),
+    [
+        ("student: {depth: {choice: [2, 3]}, init: {choice: [teacher, nearest]}}", [2, 3]),
+        ("student: {depth: {int: [1, 6]}}", None),  # many, and nothing hangs on it
+        ("student: {depth: {int: [1, 6]}}\nlimits: latency_ms <= 5", [1, 2, 3, 4, 5, 6]),
+        (
+            "student: {depth: {int: [1, 5]}}\nobjectives: [score, latency_ms_batch_32]",
+            [*range(1, 6)],
+        ),
+        ("student: {depth: {int: [1, 40]}}\nlimits: latency_ms <= 5", None),
+        ("student: {depth: 2, vocab: trim}", None),
+        ("student: {depth: 2, vocab: {choice: [teacher, trim]}}", [2]),
+    ],
+)
+def test_few_students_are_timed_ahead_and_more_where_that_decides(tmp_path, text, depths):
+    space = build_space(parse_source(f"{TASK}teacher: somewhere\n{text}\n", "space.yaml"))
+    asked = []
+    session = SimpleNamespace(
+        space=space,
+        settings=space.settings,
+        run=RunFolder(tmp_path),
+        view=SimpleNamespace(phase=lambda text: None),
+        cwd=str(tmp_path),
+    )
+
+    def run(part, function, own, model, students, *others):
+        asked.append([StudentSettings.model_validate_json(student).depth for student in students])
+        return {"a.json": "{}"}
+
+    for _ in range(2):  # the second time there is nothing left to do
+        ensure_latencies(session, SimpleNamespace(run=run), "somewhere")
+    assert asked == ([] if depths is None else [depths])

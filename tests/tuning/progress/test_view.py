@@ -1,0 +1,151 @@
+"""What a user sees, on a terminal and in a log."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from lkd_tune.records.run import BASELINE, Outcome, TrialRecord
+from lkd_tune.tuning.progress.events import duration
+from lkd_tune.tuning.progress.view import EVENTS_VARIABLE, LogView, View
+from tests.tuning.study.test_study import drawn, measurement, searcher
+
+
+@pytest.fixture
+def spec(tmp_path):
+    return drawn(searcher(tmp_path).suggest("a"))[1]
+
+
+def play(view: View, spec) -> None:
+    view.phase("searching")
+    view.teacher_scored(0.8)
+    view.clock(None)
+    view.trial_started("0000", spec)
+    view.measured("0000", measurement(2, 0.3))
+    view.measured("0000", measurement(4, 0.5))
+    view.trial_ended("0000", "complete", 0.6, None)
+    view.trial_started("0001", spec)
+    view.trial_ended("0001", "failed", None, "DivergedError: the loss is nan")
+    view.trial_started("0002", spec)
+    view.measured("0002", measurement(2, 0.4))
+
+
+def test_without_a_terminal_each_event_is_one_plain_line(spec):
+    console = Console(file=io.StringIO(), width=60)
+    with View(4, "accuracy", console=console) as view:
+        play(view, spec)
+    assert spec.student.depth > 1
+    student = f"{spec.student.depth} layers, map {' '.join(map(str, spec.layer_map.word))}"
+    assert console.file.getvalue().splitlines() == [
+        "searching",
+        "teacher: accuracy 0.8000 on dev",
+        # A quarter of its steps took half a second.
+        "about 4 trials × 0:02 min, 1 at a time: 0:08 min, less what is stopped early",
+        f"[1/4] trial 0000 complete accuracy 0.6000, {student}",
+        f"[2/4] trial 0001 failed, {student}: DivergedError: the loss is nan",
+    ]
+
+
+def test_after_every_quarter_the_rest_is_estimated_anew(spec):
+    console = Console(file=io.StringIO(), width=60)
+    with View(8, "accuracy", console=console) as view:
+        view.clock(None)
+        for i in range(8):
+            view.trial_started(f"{i:04d}", spec)
+            view.trial_ended(f"{i:04d}", "stopped", 0.5, None)
+    told = [line for line in console.file.getvalue().splitlines() if line.startswith("trials")]
+    assert [line.partition(":")[0] for line in told] == ["trials 2/8", "trials 4/8", "trials 6/8"]
+    assert re.fullmatch(
+        r"trials 2/8: 0 complete, 2 stopped early, 0 failed, 0 running, about .* left", told[0]
+    )
+
+
+def test_on_a_terminal_the_best_and_what_runs_are_shown(spec):
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    with View(4, "accuracy", console=console) as view:
+        play(view, spec)
+        view._live.refresh()
+        shown = console.file.getvalue()
+    assert "trials 2/4: 1 complete, 0 stopped early, 1 failed, 1 running, about" in shown
+    assert "best accuracy 0.6000 (75.0% of the teacher's): trial 0000" in shown
+    assert "0002   2/8   0.4000" in shown
+
+
+def test_quiet_shows_nothing(spec):
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with View(4, "accuracy", console=console, quiet=True) as view:
+        play(view, spec)
+    assert console.file.getvalue() == ""
+
+
+def test_earlier_sessions_count_and_the_baseline_does_not(spec):
+    records = [
+        TrialRecord(name, spec, (measurement(8, 0.7),), Outcome(state="complete"), kept=False)
+        for name in ("0000", "0001", BASELINE)
+    ]
+    console = Console(file=io.StringIO())
+    with View(3, "accuracy", records, console=console) as view:
+        view.trial_started("0002", spec)
+        view.trial_ended("0002", "stopped", 0.5, None)
+        view.trial_started(BASELINE, spec)
+        view.trial_ended(BASELINE, "complete", 0.5, None)
+    lines = console.file.getvalue().splitlines()
+    assert lines[0].startswith("[3/3] trial 0002 stopped")
+    assert lines[1].startswith("trial baseline complete")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00 min"), (65.4, "1:05 min"), (660, "11 min"), (7260, "2 h 1 min")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("size", [1, 7, 10**6])
+def test_who_follows_a_log_sees_what_the_search_shows_itself(spec, monkeypatch, size):
+    here = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    with View(4, "accuracy", console=here) as view:
+        play(view, spec)
+        here.file = io.StringIO()
+        view._live.refresh()
+        expected = here.file.getvalue()
+    monkeypatch.setenv(EVENTS_VARIABLE, "1")
+    log = Console(file=io.StringIO(), width=60)
+    with View(4, "accuracy", console=log) as view:
+        play(view, spec)
+    text = log.file.getvalue()
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    with LogView(live=True, console=console) as follower:
+        for start in range(0, len(text), size):
+            follower.feed(text[start : start + size])
+        said, console.file = console.file.getvalue(), io.StringIO()
+        follower._table.refresh()
+        shown = console.file.getvalue()
+    assert "[1/4] trial 0000 complete accuracy 0.6000" in said
+    assert "\x1e" not in said
+    assert "0002   2/8   0.4000" in shown
+    assert _without_times(shown) == _without_times(expected)
+
+
+def _without_times(text: str) -> str:
+    return re.sub(r"about [0-9:]+ min left", "", text)
+
+
+def test_a_log_without_a_terminal_has_lines_alone(spec, monkeypatch):
+    plain = Console(file=io.StringIO(), width=60)
+    with View(4, "accuracy", console=plain) as view:
+        play(view, spec)
+    monkeypatch.setenv(EVENTS_VARIABLE, "1")
+    log, shown = Console(file=io.StringIO()), Console(file=io.StringIO(), width=60)
+    with View(4, "accuracy", console=log) as view:
+        play(view, spec)
+    with LogView(live=True, console=shown) as follower:
+        follower.feed('\x1e{"event": "of another version"}\n\x1e{cut\n')
+        follower.feed(log.file.getvalue() + "the end")
+    first, *others = shown.file.getvalue().removesuffix("\n").split("\n")
+    assert first == "\x1e{cut"
+    assert others == [*plain.file.getvalue().splitlines(), "the end"]

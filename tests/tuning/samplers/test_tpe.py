@@ -1,0 +1,79 @@
+"""TPE over a part of a study: the same draws while that is all, the same good trials later."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.samplers._tpe.sampler import _split_trials
+from optuna.trial import TrialState
+
+from lkd_tune.tuning.samplers import tpe as bounded_tpe
+from lkd_tune.tuning.samplers.tpe import BoundedTPE, choose
+
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+OPTIONS = {"multivariate": True, "group": True, "constant_liar": True}
+
+
+def ask(study: optuna.Study) -> optuna.Trial:
+    trial = study.ask()
+    trial.suggest_float("x", -5, 5)
+    if trial.suggest_categorical("has_y", [False, True]):
+        trial.suggest_float("y", 1e-3, 1e3, log=True)
+    return trial
+
+
+def grown(trials: int, running: int = 0, directions: tuple[str, ...] = ("maximize",)):
+    """A study of trials drawn by chance: half of them stopped, some with limits, some running."""
+    study = optuna.create_study(directions=directions, sampler=RandomSampler(seed=1))
+    for number in range(trials):
+        trial = ask(study)
+        score = -(trial.params["x"] ** 2) + (trial.params["has_y"])
+        if number % 7 == 0:
+            trial.set_constraint("size", 1.0)
+        if number % 2:
+            if len(directions) == 1:
+                trial.report(score, 1)
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, [score, -score][: len(directions)])
+    for _ in range(running):
+        ask(study)
+    return study
+
+
+@pytest.mark.parametrize("directions", [("maximize",), ("maximize", "minimize")])
+def test_a_small_study_is_sampled_as_by_optuna(directions):
+    drawn = []
+    for sampler in (TPESampler, BoundedTPE):
+        study = grown(60, running=3, directions=directions)
+        study.sampler = sampler(seed=5, **OPTIONS)
+        drawn.append([ask(study).params for _ in range(3)])
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("running", [0, 4, 400])
+def test_the_good_trials_are_the_same_and_those_that_run_are_there(running):
+    study = grown(400, running)
+    trials = study.get_trials(deepcopy=False)
+    ended = [trial for trial in trials if trial.state != TrialState.RUNNING]
+    chosen = choose(study, trials, most=300)
+    assert len(chosen) == 300
+    assert chosen == sorted(chosen, key=lambda trial: trial.number)
+    assert sum(trial.state == TrialState.RUNNING for trial in chosen) == min(running, 150)
+    part = [trial for trial in chosen if trial.state != TrialState.RUNNING]
+    for good, good_of_part in zip(_split_trials(study, ended, 25), [part], strict=False):
+        assert {trial.number for trial in good} <= {trial.number for trial in good_of_part}
+
+
+def test_it_goes_on_finding_the_best_with_a_part(monkeypatch):
+    monkeypatch.setattr(bounded_tpe.choose, "__defaults__", (60,))
+    study = grown(200, running=5)
+    study.sampler = BoundedTPE(seed=0, warn_independent_sampling=False, **OPTIONS)
+    found = []
+    for _ in range(20):
+        trial = ask(study)
+        found.append(abs(trial.params["x"]))
+        study.tell(trial, state=TrialState.FAIL)
+    assert sorted(found)[10] < 1.5  # by chance it would be 2.5
