@@ -51,6 +51,14 @@ def two_cores():
     shared_ray()
 
 
+@pytest.fixture(scope="session")
+def finished_run():
+    """A finished search of six trials and a baseline, to be read only; `tests/support` has more."""
+    from tests.support.finished_run import finished_run
+
+    return finished_run(Path(os.environ["TMPDIR"]) / "finished")
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 4 MB."""
@@ -66,7 +74,11 @@ def small_disk(tmp_path):
 
 def pytest_collection_modifyitems(items):
     """Puts the long ones first: what is handed out last would keep one worker busy alone."""
-    long = ("system/", "jobs/test_client.py", "cluster/", "tuning/")
+    long = (
+        "system/", "test_security.py", "jobs/test_client.py", "cluster/", "cli/test_main.py",
+        "tuning/execution/", "tuning/test_tuner.py", "distillation/test_engine.py", "tuning/",
+        "data/tasks/test_registry.py", "evaluation/test_compare.py",
+    )  # fmt: skip
     tests = Path(__file__).parent
 
     def place(item):

@@ -17,6 +17,8 @@ from lkd_tune.config.schema import space_schema
 from lkd_tune.records import trial_folder
 from lkd_tune.records.run import RunFolder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -114,6 +114,7 @@ def searched(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_ray_asks_for_a_token_that_others_can_not_read(searched):
     modes = {mode for _, mode, _ in json.loads((searched / "seen.json").read_text())}
     assert modes == {"token"}
@@ -121,6 +122,7 @@ def test_ray_asks_for_a_token_that_others_can_not_read(searched):
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 def test_nothing_listens_beyond_loopback(searched):
     seen = json.loads((searched / "seen.json").read_text())
     assert seen
@@ -131,6 +133,7 @@ def test_nothing_listens_beyond_loopback(searched):
         assert {ip for _, addresses in processes for ip in addresses} == {"127.0.0.1"}
 
 
+@pytest.mark.slow
 def test_secrets_are_in_nothing_that_is_written(searched):
     sessions = {Path(path) for path, *_ in json.loads((searched / "seen.json").read_text())}
     files = [file for root in (searched, *sessions) for file in root.rglob("*") if file.is_file()]

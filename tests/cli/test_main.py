@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from lkd_tune import __version__
 from lkd_tune.cli.main import app, main
 from lkd_tune.config.shipped import shipped_spaces
 from lkd_tune.records.run import RunFolder
+from tests.support.finished_run import STEPS, TRIALS
 from tests.support.run_folder import HandMade, full_run
 from tests.support.tiny import LABELS, make_csv, make_space, make_space_tree, make_teacher
 
@@ -57,27 +59,8 @@ def called(monkeypatch, capsys):
 def tiny(tmp_path_factory):
     """A space on disk over a tiny teacher and data, and its folder."""
     folder = tmp_path_factory.mktemp("tiny")
-    make_space(folder, losses=LABELS, task=own_task(folder), student={"depth": {"int": [1, 2]}})
+    make_space(folder, losses=LABELS, student={"depth": {"int": [1, 2]}})
     return folder
-
-
-def own_task(folder):
-    splits = {split: str(make_csv(folder / "data", 64, name=split)) for split in ("train", "dev")}
-    test = str(make_csv(folder / "data", 32, name="test"))
-    return {"name": "tiny", **splits, "test": test, "max_length": 16}
-
-
-@pytest.fixture(scope="module")
-def searched(tiny, tmp_path_factory):
-    """A finished search of two trials by the command line, and what it said."""
-    runs = tmp_path_factory.mktemp("runs")
-    done = command_line(
-        "search", "--space", tiny / "space.yaml", "--run-dir", runs, "--name", "first",
-        "--set", "search.trials=2", "--set", "search.baseline=true",
-        "--set", "search.scheduler=none",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return runs / "first", done.stdout
 
 
 def test_version():
@@ -196,27 +179,27 @@ def test_spaces(called):
     assert all(len(line.split()) > 3 for line in out.splitlines())
 
 
-def test_search_tells_the_answer(searched):
-    run, out = searched
+def test_search_tells_the_answer(finished_run):
+    run, out = finished_run.path, finished_run.printed
     assert "best student: accuracy" in out
-    assert "2 complete" in out
+    assert f"{TRIALS} complete" in out
     assert f"lkd-tune export {run} --to DIR" in out
     names = {row["name"] for row in json.loads((run / "leaderboard.json").read_text())["rows"]}
-    assert names == {"0000", "0001", "baseline"}
+    assert names == {*(f"{trial:04d}" for trial in range(TRIALS)), "baseline"}
     assert (run / "leaderboard.csv").exists()
 
 
-def test_search_refuses_a_folder_that_holds_a_run(searched, tiny):
-    run, _ = searched
-    done = command_line("search", "--space", tiny / "space.yaml", "--run-dir", run.parent,
+def test_search_refuses_a_folder_that_holds_a_run(finished_run):
+    run = finished_run.path
+    done = command_line("search", "--space", finished_run.space, "--run-dir", run.parent,
                         "--name", run.name)  # fmt: skip
     assert done.returncode == 2
     assert "--resume" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_best_export_and_evaluate(searched, called, tmp_path):
-    run, _ = searched
+def test_best_export_and_evaluate(finished_run, called, tmp_path):
+    run = finished_run.path
     best = json.loads((run / "leaderboard.json").read_text())["rows"][0]
     code, out, _ = called("best", run)
     assert code == 0
@@ -231,8 +214,8 @@ def test_best_export_and_evaluate(searched, called, tmp_path):
     assert float(out.split()[2]) == pytest.approx(best["test_score"], abs=1e-6)
 
 
-def test_evaluate_on_other_data(searched, called, tiny, tmp_path):
-    run, _ = searched
+def test_evaluate_on_other_data(finished_run, called, tmp_path):
+    run = finished_run.path
     student = next((run / "students").iterdir())
     data = make_csv(tmp_path, 20, seed=5, name="mine")
     code, out, _ = called("evaluate", student, "--data", data)
@@ -241,15 +224,15 @@ def test_evaluate_on_other_data(searched, called, tiny, tmp_path):
     assert (code, again) == (0, out)
 
 
-def test_distill_runs_a_student_again(searched, called, tmp_path):
-    run, _ = searched
+def test_distill_runs_a_student_again(finished_run, called, tmp_path):
+    run = finished_run.path
     student = json.loads((run / "leaderboard.json").read_text())["rows"][0]
     spec = run / "students" / student["name"] / "student.json"
     # In a process of its own, as for a user: bits repeat between processes that did nothing else.
     done = command_line("distill", "--spec", spec, "--to", tmp_path / "again")
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-2]
-    assert last.startswith("step 8/8")
+    assert last.startswith(f"step {STEPS}/{STEPS}")
     assert f"accuracy {student['score']:.4f}" in last
     kept = run / "students" / student["name"] / "model.safetensors"
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == kept.read_bytes()
@@ -258,8 +241,8 @@ def test_distill_runs_a_student_again(searched, called, tmp_path):
     assert "is not empty; name a new folder" in err
 
 
-def test_distill_that_diverges(searched, called, tmp_path):
-    run, _ = searched
+def test_distill_that_diverges(finished_run, called, tmp_path):
+    run = finished_run.path
     spec = json.loads((run / "trials" / "0000" / "spec.json").read_text())
     spec["train"]["lr"] = 1e30
     (tmp_path / "spec.json").write_text(json.dumps(spec))
@@ -283,12 +266,13 @@ def test_best_of_a_run_without_a_finished_trial(called, tmp_path):
 
 
 @pytest.mark.slow
-def test_resume_adds_trials(searched, tmp_path):
-    run, _ = searched
-    done = command_line("search", "--resume", run, "--set", "search.trials=3", "--quiet")
+def test_resume_adds_trials(finished_run, tmp_path):
+    run = shutil.copytree(finished_run.path, tmp_path / "run")
+    more = TRIALS + 1
+    done = command_line("search", "--resume", run, "--set", f"search.trials={more}", "--quiet")
     assert done.returncode == 0, done.stderr
-    assert "3 complete" in done.stdout
-    assert yaml.safe_load((run / "space.yaml").read_text())["search"]["trials"] == 3
+    assert f"{more} complete" in done.stdout
+    assert yaml.safe_load((run / "space.yaml").read_text())["search"]["trials"] == more
 
 
 @pytest.mark.slow
@@ -308,7 +292,7 @@ def test_all_trials_failed(tmp_path):
 def test_ctrl_c_exits_with_130_and_tells_how_to_go_on(tiny, tmp_path):
     command = [
         sys.executable, "-m", "lkd_tune.cli", "search", "--space", str(tiny / "space.yaml"),
-        "--set", "search.trials=1000", "--set", "search.concurrency=2", "--set", "train.steps=50",
+        "--set", "search.trials=1000", "--set", "train.steps=50",
         "--name", "long", "--quiet",
     ]  # fmt: skip
     process = subprocess.Popen(

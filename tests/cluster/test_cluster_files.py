@@ -22,6 +22,8 @@ from tests.support.tiny import make_space
 from tests.system.driver import wait_until
 from tests.system.test_nodes import nodes_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "cluster"
 FILES = sorted(path for path in FOLDER.iterdir() if path.is_file())

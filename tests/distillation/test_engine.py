@@ -103,7 +103,9 @@ def _bytes_of_tensors() -> int:
 
 
 @pytest.mark.parametrize("source", ["auto", "live"])
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "stage", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)), 3]
+)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_nothing_stays_in_memory_when_it_is_closed(tmp_path, stage, precision, source):
     train = {"steps": 4, "batch_size": 8, "evaluations": 1, "precision": precision}

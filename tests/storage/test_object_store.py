@@ -20,6 +20,8 @@ from lkd_tune.storage.object_store import StorageError, Store
 from tests.support.object_store import KEYS, gs_server, s3_server
 from tests.support.run_folder import full_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bucket():

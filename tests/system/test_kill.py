@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.study.study import open_study
 from tests.system.driver import (
@@ -16,6 +18,8 @@ from tests.system.driver import (
     what_became,
     write_space,
 )
+
+pytestmark = pytest.mark.slow
 
 
 def test_killed_searches_end_as_one_that_was_left_alone(folder):

@@ -13,30 +13,20 @@ from lkd_tune.results.leaderboard import read_leaderboard
 from lkd_tune.results.report.page import write_report
 from lkd_tune.results.study import read_study
 from lkd_tune.tuning.ablation import ablate
-from lkd_tune.tuning.tuner import resume_search, run_search
+from lkd_tune.tuning.tuner import resume_search
+from tests.support.finished_run import TRIALS
 from tests.support.html_page import Page
 from tests.support.run_folder import HandMade
-from tests.support.tiny import LABELS, make_space
+from tests.support.tiny import LABELS
 
 pytestmark = pytest.mark.usefixtures("two_cores")
 
 
 @pytest.fixture(scope="module")
-def run(two_cores, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ablation")
-    space = make_space(
-        folder,
-        losses={
-            **dict.fromkeys(["wr_triple", "ltr_triple", "ltr_pair"], 0),
-            "wr_pair": {"loguniform": [0.1, 10]},
-            "logits": {"weight": {"uniform": [0.5, 1.5]}, "alpha": 1},
-        },
-        train={"lr": {"loguniform": [1e-4, 3e-2]}, "steps": 40},
-        search={"trials": 6, "concurrency": 2, "time_budget": 60, "scheduler": "none"},
+def run(finished_run, two_cores, tmp_path_factory):
+    return RunFolder(
+        shutil.copytree(finished_run.path, tmp_path_factory.mktemp("ablation") / "run")
     )
-    run = RunFolder(folder / "run")
-    run_search(space, run, quiet=True)
-    return run
 
 
 def ended(run):
@@ -110,7 +100,7 @@ def test_the_page_of_a_real_run(run):
     assert run.study.read_bytes() == journal
 
     study = read_study(run, ["score"])
-    assert len(study.trials) == 6
+    assert len(study.trials) == TRIALS
     assert sum(study.importance["score"].values()) == pytest.approx(1)
     assert {p.label for p in study.parameters} >= {"wr_pair", "logits", "train.lr"}
     for parameter in study.parameters:

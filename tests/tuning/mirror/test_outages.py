@@ -22,6 +22,8 @@ from lkd_tune.tuning.study.study import StudySearcher
 from tests.support.object_store import outage, s3_server
 from tests.support.run_folder import HandMade
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 60
 
 

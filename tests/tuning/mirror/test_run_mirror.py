@@ -22,6 +22,8 @@ from lkd_tune.tuning.study.study import open_study
 from tests.support.object_store import s3_server
 from tests.support.run_folder import HandMade, measurement
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bucket():

@@ -10,7 +10,7 @@ from lkd_tune.tuning.tuner import resume_search, run_search
 from tests.support.tiny import LABELS, make_space
 from tests.tuning.trackers.readers import read_mlflow, read_tensorboard, read_wandb
 
-pytestmark = pytest.mark.usefixtures("two_cores")
+pytestmark = [pytest.mark.usefixtures("two_cores"), pytest.mark.slow]
 
 
 @pytest.mark.slow

@@ -24,6 +24,8 @@ from lkd_tune.tuning.trackers.callback import Trackers, check_trackers
 from tests.support.run_folder import HandMade, measurement
 from tests.tuning.trackers.readers import Logged, read_mlflow, read_tensorboard, read_wandb
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("tensorboard", "mlflow", "wandb")
 STEPS = [10, 20, 30]
 
