@@ -35,8 +35,9 @@ from lkd_tune.cluster.ray import quieten_ray
 from lkd_tune.config.shipped import find_space
 from lkd_tune.config.space import SearchSpace, load_space
 from lkd_tune.distillation.teacher import train_teacher
+from lkd_tune.files.cache import cache_dir
 from lkd_tune.models.loading import read_depth
-from lkd_tune.records.run import RunFolder, cache_dir
+from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.tuner import run_search
 
 Curve = list[tuple[float, float]]

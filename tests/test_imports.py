@@ -18,7 +18,6 @@ ORDER = (
 )  # fmt: skip
 # Imports against that order that are still to be removed.
 UPWARD = {
-    ("files/digest.py", "storage"),
     ("config/settings/blocks.py", "records"),
     ("config/trial.py", "records"),
     ("jobs/driver.py", "cli"),

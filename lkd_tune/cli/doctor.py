@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from lkd_tune.records.run import cache_dir
+from lkd_tune.files.cache import cache_dir
 
 _GIB = 2**30
 _NEEDED_DISK_GIB, _NEEDED_SHM_GIB, _NEEDED_MEMORY_GIB = 5, 1, 4

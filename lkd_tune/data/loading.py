@@ -20,7 +20,7 @@ from lkd_tune.data.readers import (
 )
 from lkd_tune.data.tasks.base import Split
 from lkd_tune.data.tasks.registry import kind_of
-from lkd_tune.records.run import cache_dir
+from lkd_tune.files.cache import cache_dir
 
 GENERATED = "generated"
 SPLITS = ("train", "dev", "test")

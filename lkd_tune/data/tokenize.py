@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from lkd_tune.config.settings.blocks import TaskSettings
 from lkd_tune.data.batches import padded_width
 from lkd_tune.data.loading import label_names, load_split, source_fingerprint
 from lkd_tune.data.tasks.base import IGNORED
 from lkd_tune.data.tasks.registry import kind_of
+from lkd_tune.files.cache import cache_dir, get_or_build
 from lkd_tune.files.digest import digest
-from lkd_tune.files.disk import IN_CACHE, room_for
-from lkd_tune.records.run import cache_dir
 
 
 @dataclass(frozen=True)
@@ -138,11 +133,9 @@ def load_tokens(
         task.max_length,
     )
     folder = base / "tokens" / key
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not folder.exists():
-                _write_tokens(task, split, tokenizer, folder, base)
+    get_or_build(
+        folder, lambda draft: _write_tokens(task, split, tokenizer, draft, base), "the tokens"
+    )
     arrays = {
         name: np.load(folder / f"{name}.npy", mmap_mode="r")
         for name in ("ids", "types", "starts", "labels")
@@ -177,15 +170,9 @@ def _write_tokens(
         "labels": encoded.labels,
         **encoded.extras,
     }
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
-    try:
-        with room_for(f"the tokens {IN_CACHE}", folder.parent):
-            for name, array in arrays.items():
-                np.save(temporary / f"{name}.npy", array)
-            if encoded.references is not None:
-                references = json.dumps(encoded.references, ensure_ascii=False)
-                (temporary / "references.json").write_text(references, "utf-8")
-        os.replace(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    folder.mkdir()
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    if encoded.references is not None:
+        references = json.dumps(encoded.references, ensure_ascii=False)
+        (folder / "references.json").write_text(references, "utf-8")

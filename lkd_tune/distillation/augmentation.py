@@ -13,8 +13,6 @@ the same tokens. TinyBERT replaces longer words too.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,14 +20,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.blocks import Augmentation, TaskSettings
 from lkd_tune.data.tokenize import Tokens, load_tokens
-from lkd_tune.files.digest import digest, model_digest
-from lkd_tune.models.loading import check_vocabulary, forward, load_masked_lm, load_model
-from lkd_tune.records.run import cache_dir
+from lkd_tune.files.cache import cache_dir, get_or_build
+from lkd_tune.files.digest import digest
+from lkd_tune.models.loading import (
+    check_vocabulary,
+    forward,
+    load_masked_lm,
+    load_model,
+    model_digest,
+)
 
 _BATCH = 64
 
@@ -66,10 +69,12 @@ def load_training_tokens(
     by = settings.model or teacher
     key = digest("augmented-1", tokens.key, settings.model_dump(), model_digest(by))
     path = (cache or cache_dir()) / "tokens" / f"{key}.npy"
-    with FileLock(f"{path}.lock"):
-        if not path.exists():
-            predict = _predictor(settings, teacher, tokenizer, tokens, on)
-            _write(augmented_ids(tokens, settings, tokenizer, predict), path)
+
+    def build(draft: Path) -> None:
+        predict = _predictor(settings, teacher, tokenizer, tokens, on)
+        np.save(draft, augmented_ids(tokens, settings, tokenizer, predict))
+
+    get_or_build(path, build, "the augmented tokens")
     times = settings.copies + 1
     lengths = np.tile(tokens.lengths, times)
     return replace(
@@ -181,9 +186,3 @@ def _likeliest(
         logits[rows, own] = -torch.inf
         likely[part] = logits.topk(number).indices.cpu().numpy()
     return likely
-
-
-def _write(ids: np.ndarray, path: Path) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npy", delete=False) as draft:
-        np.save(draft, ids)
-    os.replace(draft.name, path)

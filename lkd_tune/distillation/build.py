@@ -18,10 +18,10 @@ from lkd_tune.distillation.targets.base import LiveTeacher
 from lkd_tune.distillation.targets.gpu_store import DeviceTargets, open_targets
 from lkd_tune.distillation.targets.store import StoredTargets, ensure_store, stored_targets_fit
 from lkd_tune.evaluation.scoring import check_labels
+from lkd_tune.files.cache import cache_dir
 from lkd_tune.models.loading import build_student, check_vocabulary, load_model
 from lkd_tune.models.pruning import check_given_width, student_source
 from lkd_tune.models.vocabulary import Vocabulary
-from lkd_tune.records.run import cache_dir
 from lkd_tune.runtime.precision import gains_by_bf16_products
 from lkd_tune.runtime.process_group import device, load_deepspeed
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.blocks import ResourceSettings
 from lkd_tune.config.trial import TrialSpec
+from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.pace import Pace
-from lkd_tune.records.run import write_atomically
 
 
 def distill_here(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from filelock import FileLock
 
 from lkd_tune.config.settings.architecture import Architecture
 from lkd_tune.config.settings.blocks import (
@@ -33,19 +30,20 @@ from lkd_tune.data.tokenizer_training import (
     train_subword_tokenizer,
 )
 from lkd_tune.distillation.run import distill
-from lkd_tune.files.digest import digest, model_digest
+from lkd_tune.files.cache import cache_dir, get_or_build
+from lkd_tune.files.digest import digest
 from lkd_tune.files.disk import IN_CACHE, room_for
 from lkd_tune.models.loading import (
     auto_model,
     count_positions,
     load_config,
+    model_digest,
     read_config,
     read_depth,
     save_model,
 )
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.pace import Pace
-from lkd_tune.records.run import cache_dir
 from lkd_tune.runtime.process_group import ensure_process_group
 from lkd_tune.runtime.threads import useful_threads
 
@@ -114,33 +112,38 @@ def train_teacher(
         task.metric,
     )
     folder = base / "teachers" / f"{task.name}-{key}"
-    if _all_see(folder):
-        return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Rank 0 holds the lock for all; the others stand at the barrier inside the training.
-    lock = FileLock(f"{folder}.lock") if dist.get_rank() == 0 else None
-    if lock is not None:
-        lock.acquire()
-    try:
-        if not _all_see(folder):
-            with room_for(f"the teacher {IN_CACHE}", folder.parent):
-                _train_into(folder, task, training, workers, base, progress, on_progress)
-    finally:
-        if lock is not None:
-            lock.release()
+    built = False
+
+    def train(draft: Path | None) -> None:
+        _train_into(draft, task, training, workers, base, progress, on_progress)
+
+    def build(draft: Path) -> None:
+        nonlocal built
+        built = _value_of_rank_0(True)
+        train(draft)
+
+    # Rank 0 finds out whether to train, and holds the lock for all ranks.
+    if dist.get_rank() == 0:
+        get_or_build(folder, build, "the teacher")
+        if not built:
+            _value_of_rank_0(False)
+    elif _value_of_rank_0(None):
+        with room_for(f"the teacher {IN_CACHE}", folder.parent):
+            train(None)
+    dist.barrier()  # from here on all ranks see the folder
     return folder
 
 
-def _all_see(folder: Path) -> bool:
-    """Returns whether rank 0 sees the folder; all ranks must go the same way."""
-    seen = [folder.exists()]
+def _value_of_rank_0(value: bool | None) -> bool:
+    values = [value]
     if dist.get_world_size() > 1:
-        dist.broadcast_object_list(seen, src=0)
-    return seen[0]
+        dist.broadcast_object_list(values, src=0)
+    return bool(values[0])
 
 
 def _train_into(
-    folder: Path,
+    folder: Path | None,
     task: TaskSettings,
     training: TeacherTraining,
     workers: int,
@@ -148,12 +151,11 @@ def _train_into(
     progress: Callable[[Measurement], None] | None,
     on_progress: Callable[[Pace], object] | None,
 ) -> None:
-    rank0 = dist.get_rank() == 0
+    """Trains a teacher and writes it to a folder; None on the ranks that do not write it."""
     start = training.model
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
-    try:
+    with tempfile.TemporaryDirectory(dir=cache / "teachers", prefix=".building-") as scratch:
         if training.architecture is not None:
-            start = str(scratch / "start")
+            start = str(Path(scratch) / "start")
             torch.manual_seed(training.seed)
             build_from_scratch(training.architecture, task, Path(start))
         assert start is not None  # TeacherTraining sees to it
@@ -173,18 +175,13 @@ def _train_into(
         trained = distill(
             spec,
             cache=cache,
-            finish=lambda d: d.save_student(scratch / "teacher"),
+            finish=lambda d: d.save_student(folder or Path(scratch) / "teacher"),
             on_progress=on_progress,
         )
         with useful_threads(load_config(start).hidden_size):
             for measurement in trained:
                 if progress is not None:
                     progress(measurement)
-        if rank0:
-            os.replace(scratch / "teacher", folder)
-        dist.barrier()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def build_from_scratch(architecture: Architecture, task: TaskSettings, folder: Path) -> None:

@@ -11,7 +11,7 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.blocks import TaskSettings
 from lkd_tune.config.source import Source, apply_override
 from lkd_tune.config.trial import read_trial_spec
-from lkd_tune.records.run import write_atomically
+from lkd_tune.files.atomic import write_atomically
 from lkd_tune.storage.fetch import local_model
 
 

@@ -27,9 +27,9 @@ from lkd_tune.export.torch_export import (
     output_names,
     save_program,
 )
+from lkd_tune.files.atomic import write_atomically
 from lkd_tune.models.loading import load_model, load_tokenizer, model_inputs
 from lkd_tune.models.size import fitting_length, time_calls
-from lkd_tune.records.run import write_atomically
 
 _CPU = torch.device("cpu")
 # Batches of 32: the logits of a masked language model are large.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.blocks import TaskSettings
 from lkd_tune.export.card import student_card
 from lkd_tune.export.formats import read_conversion
+from lkd_tune.files.atomic import atomic_folder
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results.leaderboard import read_leaderboard
 
@@ -53,17 +52,15 @@ def export_students(
     to.mkdir(parents=True, exist_ok=True)
     exported = []
     for rank, row in enumerate(kept[:top], 1):
-        draft = Path(tempfile.mkdtemp(dir=to, prefix=".draft-"))
         try:
-            shutil.copytree(run.student(row.name), draft, dirs_exist_ok=True)
-            _add_formats(draft, formats, run.read_trial(row.name).spec.task)
-            card = student_card(run, board, row, read_conversion(draft))
-            (draft / "README.md").write_text(card, "utf-8")
-            _write_checksums(draft)
-            _open_to_all(draft)
-            os.replace(draft, to / str(rank))
+            with atomic_folder(to / str(rank), f"student {rank}") as draft:
+                shutil.copytree(run.student(row.name), draft, dirs_exist_ok=True)
+                _add_formats(draft, formats, run.read_trial(row.name).spec.task)
+                card = student_card(run, board, row, read_conversion(draft))
+                (draft / "README.md").write_text(card, "utf-8")
+                _write_checksums(draft)
+                _open_to_all(draft)
         except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
             if not run.student(row.name).exists():
                 message = f"student {row.name} has just made way for a better one; export again"
                 raise SpecError(Problem(run.where, "", message)) from None
@@ -81,7 +78,7 @@ def _add_formats(folder: Path, formats: Sequence[str], task: TaskSettings) -> No
 
 
 def _open_to_all(folder: Path) -> None:
-    """Lets all read a folder: mkdtemp's own and safetensors' files are for their user alone."""
+    """Lets all users read a folder; safetensors gives its files to their owner alone."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
 

@@ -11,9 +11,7 @@ L layers, H hidden size, I neurons of a feed-forward layer.
 from __future__ import annotations
 
 import copy
-import os
 import re
-import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from filelock import FileLock
 
 from lkd_tune.config.settings.inference import PLAIN, Inference
 from lkd_tune.data.tokenize import Tokens
-from lkd_tune.files.digest import digest, model_digest
-from lkd_tune.models.loading import forward
+from lkd_tune.files.cache import get_or_build
+from lkd_tune.files.digest import digest
+from lkd_tune.models.loading import forward, model_digest
 from lkd_tune.models.placement import running
 
 # Scores change little beyond some hundred examples.
@@ -96,20 +94,16 @@ def _load_or_measure(
     precision = ["bf16"] if inference.precision == "bf16" else []
     key = digest("importance-1", model_digest(name), tokens.key, _EXAMPLES, *precision)
     path = cache / "importance" / f"{key}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if not path.exists():
-            # Students are carved from the teacher as it is.
-            own = teacher if inference.is_plain else copy.deepcopy(teacher)
-            _write(measure_importance(own, tokens, on, inference), path)
+
+    def build(draft: Path) -> None:
+        # Students are carved from the teacher as it is.
+        own = teacher if inference.is_plain else copy.deepcopy(teacher)
+        scores = measure_importance(own, tokens, on, inference)
+        np.savez(draft, **{f.name: getattr(scores, f.name) for f in fields(scores)})
+
+    get_or_build(path, build, "the importance scores")
     with np.load(path) as arrays:
         return Importance(**arrays)
-
-
-def _write(importance: Importance, path: Path) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as draft:
-        np.savez(draft, **{f.name: getattr(importance, f.name) for f in fields(importance)})
-    os.replace(draft.name, path)
 
 
 def measure_importance(

@@ -14,6 +14,7 @@ import torch
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.inference import Inference
+from lkd_tune.files.digest import digest, file_digest
 from lkd_tune.runtime.usage import count_parameters
 from lkd_tune.storage.fetch import local_model
 
@@ -22,6 +23,15 @@ from lkd_tune.storage.fetch import local_model
 # electra.encoder.layer.3.…; XLM-R's are RoBERTa's.
 _LAYER = re.compile(r"^(.*\.layer\.)(\d+)(\..*)$")
 _DEPTH_KEYS = ("num_hidden_layers", "n_layers", "num_layers")
+
+
+def model_digest(model: str) -> str:
+    """Returns a model's part of a cache key: a digest of its folder's files, or its hub id."""
+    folder = Path(local_model(model))
+    if not folder.is_dir():
+        return model
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return digest([(path.name, file_digest(path)) for path in files])
 
 
 def read_depth(model: str) -> int:

@@ -17,10 +17,10 @@ from lkd_tune.config.settings.blocks import StudentSettings
 from lkd_tune.config.settings.width import asks_for_width, resolve_width
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.registry import kind_of
+from lkd_tune.files.atomic import write_once
 from lkd_tune.files.digest import digest
 from lkd_tune.models.loading import auto_model, count_positions, load_config, student_config
 from lkd_tune.models.pruning import resized, width_of_config
-from lkd_tune.records.run import write_once
 from lkd_tune.records.size import ModelSize
 from lkd_tune.runtime.hardware import timed_on
 from lkd_tune.runtime.usage import count_parameters

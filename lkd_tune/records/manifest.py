@@ -11,7 +11,8 @@ from typing import Any
 
 from lkd_tune import __version__
 from lkd_tune.config.settings.blocks import SpaceSettings
-from lkd_tune.records.run import RunFolder, write_atomically
+from lkd_tune.files.atomic import write_atomically
+from lkd_tune.records.run import RunFolder
 
 _PACKAGES = ("torch", "ray", "deepspeed", "transformers", "optuna", "datasets", "numpy")
 

@@ -23,11 +23,7 @@ RUN/
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import tempfile
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,14 +32,13 @@ from pydantic import BaseModel, ConfigDict
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.trial import TrialSpec
+from lkd_tune.files.atomic import append_line
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.size import ModelSize
 
 Ending = Literal["complete", "stopped", "refused", "failed"]
 State = Literal["running", "complete", "stopped", "refused", "failed"]
 BASELINE = "baseline"
-# What file systems without hard links say, as those over object stores.
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 
 
 class Outcome(BaseModel):
@@ -275,66 +270,3 @@ def read_measurements(trial: Path) -> list[Measurement]:
 def append_measurement(trial: Path, measurement: Measurement) -> None:
     """Adds a line to a trial's measurements."""
     append_line(trial / "measurements.jsonl", measurement.model_dump_json())
-
-
-def append_line(path: Path, line: str) -> None:
-    """Adds a line to a file, in the place of one that a crash or a full disk cut off."""
-    if path.exists():
-        whole = path.read_bytes().rpartition(b"\n")
-        if whole[2]:
-            write_atomically(path, (whole[0] + whole[1]).decode())
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all, also if the machine stops in between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def write_once(path: Path, text: str) -> str:
-    """Returns what a file holds: the text if there was no file, which is then written whole.
-
-    Of several processes that write it at once, one does, and all get what that one has written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        write_atomically(draft, text)
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        os.replace(draft, path)  # whole at least
-    finally:
-        draft.unlink(missing_ok=True)
-    return path.read_text("utf-8")
-
-
-def node_cache(driver: str) -> Path:
-    """Returns a node's cache: LKD_TUNE_NODE_CACHE as set where Ray was started, else the driver's.
-
-    For nodes whose fast local disk lies elsewhere than the driver's cache.
-    """
-    return Path(os.environ.get("LKD_TUNE_NODE_CACHE") or driver)
-
-
-def cache_dir() -> Path:
-    """Returns the folder for trained teachers and tokenised data, shared by all runs of a user."""
-    if chosen := os.environ.get("LKD_TUNE_CACHE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "lkd_tune"

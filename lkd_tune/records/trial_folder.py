@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,12 +17,11 @@ from typing import Any
 
 from lkd_tune.config.settings.blocks import ResourceSettings
 from lkd_tune.config.trial import TrialSpec
-from lkd_tune.files.disk import room_for
-from lkd_tune.files.tombstones import note_removal
+from lkd_tune.files.atomic import append_line, atomic_folder, remove_folder, write_atomically
 from lkd_tune.records.bad_example import BadExample
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.progress_file import pace_in
-from lkd_tune.records.run import Ending, Outcome, append_line, read_measurements, write_atomically
+from lkd_tune.records.run import Ending, Outcome, read_measurements
 from lkd_tune.records.size import ModelSize
 
 _PREFIX = "checkpoint-"
@@ -175,7 +173,7 @@ class TrialFolder:
     def new_checkpoint(self, step: int, wall_s: float, worker_s: float) -> Iterator[Path]:
         """Gives a folder to write into; afterwards it is the trial's only checkpoint."""
         final = self.path / f"{_PREFIX}{step}"
-        with whole_folder(final) as folder:
+        with atomic_folder(final) as folder:
             yield folder
             facts = {"wall_s": wall_s, "worker_s": worker_s}
             (folder / "trial.json").write_text(json.dumps(facts), "utf-8")
@@ -186,7 +184,7 @@ class TrialFolder:
     @contextmanager
     def new_student(self) -> Iterator[Path]:
         """Gives a folder to write into; afterwards it is the trial's student."""
-        with whole_folder(self.student) as folder:
+        with atomic_folder(self.student) as folder:
             yield folder
 
     def remove_checkpoints(self) -> None:
@@ -285,49 +283,3 @@ def outcome_of(
         gpu_s=worker_s * resources.gpus,
         cpu_s=worker_s * resources.cpus,
     )
-
-
-def remove_folder(path: Path) -> None:
-    """Removes a folder such that what is left by a crash on the way has another name."""
-    doomed = path.with_name(f".removed-{path.name}")
-    shutil.rmtree(doomed, ignore_errors=True)
-    try:
-        os.replace(path, doomed)
-    except FileNotFoundError:
-        return
-    note_removal(path)
-    shutil.rmtree(doomed, ignore_errors=True)
-
-
-@contextmanager
-def whole_folder(final: Path) -> Iterator[Path]:
-    """Gives a folder that gets its final name only if all went well.
-
-    Raises:
-        FullDiskError: If there was no room for it; there is as much again then as before.
-    """
-    draft = final.with_name(f".{final.name}")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        with room_for(final.name, final.parent):
-            draft.mkdir(parents=True)
-            yield draft
-            for path in (*draft.rglob("*"), draft):
-                _flush(path)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    remove_folder(final)
-    os.replace(draft, final)
-    _flush(final.parent)  # before anything that it takes the place of is removed
-
-
-def _flush(path: Path) -> None:
-    """Has a file or the names in a folder be on the disk, also if the machine loses its power."""
-    # Network file systems may know no such thing of a folder.
-    with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -11,8 +11,9 @@ from typing import Any
 
 from lkd_tune.config.settings.task_kinds import KINDS
 from lkd_tune.config.space import load_space
+from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.ranking import Ranking, rank_trials
-from lkd_tune.records.run import BASELINE, RunFolder, TrialRecord, write_atomically
+from lkd_tune.records.run import BASELINE, RunFolder, TrialRecord
 
 COSTS = ("wall_s", "gpu_s", "cpu_s", "energy_j")
 

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lkd_tune.config.settings.known_tasks import OFFICIAL_METRICS
-from lkd_tune.records.run import RunFolder, write_atomically
+from lkd_tune.files.atomic import write_atomically
+from lkd_tune.records.run import RunFolder
 from lkd_tune.results.leaderboard import Row, read_leaderboard
 
 

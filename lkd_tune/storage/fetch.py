@@ -15,7 +15,9 @@ from filelock import FileLock
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.uri import is_address
-from lkd_tune.records.run import RunFolder, cache_dir, node_cache, write_atomically
+from lkd_tune.files.atomic import write_atomically
+from lkd_tune.files.cache import cache_dir, node_cache
+from lkd_tune.records.run import RunFolder
 from lkd_tune.storage.object_store import Store, cache_path
 
 # Small objects take a round trip each, so many of them are asked for at a time.

@@ -14,7 +14,6 @@ import functools
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.uri import address_problem
+from lkd_tune.files.atomic import atomic_file
 
 _T = TypeVar("_T")
 _NAMES = {"s3": "S3", "gs": "Google Cloud Storage"}
@@ -150,20 +150,12 @@ class Store:
         Raises:
             FileNotFoundError: If there is no such object (any more).
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with (
-                os.fdopen(handle, "wb") as out,
-                self._told(missing_is_told=False),
-                self._files.open_input_stream(self._at(name)) as file,
-            ):
-                shutil.copyfileobj(file, out, _CHUNK_BYTES)
-            os.chmod(draft, 0o644)
-            os.replace(draft, path)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+        with (
+            atomic_file(path, sync=False) as out,
+            self._told(missing_is_told=False),
+            self._files.open_input_stream(self._at(name)) as file,
+        ):
+            shutil.copyfileobj(file, out, _CHUNK_BYTES)
 
     def remove(self, name: str) -> None:
         """Removes an object, if it is there."""

@@ -13,9 +13,10 @@ from lkd_tune.cluster.ray import connected
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.space import load_space
 from lkd_tune.config.trial import TrialSpec
+from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.manifest import update_manifest
 from lkd_tune.records.ranking import rank_run
-from lkd_tune.records.run import RunFolder, write_atomically
+from lkd_tune.records.run import RunFolder
 from lkd_tune.records.seed_stats import alike, summarise
 from lkd_tune.tuning.confirm import seed_name, train_given
 from lkd_tune.tuning.lock import locked

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from lkd_tune.config.settings.layer_map import map_distance
 from lkd_tune.config.trial import Ancestor, TrialSpec
+from lkd_tune.files.atomic import atomic_folder, remove_folder
 from lkd_tune.records.run import RunFolder
-from lkd_tune.records.trial_folder import TrialFolder, remove_folder, whole_folder
+from lkd_tune.records.trial_folder import TrialFolder
 from lkd_tune.tuning.best_students import read_student
 
 
@@ -57,7 +58,7 @@ def hold_students(run: RunFolder) -> None:
     held = {student.name for student in _held(run)}
     for student in _finished(run):
         if student.name in best and student.name not in held:
-            with whole_folder(run.ancestors / student.name) as draft:
+            with atomic_folder(run.ancestors / student.name) as draft:
                 shutil.copytree(student.folder, draft, copy_function=_link, dirs_exist_ok=True)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import moocore
 
+from lkd_tune.files.atomic import remove_folder, write_atomically
 from lkd_tune.files.tombstones import note_removal
 from lkd_tune.records.pareto import Costs, costs_of, front_of, knee_of, normalised
-from lkd_tune.records.run import RunFolder, write_atomically
+from lkd_tune.records.run import RunFolder
 from lkd_tune.records.size import ModelSize
-from lkd_tune.records.trial_folder import TrialFolder, read_student, remove_folder
+from lkd_tune.records.trial_folder import TrialFolder, read_student
 
 _FACTS = "student.json"
 

@@ -7,9 +7,10 @@ import shutil
 
 from lkd_tune.config.settings.losses import LABELS_ONLY
 from lkd_tune.config.trial import TrialSpec
+from lkd_tune.files.atomic import write_atomically
 from lkd_tune.files.tombstones import note_removal
 from lkd_tune.records.ranking import rank_run
-from lkd_tune.records.run import BASELINE, TrialRecord, write_atomically
+from lkd_tune.records.run import BASELINE, TrialRecord
 from lkd_tune.records.seed_stats import summarise
 from lkd_tune.records.trial_folder import TrialFolder
 from lkd_tune.tuning.session import Session

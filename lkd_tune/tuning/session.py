@@ -13,8 +13,9 @@ from lkd_tune.cluster.ray import Room, dashboard_address, describe_cluster, with
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.blocks import SpaceSettings
 from lkd_tune.config.space import SearchSpace
+from lkd_tune.files.cache import cache_dir
 from lkd_tune.records.manifest import update_manifest
-from lkd_tune.records.run import RunFolder, cache_dir
+from lkd_tune.records.run import RunFolder
 from lkd_tune.storage.object_store import StorageError, patiently
 from lkd_tune.tuning.best_students import keep_best
 

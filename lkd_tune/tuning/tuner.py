@@ -17,8 +17,9 @@ from lkd_tune.cluster.nodes import find_room
 from lkd_tune.cluster.ray import connected
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.space import SearchSpace, load_space
+from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.manifest import new_manifest, now, update_manifest, write_manifest
-from lkd_tune.records.run import RunFolder, write_atomically
+from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.lock import locked
 from lkd_tune.tuning.mirror.run_mirror import clear, fetch_state, holds_search
 from lkd_tune.tuning.resume_rules import changed_space, changed_workers, check_overrides

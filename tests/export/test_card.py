@@ -9,7 +9,7 @@ from lkd_tune.cli.tables import summary
 from lkd_tune.config.settings.blocks import TaskSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.export.card import student_card
-from lkd_tune.records.run import write_atomically
+from lkd_tune.files.atomic import write_atomically
 from lkd_tune.results.leaderboard import read_leaderboard
 from lkd_tune.results.plots.learning import plot_learning
 from tests.support.run_folder import HandMade, full_run, measurement

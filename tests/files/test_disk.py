@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lkd_tune.files.atomic import append_line, write_atomically
 from lkd_tune.files.disk import FullDiskError, explain, is_full_disk, room_for
 from lkd_tune.models.loading import load_tokenizer
-from lkd_tune.records.run import append_line, write_atomically
 from tests.support.tiny import make_teacher
 
 WRITERS = {

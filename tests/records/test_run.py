@@ -1,21 +1,11 @@
 """A run folder as a crash may leave it."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.run import (
-    Outcome,
-    RunFolder,
-    append_measurement,
-    cache_dir,
-    read_measurements,
-    write_atomically,
-    write_once,
-)
+from lkd_tune.records.run import Outcome, RunFolder, append_measurement, read_measurements
 from tests.config.test_trial import spec_of
 
 
@@ -69,22 +59,6 @@ def test_of_a_step_measured_twice_the_later_counts(tmp_path):
     assert [(m.step, m.score) for m in read_measurements(tmp_path)] == [(10, 0.3), (20, 0.2)]
 
 
-def test_of_those_who_write_at_once_one_counts(tmp_path):
-    with ThreadPoolExecutor(8) as pool:
-        for i in range(20):
-            path, barrier = tmp_path / "latencies" / f"{i}.json", threading.Barrier(8)
-
-            def write(mine, path=path, barrier=barrier):
-                barrier.wait()
-                return write_once(path, str(mine))
-
-            told = [*pool.map(write, range(8))]
-            assert len({*told}) == 1
-            assert path.read_text() == told[0]
-    assert len([*(tmp_path / "latencies").iterdir()]) == 20
-    assert write_once(tmp_path / "latencies" / "0.json", "late") != "late"
-
-
 def test_trials_are_read_in_every_state(tmp_path):
     run = RunFolder(tmp_path)
     for name in ("0001", "0000", "baseline"):
@@ -118,21 +92,3 @@ def test_bad_manifest(tmp_path, manifest, message):
         run.manifest.write_text(manifest)
     with pytest.raises(SpecError, match=message):
         run.read_manifest()
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "a" / "f.txt"
-    write_atomically(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "new \ud800")
-    assert path.read_text() == "old"
-    assert list(path.parent.iterdir()) == [path]
-    assert path.stat().st_mode & 0o777 == 0o644
-
-
-def test_cache_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("LKD_TUNE_CACHE", str(tmp_path / "own"))
-    assert cache_dir() == tmp_path / "own"
-    monkeypatch.delenv("LKD_TUNE_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_dir() == tmp_path / "xdg" / "lkd_tune"

@@ -10,8 +10,9 @@ from typing import Any
 from lkd_tune.config.settings.blocks import TaskSettings
 from lkd_tune.config.space import load_space
 from lkd_tune.config.trial import TrialSpec
+from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.run import BASELINE, Outcome, RunFolder, append_measurement, write_atomically
+from lkd_tune.records.run import BASELINE, Outcome, RunFolder, append_measurement
 from tests.support.draws import RandomSuggester
 
 SPACE = """task: acceptability

@@ -14,7 +14,8 @@ from lkd_tune.config.settings.blocks import ResourceSettings
 from lkd_tune.config.source import parse_source
 from lkd_tune.config.space import build_space
 from lkd_tune.config.starts import Start
-from lkd_tune.records.run import RunFolder, write_atomically
+from lkd_tune.files.atomic import write_atomically
+from lkd_tune.records.run import RunFolder
 from lkd_tune.records.size import ModelSize
 from lkd_tune.records.trial_folder import TrialFolder, outcome_of
 from lkd_tune.tuning.best_students import keep_best

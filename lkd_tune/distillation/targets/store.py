@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -26,14 +24,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from lkd_tune.config.settings.blocks import TargetSettings
 from lkd_tune.config.settings.inference import PLAIN, Inference
 from lkd_tune.data.tasks.base import Kind
 from lkd_tune.data.tokenize import Batch, Tokens
 from lkd_tune.distillation.targets.base import Maps, Targets
-from lkd_tune.files.digest import digest, model_digest
+from lkd_tune.files.cache import get_or_build
+from lkd_tune.files.digest import digest
 from lkd_tune.files.disk import IN_CACHE, room_for
 from lkd_tune.losses.relations import (
     LayerRelations,
@@ -41,7 +39,7 @@ from lkd_tune.losses.relations import (
     layer_relations,
     word_relations,
 )
-from lkd_tune.models.loading import forward, load_to_run
+from lkd_tune.models.loading import forward, load_to_run, model_digest
 from lkd_tune.models.placement import running
 
 LEVELS = 65535
@@ -182,16 +180,13 @@ def ensure_store(
         progress: Is told the number of examples done and their total.
     """
     folder = store_folder(teacher, tokens, cache, inference)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        try:
-            _verified(folder)
-        except ValueError:
-            shutil.rmtree(folder, ignore_errors=True)
-            loaded = load_to_run(teacher, kind.head, inference)
-            with running(loaded, on, inference) as run:
-                _build(folder, run, tokens, kind, on, progress)
-    return folder
+
+    def build(draft: Path) -> None:
+        loaded = load_to_run(teacher, kind.head, inference)
+        with running(loaded, on, inference) as run:
+            _build(draft, run, tokens, kind, on, progress)
+
+    return get_or_build(folder, build, "the teacher's targets", is_complete=_is_complete)
 
 
 def _build(
@@ -205,53 +200,48 @@ def _build(
     begin = time.perf_counter()
     layers = teacher.config.num_hidden_layers + 1
     shape = _Shape(tokens.lengths, layers)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
+    folder.mkdir()
     rows, classes = _logit_rows(tokens, kind), teacher.config.num_labels
     size = target_bytes(tokens, layers, classes, kind) / 1e9
-    try:
-        with room_for(f"{size:.2f} GB of the teacher's targets {IN_CACHE}", folder.parent):
-            arrays = {
-                name: _new_array(draft / f"{name}.npy", dtype, (int(shape.starts[name][-1]),))
-                for name, dtype in _TYPES.items()
-            }
-            logits = _new_array(draft / "logits.npy", np.dtype(np.float32), (rows, classes))
-        done = 0
-        for examples in _batches(tokens.lengths):
-            batch = tokens.batch(examples, on)
-            with torch.no_grad():
-                output = forward(teacher, batch, hidden_states=True)
-                hidden = torch.stack(output.hidden_states, dim=1)
-                word = word_relations(hidden, batch.mask)
-                layer = layer_relations(hidden, batch.mask)
-            found = kind.logits(output).float().cpu().numpy()
-            if kind.per_token:
-                for row, example in enumerate(examples):
-                    own = slice(tokens.starts[example], tokens.starts[example + 1])
-                    logits[own] = found[row, : tokens.lengths[example]]
-            else:
-                logits[examples] = found
-            _write(arrays, shape, examples, tokens.lengths, word, layer)
-            done += len(examples)
-            if progress is not None:
-                progress(done, len(tokens))
-        for array in (*arrays.values(), logits):
-            array.flush()
-        files = {path.name: path.stat().st_size for path in sorted(draft.glob("*.npy"))}
-        facts = {
-            "format": _FORMAT,
-            "layers": layers,
-            "per_token": kind.per_token,
-            "examples": len(tokens),
-            "teacher_examples": done,
-            "bytes": sum(files.values()),
-            "build_s": time.perf_counter() - begin,
-            "files": files,
+    with room_for(f"{size:.2f} GB of the teacher's targets {IN_CACHE}", folder.parent):
+        arrays = {
+            name: _new_array(folder / f"{name}.npy", dtype, (int(shape.starts[name][-1]),))
+            for name, dtype in _TYPES.items()
         }
-        (draft / "facts.json").write_text(json.dumps(facts, indent=2), "utf-8")
-        os.replace(draft, folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+        logits = _new_array(folder / "logits.npy", np.dtype(np.float32), (rows, classes))
+    done = 0
+    for examples in _batches(tokens.lengths):
+        batch = tokens.batch(examples, on)
+        with torch.no_grad():
+            output = forward(teacher, batch, hidden_states=True)
+            hidden = torch.stack(output.hidden_states, dim=1)
+            word = word_relations(hidden, batch.mask)
+            layer = layer_relations(hidden, batch.mask)
+        found = kind.logits(output).float().cpu().numpy()
+        if kind.per_token:
+            for row, example in enumerate(examples):
+                own = slice(tokens.starts[example], tokens.starts[example + 1])
+                logits[own] = found[row, : tokens.lengths[example]]
+        else:
+            logits[examples] = found
+        _write(arrays, shape, examples, tokens.lengths, word, layer)
+        done += len(examples)
+        if progress is not None:
+            progress(done, len(tokens))
+    for array in (*arrays.values(), logits):
+        array.flush()
+    files = {path.name: path.stat().st_size for path in sorted(folder.glob("*.npy"))}
+    facts = {
+        "format": _FORMAT,
+        "layers": layers,
+        "per_token": kind.per_token,
+        "examples": len(tokens),
+        "teacher_examples": done,
+        "bytes": sum(files.values()),
+        "build_s": time.perf_counter() - begin,
+        "files": files,
+    }
+    (folder / "facts.json").write_text(json.dumps(facts, indent=2), "utf-8")
 
 
 def _new_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memmap:
@@ -358,6 +348,14 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """
     facts = _verified(folder)
     return {name: facts[name] for name in ("examples", "teacher_examples", "bytes", "build_s")}
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        _verified(folder)
+    except ValueError:
+        return False
+    return True
 
 
 def _verified(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lkd_tune.records.run import RunFolder, write_atomically
+from lkd_tune.files.atomic import write_atomically
+from lkd_tune.records.run import RunFolder
 from lkd_tune.results import summary as facts
 from lkd_tune.results.leaderboard import Leaderboard, read_leaderboard
 from lkd_tune.results.plots.figures import ablation_label, write_plots

@@ -11,10 +11,11 @@ from ray.tune import Callback
 
 from lkd_tune.cluster.nodes import SearchNodes
 from lkd_tune.config.trial import TrialSpec
+from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.manifest import update_manifest
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.progress_file import read_pace
-from lkd_tune.records.run import RunFolder, write_atomically
+from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import TrialFolder, outcome_of
 from lkd_tune.tuning.execution.oom import killed_by_ray
 from lkd_tune.tuning.execution.retries import Retries, error_of

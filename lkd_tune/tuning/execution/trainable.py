@@ -16,17 +16,11 @@ from lkd_tune.cluster.bundles import bundles
 from lkd_tune.cluster.nodes import Needs, UnfitNodeError, unfit
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.trial import TrialSpec
+from lkd_tune.files.atomic import remove_folder, write_atomically
 from lkd_tune.files.disk import explain, is_full_disk
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.pareto import excesses
-from lkd_tune.records.run import (
-    Ending,
-    Outcome,
-    RunFolder,
-    append_measurement,
-    read_measurements,
-    write_atomically,
-)
+from lkd_tune.records.run import Ending, Outcome, RunFolder, append_measurement, read_measurements
 from lkd_tune.records.size import ModelSize
 from lkd_tune.records.trial_folder import (
     Checkpoint,
@@ -34,7 +28,6 @@ from lkd_tune.records.trial_folder import (
     describe_student,
     outcome_of,
     read_student,
-    remove_folder,
 )
 from lkd_tune.runtime.oom import gpu_is_lost, is_out_of_memory
 from lkd_tune.storage.object_store import StorageError

@@ -19,9 +19,9 @@ from lkd_tune.cluster.nodes import WITHOUT_GPUS, Needs, check_this_node
 from lkd_tune.config.settings.blocks import ResourceSettings
 from lkd_tune.config.settings.resources import trials_on_a_gpu
 from lkd_tune.config.trial import TrialSpec
+from lkd_tune.files.cache import node_cache
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.progress_file import pace_noter
-from lkd_tune.records.run import node_cache
 from lkd_tune.records.size import ModelSize
 from lkd_tune.storage.fetch import local_model
 from lkd_tune.storage.object_store import patiently

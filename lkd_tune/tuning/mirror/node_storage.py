@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.files.cache import node_cache
 from lkd_tune.files.tombstones import forget_notes, is_below, keep_notes, read_notes
-from lkd_tune.records.run import RunFolder, node_cache
+from lkd_tune.records.run import RunFolder
 from lkd_tune.storage.object_store import StorageError, Store, cache_path, patiently
 from lkd_tune.tuning.mirror.sync import Sync, stamps
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from lkd_tune.cluster.ray import quieten_ray
 from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.files.atomic import write_atomically
 from lkd_tune.files.tombstones import (
     forget_notes,
     is_below,
@@ -19,7 +20,7 @@ from lkd_tune.files.tombstones import (
     note_removal,
     read_notes,
 )
-from lkd_tune.records.run import RunFolder, write_atomically
+from lkd_tune.records.run import RunFolder
 from lkd_tune.storage.fetch import download_all
 from lkd_tune.storage.object_store import StorageError, Store
 from lkd_tune.tuning.mirror.sync import Stamp, Sync, is_sent, stamps

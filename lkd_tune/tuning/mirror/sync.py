@@ -14,7 +14,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from lkd_tune.records.trial_folder import TrialFolder, remove_folder, whole_folder
+from lkd_tune.files.atomic import atomic_folder, remove_folder
+from lkd_tune.records.trial_folder import TrialFolder
 from lkd_tune.storage.fetch import download_all
 from lkd_tune.storage.object_store import Store
 
@@ -130,7 +131,7 @@ class Sync:
         for unit in sorted(whole):
             if _STUDENT.match(f"{unit}/") or checkpoint:
                 # Also one of a name that is here: it may be that of the trial that was taken over.
-                with whole_folder(self.folder / unit) as draft:
+                with atomic_folder(self.folder / unit) as draft:
                     for name in units[unit]:
                         self.store.download(name, draft / name.removeprefix(f"{unit}/"))
         for path in own.path.glob("checkpoint-*"):

@@ -19,9 +19,11 @@ from lkd_tune.config.settings.blocks import (
 )
 from lkd_tune.config.settings.inference import PLAIN, Inference
 from lkd_tune.config.uri import is_address
+from lkd_tune.files.atomic import atomic_folder
+from lkd_tune.files.cache import node_cache
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.progress_file import pace_in, pace_noter
-from lkd_tune.records.run import append_measurement, node_cache
+from lkd_tune.records.run import append_measurement
 from lkd_tune.storage.fetch import send_model
 
 
@@ -70,10 +72,8 @@ def prepare_teacher(
         if copy is not None and is_address(copy):
             send_model(folder, copy)
         elif copy is not None:
-            draft = Path(f"{copy}.draft")
-            shutil.rmtree(draft, ignore_errors=True)
-            shutil.copytree(folder, draft)
-            os.replace(draft, copy)
+            with atomic_folder(Path(copy)) as draft:
+                shutil.copytree(folder, draft, dirs_exist_ok=True)
         model = copy or str(folder)
     assert model is not None  # TeacherSettings sees to it
     head = kind_of(goal).head

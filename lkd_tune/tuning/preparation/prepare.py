@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.settings.blocks import SpaceSettings
 from lkd_tune.config.starts import Start, published_starts, start_from
+from lkd_tune.files.atomic import write_once
 from lkd_tune.records.manifest import update_manifest
 from lkd_tune.records.progress_file import pace_in, read_pace
 from lkd_tune.records.ranking import rank_run
-from lkd_tune.records.run import RunFolder, read_measurements, write_once
+from lkd_tune.records.run import RunFolder, read_measurements
 from lkd_tune.storage.fetch import read_run
 from lkd_tune.tuning.session import Session
 

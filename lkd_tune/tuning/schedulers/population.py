@@ -11,9 +11,10 @@ from lkd_tune.config.perturbation import perturbed_weights
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.starts import PUBLISHED
 from lkd_tune.config.trial import TrialSpec, WeightChange
+from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.pareto import by_front, costs_of
-from lkd_tune.records.run import RunFolder, TrialRecord, write_atomically
+from lkd_tune.records.run import RunFolder, TrialRecord
 from lkd_tune.records.trial_folder import TrialFolder
 
 # Truncation selection of Jaderberg et al. (2017): the last quarter takes over the first.

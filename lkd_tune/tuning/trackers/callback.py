@@ -30,9 +30,10 @@ from ray.tune.logger import LoggerCallback
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.space import SearchSpace
+from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.manifest import update_manifest
 from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.run import RunFolder, write_atomically
+from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.trackers.base import TrackedTrial, Tracker, tracked
 from lkd_tune.tuning.trackers.feed import Feed
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.config.settings.trackers import WandbSettings
-from lkd_tune.records.run import write_atomically
+from lkd_tune.files.atomic import write_atomically
 from lkd_tune.tuning.trackers.base import TrackedTrial
 
 _PROJECT = "lkd-tune"

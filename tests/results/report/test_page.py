@@ -7,7 +7,8 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.records.run import RunFolder, write_atomically
+from lkd_tune.files.atomic import write_atomically
+from lkd_tune.records.run import RunFolder
 from lkd_tune.records.size import ModelSize
 from lkd_tune.results.plots.layers import pair_means
 from lkd_tune.results.plots.style import COLOURS

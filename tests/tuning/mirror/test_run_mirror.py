@@ -10,10 +10,11 @@ import optuna
 import pytest
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.files.atomic import remove_folder, write_atomically
 from lkd_tune.files.tombstones import keep_notes, read_notes
 from lkd_tune.records.manifest import update_manifest
-from lkd_tune.records.run import RunFolder, append_measurement, read_measurements, write_atomically
-from lkd_tune.records.trial_folder import TrialFolder, remove_folder
+from lkd_tune.records.run import RunFolder, append_measurement, read_measurements
+from lkd_tune.records.trial_folder import TrialFolder
 from lkd_tune.storage.object_store import Store
 from lkd_tune.tuning.best_students import keep_best
 from lkd_tune.tuning.mirror.node_storage import NodeCopy
