@@ -30,7 +30,7 @@ from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.run import RunFolder, append_measurement
 from lkd_tune.tuning.execution.trainable import DistillationTrainable
 from lkd_tune.tuning.session import Session
-from lkd_tune.tuning.study.study import StudySearcher
+from lkd_tune.tuning.study.searcher import StudySearcher
 
 WORKERS = 2
 MANY_S = 0.02  # of each of many trials

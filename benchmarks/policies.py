@@ -44,7 +44,7 @@ from lkd_tune.config.starts import published_starts
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.run import RunFolder, TrialRecord
 from lkd_tune.tuning.samplers.build import build_tpe
-from lkd_tune.tuning.schedulers.asha import Rungs
+from lkd_tune.tuning.schedulers.asha import SuccessiveHalving
 from lkd_tune.tuning.study.ask_tell import report, tell
 
 _WORKERS = 2
@@ -88,7 +88,7 @@ def main() -> None:
         found, counts = [], []
         for seed in range(arguments.searches):
             simulation = Simulation(curves, space, build, seed, arguments.noise)
-            found.append(simulation.run(Rungs(factor) if factor else None, points))
+            found.append(simulation.run(SuccessiveHalving(factor) if factor else None, points))
             counts.append(simulation.begun)
         stopped = f"not the best 1/{factor}" if factor else "none"
         cells = " | ".join(
@@ -208,7 +208,7 @@ class Simulation:
     noise: float
     begun: int = 0
 
-    def run(self, rungs: Rungs | None, points: Sequence[dict[str, Any]]) -> list[float]:
+    def run(self, rungs: SuccessiveHalving | None, points: Sequence[dict[str, Any]]) -> list[float]:
         """Returns the true score of what seems best after each of `_SECONDS`."""
         self._rng = np.random.default_rng(self.seed)
         self._study = optuna.create_study(direction="maximize")
@@ -222,7 +222,7 @@ class Simulation:
             now, worker, trial = heapq.heappop(events)
             if now > _SECONDS[-1]:
                 break
-            if trial is not None and not self._goes_on(trial, rungs):
+            if trial is not None and not self._continues(trial, rungs):
                 if trial.left == []:
                     halvings = self.curves.halvings[-1]
                     ended.append((now, trial.scores[halvings], trial.true[halvings]))
@@ -258,7 +258,7 @@ class Simulation:
             left=[*self.curves.halvings], seconds=self.curves.seconds(spec),
         )  # fmt: skip
 
-    def _goes_on(self, trial: Any, rungs: Rungs | None) -> bool:
+    def _continues(self, trial: Any, rungs: SuccessiveHalving | None) -> bool:
         """Tells the study of an evaluation, and of an end if it is one."""
         halvings = trial.left.pop(0)
         score = trial.scores[halvings]
@@ -268,7 +268,7 @@ class Simulation:
             return False
         measurement: Any = SimpleNamespace(halvings=halvings, finished=False, score=score)
         spared = trial.name == "1"  # the published recipe
-        if rungs is None or rungs.goes_on(trial.name, measurement) or spared:
+        if rungs is None or rungs.continues(trial.name, measurement) or spared:
             return True
         tell(self._study, trial.trial, TrialState.PRUNED)
         return False

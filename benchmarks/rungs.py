@@ -26,7 +26,7 @@ from scipy.stats import spearmanr
 
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.run import RunFolder
-from lkd_tune.tuning.schedulers.asha import Rungs
+from lkd_tune.tuning.schedulers.asha import SuccessiveHalving
 
 Curve = tuple[Measurement, ...]
 AS_SHIPPED = 2.0
@@ -39,7 +39,7 @@ def search(
     curves: list[Curve], factor: float | None, until: float, rng: random.Random
 ) -> list[tuple[float, float]]:
     """Returns when trials that went to their ends did so, in trainings, and their scores."""
-    rungs = Rungs(factor) if factor else None
+    rungs = SuccessiveHalving(factor) if factor else None
     ends: list[tuple[float, float]] = []
     names = itertools.count()
     # When a trial is measured next, its name, curve and measurement.
@@ -57,7 +57,7 @@ def search(
         if measured.finished:
             ends.append((now, measured.score))
             begin(now)
-        elif rungs is None or rungs.goes_on(str(name), measured):
+        elif rungs is None or rungs.continues(str(name), measured):
             after = now + curve[i + 1].share - measured.share
             heapq.heappush(due, (after, name, curve, i + 1))
         else:

@@ -49,7 +49,7 @@ from lkd_tune.tuning.progress.view import View
 from lkd_tune.tuning.samplers.build import build_sampler
 from lkd_tune.tuning.schedulers.build import build_scheduler
 from lkd_tune.tuning.stop import StopRequest
-from lkd_tune.tuning.study.study import StudySearcher
+from lkd_tune.tuning.study.searcher import StudySearcher
 
 TEACHER_LAYERS, STEPS = 6, 1000
 # Of a whole training; the logarithm of its seconds is normal.
@@ -160,7 +160,7 @@ class Driver:
         self._follower.on_trial_start(0, [], trial)
         return trial
 
-    def goes_on(self, trial: Trial, result: dict[str, Any] | None) -> bool:
+    def continues(self, trial: Trial, result: dict[str, Any] | None) -> bool:
         """Takes what a trial told; returns whether it trains on."""
         name = str(trial.number)
         if result is None:
@@ -230,7 +230,7 @@ def simulate(space: SearchSpace, slots: int, folder: Path) -> dict[str, float]:
             if result is not None and result["state"] != "running":
                 driver.write_end(trial, result)
             kind = "results" if result and result["state"] == "running" else "ends"
-            if not timed(kind, driver.goes_on, trial, result):
+            if not timed(kind, driver.continues, trial, result):
                 trial = None
         if trial is None:
             trial = timed("draws", driver.next_trial)

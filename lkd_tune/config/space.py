@@ -84,7 +84,7 @@ class SearchSpace:
             suggester,
             teacher_layers,
             settings.student.depth,
-            listed=settings.search.sampler == "grid",
+            listed=settings.search.is_exhaustive,
         )
         return TrialSpec(
             task=settings.task,
@@ -142,7 +142,7 @@ class SearchSpace:
             first, *others = sorted(by_depth)
             also = f" (nor does it fit depth {', '.join(map(str, others))})" if others else ""
             problems.append(self.source.problem(("layer_map", key), by_depth[first] + also))
-        if not problems and self.settings.search.sampler == "grid":
+        if not problems and self.settings.search.is_exhaustive:
             problems += self._check_grid(teacher_layers)
         if problems:
             raise SpecError(problems)

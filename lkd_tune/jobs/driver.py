@@ -21,7 +21,7 @@ def main() -> None:
 
         from lkd_tune.config.errors import SpecError
         from lkd_tune.tuning.execution import trainable  # noqa: F401
-        from lkd_tune.tuning.study import study  # noqa: F401
+        from lkd_tune.tuning.study import searcher  # noqa: F401
     except ImportError as error:
         fix = "install lkd-tune's dependencies on every node, in the environment that Ray runs in"
         print(f"lkd-tune: {sys.executable} of the cluster's head: {error}; {fix}", flush=True)

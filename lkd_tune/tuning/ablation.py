@@ -18,7 +18,7 @@ from lkd_tune.records.manifest import update_manifest
 from lkd_tune.records.ranking import rank_run
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.seed_stats import alike, summarise
-from lkd_tune.tuning.confirm import seed_name, train_given
+from lkd_tune.tuning.confirm import seed_name, train_fixed_trials
 from lkd_tune.tuning.lock import locked
 from lkd_tune.tuning.mirror.run_mirror import fetch_state
 from lkd_tune.tuning.session import Session
@@ -123,7 +123,7 @@ def _go(session: Session, winner: str, specs: dict[str, TrialSpec], seeds: int) 
     wanted = {name: spec for each in variants.values() for name, spec in each.items()}
     session.view.phase(f"training trial {winner} without each of its {len(specs)} loss terms")
     # The winner's own trial is complete, so it is passed over.
-    train_given(session, wanted)
+    train_fixed_trials(session, wanted)
     facts = _facts(session, winner, variants)
     if facts is not None:
         write_atomically(run.ablation, json.dumps(facts, indent=2))

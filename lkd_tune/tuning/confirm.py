@@ -51,7 +51,7 @@ def compare_with_baseline(session: Session, best: str) -> None:
     plain = {"losses": LABELS_ONLY, "weight_changes": ()}
     spec = winner.spec.without_ancestor().model_copy(update=plain)
     session.view.phase("training the winner's depth without distillation")
-    train_given(session, {BASELINE: _as_long_as(winner, spec)})
+    train_fixed_trials(session, {BASELINE: _as_long_as(winner, spec)})
     confirm = session.settings.confirm
     if confirm is not None and not session.stop:
         _train_seeds(session, BASELINE, spec, confirm.seeds)
@@ -97,7 +97,7 @@ def seed_name(name: str, number: int) -> str:
 
 def _train_seeds(session: Session, name: str, spec: TrialSpec, seeds: int) -> None:
     """Trains a configuration with the seeds after its own."""
-    train_given(
+    train_fixed_trials(
         session,
         {
             seed_name(name, i): spec.model_copy(update={"seed": spec.seed + i})
@@ -106,9 +106,9 @@ def _train_seeds(session: Session, name: str, spec: TrialSpec, seeds: int) -> No
     )
 
 
-def train_given(session: Session, specs: dict[str, TrialSpec]) -> None:
+def train_fixed_trials(session: Session, specs: dict[str, TrialSpec]) -> None:
     """Runs those of some trials that have not ended yet, each with what the run has by now."""
-    from lkd_tune.tuning.study.fixed_trials import GivenTrials
+    from lkd_tune.tuning.study.fixed_trials import FixedTrials
 
     left = {}
     settings = session.settings
@@ -126,7 +126,9 @@ def train_given(session: Session, specs: dict[str, TrialSpec]) -> None:
                 note_removal(folder)
         left[name] = spec
     if left and not session.stop:
-        session.fit(GivenTrials(session.run, left, session.common, session.take_in), None)
+        session.fit(
+            FixedTrials(session.run, left, session.common, session.fetch_trial_results), None
+        )
 
 
 def _write_confirmation(session: Session, names: list[str]) -> None:

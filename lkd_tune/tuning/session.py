@@ -125,7 +125,7 @@ class Session:
             self._trackers = None
             update_manifest(self.run, dashboard=None)
 
-    def take_in(self, trial: str, result: dict[str, Any] | None) -> bool:
+    def fetch_trial_results(self, trial: str, result: dict[str, Any] | None) -> bool:
         """Fetches what a trial wrote on a node that does not see the run's folder.
 
         If the run's home can't be reached it waits; after an hour of that it ends the search.
@@ -143,9 +143,9 @@ class Session:
 
         def fetch() -> None:
             if result is None:
-                mirror.take_in_if_ahead(trial)
+                mirror.fetch_trial_if_ahead(trial)
             elif result.get("apart"):
-                mirror.take_in(trial, checkpoint=result["state"] == "paused")
+                mirror.fetch_trial(trial, checkpoint=result["state"] == "paused")
 
         try:
             patiently(fetch, give_up=lambda: bool(self.stop))

@@ -204,7 +204,7 @@ def _search(session: Session, teacher: dict[str, Any]) -> None:
     """Draws and runs trials until there are enough."""
     from lkd_tune.tuning.preparation.prepare import find_starts
     from lkd_tune.tuning.schedulers.build import build_scheduler
-    from lkd_tune.tuning.study.study import StudySearcher
+    from lkd_tune.tuning.study.searcher import StudySearcher
 
     settings, run = session.settings, session.run
     session.keep()
@@ -218,7 +218,7 @@ def _search(session: Session, teacher: dict[str, Any]) -> None:
             teacher=teacher["model"],
             teacher_layers=teacher["layers"],
             common=session.common,
-            take_in=session.take_in,
+            fetch_trial_results=session.fetch_trial_results,
             starts=starts,
             draws=draws,
             pause_at=pause_at,

@@ -19,7 +19,7 @@ from lkd_tune.tuning.execution.retries import Retries
 from lkd_tune.tuning.progress.view import View
 from lkd_tune.tuning.stop import StopRequest
 from tests.distillation.test_engine import _spec
-from tests.tuning.study.test_study import drawn, measurement, searcher
+from tests.tuning.study.test_searcher import drawn, measurement, searcher
 
 
 def test_a_distillation_tells_its_steps_and_seconds_between_evaluations(tmp_path):

@@ -18,7 +18,7 @@ from lkd_tune.config.space import load_space
 from lkd_tune.storage.fetch import named_run, read_run, send_model
 from lkd_tune.storage.object_store import Store
 from lkd_tune.tuning.session import Session
-from lkd_tune.tuning.study.study import open_study
+from lkd_tune.tuning.study.journal import open_study
 from lkd_tune.tuning.tuner import run_search
 from tests.support.clusters import LocalCluster
 from tests.support.object_store import s3_server

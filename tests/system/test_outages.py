@@ -63,9 +63,9 @@ def test_a_store_that_stays_away_ends_the_search_and_no_trial(home, tmp_path, mo
     space, run, away = make_space(tmp_path, search=SEARCH), named_run(home), contextlib.ExitStack()
 
     class LeftSession(ApartSession):
-        def take_in(self, trial, result):
+        def fetch_trial_results(self, trial, result):
             away.enter_context(outage())
-            return super().take_in(trial, result)
+            return super().fetch_trial_results(trial, result)
 
     with away, monkeypatch.context() as patch:
         patch.setattr(storage, "_PATIENCE_S", 1.0)

@@ -24,7 +24,7 @@ from lkd_tune.records.run import RunFolder
 from lkd_tune.results.leaderboard import write_leaderboard
 from lkd_tune.tuning.execution.callback import Follower
 from lkd_tune.tuning.preparation.jobs import prepare_fine_tuning
-from lkd_tune.tuning.study.study import open_study
+from lkd_tune.tuning.study.journal import open_study
 from lkd_tune.tuning.tuner import run_search
 from tests.support.draws import RandomSuggester
 from tests.support.tiny import make_csv, make_teacher

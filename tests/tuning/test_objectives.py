@@ -19,9 +19,10 @@ from lkd_tune.records.run import RunFolder
 from lkd_tune.records.size import ModelSize
 from lkd_tune.records.trial_folder import TrialFolder, outcome_of
 from lkd_tune.tuning.best_students import keep_best
-from lkd_tune.tuning.study.study import StudySearcher, open_study
+from lkd_tune.tuning.study.journal import open_study
+from lkd_tune.tuning.study.searcher import StudySearcher
 from tests.support.families import make_classifier
-from tests.tuning.study.test_study import SPACE, drawn, result, searcher
+from tests.tuning.study.test_searcher import SPACE, drawn, result, searcher
 
 BOTH = SPACE + "objectives: [score, parameters]\n"
 OBJECTIVES = ["score", "parameters"]
@@ -110,7 +111,7 @@ def test_what_is_too_large_is_refused_before_it_is_a_trial_and_the_sampler_hears
 
 def test_limits_that_nothing_meets_are_told_with_the_reason(tmp_path):
     search = _limited(tmp_path, "{parameters: 10}")
-    with pytest.raises(SpecError, match=r"nothing that can be run .* parameters is \d+% above"):
+    with pytest.raises(SpecError, match=r"no trial can be run: .* parameters is \d+% above"):
         search.suggest("a")
 
 

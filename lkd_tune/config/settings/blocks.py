@@ -358,10 +358,8 @@ class SpaceSettings(Settings):
             raise ValueError(
                 f"objectives needs score, and nothing twice; found {', '.join(self.objectives)}"
             )
-        if self.search.scheduler == "median" and len(self.objectives) > 1:
-            raise ValueError("search.scheduler median has one objective; use asha or hyperband")
-        if self.search.sampler == "cma" and len(self.objectives) > 1:
-            raise ValueError("search.sampler cma has one objective; use tpe, gp, nsga2 or nsga3")
+        if len(self.objectives) > 1:
+            self.search.check_several_objectives()
         return self
 
 

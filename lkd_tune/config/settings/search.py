@@ -10,7 +10,16 @@ from pydantic_core import CoreSchema
 
 from lkd_tune.config.settings.base import Settings
 
+# Built in lkd_tune/tuning/samplers/build.py and lkd_tune/tuning/schedulers/build.py.
 Sampler = Literal["tpe", "random", "grid", "nsga2", "nsga3", "gp", "cma", "evolution"]
+Scheduler = Literal["asha", "hyperband", "median", "pbt", "none"]
+# Those that support one objective only, and what to use instead.
+_ONE_OBJECTIVE = {
+    ("sampler", "cma"): "tpe, gp, nsga2 or nsga3",
+    ("scheduler", "median"): "asha or hyperband",
+}
+# Samplers that go through every point of a space, which must be finite.
+_EXHAUSTIVE = {"grid"}
 
 
 class SearchSettings(Settings):
@@ -31,7 +40,7 @@ class SearchSettings(Settings):
     nothing is limited."""
     warm_start: tuple[str, ...] = ()
     """Run folders of earlier searches; the best of each are tried again at the beginning."""
-    scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"
+    scheduler: Scheduler = "asha"
     """asha stops trials that fall behind at an evaluation; hyperband spares some of them the first
     ones; median stops what is below the median of the others; pbt stops none: the trials train as
     a population, in which the worst go on as copies of the best with other loss weights."""
@@ -51,6 +60,21 @@ class SearchSettings(Settings):
     """At the end, train the winner's depth without distillation, for comparison."""
     seed: int = 0
     """Seed of the sampler and of every trial."""
+
+    @property
+    def is_exhaustive(self) -> bool:
+        """Whether the sampler goes through every point of a finite space."""
+        return self.sampler in _EXHAUSTIVE
+
+    def check_several_objectives(self) -> None:
+        """Checks that sampler and scheduler support more than one objective.
+
+        Raises:
+            ValueError: If one of them does not; names what does.
+        """
+        for (key, name), others in _ONE_OBJECTIVE.items():
+            if getattr(self, key) == name:
+                raise ValueError(f"search.{key} {name} supports only one objective; use {others}")
 
 
 class LimitSettings(Settings):

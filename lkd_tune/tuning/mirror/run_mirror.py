@@ -110,15 +110,15 @@ class Mirror:
                 except FileNotFoundError:
                     continue  # something was moved meanwhile, as a student that is kept
 
-    def take_in(self, trial: str, *, checkpoint: bool) -> None:
+    def fetch_trial(self, trial: str, *, checkpoint: bool) -> None:
         """Fetches what a trial left that ran on a node which does not see this folder."""
         self._sync.pull_trial(trial, checkpoint=checkpoint)
         self._sync.pull_missing("latencies")
 
-    def take_in_if_ahead(self, trial: str) -> None:
+    def fetch_trial_if_ahead(self, trial: str) -> None:
         """Fetches a trial whose worker was lost, if its store knows more of it than its folder."""
         if self._sync.is_ahead(trial):
-            self.take_in(trial, checkpoint=True)
+            self.fetch_trial(trial, checkpoint=True)
 
     def _pass(self) -> None:
         self._check_folder()
@@ -284,9 +284,9 @@ def clear(run: RunFolder) -> None:
 def _remove_halves(run: RunFolder) -> None:
     """Removes what was sent by halves when the last session was cut off."""
     quieten_ray()
-    from lkd_tune.tuning.study.study import names_in
+    from lkd_tune.tuning.study.journal import trial_names
 
-    drawn = names_in(run.study)
+    drawn = trial_names(run.study)
     halves = []
     for trial in run.path.glob("trials/*"):
         # What the study does not know of was never drawn, and will be, perhaps as another.

@@ -1,4 +1,4 @@
-"""Optuna's TPE, whose model is made of a bounded number of trials."""
+"""Optuna's TPE with a model of a bounded number of trials."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ from optuna.samplers import TPESampler
 from optuna.samplers._tpe.sampler import _split_trials
 from optuna.trial import FrozenTrial, TrialState
 
-# A draw then takes about as long as with so many trials, however many there are.
-MOST = 500
-_KNOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+# The model has at most this many trials. It bounds the time of a draw, however long the study is.
+MAX_TRIALS = 500
+_ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+_MODELLED = (*_ENDED, TrialState.RUNNING)
 
 
 class BoundedTPE(TPESampler):
     """TPE over the best trials and a sample of the others.
 
-    TPE compares a density of the good trials with one of all others, and both have as many kernels
-    as there are trials: a draw takes time in proportion to the study, seconds at 10,000 trials,
-    while all free workers wait. But of one objective at most 25 trials are good ones, and the
-    density of thousands of others is known well enough from some hundred of them. Those that run
-    come first (the newest, if they are too many for a half), as they keep draws that are made at
-    the same time apart; of the rest each k-th is taken. Up to `MOST` trials it is Optuna's TPE.
+    TPE compares a density of the good trials with one of all others. Both have as many kernels as
+    there are trials, so the time of a draw grows with the study: at 10,000 trials it takes
+    seconds, while all free workers wait. But with one objective at most 25 trials are good, and a
+    few hundred of the others describe their density well enough. Running trials come first (the
+    newest, if they are more than half), because they keep simultaneous draws apart. Of the rest
+    every k-th is used. Up to `MAX_TRIALS` trials it is Optuna's TPE.
     """
 
-    _part: tuple[int, _Part] | None = None
+    _subset: tuple[int, _StudySubset] | None = None  # by the number of the trial it is for
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Returns the parameters to be drawn together: of all trials, one of each kind will do."""
+        """Returns the parameters to draw jointly; one trial for each set of parameters suffices."""
         kinds: dict[frozenset[str], FrozenTrial] = {}
-        for known in study.get_trials(deepcopy=False, states=_KNOWN[:2]):
-            kinds.setdefault(frozenset(known.distributions), known)
-        return super().infer_relative_search_space(_Part(study, [*kinds.values()]), trial)
+        for ended in study.get_trials(deepcopy=False, states=_ENDED):
+            kinds.setdefault(frozenset(ended.distributions), ended)
+        subset = _StudySubset(study, [*kinds.values()])
+        return super().infer_relative_search_space(subset, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Draws parameters together."""
-        return super().sample_relative(self._of(study, trial), trial, search_space)
+        """Returns values of parameters that are drawn jointly."""
+        return super().sample_relative(self._modelled(study, trial), trial, search_space)
 
     def sample_independent(
         self,
@@ -53,42 +55,44 @@ class BoundedTPE(TPESampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Draws one parameter by itself."""
-        part = self._of(study, trial)
-        return super().sample_independent(part, trial, param_name, param_distribution)
+        """Returns the value of one parameter that is drawn by itself."""
+        subset = self._modelled(study, trial)
+        return super().sample_independent(subset, trial, param_name, param_distribution)
 
-    def _of(self, study: Study, trial: FrozenTrial) -> _Part:
-        if self._part is None or self._part[0] != trial.number:
-            known = study.get_trials(deepcopy=False, states=_KNOWN)
-            others = [each for each in known if each.number != trial.number]
-            self._part = trial.number, _Part(study, choose(study, others))
-        return self._part[1]
+    def _modelled(self, study: Study, trial: FrozenTrial) -> _StudySubset:
+        if self._subset is None or self._subset[0] != trial.number:
+            trials = study.get_trials(deepcopy=False, states=_MODELLED)
+            others = [each for each in trials if each.number != trial.number]
+            self._subset = trial.number, _StudySubset(study, select_trials(study, others))
+        return self._subset[1]
 
 
-def choose(study: Study, trials: list[FrozenTrial], most: int = MOST) -> list[FrozenTrial]:
-    """Returns at most so many of a study's trials, by number: the good ones, and some others."""
-    if len(trials) <= most:
+def select_trials(
+    study: Study, trials: list[FrozenTrial], max_trials: int = MAX_TRIALS
+) -> list[FrozenTrial]:
+    """Returns at most `max_trials` trials by number: all good ones, and a sample of the others."""
+    if len(trials) <= max_trials:
         return trials
     ended = [trial for trial in trials if trial.state != TrialState.RUNNING]
-    running = [trial for trial in trials if trial.state == TrialState.RUNNING][-most // 2 :]
-    # As many as TPE takes for good ones in a study of this size, which so are the same.
-    share = math.ceil(0.1 * most)
+    running = [trial for trial in trials if trial.state == TrialState.RUNNING][-max_trials // 2 :]
+    # As many as TPE counts as good in a study of this size, so the good trials stay the same.
+    share = math.ceil(0.1 * max_trials)
     good, rest = _split_trials(
         study, ended, min(share, 25) if len(study.directions) == 1 else share
     )
-    left = min(len(rest), most - len(good) - len(running))
-    taken = np.linspace(0, len(rest) - 1, left).round().astype(int)
-    chosen = [*good, *running, *(rest[i] for i in taken)]
-    return sorted(chosen, key=lambda trial: trial.number)
+    places = min(len(rest), max_trials - len(good) - len(running))
+    sampled = np.linspace(0, len(rest) - 1, places).round().astype(int)
+    selected = [*good, *running, *(rest[i] for i in sampled)]
+    return sorted(selected, key=lambda trial: trial.number)
 
 
-class _Part(Study):
-    """A study as a sampler sees it, of which only some trials are there."""
+class _StudySubset(Study):
+    """A study that shows a sampler only some of its trials."""
 
     def __init__(self, study: Study, trials: list[FrozenTrial]):
-        # All but the trials is the study's own.
+        # Everything but the trials is the study's own.
         self.__dict__.update(study.__dict__)
-        self._chosen = trials
+        self._selected = trials
 
     def _get_trials(
         self,
@@ -96,4 +100,4 @@ class _Part(Study):
         states: Container[TrialState] | None = None,
         use_cache: bool = False,
     ) -> list[FrozenTrial]:
-        return [trial for trial in self._chosen if states is None or trial.state in states]
+        return [trial for trial in self._selected if states is None or trial.state in states]

@@ -1,4 +1,4 @@
-"""Trials that no sampler draws: the baseline, and the winners with other seeds."""
+"""Trials that no sampler draws: the baseline, other seeds of the winners, ablations."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import TrialFolder, outcome_of
 
-TakeIn = Callable[[str, dict[str, Any] | None], bool]
-"""Called with a trial's name and last result, None if its workers were lost, before its folder is
-read, as it may have run where this folder is not seen. If not all is here then, False, the trial
-counts as not ended, and is for a later session."""
+FetchTrialResults = Callable[[str, dict[str, Any] | None], bool]
+"""Called with a trial's name and last result (None if its workers were lost) before its folder is
+read, because it may have run on a node that does not share this folder. Returns whether the folder
+is complete. If not, the trial counts as unfinished, and a later session continues it."""
 
 
-def take_nothing_in(trial: str, result: dict[str, Any] | None) -> bool:
-    """Does nothing: every trial's folder is seen here."""
+def fetch_nothing(trial: str, result: dict[str, Any] | None) -> bool:
+    """Returns True: every trial's folder is visible here."""
     return True
 
 
-class GivenTrials(Searcher):
-    """Gives out some trials, which go the way of all others from there on.
+class FixedTrials(Searcher):
+    """Gives Tune a fixed set of trials.
 
     Args:
-        run: Where their folders are.
-        specs: What to run, by name.
-        common: What each trial's config holds besides its name and spec.
-        take_in: See `TakeIn`.
+        run: The run that holds their folders.
+        specs: The specs by trial name.
+        common: What the config of each trial holds besides its name and spec.
+        fetch_trial_results: See `FetchTrialResults`.
     """
 
     def __init__(
@@ -37,30 +37,33 @@ class GivenTrials(Searcher):
         run: RunFolder,
         specs: Mapping[str, TrialSpec],
         common: dict[str, Any],
-        take_in: TakeIn = take_nothing_in,
+        fetch_trial_results: FetchTrialResults = fetch_nothing,
     ):
         super().__init__()
-        self._run, self._common, self._take_in = run, common, take_in
-        self._left = dict(specs)
-        self._given: dict[str, tuple[str, TrialSpec]] = {}  # by Tune's trial id
+        self._run, self._common = run, common
+        self._fetch_trial_results = fetch_trial_results
+        self._waiting = dict(specs)
+        self._started: dict[str, tuple[str, TrialSpec]] = {}  # by Tune's trial id
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """Returns the next trial's config, FINISHED after the last."""
-        if not self._left:
+        if not self._waiting:
             return self.FINISHED
-        name = next(iter(self._left))
-        spec = self._left.pop(name)
-        self._given[trial_id] = name, spec
+        name = next(iter(self._waiting))
+        spec = self._waiting.pop(name)
+        self._started[trial_id] = name, spec
         TrialFolder(self._run.trial(name)).write_spec(spec)
         return {**self._common, "name": name, "spec": spec.to_json()}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Notes the loss of a trial's workers; any other end it has noted itself."""
-        name, spec = self._given[trial_id]
+        """Writes the outcome of a trial that lost its workers; other trials write their own."""
+        name, spec = self._started[trial_id]
         folder = TrialFolder(self._run.trial(name))
-        if (result is not None or error) and not self._take_in(name, None if error else result):
+        if result is None and not error:
+            return
+        if not self._fetch_trial_results(name, None if error else result):
             return
         if error and folder.read_outcome() is None:
             lost = "its worker was lost"

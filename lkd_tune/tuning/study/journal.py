@@ -4,41 +4,46 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import optuna
+from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
+
+_STUDY_NAME = "lkd_tune"
 
 
 class Journal(BaseJournalBackend):
-    """Lines of JSON, each an operation, of which `batch` writes many in one go.
+    """Lines of JSON, one operation each; `batch` writes many of them at once.
 
-    Optuna's backend takes a lock, writes to the disk and reads the file again for each parameter
-    of a trial, as others may write between. A run is written by its driver alone (`locked` in
-    `tuner.py`), so that one writing for each trial that is drawn or told is enough, and all that is
-    new to read is what was written here. On NFS each of these is a way to the server and back. A
-    kill in a writing leaves its first lines, as one between two writings would.
+    For each parameter of a trial Optuna's backend takes a lock, writes to the disk and reads the
+    file again, because other processes may write in between. Only the driver writes the journal of
+    a run (see `tuning/lock.py`). So one write for each trial that is drawn or reported is enough,
+    and nothing has to be read again. On NFS each of these operations is a round trip to the
+    server. A process that is killed while it writes leaves the first lines of a batch, as if it
+    had been killed between two writes.
 
     Args:
-        path: The file; it has no half line at its end.
+        path: The file, which ends with a complete line.
     """
 
     def __init__(self, path: Path):
         self._path = path
-        self._unread = _parsed(path) if path.exists() else []
+        self._unread = _parse(path) if path.exists() else []
         self._read = 0
         self._draft: list[str] | None = None
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Gives the operations from this number on."""
+        """Yields the operations from this number on."""
         del self._unread[: log_number_from - self._read]
         self._read = log_number_from
         return iter([*self._unread])
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Adds operations; on return they are on the disk, unless within `batch`."""
+        """Adds operations. They are on the disk on return, or at the end of `batch`."""
         self._unread += logs
         lines = [json.dumps(log, separators=(",", ":")) + "\n" for log in logs]
         if self._draft is None:
@@ -48,7 +53,7 @@ class Journal(BaseJournalBackend):
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Has all that is added within be on the disk at the end, also if something is raised."""
+        """Writes all that is added within at the end, also if something is raised."""
         self._draft = []
         try:
             yield
@@ -64,6 +69,44 @@ class Journal(BaseJournalBackend):
             os.fsync(file.fileno())
 
 
-def _parsed(path: Path) -> list[dict[str, Any]]:
+def open_journal(path: Path) -> Journal:
+    """Returns a journal, after removing an incomplete last line that a killed process left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        content = path.read_bytes()
+        if not content.endswith(b"\n"):
+            with path.open("r+b") as file:
+                file.truncate(content.rfind(b"\n") + 1)
+    return Journal(path)
+
+
+def study_in(journal: Journal, objectives: Sequence[str]) -> optuna.Study:
+    """Returns the study in a journal, a new one if there is none."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(
+        study_name=_STUDY_NAME,
+        directions=["maximize" if name == "score" else "minimize" for name in objectives],
+        storage=JournalStorage(journal),
+        load_if_exists=True,
+    )
+
+
+def open_study(journal: Path, objectives: Sequence[str] = ("score",)) -> optuna.Study:
+    """Returns the study in a journal, a new one if there is none. One process at a time."""
+    return study_in(open_journal(journal), objectives)
+
+
+def trial_names(path: Path) -> set[str]:
+    """Returns the names of the trials that were drawn, according to a journal."""
+    if not path.exists():
+        return set()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = JournalStorage(open_journal(path))
+    study = optuna.load_study(study_name=_STUDY_NAME, storage=storage)
+    trials = study.get_trials(deepcopy=False)
+    return {trial.user_attrs["name"] for trial in trials if "name" in trial.user_attrs}
+
+
+def _parse(path: Path) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]

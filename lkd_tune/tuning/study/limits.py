@@ -1,4 +1,4 @@
-"""Which students are known to be above a limit before they become trials."""
+"""Limits on students, checked before a drawn spec becomes a trial."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from lkd_tune.records.pareto import excesses
 from lkd_tune.records.size import ModelSize
 
 
-class Admission:
-    """Compares what is known of students with the limits, by the devices that trials run on.
+class StudentLimits:
+    """Compares known sizes and latencies of students with the limits.
+
+    Only latencies on devices that trials of this session run on count.
 
     Args:
-        limits: What is bounded, and by what.
-        latencies: The run's folder of them.
+        limits: The limits by name, see `LimitSettings`.
+        latencies: The run's folder of measured latencies.
         earlier: Numbers of the trials that an earlier session began.
     """
 
@@ -24,8 +26,11 @@ class Admission:
         self._limits, self._latencies, self._earlier = limits, latencies, earlier
         self._devices: set[str] = set()
 
-    def excesses(self, spec: TrialSpec) -> dict[str, float]:
-        """Returns all of a student's excesses if it is known to be above a limit, else {}."""
+    def violations(self, spec: TrialSpec) -> dict[str, float]:
+        """Returns by how much a student exceeds each limit, {} if no limit is known to be exceeded.
+
+        A value is a share of the limit: 0.5 is 50% above it, a negative value is within it.
+        """
         if not self._limits:
             return {}
         from lkd_tune.models.size import expected_size  # loads torch
@@ -34,10 +39,10 @@ class Admission:
         found = excesses(self._limits, size)
         return found if any(by > 0 for by in found.values()) else {}
 
-    def note_device(self, number: int, result: dict[str, Any]) -> None:
-        """Notes from a trial's result what it was timed on.
+    def add_device(self, number: int, result: dict[str, Any]) -> None:
+        """Adds the device that a trial's result was timed on.
 
-        An earlier session's trials were timed on what may not be there now.
+        Trials of an earlier session are ignored: their devices may be gone.
         """
         if number in self._earlier or "size" not in result:
             return

@@ -11,7 +11,7 @@ import urllib.request
 import optuna
 import pytest
 
-from lkd_tune.tuning.study.study import open_study
+from lkd_tune.tuning.study.journal import open_study
 from tests.support.run_folder import HandMade
 
 

@@ -17,8 +17,8 @@ from lkd_tune.storage.object_store import StorageError, Store, patiently
 from lkd_tune.tuning.mirror import run_mirror as mirror
 from lkd_tune.tuning.mirror.node_storage import NodeCopy
 from lkd_tune.tuning.mirror.run_mirror import LostRunError, Mirror
-from lkd_tune.tuning.study.fixed_trials import GivenTrials
-from lkd_tune.tuning.study.study import StudySearcher
+from lkd_tune.tuning.study.fixed_trials import FixedTrials
+from lkd_tune.tuning.study.searcher import StudySearcher
 from tests.support.object_store import outage, s3_server
 from tests.support.run_folder import HandMade
 
@@ -138,7 +138,12 @@ def test_a_trial_that_could_not_be_fetched_has_not_ended(tmp_path):
 
     def study() -> StudySearcher:
         return StudySearcher(
-            space, made.run, teacher="t", teacher_layers=6, common={}, take_in=lambda *_: False
+            space,
+            made.run,
+            teacher="t",
+            teacher_layers=6,
+            common={},
+            fetch_trial_results=lambda *_: False,
         )
 
     searcher = study()
@@ -147,7 +152,7 @@ def test_a_trial_that_could_not_be_fetched_has_not_ended(tmp_path):
     searcher.on_trial_complete("tune-1", end)
     assert study().suggest("tune-2")["name"] == config["name"]
     specs = {"baseline": made._draw("baseline", 3)}
-    given = GivenTrials(made.run, specs, {}, lambda *_: False)
+    given = FixedTrials(made.run, specs, {}, lambda *_: False)
     given.suggest("tune-3")
     given.on_trial_complete("tune-3", error=True)
     assert made.run.read_trial("baseline").outcome is None

@@ -11,7 +11,7 @@ from rich.console import Console
 from lkd_tune.records.run import BASELINE, Outcome, TrialRecord
 from lkd_tune.tuning.progress.events import duration
 from lkd_tune.tuning.progress.view import EVENTS_VARIABLE, LogView, View
-from tests.tuning.study.test_study import drawn, measurement, searcher
+from tests.tuning.study.test_searcher import drawn, measurement, searcher
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.samplers._tpe.sampler import _split_trials
 from optuna.trial import TrialState
 
-from lkd_tune.tuning.samplers import tpe as bounded_tpe
-from lkd_tune.tuning.samplers.tpe import BoundedTPE, choose
+from lkd_tune.tuning.samplers import tpe
+from lkd_tune.tuning.samplers.tpe import BoundedTPE, select_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -58,17 +58,17 @@ def test_the_good_trials_are_the_same_and_those_that_run_are_there(running):
     study = grown(400, running)
     trials = study.get_trials(deepcopy=False)
     ended = [trial for trial in trials if trial.state != TrialState.RUNNING]
-    chosen = choose(study, trials, most=300)
-    assert len(chosen) == 300
-    assert chosen == sorted(chosen, key=lambda trial: trial.number)
-    assert sum(trial.state == TrialState.RUNNING for trial in chosen) == min(running, 150)
-    part = [trial for trial in chosen if trial.state != TrialState.RUNNING]
+    selected = select_trials(study, trials, max_trials=300)
+    assert len(selected) == 300
+    assert selected == sorted(selected, key=lambda trial: trial.number)
+    assert sum(trial.state == TrialState.RUNNING for trial in selected) == min(running, 150)
+    part = [trial for trial in selected if trial.state != TrialState.RUNNING]
     for good, good_of_part in zip(_split_trials(study, ended, 25), [part], strict=False):
         assert {trial.number for trial in good} <= {trial.number for trial in good_of_part}
 
 
 def test_it_goes_on_finding_the_best_with_a_part(monkeypatch):
-    monkeypatch.setattr(bounded_tpe.choose, "__defaults__", (60,))
+    monkeypatch.setattr(tpe.select_trials, "__defaults__", (60,))
     study = grown(200, running=5)
     study.sampler = BoundedTPE(seed=0, warn_independent_sampling=False, **OPTIONS)
     found = []

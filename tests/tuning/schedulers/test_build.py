@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import statistics
+from typing import get_args
 
 import pytest
+from ray.tune.schedulers import TrialScheduler
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.settings.search import Scheduler
 from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.schedulers.asha import bracket_of
-from lkd_tune.tuning.schedulers.build import build_scheduler
+from lkd_tune.tuning.schedulers.build import SCHEDULERS, build_scheduler
 from lkd_tune.tuning.tuner import run_search
 from tests.support.tiny import LABELS, make_space
 
 pytestmark = pytest.mark.usefixtures("two_cores")
+
+
+def test_every_scheduler_of_the_settings_is_built(tmp_path):
+    assert {*SCHEDULERS} == {*get_args(Scheduler)}
+    settings = make_space(tmp_path).settings
+    for build in SCHEDULERS.values():
+        scheduler = build(settings, [])
+        assert scheduler is None or isinstance(scheduler, TrialScheduler)
 
 
 def searched(folder, scheduler, **search):
@@ -75,5 +86,5 @@ def test_the_published_recipe_is_never_stopped(tmp_path):
 
 
 def test_median_refuses_several_objectives(tmp_path):
-    with pytest.raises(SpecError, match="median has one objective"):
+    with pytest.raises(SpecError, match="median supports only one objective; use asha"):
         make_space(tmp_path, search={"scheduler": "median"}, objectives=["score", "parameters"])

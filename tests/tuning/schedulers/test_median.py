@@ -10,8 +10,8 @@ from ray.tune.schedulers import TrialScheduler
 
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.run import Outcome, TrialRecord
-from lkd_tune.tuning.schedulers.build import Median
-from tests.tuning.study.test_study import drawn, measurement, searcher
+from lkd_tune.tuning.schedulers.median import MedianStopping
+from tests.tuning.study.test_searcher import drawn, measurement, searcher
 
 NOBODY = SimpleNamespace(get_live_trials=list)
 STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
@@ -24,12 +24,14 @@ class Trial:
         self.trial_id, self.config = name, {"name": name, "origin": origin}
 
 
-def told(median: Median, trial: Trial, measured: Measurement) -> str:
+def told(median: MedianStopping, trial: Trial, measured: Measurement) -> str:
     result: dict[str, Any] = {"measurement": measured.model_dump_json()}
     return median.on_trial_result(NOBODY, trial, result)
 
 
-def three_others(median: Median, quarter: float, half: float, total: int = 32) -> list[Trial]:
+def three_others(
+    median: MedianStopping, quarter: float, half: float, total: int = 32
+) -> list[Trial]:
     trials = [Trial(f"{i:04d}") for i in range(3)]
     for trial in trials:
         assert told(median, trial, measurement(total // 4, quarter, total)) == CONTINUE
@@ -38,7 +40,7 @@ def three_others(median: Median, quarter: float, half: float, total: int = 32) -
 
 
 def test_the_published_recipe_is_judged_and_goes_on():
-    median = Median()
+    median = MedianStopping()
     three_others(median, 0.9, 0.9)
     published = Trial("0003", "published")
     assert told(median, published, measurement(8, 0.1, 32)) == CONTINUE
@@ -48,7 +50,7 @@ def test_the_published_recipe_is_judged_and_goes_on():
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_measurement_told_again_changes_nothing(again):
-    median = Median()
+    median = MedianStopping()
     others = [Trial(f"{i:04d}") for i in range(3)]
     for trial in others:
         for _ in range(2 if again else 1):
@@ -67,7 +69,7 @@ def test_an_unfinished_trial_keeps_its_earlier_scores_after_a_crash(tmp_path):
         TrialRecord(f"{i:04d}", spec, steps, Outcome(state="stopped"), False) for i in range(3)
     ]
     own = (measurement(8, 0.9, 32), measurement(16, 0.3, 32))
-    resumed = Median([*records, TrialRecord("0003", spec, own, None, False)])
+    resumed = MedianStopping([*records, TrialRecord("0003", spec, own, None, False)])
     trial = Trial("0003")
     resumed.on_trial_add(NOBODY, trial)
     # Its best so far is 0.9, from before the crash.
@@ -75,6 +77,6 @@ def test_an_unfinished_trial_keeps_its_earlier_scores_after_a_crash(tmp_path):
 
 
 def test_trials_of_different_lengths_meet_at_the_same_share_of_their_steps():
-    median = Median()
+    median = MedianStopping()
     three_others(median, 0.9, 0.9, total=100)
     assert told(median, Trial("0003"), measurement(51, 0.1, 101)) == STOP  # a rounded half

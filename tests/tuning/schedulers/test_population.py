@@ -18,7 +18,7 @@ from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import TrialFolder
 from lkd_tune.tuning.ablation import ablated
 from lkd_tune.tuning.schedulers import population
-from lkd_tune.tuning.study.study import open_study
+from lkd_tune.tuning.study.journal import open_study
 from lkd_tune.tuning.tuner import resume_search, run_search
 from tests.support.tiny import make_space
 

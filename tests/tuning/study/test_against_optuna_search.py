@@ -15,8 +15,9 @@ from lkd_tune.config.source import parse_source
 from lkd_tune.config.space import SearchSpace, build_space
 from lkd_tune.config.starts import Start
 from lkd_tune.records.run import RunFolder
-from lkd_tune.tuning.study.study import StudySearcher, open_study
-from tests.tuning.study.test_study import drawn, result
+from lkd_tune.tuning.study.journal import open_study
+from lkd_tune.tuning.study.searcher import StudySearcher
+from tests.tuning.study.test_searcher import drawn, result
 
 TEXT = """
 task: {name: tiny, train: train.csv, dev: dev.csv}

@@ -18,7 +18,8 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.run import RunFolder, append_measurement
 from lkd_tune.records.trial_folder import TrialFolder, outcome_of
-from lkd_tune.tuning.study.study import StudySearcher, open_study
+from lkd_tune.tuning.study.journal import open_study
+from lkd_tune.tuning.study.searcher import StudySearcher
 
 SPACE = """
 task: {name: tiny, train: train.csv, dev: dev.csv}
@@ -238,7 +239,7 @@ def test_a_space_with_nothing_to_run_is_refused(tmp_path, monkeypatch):
 
     search = searcher(tmp_path)
     monkeypatch.setattr(SearchSpace, "draw", refuse)
-    with pytest.raises(SpecError, match=r"nothing that can be run .* train.lr: is wrong"):
+    with pytest.raises(SpecError, match=r"no trial can be run: .* train.lr: is wrong"):
         search.suggest("a")
 
 
