@@ -25,8 +25,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from direct_losses import direct_objective
 
-from lkd_tune.config.settings.blocks import TrainSettings
 from lkd_tune.config.settings.losses import LossSettings
+from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.data.batches import Batches
 from lkd_tune.data.tasks.classification import Classification
 from lkd_tune.data.tokenize import Batch, Tokens

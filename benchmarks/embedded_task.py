@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from lkd_tune.config.settings.architecture import Architecture
-from lkd_tune.config.settings.blocks import TaskSettings, TeacherTraining
+from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.config.settings.teacher import Architecture, TeacherTraining
 from lkd_tune.config.shipped import find_space
 from lkd_tune.config.space import load_space
 from lkd_tune.data.loading import Split, load_split

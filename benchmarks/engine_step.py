@@ -29,8 +29,8 @@ import torch
 from gpu_share import make_spec
 from large_teacher import make_data, make_teacher
 
-from lkd_tune.config.settings.blocks import TrainSettings
 from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings
+from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.runtime.hardware import cpu_name
 

@@ -28,8 +28,8 @@ from pathlib import Path
 
 import torch
 
-from lkd_tune.config.settings.blocks import TaskSettings
-from lkd_tune.config.settings.inference import Inference
+from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.config.settings.teacher import Inference
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens

@@ -34,7 +34,7 @@ import optuna
 from ray.tune.trainable.metadata import _TrainingRunMetadata
 
 from lkd_tune.cluster.nodes import Needs, SearchNodes
-from lkd_tune.config.settings.blocks import ResourceSettings
+from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.config.shipped import find_space
 from lkd_tune.config.space import SearchSpace, load_space
 from lkd_tune.config.trial import TrialSpec

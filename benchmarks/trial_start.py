@@ -22,10 +22,11 @@ from typing import Any
 import ray
 import torch
 
-from lkd_tune.config.settings.architecture import Architecture
-from lkd_tune.config.settings.blocks import StudentSettings, TaskSettings, TrainSettings
 from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings
-from lkd_tune.config.settings.resources import ResourceSettings
+from lkd_tune.config.settings.student import StudentSettings
+from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.config.settings.teacher import Architecture
+from lkd_tune.config.settings.training import ResourceSettings, TrainSettings
 from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
 from lkd_tune.distillation.teacher import build_from_scratch
 from lkd_tune.records.manifest import write_manifest

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from lkd_tune.cli.main import app
 from lkd_tune.config.reference import settings_reference
 from lkd_tune.config.schema import space_schema
-from lkd_tune.config.settings.blocks import SpaceSettings
+from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.config.space import SEARCHABLE
 
 _MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)

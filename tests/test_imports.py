@@ -18,8 +18,6 @@ ORDER = (
 )  # fmt: skip
 # Imports against that order that are still to be removed.
 UPWARD = {
-    ("config/settings/blocks.py", "records"),
-    ("config/trial.py", "records"),
     ("jobs/driver.py", "cli"),
 }
 # Folders that load none of these, not even inside functions.

@@ -6,7 +6,7 @@ from functools import cache
 
 from ray.tune import PlacementGroupFactory
 
-from lkd_tune.config.settings.blocks import ResourceSettings
+from lkd_tune.config.settings.training import ResourceSettings
 
 
 @cache  # one for all trials that need the same: Tune keeps each trial's to the search's end

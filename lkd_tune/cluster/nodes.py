@@ -19,7 +19,7 @@ from typing import Any
 from lkd_tune import __version__
 from lkd_tune.cluster.ray import Room, bundles_on, check_room
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.blocks import ResourceSettings
+from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.uri import is_address
 from lkd_tune.records.run import RunFolder

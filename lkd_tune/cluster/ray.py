@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.blocks import ResourceSettings
-from lkd_tune.config.settings.resources import trials_on_a_gpu
+from lkd_tune.config.settings.training import ResourceSettings, trials_on_a_gpu
 from lkd_tune.config.source import Source
 from lkd_tune.runtime.hardware import cpu_name
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from lkd_tune.config.distributions import Choice, Distribution, Numbers
 from lkd_tune.config.errors import Problem
-from lkd_tune.config.settings.blocks import SpaceSettings
 from lkd_tune.config.settings.losses import LossSettings
+from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.config.source import Source
 
 # Jaderberg et al., "Population Based Training of Neural Networks" (2017): a value is drawn anew in

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lkd_tune.config.schema import space_schema
-from lkd_tune.config.settings.blocks import SpaceSettings
+from lkd_tune.config.settings.space_settings import SpaceSettings
 
 
 def show_settings() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lkd_tune.config.settings.blocks import SpaceSettings
+from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.config.space import SEARCHABLE
 
 Schema = dict[str, Any]

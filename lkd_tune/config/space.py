@@ -19,10 +19,10 @@ from lkd_tune.config.distributions import (
 )
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.perturbation import population_problems
-from lkd_tune.config.settings.blocks import LayerMapSettings, SpaceSettings
 from lkd_tune.config.settings.layer_map import (
     PRESETS,
     SEARCHED,
+    LayerMapSettings,
     count_maps,
     draw_free,
     draw_listed,
@@ -30,6 +30,7 @@ from lkd_tune.config.settings.layer_map import (
     map_problem,
     preset_map,
 )
+from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.config.settings.width import Width, width_problems, with_width
 from lkd_tune.config.source import KeyPath, Source, dotted, read_source
 from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec

@@ -11,21 +11,13 @@ from pydantic import Field, ValidationError, model_validator
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.base import Settings
-from lkd_tune.config.settings.batch import check_batch
-from lkd_tune.config.settings.blocks import (
-    EvaluateOn,
-    ResourceSettings,
-    StudentSettings,
-    TargetSettings,
-    TaskSettings,
-    TrainSettings,
-    check_evaluate_on,
-    score_name,
-)
-from lkd_tune.config.settings.inference import PLAIN, Inference
+from lkd_tune.config.settings.evaluate_on import EvaluateOn, check_evaluate_on, score_name
 from lkd_tune.config.settings.layer_map import random_map
 from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings, Weight
-from lkd_tune.records.measurement import Measurement
+from lkd_tune.config.settings.student import StudentSettings
+from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.config.settings.teacher import PLAIN, Inference, TargetSettings
+from lkd_tune.config.settings.training import ResourceSettings, TrainSettings, check_batch
 
 
 class ResolvedLayerMap(Settings):
@@ -160,18 +152,6 @@ class TrialSpec(Settings):
             resources=self.resources,
             seed=self.seed,
         )
-
-    def evaluated_on(self, fine_tuned: Measurement | None) -> dict[str, Any] | None:
-        """Returns what a student.json says of the task that gives the score; None: its own one.
-
-        Args:
-            fine_tuned: The end of the fine-tuning, None before that.
-        """
-        if self.evaluate_on is None:
-            return None
-        task = self.evaluate_on.task
-        metrics = fine_tuned.metrics if fine_tuned else None
-        return {"task": task.name, "metric": task.metric, "metrics": metrics}
 
     def without_ancestor(self) -> TrialSpec:
         """Returns the same trial of a student that inherits nothing."""

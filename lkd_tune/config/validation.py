@@ -7,7 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from lkd_tune.config.errors import Problem, did_you_mean
-from lkd_tune.config.settings.blocks import SpaceSettings
+from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.config.source import KeyPath, Source, dotted
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from lkd_tune.config.settings.blocks import TrainSettings
+from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.config.trial import TrialSpec
 
 # Tensor cores and vector units like lengths in eights; more would only be padding.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.config.errors import Problem, SpecError, did_you_mean
-from lkd_tune.config.settings.blocks import TaskSettings
 from lkd_tune.config.settings.known_tasks import is_file_name
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
 from lkd_tune.data.acceptability.task import Sentence, build_acceptability
 from lkd_tune.data.readers import (

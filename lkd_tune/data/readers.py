@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.blocks import TaskSettings
 from lkd_tune.config.settings.known_tasks import FILE_COLUMNS, is_file_name
+from lkd_tune.config.settings.task import TaskSettings
 
 # What readers raise for a file that is broken, or not what its suffix says.
 UNREADABLE = (OSError, ValueError, EOFError, csv.Error, zlib.error)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.batches import padded_width
 from lkd_tune.data.loading import label_names, load_split, source_fingerprint
 from lkd_tune.data.tasks.base import IGNORED

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.blocks import Augmentation, TaskSettings
+from lkd_tune.config.settings.task import Augmentation, TaskSettings
 from lkd_tune.data.tokenize import Tokens, load_tokens
 from lkd_tune.files.cache import cache_dir, get_or_build
 from lkd_tune.files.digest import digest

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.blocks import TrainSettings
+from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.config.trial import Ancestor, TrialSpec
 from lkd_tune.data.loading import count_labels, label_names
 from lkd_tune.data.tasks.registry import kind_of

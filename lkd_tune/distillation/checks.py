@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.blocks import TaskSettings
 from lkd_tune.config.settings.known_tasks import is_file_name
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.data.loading import GENERATED, SPLITS, check_data, load_split
 from lkd_tune.distillation.teacher import teacher_depth, teacher_positions

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.blocks import ResourceSettings
+from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.pace import Pace
+from lkd_tune.records.student_file import evaluated_on
 
 
 def distill_here(
@@ -58,7 +59,7 @@ def distill_here(
     if to is not None:
         facts = {
             "score": (fine_tuned or measurement).score,
-            "evaluated_on": spec.evaluated_on(fine_tuned),
+            "evaluated_on": evaluated_on(spec, fine_tuned),
             "metrics": measurement.metrics,
             "spec": spec.model_dump(mode="json"),
         }

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lkd_tune.config.settings.blocks import TrainSettings
+from lkd_tune.config.settings.training import TrainSettings
 
 
 def build_optimizer(

@@ -10,17 +10,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from lkd_tune.config.settings.architecture import Architecture
-from lkd_tune.config.settings.blocks import (
-    ResourceSettings,
-    StudentSettings,
-    TaskSettings,
-    TeacherSettings,
-    TeacherTraining,
-    TrainSettings,
-)
 from lkd_tune.config.settings.layer_map import preset_map
 from lkd_tune.config.settings.losses import LABELS_ONLY
+from lkd_tune.config.settings.student import StudentSettings
+from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.config.settings.teacher import Architecture, TeacherSettings, TeacherTraining
+from lkd_tune.config.settings.training import ResourceSettings, TrainSettings
 from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
 from lkd_tune.data.loading import GENERATED, count_labels, load_split, source_fingerprint
 from lkd_tune.data.tasks.registry import kind_of

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.loading import Split, label_names, load_split
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens

@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.blocks import TaskSettings
-from lkd_tune.config.settings.inference import PLAIN, Inference
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
+from lkd_tune.config.settings.teacher import PLAIN, Inference
 from lkd_tune.data.loading import count_labels, label_names, load_split
 from lkd_tune.data.tasks.base import Kind, are_numbered
 from lkd_tune.data.tasks.registry import kind_of

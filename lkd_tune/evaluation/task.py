@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.source import Source, apply_override
 from lkd_tune.config.trial import read_trial_spec
 from lkd_tune.files.atomic import write_atomically

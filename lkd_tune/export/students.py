@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.export.card import student_card
 from lkd_tune.export.formats import read_conversion
 from lkd_tune.files.atomic import atomic_folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
 
 _LOAD = """\

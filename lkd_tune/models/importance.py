@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from lkd_tune.config.settings.inference import PLAIN, Inference
+from lkd_tune.config.settings.teacher import PLAIN, Inference
 from lkd_tune.data.tokenize import Tokens
 from lkd_tune.files.cache import get_or_build
 from lkd_tune.files.digest import digest

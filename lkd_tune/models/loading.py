@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.inference import Inference
+from lkd_tune.config.settings.teacher import Inference
 from lkd_tune.files.digest import digest, file_digest
 from lkd_tune.runtime.usage import count_parameters
 from lkd_tune.storage.fetch import local_model

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from lkd_tune.config.settings.inference import Inference
+from lkd_tune.config.settings.teacher import Inference
 from lkd_tune.runtime.process_group import load_deepspeed
 from lkd_tune.runtime.release import forget_modules
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.inference import Inference
+from lkd_tune.config.settings.teacher import Inference
 from lkd_tune.models.loading import describe_model
 from lkd_tune.runtime.host_memory import host_memory
 from lkd_tune.runtime.process_group import device

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lkd_tune.config.settings.blocks import StudentSettings
+from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.width import asks_for_width, resolve_width
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.registry import kind_of

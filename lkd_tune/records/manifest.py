@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lkd_tune import __version__
-from lkd_tune.config.settings.blocks import SpaceSettings
+from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.run import RunFolder
 

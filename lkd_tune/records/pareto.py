@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
 from lkd_tune.records.size import ModelSize
 
-Objective = Literal["score", "parameters", "flops", "latency_ms", "latency_ms_batch_32", "disk_mb"]
 Costs = tuple[float, ...]
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lkd_tune.config.settings.blocks import ResourceSettings
+from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.atomic import append_line, atomic_folder, remove_folder, write_atomically
 from lkd_tune.records.bad_example import BadExample
@@ -212,49 +212,6 @@ class TrialFolder:
     def write_test_metrics(self, metrics: dict[str, float]) -> None:
         """Writes the metrics on test, which the winner and the baseline have."""
         write_atomically(self.path / "test.json", json.dumps(metrics, indent=2))
-
-
-def describe_student(
-    name: str,
-    spec: TrialSpec,
-    last: Measurement,
-    outcome: Outcome,
-    size: ModelSize | None,
-    fine_tuned: Measurement | None = None,
-) -> str:
-    """Returns the text of a student.json.
-
-    Args:
-        name: The trial's name.
-        spec: The trial.
-        last: Its last measurement.
-        outcome: How it ended.
-        size: What its architecture costs.
-        fine_tuned: The end of the fine-tuning on `evaluate_on`; without it there is no score yet.
-    """
-    scored = fine_tuned if spec.evaluate_on is not None else last
-    facts: dict[str, Any] = {
-        "name": name,
-        "score": scored.score if scored else None,
-        "evaluated_on": spec.evaluated_on(fine_tuned),
-        "metrics": last.metrics,
-        "test_metrics": None,
-        "parameters": last.parameters,
-        "size": size.model_dump() if size else None,
-        "step": last.step,
-        "train_s": last.train_s,
-        **outcome.model_dump(include={"wall_s", "gpu_s", "cpu_s"}),
-        "spec": spec.model_dump(mode="json"),
-    }
-    return json.dumps(facts, indent=2, ensure_ascii=False)
-
-
-def read_student(folder: Path) -> dict[str, Any] | None:
-    """Returns the student.json of a student, None if there is none."""
-    try:
-        return json.loads((folder / "student.json").read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 def outcome_of(

@@ -20,8 +20,8 @@ from lkd_tune.config.settings.layer_map import map_distance
 from lkd_tune.config.trial import Ancestor, TrialSpec
 from lkd_tune.files.atomic import atomic_folder, remove_folder
 from lkd_tune.records.run import RunFolder
+from lkd_tune.records.student_file import read_student
 from lkd_tune.records.trial_folder import TrialFolder
-from lkd_tune.tuning.best_students import read_student
 
 
 @dataclass(frozen=True)

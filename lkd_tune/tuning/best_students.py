@@ -17,7 +17,8 @@ from lkd_tune.files.tombstones import note_removal
 from lkd_tune.records.pareto import Costs, costs_of, front_of, knee_of, normalised
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.size import ModelSize
-from lkd_tune.records.trial_folder import TrialFolder, read_student
+from lkd_tune.records.student_file import read_student
+from lkd_tune.records.trial_folder import TrialFolder
 
 _FACTS = "student.json"
 

@@ -13,7 +13,7 @@ import yaml
 
 from lkd_tune.config.distributions import Distribution
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.blocks import check_batch
+from lkd_tune.config.settings.training import check_batch
 from lkd_tune.config.space import SearchSpace, load_space
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.run import RunFolder

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lkd_tune.cluster.nodes import Needs, SearchNodes, versions
 from lkd_tune.cluster.ray import Room, dashboard_address, describe_cluster, withhold_credentials
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.blocks import SpaceSettings
+from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.files.cache import cache_dir
 from lkd_tune.records.manifest import update_manifest

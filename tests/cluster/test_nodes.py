@@ -21,7 +21,7 @@ from lkd_tune.cluster.nodes import (
 )
 from lkd_tune.cluster.ray import check_room
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.settings.blocks import ResourceSettings
+from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.records.run import RunFolder
 from tests.support.tiny import make_space
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.loading import check_data, count_labels, load_split
 from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.evaluation.scoring import check_labels

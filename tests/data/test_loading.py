@@ -6,7 +6,7 @@ import json
 import pytest
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.loading import check_data, count_labels, label_names, load_split
 
 ROWS = [("the dog", "a"), ("", "b"), ('a "quoted cat', "a")]

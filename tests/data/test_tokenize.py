@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lkd_tune.config.settings.blocks import Columns, TaskSettings
+from lkd_tune.config.settings.task import Columns, TaskSettings
 from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.models.loading import load_tokenizer
 from tests.support.families import make_classifier, make_csv

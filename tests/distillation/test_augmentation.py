@@ -11,7 +11,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.settings.blocks import Augmentation, TaskSettings
+from lkd_tune.config.settings.task import Augmentation, TaskSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tokenize import Tokens, load_tokens
 from lkd_tune.data.tokenizer_training import train_subword_tokenizer

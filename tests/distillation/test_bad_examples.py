@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lkd_tune.config.settings.blocks import TrainSettings
+from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.batches import Batches
 from lkd_tune.distillation.bad_examples import BadExamplesError

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.settings.blocks import TrainSettings
 from lkd_tune.config.settings.losses import LossSettings
+from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.batches import evaluation_steps
 from lkd_tune.distillation.engine import Distillation, DivergedError

@@ -17,8 +17,8 @@ from transformers import (
     pipeline,
 )
 
-from lkd_tune.config.settings.architecture import Architecture
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.config.settings.teacher import Architecture
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.distillation.teacher import build_from_scratch

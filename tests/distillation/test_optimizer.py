@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lkd_tune.config.settings.blocks import TrainSettings
+from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.distillation.optimizer import WholeAdamW, build_optimizer
 
 OPTIONS = {"lr": 1e-2, "betas": (0.9, 0.98), "fused": True}

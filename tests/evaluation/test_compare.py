@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from lkd_tune.cli.main import app
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.settings.blocks import TeacherTraining
+from lkd_tune.config.settings.teacher import TeacherTraining
 from lkd_tune.distillation.teacher import train_teacher
 from lkd_tune.evaluation.compare import compare_models
 from lkd_tune.evaluation.scoring import evaluate_model

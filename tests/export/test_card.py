@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from lkd_tune.cli.tables import summary
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.export.card import student_card
 from lkd_tune.files.atomic import write_atomically

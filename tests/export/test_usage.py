@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.loading import load_split
 from lkd_tune.data.tasks.extractive_summary import choose_sentences
 from lkd_tune.data.tasks.registry import kind_of

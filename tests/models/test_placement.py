@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.settings.blocks import TaskSettings
-from lkd_tune.config.settings.inference import PLAIN, Inference
+from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.config.settings.teacher import PLAIN, Inference
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.classification import Classification
 from lkd_tune.data.tokenize import load_tokens

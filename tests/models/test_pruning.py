@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.width import Width
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tokenize import Tokens, load_tokens

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tokenize import Tokens
 from lkd_tune.distillation.engine import Distillation

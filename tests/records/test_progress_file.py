@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from lkd_tune.cluster.nodes import Needs, SearchNodes
-from lkd_tune.config.settings.blocks import ResourceSettings
+from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.records.pace import Pace
 from lkd_tune.records.progress_file import pace_noter, read_pace

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lkd_tune.config.settings.blocks import TrainSettings
+from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.distillation import build as setup
 from lkd_tune.distillation.build import uses_bf16_products

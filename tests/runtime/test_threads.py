@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lkd_tune.config.settings.blocks import TeacherTraining
+from lkd_tune.config.settings.teacher import TeacherTraining
 from lkd_tune.distillation.teacher import train_teacher
 from lkd_tune.runtime.threads import useful_threads
 from tests.support.kinds_data import make_task

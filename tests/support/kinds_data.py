@@ -6,7 +6,7 @@ import json
 import random
 from pathlib import Path
 
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
 from tests.support.tiny import BAD, FILLERS, GOOD
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.space import load_space
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.atomic import write_atomically

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lkd_tune.config.settings.blocks import TaskSettings, TeacherTraining
+from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.config.settings.teacher import TeacherTraining
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.distillation.run import distill
 from lkd_tune.distillation.teacher import train_teacher

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from lkd_tune.cli.tables import show_leaderboard
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.settings.blocks import ResourceSettings
+from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.config.trial import Ancestor, TrialSpec
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.distillation.run import distill

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.settings.blocks import ResourceSettings
+from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.config.source import parse_source
 from lkd_tune.config.space import build_space
 from lkd_tune.config.starts import Start

@@ -10,8 +10,10 @@ import itertools
 import math
 import random
 from collections.abc import Sequence
+from typing import Literal
 
 from lkd_tune.config.distributions import Suggester
+from lkd_tune.config.settings.base import Settings
 
 LayerMap = tuple[int, ...]
 
@@ -19,6 +21,24 @@ PRESETS = ("skip", "last", "first", "top_bottom", "lower_half")
 SEARCHED = ("monotone", "free")
 RANDOM = "random"
 NAMED = (*PRESETS, RANDOM, *SEARCHED)
+LayerMapName = Literal[
+    "skip", "last", "first", "top_bottom", "lower_half", "random", "monotone", "free"
+]
+assert set(LayerMapName.__args__) == set(NAMED)  # type: ignore[attr-defined]
+
+
+class LayerMapSettings(Settings):
+    """Which teacher layers the student's are matched with. `layer_map: X` sets both relations."""
+
+    word: LayerMapName | list[int] = "skip"
+    """Map of the word relations: a preset (skip, last, first, top_bottom, lower_half), a list
+    such as [0, 2, 4, 6], `random` (drawn anew in each step), or a searched one (monotone, free)."""
+    layer: LayerMapName | list[int] | Literal["same"] = "same"
+    """Map of the layer transforming relations; `same` as that of the word relations."""
+    pin_embeddings: bool = True
+    """Match embeddings with embeddings, in random and searched maps."""
+    pin_last: bool = True
+    """Match the last layer with the teacher's last, in random and searched maps."""
 
 
 def preset_map(name: str, teacher_layers: int, depth: int) -> LayerMap:

@@ -11,6 +11,7 @@ from pydantic_core import CoreSchema
 from lkd_tune.config.settings.base import Settings
 
 # Built in lkd_tune/tuning/samplers/build.py and lkd_tune/tuning/schedulers/build.py.
+Objective = Literal["score", "parameters", "flops", "latency_ms", "latency_ms_batch_32", "disk_mb"]
 Sampler = Literal["tpe", "random", "grid", "nsga2", "nsga3", "gp", "cma", "evolution"]
 Scheduler = Literal["asha", "hyperband", "median", "pbt", "none"]
 # Those that support one objective only, and what to use instead.

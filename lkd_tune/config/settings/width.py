@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.blocks import StudentSettings
+from lkd_tune.config.settings.student import StudentSettings
 
 _KEYS = ("hidden_size", "heads", "intermediate_size")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
 from lkd_tune.losses.ckd import LossSum, soft_labels
 

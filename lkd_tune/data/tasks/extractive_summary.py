@@ -24,7 +24,7 @@ import numpy as np
 from typing_extensions import override
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.tasks.base import IGNORED, Encoded, LabelledTokens, Split, refuse
 from lkd_tune.data.tasks.rouge import best_sentences, rouge, words
 from lkd_tune.data.tasks.sentence_splitting import split_sentences

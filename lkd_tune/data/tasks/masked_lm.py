@@ -20,7 +20,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.tasks.base import IGNORED, Encoded, LabelledTokens, Split
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from scipy.special import softmax
 from torch import Tensor
 from typing_extensions import override
 
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.tasks.base import Encoded, Kind, Split, refuse, rounded
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.tasks.base import Kind
 from lkd_tune.data.tasks.classification import Classification, MultiLabel, Regression
 from lkd_tune.data.tasks.extractive_summary import Summaries

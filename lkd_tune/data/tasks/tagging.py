@@ -10,7 +10,7 @@ import numpy as np
 from typing_extensions import override
 
 from lkd_tune.config.errors import Problem
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.tasks.base import (
     IGNORED,
     Encoded,

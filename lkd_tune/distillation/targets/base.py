@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lkd_tune.config.settings.inference import PLAIN, Inference
+from lkd_tune.config.settings.teacher import PLAIN, Inference
 from lkd_tune.data.tasks.base import Kind
 from lkd_tune.data.tokenize import Batch
 from lkd_tune.losses.relations import (

@@ -25,8 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lkd_tune.config.settings.blocks import TargetSettings
-from lkd_tune.config.settings.inference import PLAIN, Inference
+from lkd_tune.config.settings.teacher import PLAIN, Inference, TargetSettings
 from lkd_tune.data.tasks.base import Kind
 from lkd_tune.data.tokenize import Batch, Tokens
 from lkd_tune.distillation.targets.base import Maps, Targets

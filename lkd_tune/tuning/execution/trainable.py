@@ -22,12 +22,11 @@ from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.pareto import excesses
 from lkd_tune.records.run import Ending, Outcome, RunFolder, append_measurement, read_measurements
 from lkd_tune.records.size import ModelSize
+from lkd_tune.records.student_file import describe_student, read_student
 from lkd_tune.records.trial_folder import (
     Checkpoint,
     TrialFolder,
-    describe_student,
     outcome_of,
-    read_student,
 )
 from lkd_tune.runtime.oom import gpu_is_lost, is_out_of_memory
 from lkd_tune.storage.object_store import StorageError

@@ -16,8 +16,7 @@ import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from lkd_tune.cluster.nodes import WITHOUT_GPUS, Needs, check_this_node
-from lkd_tune.config.settings.blocks import ResourceSettings
-from lkd_tune.config.settings.resources import trials_on_a_gpu
+from lkd_tune.config.settings.training import ResourceSettings, trials_on_a_gpu
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.cache import node_cache
 from lkd_tune.records.measurement import Measurement

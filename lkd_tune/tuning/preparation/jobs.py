@@ -10,14 +10,10 @@ from typing import Any
 
 from lkd_tune.cluster.ray import describe_node
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.settings.blocks import (
-    StudentSettings,
-    TargetSettings,
-    TaskSettings,
-    TeacherSettings,
-    TrainSettings,
-)
-from lkd_tune.config.settings.inference import PLAIN, Inference
+from lkd_tune.config.settings.student import StudentSettings
+from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.config.settings.teacher import PLAIN, Inference, TargetSettings, TeacherSettings
+from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.config.uri import is_address
 from lkd_tune.files.atomic import atomic_folder
 from lkd_tune.files.cache import node_cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.settings.blocks import SpaceSettings
+from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.config.starts import Start, published_starts, start_from
 from lkd_tune.files.atomic import write_once
 from lkd_tune.records.manifest import update_manifest

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lkd_tune.config.settings.blocks import TaskSettings
 from lkd_tune.config.settings.known_tasks import GLUE_FOLDERS, TASKS
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.loading import check_data, count_labels, label_names, load_split
 
 DATA = Path(os.environ.get("LKD_SHARED", Path(__file__).parents[4] / "shared")) / "data"

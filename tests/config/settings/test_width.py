@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.settings.blocks import StudentSettings
+from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.width import Width, resolve_width, with_width
 from lkd_tune.config.source import parse_source
 from lkd_tune.config.space import SearchSpace, build_space

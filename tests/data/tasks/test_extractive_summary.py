@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.loading import count_labels, label_names, load_split
 from lkd_tune.data.tasks.base import IGNORED
 from lkd_tune.data.tasks.extractive_summary import choose_sentences

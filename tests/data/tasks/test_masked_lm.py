@@ -7,7 +7,9 @@ from datasets import Dataset
 from transformers import AutoModelForMaskedLM
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.settings.blocks import StudentSettings, TaskSettings, TrainSettings
+from lkd_tune.config.settings.student import StudentSettings
+from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.loading import count_labels, load_split
 from lkd_tune.data.tasks.base import IGNORED

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.tasks.base import Split
 from lkd_tune.data.tasks.question_answering import predict_answers, score_answers
 from lkd_tune.data.tasks.registry import kind_of

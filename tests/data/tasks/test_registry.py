@@ -5,13 +5,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, pipeline
 
-from lkd_tune.config.settings.blocks import (
-    StudentSettings,
-    TaskSettings,
-    TeacherTraining,
-    TrainSettings,
-)
+from lkd_tune.config.settings.student import StudentSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
+from lkd_tune.config.settings.teacher import TeacherTraining
+from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.loading import label_names, load_split
 from lkd_tune.data.tasks.base import IGNORED
 from lkd_tune.data.tasks.registry import kind_of

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lkd_tune.config.settings.blocks import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.classification import Classification
 from lkd_tune.data.tokenize import load_tokens

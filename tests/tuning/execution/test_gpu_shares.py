@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lkd_tune.cluster.ray import bundles_on
-from lkd_tune.config.settings.blocks import ResourceSettings
-from lkd_tune.config.settings.resources import trials_on_a_gpu
+from lkd_tune.config.settings.training import ResourceSettings, trials_on_a_gpu
 from lkd_tune.tuning.execution.worker_group import _CONTEXT_BYTES, allocator_share
 
 GIB = 2**30

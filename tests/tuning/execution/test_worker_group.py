@@ -12,7 +12,7 @@ import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from lkd_tune.cluster.nodes import Needs
-from lkd_tune.config.settings.blocks import ResourceSettings
+from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.execution.worker_group import Gang, LostWorkerError, Rank
 from lkd_tune.tuning.tuner import run_search

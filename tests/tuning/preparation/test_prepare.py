@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lkd_tune.config.settings.blocks import StudentSettings
+from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.source import parse_source
 from lkd_tune.config.space import build_space
 from lkd_tune.config.starts import Start

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.blocks import ResourceSettings
+from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.config.source import parse_source
 from lkd_tune.config.space import SearchSpace, build_space
 from lkd_tune.config.trial import TrialSpec

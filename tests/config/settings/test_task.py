@@ -1,9 +1,7 @@
 import pytest
-from pydantic import BaseModel, ValidationError
 
-from lkd_tune.config.settings.blocks import SpaceSettings, TaskSettings
 from lkd_tune.config.settings.known_tasks import TASKS, is_file_name
-from lkd_tune.config.settings.losses import LossSettings
+from lkd_tune.config.settings.task import TaskSettings
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -51,49 +49,3 @@ def test_local_files_replace_where_a_known_task_lies():
 )  # fmt: skip
 def test_file_names(name, expected):
     assert is_file_name(name) == expected
-
-
-def test_a_number_alone_is_a_weight():
-    losses = LossSettings.model_validate({"wr_pair": 2.5, "logits": 0})
-    assert (losses.wr_pair.weight, losses.wr_pair.distance) == (2.5, "cosine")
-    assert losses.logits.weight == 0
-
-
-@pytest.mark.parametrize(
-    ("losses", "needs_teacher", "needs_relations"),
-    [
-        ({}, True, True),
-        ({"wr_pair": 0, "wr_triple": 0, "ltr_pair": 0, "ltr_triple": 0}, True, False),
-        (
-            {"wr_pair": 0, "wr_triple": 0, "ltr_pair": 0, "ltr_triple": 0, "logits": {"alpha": 1}},
-            False,
-            False,
-        ),
-        ({"logits": 0}, True, True),
-    ],
-)
-def test_what_the_losses_need(losses, needs_teacher, needs_relations):
-    settings = LossSettings.model_validate(losses)
-    assert settings.needs_teacher == needs_teacher
-    assert settings.needs_relations == needs_relations
-
-
-def test_settings_are_frozen_and_refuse_unknown_keys():
-    task = TaskSettings(name="cola")
-    with pytest.raises(ValidationError):
-        task.name = "sst2"
-    with pytest.raises(ValidationError):
-        TaskSettings(name="cola", metrik="accuracy")
-
-
-def all_blocks(model=SpaceSettings):
-    yield model
-    for field in model.model_fields.values():
-        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from all_blocks(kind)
-
-
-def test_names_do_not_hide_what_pydantic_has():
-    reserved = set(dir(BaseModel))
-    assert not [name for block in all_blocks() for name in block.model_fields if name in reserved]

@@ -1,0 +1,76 @@
+"""The settings of a whole space file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import ValidationInfo, field_validator, model_validator
+
+from lkd_tune.config.settings.base import Settings, block_from
+from lkd_tune.config.settings.evaluate_on import EvaluateOn, check_evaluate_on, score_name
+from lkd_tune.config.settings.layer_map import LayerMapSettings
+from lkd_tune.config.settings.losses import LossSettings
+from lkd_tune.config.settings.search import (
+    ConfirmSettings,
+    KeepSettings,
+    LimitSettings,
+    Objective,
+    SearchSettings,
+)
+from lkd_tune.config.settings.student import StudentSettings
+from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.config.settings.teacher import TargetSettings, TeacherSettings
+from lkd_tune.config.settings.trackers import TrackerSettings
+from lkd_tune.config.settings.training import ResourceSettings, TrainSettings, check_batch
+
+
+class SpaceSettings(Settings):
+    """A whole space file, with a value drawn for each distribution."""
+
+    task: Annotated[TaskSettings, block_from("name")]
+    teacher: Annotated[TeacherSettings, block_from("model")]
+    evaluate_on: Annotated[EvaluateOn | None, block_from("task", optional=True)] = None
+    """In masked_lm: the score is that of a fine-tuning on another task, at the end of each trial;
+    none: the share of masked words that are found. Trials are stopped early by the latter."""
+    student: StudentSettings = StudentSettings()
+    layer_map: Annotated[LayerMapSettings, block_from("word")] = LayerMapSettings()
+    losses: LossSettings = LossSettings()
+    train: TrainSettings = TrainSettings()
+    targets: TargetSettings = TargetSettings()
+    search: SearchSettings = SearchSettings()
+    resources: ResourceSettings = ResourceSettings()
+    keep: KeepSettings = KeepSettings()
+    objectives: tuple[Objective, ...] = ("score",)
+    """What is best: score (to be large), and parameters, flops, latency_ms, latency_ms_batch_32 or
+    disk_mb (to be small). Several give a Pareto front and a recommended knee."""
+    limits: LimitSettings = LimitSettings()
+    confirm: ConfirmSettings | None = None
+    """At the end, train the best again with new seeds; none: take one score of one seed for it."""
+    trackers: TrackerSettings = TrackerSettings()
+
+    @property
+    def score_name(self) -> str:
+        """What the score is called: `accuracy`, or `sst2 accuracy` of another task."""
+        return score_name(self.task, self.evaluate_on)
+
+    @field_validator("evaluate_on")
+    @classmethod
+    def _check_evaluate_on(cls, value: EvaluateOn | None, info: ValidationInfo) -> Any:
+        if value is not None and "task" in info.data:  # else that is wrong, and told
+            check_evaluate_on(info.data["task"])
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> SpaceSettings:
+        check_batch(self.train, self.resources)
+        if self.evaluate_on is not None:
+            check_batch(self.evaluate_on.train, self.resources, key="evaluate_on.train")
+        if self.task.kind == "masked_lm" and self.student.vocab == "trim":
+            raise ValueError("student.vocab: trim would leave masked_lm without words to predict")
+        if "score" not in self.objectives or len({*self.objectives}) < len(self.objectives):
+            raise ValueError(
+                f"objectives needs score, and nothing twice; found {', '.join(self.objectives)}"
+            )
+        if len(self.objectives) > 1:
+            self.search.check_several_objectives()
+        return self

@@ -1,0 +1,69 @@
+"""The student.json beside a student's weights: what it is, what it scores, how it was trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lkd_tune.config.trial import TrialSpec
+from lkd_tune.records.measurement import Measurement
+from lkd_tune.records.run import Outcome
+from lkd_tune.records.size import ModelSize
+
+
+def describe_student(
+    name: str,
+    spec: TrialSpec,
+    last: Measurement,
+    outcome: Outcome,
+    size: ModelSize | None,
+    fine_tuned: Measurement | None = None,
+) -> str:
+    """Returns the text of a student.json.
+
+    Args:
+        name: The trial's name.
+        spec: The trial.
+        last: Its last measurement.
+        outcome: How it ended.
+        size: What its architecture costs.
+        fine_tuned: The end of the fine-tuning on `evaluate_on`; without it there is no score yet.
+    """
+    scored = fine_tuned if spec.evaluate_on is not None else last
+    facts: dict[str, Any] = {
+        "name": name,
+        "score": scored.score if scored else None,
+        "evaluated_on": evaluated_on(spec, fine_tuned),
+        "metrics": last.metrics,
+        "test_metrics": None,
+        "parameters": last.parameters,
+        "size": size.model_dump() if size else None,
+        "step": last.step,
+        "train_s": last.train_s,
+        **outcome.model_dump(include={"wall_s", "gpu_s", "cpu_s"}),
+        "spec": spec.model_dump(mode="json"),
+    }
+    return json.dumps(facts, indent=2, ensure_ascii=False)
+
+
+def read_student(folder: Path) -> dict[str, Any] | None:
+    """Returns the student.json of a student, None if there is none."""
+    try:
+        return json.loads((folder / "student.json").read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def evaluated_on(spec: TrialSpec, fine_tuned: Measurement | None) -> dict[str, Any] | None:
+    """Returns the entry for the task that gives the score; None if that is the trial's own task.
+
+    Args:
+        spec: The trial.
+        fine_tuned: The last measurement of the fine-tuning, None before there is one.
+    """
+    if spec.evaluate_on is None:
+        return None
+    task = spec.evaluate_on.task
+    metrics = fine_tuned.metrics if fine_tuned else None
+    return {"task": task.name, "metric": task.metric, "metrics": metrics}
