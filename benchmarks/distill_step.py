@@ -25,7 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from direct_losses import direct_objective
 
-from lkd_tune.config.settings.losses import LossSettings
+from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings
 from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.data.batches import Batches
 from lkd_tune.data.tasks.classification import Classification
@@ -176,16 +176,12 @@ def main() -> None:
         facts = read_facts(folder)
         setup = Setup(teacher.to(device), tokens, stored, device)
         live, losses = LiveTeacher(teacher, Classification(), device), LossSettings()
-        labels = LossSettings.model_validate(
-            dict.fromkeys(("wr_pair", "wr_triple", "ltr_pair", "ltr_triple"), 0)
-            | {"logits": {"alpha": 1}}
-        )
         rows: dict[str, tuple[Callable[[], Iterator[Batch]], Any]] = {
             "direct recipe, padded to 128": (setup.padded, direct_loss),
             "+ batches of similar lengths": (setup.bucketed, direct_loss),
             "+ losses from distances": (setup.bucketed, our_loss(live, losses)),
             "+ stored targets": (setup.bucketed, our_loss(stored, losses)),
-            "plain fine-tuning of the student": (setup.bucketed, our_loss(None, labels)),
+            "plain fine-tuning of the student": (setup.bucketed, our_loss(None, LABELS_ONLY)),
         }
         share = tokens.lengths.mean()
         print(f"{len(tokens)} sentences of {share:.1f} tokens on average; targets take "

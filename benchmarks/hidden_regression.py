@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 
+from lkd_tune.config.settings.losses import TERM_NAMES
 from lkd_tune.config.trial import TrialSpec
+from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.distillation.batch_losses import BatchLosses
 from lkd_tune.distillation.engine import Distillation
-from lkd_tune.distillation.objective import TERMS
-from lkd_tune.distillation.targets.base import Targets
-from lkd_tune.losses.ckd import LossSum
+from lkd_tune.losses.base import LossSum
+from lkd_tune.losses.inputs import LossInputs, Targets
+from lkd_tune.losses.logits import logit_total
 from lkd_tune.models.loading import forward, load_model
 from lkd_tune.runtime.process_group import device
 
@@ -44,7 +46,7 @@ class _RegressedStates:
         """Returns each term's sum over a batch and what it is to be divided by."""
         objective = self._losses.objective
         # Whatever it is divided by later, the mean is what counts.
-        count = objective.counts([batch], maps)[TERMS.index("wr_pair")].float()
+        count = objective.counts([batch], maps)[TERM_NAMES.index("wr_pair")].float()
         batch = batch.to(device())
         output = forward(student, batch, hidden_states=True)
         with torch.no_grad():
@@ -55,7 +57,8 @@ class _RegressedStates:
         ]
         regression = LossSum(torch.stack(layers).sum() * count, lambda: count)
         nothing = LossSum(output.logits.new_zeros(()), lambda: torch.zeros(()))
-        targets = Targets(theirs.logits.float(), word=None, layer=None)
-        logits = objective._logit_sum(output.logits, targets, batch)
+        targets = Targets(theirs.logits.float(), None, None)
+        inputs = LossInputs(output.logits, None, targets, batch, kind_of(self._losses.spec.task))
+        logits = logit_total(self._losses.spec.losses.logits, inputs)
         found = {"wr_pair": regression, "logits": logits}
-        return [found.get(term, nothing) for term in TERMS]
+        return [found.get(term, nothing) for term in TERM_NAMES]

@@ -51,6 +51,7 @@ def terms_from_distances(
 ) -> dict[str, torch.Tensor]:
     """Returns the five terms by name, each 0-dim; as `direct_terms` gives them."""
     from lkd_tune.losses import ckd as losses
+    from lkd_tune.losses.logits import soft_label_loss
 
     states = student, teacher, mask
     return {
@@ -58,7 +59,7 @@ def terms_from_distances(
         "wr_triple": losses.word_relation_triple(*states, window=window),
         "ltr_pair": losses.layer_relation_pair(*states),
         "ltr_triple": losses.layer_relation_triple(*states),
-        "logits": losses.soft_label_loss(student_logits, teacher_logits),
+        "logits": soft_label_loss(student_logits, teacher_logits),
     }
 
 

@@ -35,10 +35,10 @@ from direct_losses import direct_objective, direct_terms
 from lkd_tune.losses.ckd import (
     ltr_pair,
     ltr_triple,
-    soft_labels,
     wr_pair,
     wr_triple,
 )
+from lkd_tune.losses.logits import soft_labels
 from lkd_tune.losses.relations import layer_relations, word_relations
 
 WINDOW = 21

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import evidence
 
 from lkd_tune.config.settings.layer_map import preset_map
-from lkd_tune.config.settings.losses import LossSettings
+from lkd_tune.config.settings.losses import TERM_NAMES, LossSettings
 from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
 from lkd_tune.models.loading import read_depth
 
@@ -67,9 +67,8 @@ def gradient_norms(spec: TrialSpec) -> list[float]:
     import torch
 
     from lkd_tune.distillation.engine import Distillation
-    from lkd_tune.distillation.objective import TERMS
 
-    norms = torch.zeros(len(TERMS))
+    norms = torch.zeros(len(TERM_NAMES))
     with Distillation(spec) as distillation:
         losses, student = distillation._losses, distillation._engine.module.train()
         parameters = [p for p in student.parameters() if p.requires_grad]

@@ -13,7 +13,7 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.base import Settings
 from lkd_tune.config.settings.evaluate_on import EvaluateOn, check_evaluate_on, score_name
 from lkd_tune.config.settings.layer_map import random_map
-from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings, Weight
+from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings, TermName, Weight
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.teacher import PLAIN, Inference, TargetSettings
@@ -54,7 +54,7 @@ class WeightChange(Settings):
 
     step: int = Field(ge=1)
     """Optimizer steps done by then: those of an evaluation."""
-    weights: dict[Literal["wr_pair", "wr_triple", "ltr_pair", "ltr_triple", "logits"], Weight]
+    weights: dict[TermName, Weight]
     """By the name of the term; those of the others stay."""
 
 

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from lkd_tune.config.settings.losses import TERM_NAMES
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import Tokens
 from lkd_tune.distillation.batch_losses import BatchLosses
 from lkd_tune.distillation.build import load_teacher, starting_student
-from lkd_tune.distillation.objective import TERMS
 from lkd_tune.records.bad_example import BadExample
 from lkd_tune.runtime.oom import is_out_of_memory
 from lkd_tune.runtime.process_group import device
@@ -31,7 +31,7 @@ MOST_SKIPPED = 0.01
 # So many are named in an error; all of them are in the trial's folder.
 _NAMED = 3
 
-# Returns the sum of each of TERMS over some examples; raises what the examples make it raise.
+# Returns the sum of each of TERM_NAMES over some examples; raises what the examples make it raise.
 LossesOf = Callable[[np.ndarray], Sequence[float]]
 # Bad examples: each one's term, none if it raised, and what was found.
 _Found = dict[int, tuple[str | None, str]]
@@ -164,7 +164,7 @@ def _bad_among(examples: np.ndarray, losses_of: LossesOf) -> _Found:
     else:
         wrong = [
             (term, str(loss))
-            for term, loss in zip(TERMS, losses, strict=True)
+            for term, loss in zip(TERM_NAMES, losses, strict=True)
             if not math.isfinite(loss)
         ]
         if not wrong:

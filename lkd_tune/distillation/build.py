@@ -107,12 +107,12 @@ def build_targets(
 ) -> LiveTeacher | StoredTargets | DeviceTargets:
     """Returns stored targets if they are small enough, else the teacher itself."""
     assert spec.teacher is not None  # TrialSpec sees to it
-    kind, triple = kind_of(spec.task), spec.losses.wr_triple
-    # The published form counts padding, which a store has none of.
-    padding = triple.weight > 0 and triple.variant == "paper" and triple.window is not None
+    kind = kind_of(spec.task)
     # The width of its head is that of the task, which was checked; to count labels takes longer.
     layers, classes = teacher.config.num_hidden_layers + 1, teacher.config.num_labels
-    if padding or not stored_targets_fit(spec.targets, tokens, layers, classes, kind):
+    if spec.losses.needs_padding or not stored_targets_fit(
+        spec.targets, tokens, layers, classes, kind
+    ):
         return LiveTeacher(
             teacher, kind, device(), bf16=bf16, inference=spec.inference, together=True
         )

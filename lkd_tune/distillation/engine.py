@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from lkd_tune.config.settings.losses import TERM_NAMES
 from lkd_tune.config.settings.width import asks_for_width
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.batches import (
@@ -42,7 +43,7 @@ from lkd_tune.distillation.build import (
     uses_bf16_products,
 )
 from lkd_tune.distillation.checkpoint import load_checkpoint, save_checkpoint
-from lkd_tune.distillation.objective import TERMS, totals
+from lkd_tune.distillation.objective import totals
 from lkd_tune.distillation.saving import save_student
 from lkd_tune.evaluation.scoring import evaluate
 from lkd_tune.models.loading import load_tokenizer
@@ -269,8 +270,8 @@ class Distillation:
         # Weights change at evaluations only, so they are the same for all that is seen here.
         self._losses.take_weights(self._step)
         self._engine.train()
-        seen = torch.zeros(len(TERMS), dtype=torch.float64, device=device())
-        counts = torch.zeros(len(TERMS), dtype=torch.float64)
+        seen = torch.zeros(len(TERM_NAMES), dtype=torch.float64, device=device())
+        counts = torch.zeros(len(TERM_NAMES), dtype=torch.float64)
         unchecked: list[tuple[np.ndarray, torch.Tensor]] = []
         examples, tokens, places = 0, 0, 0
         for batch in self._batches.starting_at(self._step):
@@ -359,7 +360,7 @@ class Distillation:
         found = summed(torch.stack([sums for _, sums in unchecked])).tolist()
         for i, (batch, _) in enumerate(unchecked):
             step = self._step - len(unchecked) + i
-            for name, total in zip(TERMS, found[i], strict=True):
+            for name, total in zip(TERM_NAMES, found[i], strict=True):
                 if math.isfinite(total):
                     continue
                 # All later steps are lost by this one.

@@ -182,16 +182,16 @@ def gpu_kernels(distances: Tensor) -> Any:
 def _kernels(on: torch.device) -> Any:
     # Triton comes with PyTorch's builds for GPUs, but takes a C compiler and Python's headers.
     try:
-        from lkd_tune.losses import triton_kernels as relation_kernels
+        from lkd_tune.losses import triton_kernels
 
-        relation_kernels.try_out(on)
+        triton_kernels.try_out(on)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         logger.warning("steps take longer than they need, as Triton has no kernels: %s", reason)
         return None
-    return relation_kernels
+    return triton_kernels
 
 
 @contextlib.contextmanager

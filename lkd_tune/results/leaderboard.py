@@ -65,7 +65,7 @@ class Row:
         accumulation: Parts that its micro-batches were cut into, as memory was short.
         padding: Share of the tokens in batches that were padding.
         skipped: Training examples that were left out as bad ones.
-        weights: Of the five terms.
+        weights: Of the loss terms, by name.
         lr: Peak learning rate.
         temperature: Of the logit loss.
         kept: Whether the student is kept.

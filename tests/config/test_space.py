@@ -147,7 +147,7 @@ BAD = [
     ),
     (
         BASE + "losses: {wr_pair: 0, wr_triple: 0, ltr_pair: 0, ltr_triple: 0, logits: 0}",
-        "s.yaml:3 losses: all five weights are 0: nothing to train on",
+        "s.yaml:3 losses: all 5 weights are 0, so there is nothing to train on; set at least",
     ),
     (BASE + "train: {batch_size: 10}\nresources: {workers: 4}", "can't be shared by 4 workers"),
     (BASE + "train: {batch_size: 10, micro_batch_size: 4}", "is no multiple of train.micro_batch"),

@@ -14,16 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lkd_tune.losses.base import LossSum
 from lkd_tune.losses.ckd import (
-    LossSum,
     layer_relation_pair,
     layer_relation_triple,
     ltr_pair,
     ltr_pair_count,
     ltr_triple,
     ltr_triple_count,
-    soft_label_loss,
-    soft_labels,
     word_relation_pair,
     word_relation_triple,
     wr_pair,
@@ -31,6 +29,7 @@ from lkd_tune.losses.ckd import (
     wr_triple,
     wr_triple_count,
 )
+from lkd_tune.losses.logits import soft_label_loss, soft_labels
 from lkd_tune.losses.relations import layer_relations, word_relations
 from lkd_tune.losses.triples import angle_differences
 
@@ -528,7 +527,7 @@ def test_relations_that_do_not_fit_are_refused(term, what):
             "allowed: kl, l2, l1, smooth_l1",
         ),
         (lambda s, t, m: word_relation_pair(s, t, m, distance="l2"), "'cosine' only"),
-        (lambda s, t, m: word_relation_triple(s, t, m, window=4), "window 4 is no odd number"),
+        (lambda s, t, m: word_relation_triple(s, t, m, window=4), "window 4 is not an odd number"),
         (lambda s, t, m: word_relation_triple(s, t, m, variant="x"), "allowed: masked, paper"),
         (lambda s, t, m: layer_relation_triple(s, t, m, discrepancy="kl"), "allowed: l2, l1"),
         (lambda s, t, m: soft_label_loss(s[0, 0], t[0, 0]), "differ in shape"),
@@ -537,7 +536,7 @@ def test_relations_that_do_not_fit_are_refused(term, what):
         (lambda s, t, m: soft_label_loss(s[0], s[0], temperature=math.inf), "inf is not positive"),
         (lambda s, t, m: layer_relation_pair(s, t[:, :1], m), "B, L and N must agree"),
         (lambda s, t, m: layer_relation_pair(s, t, m, distance="l2"), "'cosine' only"),
-        (lambda s, t, m: word_relation_triple(s, t, m, window=1), "window 1 is no odd number"),
+        (lambda s, t, m: word_relation_triple(s, t, m, window=1), "window 1 is not an odd number"),
     ],
 )
 def test_what_is_said_of_bad_arguments(call, message):

@@ -224,8 +224,8 @@ def test_where_triton_can_not_compile_it_is_told_once_and_done_without(monkeypat
     kernels = types.ModuleType("lkd_tune.losses.triton_kernels")
     kernels.try_out = without_a_compiler
     monkeypatch.setitem(sys.modules, kernels.__name__, kernels)
-    package = sys.modules["lkd_tune.distill"]
-    monkeypatch.setattr(package, "relation_kernels", kernels, raising=False)
+    package = sys.modules["lkd_tune.losses"]
+    monkeypatch.setattr(package, "triton_kernels", kernels, raising=False)
     cpu = torch.device("cpu")
     find = cache(module._kernels.__wrapped__)
     assert [find(cpu), find(cpu)] == [None, None]

@@ -54,8 +54,8 @@ def _targets(teacher: str, tokens, inference: Inference):
 def _tensors(targets):
     return {
         "logits": targets.logits,
-        **{f"word {name}": value for name, value in vars(targets.word).items()},
-        **{f"layer {name}": value for name, value in vars(targets.layer).items()},
+        **{f"word {name}": value for name, value in vars(targets.word_relations).items()},
+        **{f"layer {name}": value for name, value in vars(targets.layer_relations).items()},
     }
 
 

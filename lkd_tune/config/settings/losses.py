@@ -1,24 +1,48 @@
-"""Settings of the objective: the five terms and their weights."""
+"""Settings of the objective: its terms and their weights.
+
+The fields of `LossSettings` are the list of terms. A new term is a settings class and a field here,
+and an entry in `lkd_tune.losses.terms.TERMS`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lkd_tune.config.settings.base import Settings, block_from
 
 Distance = Literal["cosine", "l2"]
 Discrepancy = Literal["kl", "l2", "l1", "smooth_l1"]
 Weight = Annotated[float, Field(ge=0)]
+# What a term reads of the models' outputs; the names are attributes of `losses.inputs.LossInputs`.
+Part = Literal["word_relations", "layer_relations", "logits"]
 
 
-class PairLoss(Settings):
-    """A pair-wise relation. A number alone is its weight."""
+class TermSettings(Settings):
+    """Settings of one term. A number alone is its weight."""
+
+    needs: ClassVar[frozenset[Part]]
+    """Parts of the models' outputs that the term reads."""
 
     weight: Weight = 1.0
     """0 leaves the term out."""
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the term reads anything of the teacher."""
+        return self.weight > 0
+
+    @property
+    def needs_padding(self) -> bool:
+        """Whether the term reads padded positions of the teacher, which stored targets lack."""
+        return False
+
+
+class PairLoss(TermSettings):
+    """A pair-wise relation. A number alone is its weight."""
+
     distance: Distance = "cosine"
     discrepancy: Discrepancy = "kl"
 
@@ -32,52 +56,90 @@ class PairLoss(Settings):
         return self
 
 
-class TripleLoss(Settings):
+class WordPairLoss(PairLoss):
+    """The pair-wise word relation. A number alone is its weight."""
+
+    needs: ClassVar[frozenset[Part]] = frozenset({"word_relations"})
+
+
+class LayerPairLoss(PairLoss):
+    """The pair-wise layer transforming relation. A number alone is its weight."""
+
+    needs: ClassVar[frozenset[Part]] = frozenset({"layer_relations"})
+
+
+class TripleLoss(TermSettings):
     """A triple-wise relation: the angles that triples form. A number alone is its weight."""
 
     weight: Weight = 10.0
     discrepancy: Literal["l2", "l1", "smooth_l1"] = "l2"
 
 
-class WindowedTripleLoss(TripleLoss):
-    """The triple-wise word relation."""
+class LayerTripleLoss(TripleLoss):
+    """The triple-wise layer transforming relation. A number alone is its weight."""
+
+    needs: ClassVar[frozenset[Part]] = frozenset({"layer_relations"})
+
+
+class WordTripleLoss(TripleLoss):
+    """The triple-wise word relation. A number alone is its weight."""
+
+    needs: ClassVar[frozenset[Part]] = frozenset({"word_relations"})
 
     window: int | None = Field(21, ge=3)
-    """Width of the local window in words, an odd number; none: all words."""
+    """Width of the local window in words, an odd number. null: all words."""
     variant: Literal["masked", "paper"] = "masked"
     """`paper`: the published form, in which padding near the end of a sentence counts."""
 
     @model_validator(mode="after")
-    def _check(self) -> WindowedTripleLoss:
+    def _check(self) -> WordTripleLoss:
         if self.window is not None and self.window % 2 == 0:
             raise ValueError(f"window {self.window} is even; use an odd number of words")
         return self
 
+    @property
+    def needs_padding(self) -> bool:
+        """Whether the term is the published windowed form, which counts padded neighbours."""
+        return self.weight > 0 and self.variant == "paper" and self.window is not None
 
-class LogitLoss(Settings):
+
+class LogitLoss(TermSettings):
     """The task's own loss against the teacher's logits. A number alone is its weight."""
 
-    weight: Weight = 1.0
+    needs: ClassVar[frozenset[Part]] = frozenset({"logits"})
+
     temperature: float = Field(3.0, gt=0)
-    """Softens the probabilities of both; of no effect in regression, which has none."""
+    """Divides the logits of student and teacher. Has no effect in regression."""
     alpha: float = Field(0.0, ge=0, le=1)
-    """Share of the hard label's loss; 1: the labels alone."""
+    """Share of the loss against the labels. 1: the labels alone."""
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the teacher's logits have a share in the loss."""
+        return self.weight > 0 and self.alpha < 1
 
 
 class LossSettings(Settings):
-    """The five terms of the objective; the defaults are the published weights for CoLA."""
+    """The terms of the objective; the defaults are the published weights for CoLA."""
 
-    wr_pair: Annotated[PairLoss, block_from("weight")] = PairLoss()
-    wr_triple: Annotated[WindowedTripleLoss, block_from("weight")] = WindowedTripleLoss()
-    ltr_pair: Annotated[PairLoss, block_from("weight")] = PairLoss()
-    ltr_triple: Annotated[TripleLoss, block_from("weight")] = TripleLoss()
+    wr_pair: Annotated[WordPairLoss, block_from("weight")] = WordPairLoss()
+    wr_triple: Annotated[WordTripleLoss, block_from("weight")] = WordTripleLoss()
+    ltr_pair: Annotated[LayerPairLoss, block_from("weight")] = LayerPairLoss()
+    ltr_triple: Annotated[LayerTripleLoss, block_from("weight")] = LayerTripleLoss()
     logits: Annotated[LogitLoss, block_from("weight")] = LogitLoss()
 
     @model_validator(mode="after")
     def _check(self) -> LossSettings:
-        if all(term.weight == 0 for _, term in self):
-            raise ValueError("all five weights are 0: nothing to train on")
+        if not any(True for _ in self.active()):
+            raise ValueError(
+                f"all {len(TERM_NAMES)} weights are 0, so there is nothing to train on; "
+                "set at least one above 0"
+            )
         return self
+
+    def active(self) -> Iterator[tuple[str, TermSettings]]:
+        """Yields the terms with a weight above 0, by name."""
+        yield from ((name, term) for name, term in self if term.weight > 0)
 
     def with_weights(self, weights: Mapping[str, float]) -> LossSettings:
         """Returns the same terms with other weights for those that are named."""
@@ -89,21 +151,39 @@ class LossSettings(Settings):
         )
 
     @property
+    def needs(self) -> frozenset[Part]:
+        """Parts of the models' outputs that the active terms read."""
+        return frozenset(part for _, term in self.active() for part in term.needs)
+
+    @property
     def needs_teacher(self) -> bool:
-        """Whether any term looks at the teacher."""
-        return self.needs_relations or (self.logits.weight > 0 and self.logits.alpha < 1)
+        """Whether any term reads the teacher's outputs."""
+        return any(term.needs_teacher for _, term in self.active())
 
     @property
     def needs_relations(self) -> bool:
         """Whether any term compares hidden states."""
-        return any(term.weight > 0 for name, term in self if name != "logits")
+        return not self.needs.isdisjoint({"word_relations", "layer_relations"})
+
+    @property
+    def needs_padding(self) -> bool:
+        """Whether any term reads padded positions of the teacher, which stored targets lack."""
+        return any(term.needs_padding for _, term in self.active())
 
 
-LABELS_ONLY = LossSettings(
-    wr_pair={"weight": 0},
-    wr_triple={"weight": 0},
-    ltr_pair={"weight": 0},
-    ltr_triple={"weight": 0},
-    logits=LogitLoss(weight=1, alpha=1),
+TERM_NAMES = tuple(LossSettings.model_fields)
+"""The names of the terms: keys in a space file, and in the names of metrics and columns."""
+
+
+def _check_term_name(name: str) -> str:
+    if name not in TERM_NAMES:
+        raise ValueError(f"{name!r} is not a loss term; use {', '.join(TERM_NAMES)}")
+    return name
+
+
+TermName = Annotated[str, AfterValidator(_check_term_name)]
+
+LABELS_ONLY = LossSettings.model_validate(
+    dict.fromkeys(TERM_NAMES, 0) | {"logits": LogitLoss(weight=1, alpha=1)}
 )
-"""The objective of plain fine-tuning: the hard labels' loss alone."""
+"""The objective of plain fine-tuning: the loss against the labels alone."""

@@ -15,7 +15,8 @@ from torch import Tensor
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
-from lkd_tune.losses.ckd import LossSum, soft_labels
+from lkd_tune.losses.base import LossSum
+from lkd_tune.losses.logits import soft_labels
 
 if TYPE_CHECKING:
     from lkd_tune.data.tokenize import Batch, Tokens

@@ -15,7 +15,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from lkd_tune.data.tasks.base import Kind, Split, class_id, classes_in, refuse, rounded
-from lkd_tune.losses.ckd import LossSum, soft_labels
+from lkd_tune.losses.base import LossSum
+from lkd_tune.losses.logits import soft_labels
 
 if TYPE_CHECKING:
     from lkd_tune.data.tokenize import Tokens

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,32 +11,12 @@ import torch
 from lkd_tune.config.settings.teacher import PLAIN, Inference
 from lkd_tune.data.tasks.base import Kind
 from lkd_tune.data.tokenize import Batch
-from lkd_tune.losses.relations import (
-    LayerRelations,
-    WordRelations,
-    full_precision,
-    layer_relations,
-    word_relations,
-)
+from lkd_tune.losses.inputs import Targets
+from lkd_tune.losses.relations import full_precision, layer_relations, word_relations
 from lkd_tune.models.loading import forward
 from lkd_tune.models.placement import running
 
 Maps = tuple[tuple[int, ...], tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Targets:
-    """The teacher's part of a batch, layers already matched with the student's.
-
-    Attributes:
-        logits: float32, shape (B, C), or (B, N, C) if the task's are of tokens.
-        word: Word relations at the layers of the word map, None if no term needs relations.
-        layer: Layer transforming relations at the layers of the layer map, likewise.
-    """
-
-    logits: torch.Tensor
-    word: WordRelations | None
-    layer: LayerRelations | None
 
 
 class LiveTeacher:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from lkd_tune.data.tokenize import Batch, Tokens, sent
-from lkd_tune.distillation.targets.base import Maps, Targets
+from lkd_tune.distillation.targets.base import Maps
 from lkd_tune.distillation.targets.store import LEVELS, StoredTargets, triangle_index
+from lkd_tune.losses.inputs import Targets
 from lkd_tune.losses.relations import LayerRelations, WordRelations
 
 # A store is brought to a GPU if it takes no more of its memory than this: trials that share a GPU

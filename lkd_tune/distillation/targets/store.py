@@ -28,10 +28,11 @@ import torch
 from lkd_tune.config.settings.teacher import PLAIN, Inference, TargetSettings
 from lkd_tune.data.tasks.base import Kind
 from lkd_tune.data.tokenize import Batch, Tokens
-from lkd_tune.distillation.targets.base import Maps, Targets
+from lkd_tune.distillation.targets.base import Maps
 from lkd_tune.files.cache import get_or_build
 from lkd_tune.files.digest import digest
 from lkd_tune.files.disk import IN_CACHE, room_for
+from lkd_tune.losses.inputs import Targets
 from lkd_tune.losses.relations import (
     LayerRelations,
     WordRelations,

@@ -8,10 +8,8 @@ from matplotlib.figure import Figure
 
 from lkd_tune.records.run import TrialRecord
 from lkd_tune.results.leaderboard import Leaderboard
-from lkd_tune.results.plots.style import colour, finish_axes, new_figure
+from lkd_tune.results.plots.style import colour, finish_axes, new_figure, series_style
 from lkd_tune.results.plots.tradeoff import draw_references
-
-_TERMS = ("s1", "s2", "s3", "s4", "s5")
 
 
 def plot_learning(board: Leaderboard, records: Sequence[TrialRecord]) -> Figure | None:
@@ -59,7 +57,7 @@ def plot_losses(record: TrialRecord) -> Figure | None:
         return None
     figure, axes = new_figure(3.6)
     for place, (name, points) in enumerate(series.items()):
-        axes.plot(*zip(*points, strict=True), color=colour(_TERMS[place]), linewidth=1.6,
+        axes.plot(*zip(*points, strict=True), **series_style(place), linewidth=1.6,
                   marker="o", markersize=3.5, label=f"{name} × {weights[name]:.3g}")  # fmt: skip
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")  # the usual one writes mathematics, which is off

@@ -30,7 +30,13 @@ COLOURS = {
     "s3": ("#1a7f4b", "#46c26f"),
     "s4": ("#8250b8", "#c297ff"),
     "s5": ("#5d6b00", "#c3cf4a"),
+    "s6": ("#a8326e", "#ff8cc6"),
+    "s7": ("#0f7b8a", "#4fd1de"),
+    "s8": ("#6e5a47", "#cbb59d"),
 }
+# The colours of series that are drawn together, such as loss terms, in turn.
+_SERIES = tuple(name for name in COLOURS if re.fullmatch(r"s\d+", name))
+_LINE_STYLES = ("-", "--", ":", "-.")
 # From a low score to a high one.
 _LEVELS = (
     ("#d3e1f1", "#1c2c40"),
@@ -70,6 +76,21 @@ _RC = {
 def colour(name: str) -> str:
     """Returns a colour by name, as drawn."""
     return COLOURS[name][0]
+
+
+def series_style(place: int) -> dict[str, str]:
+    """Returns colour and line style of one series among others, as options of `Axes.plot`.
+
+    The line style changes when all colours are in use.
+
+    Args:
+        place: Number of the series, from 0.
+    """
+    rounds, index = divmod(place, len(_SERIES))
+    return {
+        "color": colour(_SERIES[index]),
+        "linestyle": _LINE_STYLES[rounds % len(_LINE_STYLES)],
+    }
 
 
 def css_variables(*, dark: bool) -> str:

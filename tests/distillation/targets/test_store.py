@@ -51,15 +51,22 @@ def test_stored_targets_are_those_of_the_live_teacher(tmp_path, maps):
     found, expected = (source(batch, maps, relations=True) for source in (stored, live))
     torch.testing.assert_close(found.logits, expected.logits)
     words, real = batch.mask[:, None, :, None] & batch.mask[:, None, None, :], batch.mask
-    largest = expected.word.sq_dist.amax()
-    error = (found.word.sq_dist - expected.word.sq_dist).abs().masked_fill(~words, 0)
+    largest = expected.word_relations.sq_dist.amax()
+    error = (
+        (found.word_relations.sq_dist - expected.word_relations.sq_dist)
+        .abs()
+        .masked_fill(~words, 0)
+    )
     assert error.max() < 4e-5 * largest
     torch.testing.assert_close(
-        found.word.sq_norm.transpose(1, 2)[real], expected.word.sq_norm.transpose(1, 2)[real]
+        found.word_relations.sq_norm.transpose(1, 2)[real],
+        expected.word_relations.sq_norm.transpose(1, 2)[real],
     )
-    torch.testing.assert_close(found.layer.sq_norm[real], expected.layer.sq_norm[real])
-    error = (found.layer.sq_dist - expected.layer.sq_dist)[real].abs()
-    assert error.max() < 4e-5 * expected.layer.sq_dist[real].amax()
+    torch.testing.assert_close(
+        found.layer_relations.sq_norm[real], expected.layer_relations.sq_norm[real]
+    )
+    error = (found.layer_relations.sq_dist - expected.layer_relations.sq_dist)[real].abs()
+    assert error.max() < 4e-5 * expected.layer_relations.sq_dist[real].amax()
 
 
 @pytest.mark.parametrize("maps", [((0, 2, 4), (0, 2, 4)), ((1,), (0, 3)), ((4, 0, 2), (3, 1, 1))])
@@ -71,10 +78,13 @@ def test_targets_unpacked_on_a_device_are_those_unpacked_on_the_host(tmp_path, m
         batch = tokens.batch(np.array(examples), CPU)
         found, expected = (source(batch, maps, relations=True) for source in (there, stored))
         assert torch.equal(found.logits, expected.logits)
-        for ours, theirs in ((found.word, expected.word), (found.layer, expected.layer)):
+        for ours, theirs in (
+            (found.word_relations, expected.word_relations),
+            (found.layer_relations, expected.layer_relations),
+        ):
             assert torch.equal(ours.sq_norm, theirs.sq_norm)
             assert torch.equal(ours.sq_dist, theirs.sq_dist)
-    assert there(batch, maps, relations=False).word is None
+    assert there(batch, maps, relations=False).word_relations is None
 
 
 def test_training_losses_are_those_with_a_live_teacher(tmp_path):
