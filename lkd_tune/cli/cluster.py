@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,8 +15,11 @@ from lkd_tune.cli.options import (
     SetOption,
     SpaceOption,
     TaskOption,
-    asked_spaces,
+    load_requested_spaces,
 )
+
+if TYPE_CHECKING:
+    from lkd_tune.jobs.client import JobServer
 
 ServerOption = Annotated[
     str,
@@ -27,49 +30,46 @@ ServerOption = Annotated[
         help="The cluster's job server, http://HEAD:8265.",
     ),
 ]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="As `lkd-tune jobs` lists it.")]
-_HERE = "http://127.0.0.1:8265"
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands."""
-    for command in (submit, jobs, logs, stop):
-        app.command()(command)
+JobArgument = Annotated[
+    str, typer.Argument(metavar="JOB", help="Name of a job, as `lkd-tune jobs` lists it.")
+]
+_LOCAL_SERVER = "http://127.0.0.1:8265"
 
 
 def submit(
     space: SpaceOption = "",
-    address: ServerOption = _HERE,
+    address: ServerOption = _LOCAL_SERVER,
     overrides: SetOption = None,
     run_dir: Annotated[
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Where runs are put: a folder that all nodes share, s3:// or gs://….",
+            help="Folder for runs that all nodes share, or its s3:// or gs:// address.",
         ),
     ] = None,
     name: NameOption = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Go on with a run on the cluster instead.")
+        str | None,
+        typer.Option(metavar="RUN", help="Resume this run of the cluster instead of starting one."),
     ] = None,
     allow_changed: AllowChangedOption = False,
     task: TaskOption = None,
     data: DataOption = None,
     quiet: QuietOption = False,
     ship: Annotated[
-        bool, typer.Option("--ship", help="Take local data and models along (up to 400 MiB).")
+        bool, typer.Option("--ship", help="Upload local data and models, up to 400 MiB.")
     ] = False,
     cache: Annotated[
         str | None, typer.Option(metavar="DIR", help="LKD_TUNE_CACHE on the cluster.")
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Show the search as if it ran here, and exit as it does.")
+        bool, typer.Option("--wait", help="Show the search until it ends, and exit as it does.")
     ] = False,
 ) -> None:
-    """Send a search to a Ray cluster; it goes on when this machine is off.
+    """Submit a search to a Ray cluster, where it runs without this machine.
 
-    Returns when the search has begun, or says why it can't. If the run is there already, as after
-    the loss of its driver, the job goes on with it, if the space is the same.
+    Returns when the search has started, or says why it can't start. If the run exists, for example
+    after its driver was lost, and its space is the same, the job resumes it.
 
     Examples:
 
@@ -82,12 +82,12 @@ def submit(
         lkd-tune submit --resume /shared/runs/first --set search.trials=64
     """
     from lkd_tune.config.errors import Problem, SpecError
-    from lkd_tune.jobs.client import BEGIN_S, JobServer
+    from lkd_tune.jobs.client import START_S, JobServer
 
     if (allow_changed or ship) and not space:
         option = "--ship" if ship else "--allow-changed"
-        raise SpecError(Problem(option, "", "goes with --space FILE"))
-    spaces = asked_spaces(space, overrides, name, run_dir, resume, task, data)
+        raise SpecError(Problem(option, "", "needs --space FILE"))
+    spaces = load_requested_spaces(space, overrides, name, run_dir, resume, task, data)
     if resume is not None:
         run = resume
     else:
@@ -109,16 +109,17 @@ def submit(
         cache=cache,
     )
     print(f"job: {job}\nrun: {run}", flush=True)
-    waiting = server.wait_for_begin(job)
+    waiting = server.wait_for_start(job)
     if waiting is not None:
-        print(f"after {BEGIN_S:g} s it has not begun: {waiting.state}; {waiting.message}".strip())
+        status = f"{waiting.state}; {waiting.message}"
+        print(f"the search has not started within {START_S:g} s: {status}".strip())
     if not wait:
         print(f"follow it: lkd-tune logs {job} -f --address {address}")
         return
     _follow(server, job, address)
 
 
-def jobs(address: ServerOption = _HERE) -> None:
+def jobs(address: ServerOption = _LOCAL_SERVER) -> None:
     """List the searches that were submitted to a cluster.
 
     Example:
@@ -140,11 +141,12 @@ def jobs(address: ServerOption = _HERE) -> None:
 def logs(
     job: JobArgument,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the search ends.")
+        bool,
+        typer.Option("--follow", "-f", help="Show the search until it ends, and exit as it does."),
     ] = False,
-    address: ServerOption = _HERE,
+    address: ServerOption = _LOCAL_SERVER,
 ) -> None:
-    """Show what a submitted search printed; with -f, as if it ran here, and exit as it does.
+    """Show the output of a submitted search.
 
     Example:
 
@@ -163,8 +165,8 @@ def logs(
             view.feed(text)
 
 
-def stop(job: JobArgument, address: ServerOption = _HERE) -> None:
-    """Stop a submitted search as Ctrl-C would: nothing is lost, and it can go on.
+def stop(job: JobArgument, address: ServerOption = _LOCAL_SERVER) -> None:
+    """Stop a submitted search as Ctrl-C would: nothing is lost, and it can be resumed.
 
     Example:
 
@@ -176,11 +178,11 @@ def stop(job: JobArgument, address: ServerOption = _HERE) -> None:
     ended = server.stop(job)
     print(f"{ended.name}: {ended.state}")
     if ended.state != "SUCCEEDED":
-        print(f"go on with: {_resume(ended.run, address)}")
+        print(f"resume with: {_resume_command(ended.run, address)}")
 
 
-def _follow(server, job: str, address: str) -> None:  # type: ignore[no-untyped-def]
-    """Shows a search as it would be seen here until it ends, and exits with its driver's code."""
+def _follow(server: JobServer, job: str, address: str) -> None:
+    """Shows a search as it would look here until it ends, and exits with its driver's code."""
     from lkd_tune.config.errors import Problem, SpecError
     from lkd_tune.tuning.progress.view import LogView
 
@@ -191,21 +193,22 @@ def _follow(server, job: str, address: str) -> None:  # type: ignore[no-untyped-
             for text in server.logs(job, follow=True):
                 view.feed(text)
     except KeyboardInterrupt:
-        print(f"\nthe search goes on; {again}")
+        print(f"\nthe search continues; {again}")
         print(f"stop it: lkd-tune stop {job} --address {address}")
         raise typer.Exit(130) from None
     except SpecError as error:
-        message = f"{again}; or, if the head was lost, go on with: {_resume(run, address)}"
+        resume = _resume_command(run, address)
+        message = f"{again}; if the head was lost, resume with: {resume}"
         raise SpecError([*error.problems, Problem("", "", message)]) from None
     ended = server.job(job)
     if ended.state == "SUCCEEDED":
         print(f"run: {ended.run}")
         return
-    print(f"{job}: {ended.state}; go on with: {_resume(ended.run, address)}")
+    print(f"{job}: {ended.state}; resume with: {_resume_command(ended.run, address)}")
     if ended.state == "FAILED" and ended.exit_code is None:
         print(f"its driver was lost: {ended.message}")
     raise typer.Exit(130 if ended.state == "STOPPED" else ended.exit_code or 1)
 
 
-def _resume(run: str, address: str) -> str:
+def _resume_command(run: str, address: str) -> str:
     return f"lkd-tune submit --resume {run} --address {address}"

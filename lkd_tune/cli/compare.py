@@ -1,4 +1,4 @@
-"""The command that sets two models side by side."""
+"""The command `compare`: two models side by side."""
 
 from __future__ import annotations
 
@@ -8,45 +8,36 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lkd_tune.cli.completion import complete_task
+from lkd_tune.cli.options import SplitOption, TaskSetOption, check_split
 
 if TYPE_CHECKING:
     from lkd_tune.evaluation.compare import Comparison
     from lkd_tune.models.memory import HostMemory
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command()(compare)
-
-
 def compare(
     first: Annotated[
         str,
-        typer.Argument(metavar="A", help="A model's folder, address or hub id, or a run's alone."),
+        typer.Argument(metavar="A", help="A model's folder, address or hub id; or a run."),
     ],
-    second: Annotated[str | None, typer.Argument(metavar="B", help="Another model.")] = None,
+    second: Annotated[str | None, typer.Argument(metavar="B", help="A second model.")] = None,
     task: Annotated[
         str | None,
         typer.Option(
-            help="A known task; default: the one that B or A was distilled for.",
+            help="A known task. Default: the one that B or A was distilled for.",
             autocompletion=complete_task,
         ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Score this file instead of the dev split.")
+        Path | None, typer.Option(metavar="FILE", help="File to score instead of the task's split.")
     ] = None,
-    split: Annotated[str, typer.Option(help="dev or test.")] = "dev",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Override any setting of task; repeatable."
-        ),
-    ] = None,
+    split: SplitOption = "dev",
+    overrides: TaskSetOption = None,
 ) -> None:
-    """Set two models side by side on the same data: scores, differences, size, speed and memory.
+    """Compare two models on the same data: scores, answers, size, speed and memory.
 
-    Whether the difference is more than chance is told by the interval of B - A. A run alone stands
-    for its teacher and its best student.
+    The difference is significant if the 95 % confidence interval of B - A does not contain 0. A run
+    without a second model compares its teacher with its best student.
 
     Examples:
 
@@ -58,16 +49,14 @@ def compare(
 
         lkd-tune compare my-teacher my-student --task sst2 --data dev.tsv
     """
-    from lkd_tune.config.errors import Problem, SpecError
     from lkd_tune.evaluation.task import evaluation_task
     from lkd_tune.storage.fetch import local_model
 
-    if split not in ("dev", "test"):
-        raise SpecError(Problem("--split", "", f"found {split!r}; allowed: dev, test"))
+    check_split(split)
     if second is None:
         first, second = _teacher_and_best(first)
-    of = second if (Path(local_model(second)) / "student.json").exists() else first
-    settings = evaluation_task(of, task, data, split, overrides or [])
+    student = second if (Path(local_model(second)) / "student.json").exists() else first
+    settings = evaluation_task(student, task, data, split, overrides or [])
     from lkd_tune.config.settings.task_kinds import KINDS
     from lkd_tune.evaluation.compare import compare_models
     from lkd_tune.models.memory import measure_memory
@@ -79,18 +68,18 @@ def compare(
 
 
 def _teacher_and_best(run: str) -> tuple[str, str]:
-    """Returns a run's teacher and its best student that is kept, as model folders or hub ids."""
+    """Returns a run's teacher and its best kept student, each as a model folder or a hub id."""
     from lkd_tune.config.errors import Problem, SpecError
     from lkd_tune.results.leaderboard import read_leaderboard
     from lkd_tune.storage.fetch import read_run
 
     folder = read_run(run, students=True)
     if not folder.manifest.exists():
-        message = "is no run's folder; name a second model, or a run alone"
+        message = "is not a run's folder; name a second model, or a run alone"
         raise SpecError(Problem(run, "", message))
     board = read_leaderboard(folder)
     if not board.kept:
-        raise SpecError(Problem(run, "", "keeps no student yet; no trial is complete"))
+        raise SpecError(Problem(run, "", "has no student yet: no trial is complete"))
     if not board.teacher.get("model"):
         raise SpecError(Problem(run, "", "has no teacher to compare with; name two models"))
     return board.teacher["model"], str(folder.student(board.kept[0].name))
@@ -115,15 +104,16 @@ def _show(found: Comparison, memory: list[HostMemory], metric: str, split: str) 
     table.add_row("parameters", millions(a.size.parameters), millions(b.size.parameters))
     for name, value in (("latency, ms", "latency_ms"), ("disk, MB", "disk_mb")):
         table.add_row(name, *(f"{getattr(side.size, value):.1f}" for side in found.sides))
-    table.add_row("peak memory, MB", *(f"{taken.peak_mb:.0f}" for taken in memory))
-    own = (taken.peak_mb - taken.libraries_mb for taken in memory)
+    table.add_row("peak memory, MB", *(f"{used.peak_mb:.0f}" for used in memory))
+    own = (used.peak_mb - used.libraries_mb for used in memory)
     table.add_row("  less libraries", *(f"{mb:.0f}" for mb in own))
     console.print(table)
-    chance = "not told from chance" if found.low <= 0 <= found.high else "more than chance"
+    verdict = "not significant" if found.low <= 0 <= found.high else "significant"
     interval = f"{found.low:+.4f} to {found.high:+.4f}"
-    print(f"B - A: {found.gain:+.4f}, 95 % {interval} on {found.examples:,} examples: {chance}")
+    print(f"B - A: {found.gain:+.4f}, 95 % {interval} on {found.examples:,} examples: {verdict}")
     if found.agreement is not None:
-        print(f"they agree on {found.agreement:.1%}")
+        print(f"same answer for {found.agreement:.1%} of the examples")
     for difference in found.differences:
-        ours, theirs = difference.answers
-        print(f"  right {difference.label}, A {ours}, B {theirs}: {difference.text}")
+        a_answer, b_answer = difference.answers
+        label, text = difference.label, difference.text
+        print(f"  correct {label}, A {a_answer}, B {b_answer}: {text}")

@@ -1,6 +1,6 @@
 """What the shell offers on Tab: spaces, tasks and settings.
 
-Files and folders the shell offers by itself where nothing here fits.
+The shell itself offers files and folders where nothing here matches.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def complete_space(incomplete: str) -> list[str]:
-    """Returns the shipped spaces and the YAML files of this folder that begin so."""
+    """Returns the shipped spaces and the YAML files of this folder that start with `incomplete`."""
     from lkd_tune.config.shipped import shipped_spaces
 
     here = [path.name for path in Path().glob("*.y*ml")]
@@ -17,7 +17,7 @@ def complete_space(incomplete: str) -> list[str]:
 
 
 def complete_task(incomplete: str) -> list[str]:
-    """Returns the known tasks that begin so; of `cola,r` the last one counts."""
+    """Returns completions of the last name in a list of known tasks such as `cola,r`."""
     from lkd_tune.config.settings.known_tasks import TASKS
 
     before, comma, last = incomplete.rpartition(",")
@@ -25,7 +25,7 @@ def complete_task(incomplete: str) -> list[str]:
 
 
 def complete_setting(incomplete: str) -> list[str]:
-    """Returns the settings of a space file that begin so, each with its `=`."""
+    """Returns the settings of a space file that start with `incomplete`, each with its `=`."""
     from lkd_tune.config.reference import settings_reference
 
     return [f"{row[0]}=" for row in settings_reference() if row[0].startswith(incomplete)]

@@ -1,4 +1,4 @@
-"""What is wrong with an environment, and what to do about it."""
+"""The command `doctor`: what is wrong with an environment, and how to fix it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import typer
 
 from lkd_tune.files.cache import cache_dir
 
@@ -19,15 +21,37 @@ _GIB = 2**30
 _NEEDED_DISK_GIB, _NEEDED_SHM_GIB, _NEEDED_MEMORY_GIB = 5, 1, 4
 
 
+def doctor(
+    run_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder for runs.")] = Path("runs"),
+) -> None:
+    """Check this environment, and say how to fix what is wrong.
+
+    Exits with 1 if a search can't run here. The first call compiles DeepSpeed's op, which takes a
+    minute.
+
+    Example:
+
+        lkd-tune doctor
+    """
+    findings = run_checks(run_dir)
+    width = max(len(finding.check) for finding in findings)
+    for finding in findings:
+        print(f"{finding.state:<5} {finding.check:<{width}}  {finding.found}")
+        if finding.remedy:
+            print(f"      {'':<{width}}  -> {finding.remedy}")
+    if any(finding.state == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
         check: Its name.
-        state: ok; warn: it may go wrong; fail: it will.
-        found: What was seen.
-        remedy: What to do, "" if nothing.
+        state: `ok`; `warn`: may cause problems; `fail`: a search can't run.
+        found: What the check found.
+        remedy: How to fix it; "" if nothing has to be fixed.
     """
 
     check: str
@@ -36,20 +60,20 @@ class Finding:
     remedy: str = ""
 
 
-def examine(runs: Path) -> list[Finding]:
-    """Returns the findings of all checks; each runs though others fail.
+def run_checks(run_dir: Path) -> list[Finding]:
+    """Returns the findings of all checks, also those after one that failed.
 
     Args:
-        runs: Where runs are to be put.
+        run_dir: The folder for runs.
     """
     checks: list[Callable[[], Finding]] = [
         check_packages,
         check_compiler,
-        check_op,
+        check_deepspeed,
         check_gpu,
         check_ray,
         lambda: check_folder("cache", cache_dir()),
-        lambda: check_folder("runs", runs),
+        lambda: check_folder("runs", run_dir),
         check_shared_memory,
         check_memory,
     ]
@@ -57,7 +81,7 @@ def examine(runs: Path) -> list[Finding]:
 
 
 def check_packages() -> Finding:
-    """Finds requirements of this package that are not met."""
+    """Checks that the installed packages meet the requirements of this one."""
     from packaging.requirements import Requirement
 
     wrong = []
@@ -81,7 +105,7 @@ def check_packages() -> Finding:
 
 
 def check_compiler() -> Finding:
-    """Looks for what DeepSpeed compiles its op with."""
+    """Checks that DeepSpeed finds the programs that compile its op."""
     missing = [name for name in ("g++", "ninja") if shutil.which(name, path=_path()) is None]
     if missing:
         remedy = "install g++ (Debian and Ubuntu: apt-get install g++) and `pip install ninja`"
@@ -89,39 +113,39 @@ def check_compiler() -> Finding:
     return Finding("compiler", "ok", str(shutil.which("g++", path=_path())))
 
 
-def check_op() -> Finding:
-    """Opens DeepSpeed's op in a process of its own; the first time it is compiled."""
+def check_deepspeed() -> Finding:
+    """Checks that DeepSpeed's op loads in a new process, which compiles it the first time."""
     code = "from lkd_tune.runtime.process_group import ensure_process_group; ensure_process_group()"
     error = _error_of(code, seconds=400)
     if error is None:
         return Finding("DeepSpeed", "ok", "a process group starts")
-    remedy = "see the compiler above; `rm -r ~/.cache/torch_extensions` has it compiled anew"
+    remedy = "see the compiler above; to compile the op again: `rm -r ~/.cache/torch_extensions`"
     return Finding("DeepSpeed", "fail", error, remedy)
 
 
 def check_gpu() -> Finding:
-    """Looks whether PyTorch sees the GPUs that there are."""
+    """Checks that PyTorch sees the GPUs of this machine."""
     import torch
 
-    driver = shutil.which("nvidia-smi")
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         return Finding("GPU", "ok", ", ".join(names))
-    if driver is None:
+    if shutil.which("nvidia-smi") is None:
         return Finding("GPU", "ok", "none; trials train on the CPU")
     if torch.version.cuda is None:
-        remedy = "install the build of torch for your CUDA"
-        return Finding(
-            "GPU", "fail", f"there is one, but torch {torch.__version__} has no CUDA", remedy
-        )
+        remedy = "install the build of torch for your CUDA version"
+        found = f"there is one, but torch {torch.__version__} was built without CUDA"
+        return Finding("GPU", "fail", found, remedy)
     remedy = (
-        "`nvidia-smi` shows the driver's CUDA; update the driver, or take a build for an older one"
+        "`nvidia-smi` shows the driver's CUDA version; update the driver, or install a build of "
+        "torch for that version"
     )
-    return Finding("GPU", "fail", f"torch for CUDA {torch.version.cuda} sees none", remedy)
+    found = f"torch for CUDA {torch.version.cuda} does not see it"
+    return Finding("GPU", "fail", found, remedy)
 
 
 def check_ray() -> Finding:
-    """Starts Ray here, with its token authentication as it is set, and runs a task."""
+    """Checks that Ray starts, with token authentication as configured, and runs a task."""
     code = (
         "import ray; ray.init(address='local', num_cpus=1, include_dashboard=False, "
         "logging_level='ERROR'); ray.get(ray.remote(lambda: 1).remote()); ray.shutdown()"
@@ -129,50 +153,52 @@ def check_ray() -> Finding:
     error = _error_of(code, seconds=120)
     if error is None:
         return Finding("Ray", "ok", "starts here and runs a task")
-    remedy = "`ray get-auth-token --generate` for its token; `ray stop --force` for a busy port"
+    remedy = "`ray get-auth-token --generate` creates a token; `ray stop --force` frees its port"
     return Finding("Ray", "fail", error, remedy)
 
 
 def check_folder(name: str, folder: Path) -> Finding:
-    """Looks whether a folder can be written to and has room."""
+    """Checks that a folder can be written to, and the free space of its disk."""
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         remedy = "LKD_TUNE_CACHE" if name == "cache" else "--run-dir"
-        return Finding(name, "fail", f"{folder}: {error.strerror}", f"name another with {remedy}")
+        found = f"{folder}: {error.strerror}"
+        return Finding(name, "fail", found, f"set another folder with {remedy}")
     free = shutil.disk_usage(there).free / _GIB
     state: Literal["ok", "warn"] = "ok" if free >= _NEEDED_DISK_GIB else "warn"
-    remedy = "" if state == "ok" else f"teachers, targets and students want {_NEEDED_DISK_GIB} GiB"
+    remedy = "" if state == "ok" else f"teachers, targets and students need {_NEEDED_DISK_GIB} GiB"
     return Finding(name, state, f"{folder}: {free:.0f} GiB free", remedy)
 
 
 def check_shared_memory() -> Finding:
-    """Looks at /dev/shm, where Ray keeps its objects; containers often have 64 MB of it."""
+    """Checks the size of /dev/shm, where Ray keeps its objects; 64 MB in many containers."""
     place = Path("/dev/shm")
     if not place.is_dir():
-        return Finding("shared memory", "warn", "there is no /dev/shm", "Ray uses /tmp, slowly")
+        remedy = "Ray uses /tmp instead, which is slower"
+        return Finding("shared memory", "warn", "there is no /dev/shm", remedy)
     size = shutil.disk_usage(place).total / _GIB
     if size < _NEEDED_SHM_GIB:
-        remedy = "docker run --shm-size=2g; in Kubernetes mount a Memory volume on /dev/shm"
+        remedy = "docker run --shm-size=2g; in Kubernetes, mount a Memory volume on /dev/shm"
         return Finding("shared memory", "warn", f"{size:.2f} GiB", remedy)
     return Finding("shared memory", "ok", f"{size:.0f} GiB")
 
 
 def check_memory() -> Finding:
-    """Looks at the memory that is free, for a container within its limit."""
+    """Checks the free memory; in a container, within its limit."""
     from lkd_tune.runtime.host_memory import host_memory
 
     free = host_memory()[1] / _GIB
     if free < _NEEDED_MEMORY_GIB:
-        remedy = "lower train.micro_batch_size, or raise resources.cpus so that fewer trials run"
+        remedy = "reduce train.micro_batch_size, or increase resources.cpus to run fewer trials"
         return Finding("memory", "warn", f"{free:.1f} GiB free", remedy)
     return Finding("memory", "ok", f"{free:.0f} GiB free")
 
 
 def _error_of(code: str, *, seconds: int) -> str | None:
-    """Returns the last line of what code writes on failing in a clean process, None if it works."""
+    """Returns the last error line of code that fails in a new process, None if it succeeds."""
     environment = {**os.environ, "PATH": _path()}
     try:
         done = subprocess.run(
@@ -184,7 +210,7 @@ def _error_of(code: str, *, seconds: int) -> str | None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"nothing after {seconds} seconds"
+        return f"no answer within {seconds} seconds"
     if done.returncode == 0:
         return None
     lines = done.stderr.strip().splitlines()
@@ -192,5 +218,5 @@ def _error_of(code: str, *, seconds: int) -> str | None:
 
 
 def _path() -> str:
-    """Returns where programs are looked for; beside Python first, as trials do."""
+    """Returns the search path of trials: the folder of Python first."""
     return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"

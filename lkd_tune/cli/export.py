@@ -1,4 +1,4 @@
-"""The command that takes students out of a run."""
+"""The command `export`: copies of a run's best students."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from lkd_tune.cli.options import RunArgument
+
 if TYPE_CHECKING:
     from lkd_tune.export.formats import Conversion
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command()(export)
-
-
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's folder, or its address.")],
+    run: RunArgument,
     to: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")],
-    top: Annotated[int, typer.Option(min=1, help="How many students.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="Number of students.")] = 1,
     formats: Annotated[
         str,
         typer.Option(
             "--format",
             metavar="NAMES",
-            help="hf (always there), onnx, onnx-int8 and torch-export, with commas between.",
+            help="hf (always written), onnx, onnx-int8, torch-export; separated by commas.",
         ),
     ] = "hf",
     push_to_hub: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Upload them, as NAME or NAME-1, NAME-2, …; private."),
+        typer.Option(
+            metavar="NAME",
+            help="Upload to the Hugging Face hub as NAME, or as NAME-1, NAME-2, …; private.",
+        ),
     ] = None,
     public: Annotated[
-        bool, typer.Option("--public", help="With --push-to-hub: for everyone to see.")
+        bool, typer.Option("--public", help="With --push-to-hub: create public repositories.")
     ] = False,
 ) -> None:
-    """Copy the best students out of a run: DIR/1 is the best.
+    """Copy the best students of a run to DIR/1, DIR/2, …; DIR/1 is the best.
 
     Each is a Hugging Face folder with a model card (README.md) and checksums (SHA256SUMS). Other
-    formats lie beside its weights. Each is compared with PyTorch on text of the dev split, scored
-    and timed; a logit that differs by more than 1e-3 ends the export, but for int8.
+    formats are added to the same folder. Each format is scored, timed and compared with PyTorch on
+    text of the dev split. If a logit differs by more than 1e-3, the export fails, except for int8.
 
     Examples:
 
@@ -58,10 +58,10 @@ def export(
     from lkd_tune.storage.fetch import read_run
 
     if public and push_to_hub is None:
-        raise SpecError(Problem("--public", "", "goes with --push-to-hub NAME"))
+        raise SpecError(Problem("--public", "", "needs --push-to-hub NAME"))
     chosen = parse_formats(formats)
     try:
-        # Before the work: what the hub would refuse is told at once.
+        # First, so that what the hub refuses is reported before the work.
         names = prepare_repositories(push_to_hub, top, public=public) if push_to_hub else []
         folders = export_students(read_run(run, students=True), top, to, formats=chosen)
         for folder in folders:
@@ -69,15 +69,15 @@ def export(
             conversion = read_conversion(folder)
             if conversion is not None:
                 _show(conversion)
-        for folder, name in zip(folders, names, strict=False):  # no names: nothing to upload
+        for folder, name in zip(folders, names, strict=False):  # without names, no upload
             print(push_student(folder, name, public=public))
     except FormatError as error:
-        _end(f"--format: {error}")
+        _fail(f"--format: {error}")
     except HubError as error:
-        _end(f"--push-to-hub: {error}")
+        _fail(f"--push-to-hub: {error}")
 
 
-def _end(message: str) -> NoReturn:
+def _fail(message: str) -> NoReturn:
     print(f"lkd-tune: {message}", file=sys.stderr)
     raise typer.Exit(1) from None
 

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what those of a search ask for together."""
+"""Arguments and options that several commands share, and reading the ones that ask for a search."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ from lkd_tune.cli.completion import complete_setting, complete_space, complete_t
 if TYPE_CHECKING:
     from lkd_tune.config.space import SearchSpace
 
+RunArgument = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run: its folder, or its s3:// or gs:// address."),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="A running Ray cluster. Default: RAY_ADDRESS, else this machine."
+    ),
+]
 SpaceOption = Annotated[
     str,
     typer.Option(
         "--space",
         metavar="FILE",
-        help="Space file: a path, or a shipped one.",
+        help="Space file: a path, or the name of a shipped one.",
         autocompletion=complete_space,
     ),
 ]
@@ -29,33 +39,58 @@ SetOption = Annotated[
         autocompletion=complete_setting,
     ),
 ]
+TaskSetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override any setting of the task, such as task.columns.text; repeatable.",
+    ),
+]
 NameOption = Annotated[
-    str | None, typer.Option(help="The run's folder in DIR; default: space and time.")
+    str | None,
+    typer.Option(help="Name of the run, a folder in DIR. Default: the space's name and the time."),
 ]
 TaskOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="A known task for the space, or several with commas between; glue/all.",
+        help="Known task to search the space on; several with commas, or glue/all.",
         autocompletion=complete_task,
     ),
 ]
 DataOption = Annotated[
     str | None,
     typer.Option(
-        metavar="DIR", help="With --task: take GLUE's files from here, as DIR/CoLA/train.tsv."
+        metavar="DIR", help="With --task: folder of GLUE's files, such as DIR/CoLA/train.tsv."
     ),
 ]
 AllowChangedOption = Annotated[
     bool,
     typer.Option(
-        "--allow-changed", help="With --space, for a run that is there: take over what may change."
+        "--allow-changed",
+        help="With --space and a run that exists: apply those changes that a run may take.",
     ),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", help="Print the result only, without progress.")
+]
+SplitOption = Annotated[str, typer.Option(metavar="SPLIT", help="dev or test.")]
 
 
-def asked_spaces(
+def check_split(split: str) -> None:
+    """Checks the value of --split.
+
+    Raises:
+        SpecError: If it is neither dev nor test.
+    """
+    from lkd_tune.config.errors import Problem, SpecError
+
+    if split not in ("dev", "test"):
+        raise SpecError(Problem("--split", "", f"found {split!r}; allowed: dev, test"))
+
+
+def load_requested_spaces(
     space: str,
     overrides: list[str] | None,
     name: str | None,
@@ -64,10 +99,14 @@ def asked_spaces(
     task: str | None,
     data: str | None,
 ) -> dict[str, SearchSpace]:
-    """Returns the space that is asked for by the name '', several by their tasks, none to go on.
+    """Returns the spaces that the options of a search ask for.
+
+    Returns:
+        One space with the key ''; or one for each of several tasks, by the task's name; or none,
+        if a run is resumed with its own space.
 
     Raises:
-        SpecError: If the options do not go together, or a space is none.
+        SpecError: If the options do not fit together, or a space is not valid.
     """
     from lkd_tune.config.errors import Problem, SpecError
     from lkd_tune.config.shipped import find_space
@@ -76,9 +115,10 @@ def asked_spaces(
     if not space and resume is None:
         raise SpecError(Problem("", "", "one of --space FILE and --resume RUN is needed"))
     if data is not None and task is None:
-        raise SpecError(Problem("--data", "", "goes with --task NAME; else set task.train and dev"))
+        message = "needs --task NAME; for other data, set task.train and task.dev"
+        raise SpecError(Problem("--data", "", message))
     if task is not None and resume is not None:
-        message = "the run has its task; to go on with several, give the same --name again"
+        message = "can't be changed in a resumed run; to resume several tasks, give --name again"
         raise SpecError(Problem("--task", "", message))
     if resume is not None and (name is not None or run_dir):
         message = "names the run already; leave out --name and --run-dir"

@@ -1,21 +1,32 @@
-"""Commands that tell what a search found, and why: report, watch, dashboard and ablate."""
+"""Commands that show what a search found: best, report, watch and dashboard."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="The run: a folder, or its s3:// or gs:// address.")
-]
+from lkd_tune.cli.options import RunArgument
+
+_PORT_HELP = "Port on this machine only. 0: any free one."
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands to an app."""
-    for command in (report, watch, dashboard, ablate):
-        app.command()(command)
+def best(run: RunArgument) -> None:
+    """Show the best student so far, also while the search runs.
+
+    Example:
+
+        lkd-tune best runs/first
+    """
+    from lkd_tune.cli.tables import show_best
+    from lkd_tune.results.leaderboard import read_leaderboard
+    from lkd_tune.storage.fetch import read_run
+
+    board = read_leaderboard(read_run(run))
+    show_best(board)
+    if board.best is None:
+        raise typer.Exit(1)
 
 
 def report(
@@ -23,12 +34,12 @@ def report(
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     compare: Annotated[
         list[str] | None,
-        typer.Option("--compare", metavar="RUN", help="A run to put beside it; repeatable."),
+        typer.Option("--compare", metavar="RUN", help="Another run to compare with; repeatable."),
     ] = None,
 ) -> None:
-    """Write a run's page, RUN/report/report.html, and its plots as SVG and PNG.
+    """Write a run's report, RUN/report/report.html, and its plots as SVG and PNG.
 
-    One file that needs no network. Also while the search runs.
+    The page is one file that needs no network. It can be written while the search runs.
 
     Examples:
 
@@ -51,10 +62,12 @@ def report(
 
 def watch(
     run: RunArgument,
-    port: Annotated[int, typer.Option(help="Of this machine only; 0: any free one.")] = 8790,
-    every: Annotated[int, typer.Option(min=1, metavar="SECONDS", help="How often.")] = 10,
+    port: Annotated[int, typer.Option(help=_PORT_HELP)] = 8790,
+    every: Annotated[
+        int, typer.Option(min=1, metavar="SECONDS", help="Seconds between updates.")
+    ] = 10,
 ) -> None:
-    """Show a run's page while it is searched; it is written anew every few seconds.
+    """Show a run's report during the search, updated every few seconds.
 
     Example:
 
@@ -64,21 +77,18 @@ def watch(
     from lkd_tune.results.summary import dashboard_of
     from lkd_tune.storage.fetch import read_run
 
-    def tell(line: str) -> None:
-        print(line, flush=True)
-
     if (dashboard := dashboard_of(read_run(run).read_manifest())) is not None:
-        tell(f"Ray's dashboard: {dashboard}")
-    serve_report(lambda: read_run(run), port=port, every_s=every, tell=tell)
+        _print_now(f"Ray's dashboard: {dashboard}")
+    serve_report(lambda: read_run(run), port=port, every_s=every, tell=_print_now)
 
 
 def dashboard(
     run: RunArgument,
-    port: Annotated[int, typer.Option(help="Of this machine only; 0: any free one.")] = 8791,
+    port: Annotated[int, typer.Option(help=_PORT_HELP)] = 8791,
 ) -> None:
-    """Show a run's study in Optuna Dashboard; also while it is searched.
+    """Show a run's study in Optuna Dashboard, also while the search runs.
 
-    It needs `pip install 'lkd-tune[dashboard]'`, and only shows: nothing can be changed there.
+    Needs `pip install 'lkd-tune[dashboard]'`. The study is read-only there.
 
     Example:
 
@@ -87,68 +97,8 @@ def dashboard(
     from lkd_tune.results.report.optuna_dashboard import serve_dashboard
     from lkd_tune.storage.fetch import read_run
 
-    def tell(line: str) -> None:
-        print(line, flush=True)
-
-    serve_dashboard(lambda: read_run(run), port=port, tell=tell)
+    serve_dashboard(lambda: read_run(run), port=port, tell=_print_now)
 
 
-def ablate(
-    run: RunArgument,
-    seeds: Annotated[
-        int,
-        typer.Option(min=1, help="1: the winner's own; more: so many of those after it."),
-    ] = 1,
-    address: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="A running Ray cluster; default: this machine."),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
-) -> None:
-    """Train the winner again without each of its loss terms: what is each of them worth?
-
-    Writes RUN/ablation.json, which `lkd-tune report` shows. Cut off, it goes on when called again.
-    The winner was chosen by its score with its own seed, so compare with others (--seeds 3).
-
-    Examples:
-
-        lkd-tune ablate runs/first
-
-        lkd-tune ablate runs/first --seeds 3
-    """
-    from lkd_tune.storage.fetch import named_run
-    from lkd_tune.tuning.ablation import ablate as ablate_run
-
-    result = ablate_run(named_run(run), seeds=seeds, address=address, quiet=quiet)
-    if result.facts is not None:
-        _show(result.facts)
-    for name, reason in result.failures.items():
-        print(f"{name} failed: {reason}", file=sys.stderr)
-    if result.interrupted or result.disk_full:
-        why = "interrupted" if result.interrupted else f"stopped: {result.disk_full}"
-        print(f"{why}; nothing is lost. Go on with: lkd-tune ablate {run} --seeds {seeds}")
-        raise typer.Exit(130 if result.interrupted else 1)
-    if result.facts is None:
-        raise typer.Exit(1)
-
-
-def _show(facts: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    title = f"trial {facts['winner']}: {facts['metric']} on dev"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0),
-                  header_style="dim")  # fmt: skip
-    table.add_column("loss terms", no_wrap=True)
-    for column in ("score", "± 95 %", "difference", "seeds"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for entry in facts["entries"]:
-        removed, spread = entry["removed"], entry["high"]
-        table.add_row(
-            f"without {removed}" if removed else "all",
-            f"{entry['mean']:.3f}",
-            f"{spread - entry['mean']:.3f}" if spread is not None else "",
-            f"{entry['difference']:+.3f}" if removed else "",
-            str(len(entry["seeds"])),
-        )
-    Console(highlight=False, markup=False).print(table)
+def _print_now(line: str) -> None:
+    print(line, flush=True)

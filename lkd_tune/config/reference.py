@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
-from rich.console import Console
-from rich.table import Table
 
-from lkd_tune.config.schema import space_schema
 from lkd_tune.config.settings.space_settings import SpaceSettings
-
-
-def show_settings() -> None:
-    """Prints every setting of a space file: key, type, default, meaning."""
-    console = Console(highlight=False, markup=False)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("setting", no_wrap=True)
-    for column in ("type", "default", "meaning"):
-        table.add_column(column)
-    for key, kind, default, meaning in settings_reference():
-        table.add_row(key, kind, default, meaning)
-    console.print(table)
-
-
-def show_schema() -> None:
-    """Prints the JSON Schema of space files."""
-    print(json.dumps(space_schema(), indent=2, ensure_ascii=False))
 
 
 def settings_reference(

@@ -1,4 +1,4 @@
-"""Searches as jobs of a Ray cluster: sent there, followed and stopped through its job server."""
+"""Searches as jobs of a Ray cluster: submitted, followed and stopped through its job server."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ from lkd_tune.storage.object_store import Store
 from lkd_tune.tuning.progress.events import from_line
 from lkd_tune.tuning.progress.view import BEGUN, EVENTS_VARIABLE
 
-# A job's start on an idle cluster takes about ten seconds; beyond this it waits for something.
-BEGIN_S = 120.0
-_CONNECT_S = 5.0
-# How long an answer may take: where something is asked, and where it is sent or started.
-_ANSWER_S, _TAKEN_S = 20.0, 120.0
-# For so long a connection that is lost is tried again: a tunnel is made anew, a laptop wakes up.
-_PATIENCE_S = 45.0
-# Characters of a log that is followed.
-_MOST_PER_S = 200_000
+# A search starts within about ten seconds on an idle cluster; after this it waits for something.
+START_S = 120.0
+_CONNECT_TIMEOUT_S = 5.0
+# Of requests that read, and of requests that upload or start something.
+_READ_TIMEOUT_S, _WRITE_TIMEOUT_S = 20.0, 120.0
+# How long a lost connection is retried: until a tunnel is up again, or a laptop is awake.
+_RETRY_S = 45.0
+# Limits how often a log that is followed is read, as each answer is the whole log.
+_LOG_CHARACTERS_PER_S = 200_000
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-_MARK = "lkd_tune"
+# Key of the metadata of jobs that are searches.
+_METADATA_KEY = "lkd_tune"
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,13 @@ class Job:
     """A submitted search.
 
     Attributes:
-        name: What `logs` and `stop` are told.
-        state: Ray's: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
+        name: The argument of `logs` and `stop`.
+        state: Ray's state: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
         run: The run's folder on the cluster.
         started: UTC, ISO 8601; None while it waits.
-        exit_code: The driver's, as of `lkd-tune search`; None if it was lost or still runs.
-        message: What Ray says of its state.
+        exit_code: Exit code of the driver, as of `lkd-tune search`; None while it runs, or if the
+            driver was lost.
+        message: Ray's explanation of the state.
     """
 
     name: str
@@ -62,7 +64,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether the job has succeeded, failed or was stopped."""
         return self.state in _ENDED
 
 
@@ -73,20 +75,20 @@ class JobServer:
         address: `http://HEAD:8265`.
 
     Raises:
-        SpecError: If there is none, it does not take our token, or it has another Ray.
+        SpecError: If there is none, if it refuses our token, or if its version of Ray differs.
     """
 
     def __init__(self, address: str):
         self.address = address
         _check_reachable(address)
         quieten_ray()
-        # Ray takes the address from its variables, RAY_ADDRESS too, before the one it is given.
+        # Ray prefers addresses in its variables, RAY_ADDRESS too, to the argument.
         os.environ["RAY_API_SERVER_ADDRESS"] = address
         import ray
 
-        with self._told():
+        with self._errors_explained():
             self._client = _client(address)
-            self._client.list_jobs()  # the first call that needs the token
+            self._client.list_jobs()  # the first request that needs the token
             version = self._client.get_version()
             found = self._client._do_request("GET", "/api/version").json()["ray_version"]
         if found != ray.__version__:
@@ -109,35 +111,35 @@ class JobServer:
         ship: bool = False,
         cache: str | None = None,
     ) -> str:
-        """Sends a search; returns the job's name.
+        """Submits a search; returns the name of the job.
 
         Args:
-            run: The run's folder, absolute and seen by all nodes, or its address. If there is a
-                run already, the job goes on with that.
-            spaces: What is searched, by the name ''; or one for each of several tasks, by theirs;
-                none to go on with the run as it is.
-            resume: Whether there has to be a run.
-            overrides: For a run that goes on without a space.
-            allow_changed: Has a run that is there take over what differs and may change.
+            run: The run's folder, absolute and shared by all nodes, or its address. If the run
+                exists, the job resumes it.
+            spaces: The space with the key ''; or one for each of several tasks, by the task's
+                name; or none, to resume the run with its own space.
+            resume: Whether the run has to exist.
+            overrides: Changed settings of a run that is resumed with its own space.
+            allow_changed: Whether a run that exists applies those changes that a run may take.
             quiet: Shows no progress.
-            ship: Takes local data and models along, into the run's folder.
+            ship: Uploads local data and models to the run's folder.
             cache: LKD_TUNE_CACHE on the cluster.
 
         Raises:
-            SpecError: If the run is no absolute path, or what is shipped is too large.
+            SpecError: If the run is not an absolute path, or the upload is too large.
         """
         if is_address(run):
-            run = Store(run).address  # refused here if there is a secret in it
+            run = Store(run).address  # refuses an address with a secret in it
         if ship and is_address(run):
             message = (
-                f"files can't be taken along to {run}; put them where all nodes see them, or give "
-                "a folder that all nodes share by --run-dir"
+                f"files can't be uploaded to {run}; put them where all nodes see them, or set "
+                "--run-dir to a folder that all nodes share"
             )
             raise SpecError(Problem("--ship", "", message))
         if not os.path.isabs(run) and not is_address(run):
             message = (
-                f"{run!r} has to be absolute: a folder that every node of the cluster sees, or an "
-                "address in an object store, s3:// or gs://"
+                f"{run!r} is not absolute; give a folder that every node of the cluster sees, or "
+                "an address in an object store, s3:// or gs://"
             )
             raise SpecError(Problem("--resume" if resume else "--run-dir", "", message))
         folder = Path(tempfile.mkdtemp(prefix="lkd-tune-job-"))
@@ -161,48 +163,48 @@ class JobServer:
             }
             (folder / "job.json").write_text(json.dumps(request), "utf-8")
             name = _job_name(run)
-            with self._told():
+            with self._errors_explained():
                 self._client.submit_job(
-                    # No text of the user's is read by a shell: it is all in job.json.
-                    entrypoint="exec python -m lkd_tune.jobs.driver",
+                    # No shell reads the user's text: it is all in job.json.
+                    entrypoint="exec python -m lkd_tune.cli.job_driver",
                     submission_id=name,
                     runtime_env=_runtime_env(folder, cache),
-                    metadata={_MARK: __version__, "run": run},
+                    metadata={_METADATA_KEY: __version__, "run": run},
                 )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return name
 
-    def wait_for_begin(self, name: str) -> Job | None:
-        """Returns None once a search has begun, or the job if that takes longer than `BEGIN_S`.
+    def wait_for_start(self, name: str) -> Job | None:
+        """Returns None when a search has started, or the job if that takes longer than `START_S`.
 
         Raises:
-            SpecError: If it can't begin; with what the driver said.
+            SpecError: If it can't start, with the driver's messages.
         """
-        deadline = time.monotonic() + BEGIN_S
+        deadline = time.monotonic() + START_S
         while True:
             job = self.job(name)
-            with self._told():
+            with self._errors_explained():
                 lines = self._client.get_job_logs(name).split("\n")
             if job.state == "SUCCEEDED" or {"event": BEGUN} in map(from_line, lines):
                 return None
             if job.ended:
-                said = [
+                problems = [
                     Problem("", "", line.removeprefix("lkd-tune: "))
                     for line in lines
                     if line.startswith("lkd-tune: ")
                 ]
-                message = f"the search did not begin: {job.message.strip()[-600:]}"
-                raise SpecError(said or Problem(name, "", message))
+                message = f"the search did not start: {job.message.strip()[-600:]}"
+                raise SpecError(problems or Problem(name, "", message))
             if time.monotonic() > deadline:
                 return job
             time.sleep(0.5)
 
     def jobs(self) -> list[Job]:
-        """Returns all searches that were submitted to the cluster, the newest first."""
-        with self._told():
+        """Returns all searches that were submitted to the cluster, newest first."""
+        with self._errors_explained():
             found = self._client.list_jobs()
-        ours = [_job(each) for each in found if _MARK in (each.metadata or {})]
+        ours = [_job(each) for each in found if _METADATA_KEY in (each.metadata or {})]
         return sorted(ours, key=lambda job: job.started or "9", reverse=True)
 
     def job(self, name: str) -> Job:
@@ -214,41 +216,47 @@ class JobServer:
         for job in self.jobs():
             if job.name == name:
                 return job
-        message = f"the cluster has no such search; `lkd-tune jobs --address {self.address}`"
-        raise SpecError(Problem(name, "", f"{message} lists those it has"))
+        listing = f"`lkd-tune jobs --address {self.address}` lists those it has"
+        raise SpecError(Problem(name, "", f"the cluster has no such search; {listing}"))
 
     def logs(self, name: str, *, follow: bool = False) -> Iterator[str]:
-        """Gives what a search printed, as it comes if it is followed."""
+        """Yields the output of a search; with `follow` as it comes, until the search ends."""
         shown = 0
         while True:
-            ended = self.job(name).ended  # before the log is read, so that its end is not missed
-            with self._told():
+            ended = self.job(
+                name
+            ).ended  # checked before the log is read, so that its end is not missed
+            with self._errors_explained():
                 text = self._client.get_job_logs(name)
             if len(text) > shown:
                 yield text[shown:]
                 shown = len(text)
             if ended or not follow:
                 return
-            # The server sends all of it each time.
-            time.sleep(max(1.0, len(text) / _MOST_PER_S))
+            time.sleep(max(1.0, len(text) / _LOG_CHARACTERS_PER_S))
 
     def stop(self, name: str, wait: Callable[[], None] = lambda: None) -> Job:
-        """Stops a search as Ctrl-C would; returns it when it has ended."""
+        """Stops a search as Ctrl-C would; returns the job when it has ended.
+
+        Args:
+            name: The job.
+            wait: Called every half second until then.
+        """
         job = self.job(name)
         if not job.ended:
-            with self._told():
+            with self._errors_explained():
                 self._client.stop_job(name)
         while not (job := self.job(name)).ended:
             wait()
             time.sleep(0.5)
         return job
 
-    def _told(self) -> _Told:
-        return _Told(self.address)
+    def _errors_explained(self) -> _ErrorsExplained:
+        return _ErrorsExplained(self.address)
 
 
-class _Told:
-    """Turns what the client raises into a `SpecError` that says what to do."""
+class _ErrorsExplained:
+    """Turns an error of Ray's client into a `SpecError` that says what to do; a context."""
 
     def __init__(self, address: str):
         self._address = address
@@ -263,12 +271,12 @@ class _Told:
             return
         if isinstance(error, ray.exceptions.AuthenticationError):
             message = (
-                "the cluster does not take this token; put the one of its head node "
-                "(`ray get-auth-token` there) into RAY_AUTH_TOKEN or ~/.ray/auth_token here, "
-                "and set RAY_AUTH_MODE=token"
+                "the cluster refuses this token; run `ray get-auth-token` on its head node, put "
+                "the output into RAY_AUTH_TOKEN or ~/.ray/auth_token here, and set "
+                "RAY_AUTH_MODE=token"
             )
         elif isinstance(error, ConnectionError | OSError):
-            message = "gives no answer; is the head node up, and its dashboard running?"
+            message = "does not answer; check that the head node is up and its dashboard is running"
         elif isinstance(error, RuntimeError | ValueError):
             message = " ".join(str(error).split())[:400]
         else:
@@ -277,18 +285,19 @@ class _Told:
 
 
 def _client(address: str) -> Any:
-    """Returns Ray's client, but it waits for no answer without end, and asks more than once."""
+    """Returns Ray's client with timeouts, which retries requests that only read."""
     import requests
     from ray.job_submission import JobSubmissionClient
 
     class Client(JobSubmissionClient):
-        answered = False
+        has_answered = False
 
         def _do_request(self, method: str, endpoint: str, **arguments: Any) -> Any:
-            asks = method == "GET"
-            arguments["timeout"] = (_CONNECT_S, _ANSWER_S if asks else _TAKEN_S)
-            # What was sent is not sent again: it may have arrived.
-            deadline = time.monotonic() + (_PATIENCE_S if asks and self.answered else 0)
+            reads = method == "GET"
+            timeout_s = _READ_TIMEOUT_S if reads else _WRITE_TIMEOUT_S
+            arguments["timeout"] = (_CONNECT_TIMEOUT_S, timeout_s)
+            # Other requests are not repeated: the first one may have arrived.
+            deadline = time.monotonic() + (_RETRY_S if reads and self.has_answered else 0)
             while True:
                 try:
                     answer = super()._do_request(method, endpoint, **arguments)
@@ -297,25 +306,25 @@ def _client(address: str) -> Any:
                         raise
                     time.sleep(1)
                 else:
-                    self.answered = True
+                    self.has_answered = True
                     return answer
 
     return Client(address)
 
 
 def _check_reachable(address: str) -> None:
-    """Fails at once where Ray's client would wait for minutes."""
+    """Raises an error at once where Ray's client would wait for minutes."""
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        message = f"{address!r} is no address of a job server; it looks like http://HEAD:8265"
+        message = f"{address!r} is not the address of a job server, such as http://HEAD:8265"
         raise SpecError(Problem("--address", "", message))
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname, port), timeout=_CONNECT_S).close()
+        socket.create_connection((parts.hostname, port), timeout=_CONNECT_TIMEOUT_S).close()
     except (OSError, ValueError) as error:
         message = (
             f"{address} does not answer ({error}); give the address of the head's dashboard, "
-            "which serves jobs too (port 8265), or a tunnel to it: ssh -L 8265:localhost:8265 HEAD"
+            "which also serves jobs (port 8265), or a tunnel to it: ssh -L 8265:localhost:8265 HEAD"
         )
         raise SpecError(Problem("--address", "", message)) from None
 
@@ -323,7 +332,7 @@ def _check_reachable(address: str) -> None:
 def _runtime_env(folder: Path, cache: str | None) -> dict[str, Any]:
     package = Path(__file__).parents[1]
     variables = {
-        # A search that is stopped ends its trials and writes what it knows before it goes.
+        # Time for a search that is stopped to end its trials and write its results.
         "RAY_JOB_STOP_SIGNAL": "SIGTERM",
         "RAY_JOB_STOP_WAIT_TIME_S": "60",
         EVENTS_VARIABLE: "1",
@@ -332,7 +341,7 @@ def _runtime_env(folder: Path, cache: str | None) -> dict[str, Any]:
         variables["LKD_TUNE_CACHE"] = cache
     return {
         "working_dir": str(folder),
-        # The client's own package, so that the cluster runs the very version that was asked.
+        # The client's own package, so that the cluster runs the same version.
         "py_modules": [str(package)],
         "excludes": ["__pycache__/"],
         "env_vars": variables,
@@ -345,13 +354,13 @@ def _job_name(run: str) -> str:
 
 
 def _job(details: Any) -> Job:
-    began = details.start_time
+    started_ms = details.start_time
     return Job(
         name=details.submission_id,
         state=str(getattr(details.status, "value", details.status)),
         run=details.metadata.get("run", ""),
-        started=datetime.fromtimestamp(began / 1000, UTC).isoformat(timespec="seconds")
-        if began
+        started=datetime.fromtimestamp(started_ms / 1000, UTC).isoformat(timespec="seconds")
+        if started_ms
         else None,
         exit_code=details.driver_exit_code,
         message=details.message or "",

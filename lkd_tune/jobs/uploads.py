@@ -1,4 +1,4 @@
-"""The local files that a space names: told by absolute paths, or taken along to a cluster."""
+"""The local files that a space names: made absolute paths, or uploaded to a cluster."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.known_tasks import is_file_name
 from lkd_tune.config.space import SearchSpace
 
-# Stands in a shipped space for the folder that the files are put into on the cluster.
+# Prefix of a path in an uploaded space: the folder of uploaded files on the cluster.
 SHIPPED = "shipped:"
-# Ray's job server takes up to 500 MiB, and keeps it in the head's memory.
-MOST_BYTES = 400 * 2**20
+# Ray's job server accepts up to 500 MiB, and keeps it in the head's memory.
+MAX_UPLOAD_BYTES = 400 * 2**20
 
-# What the settings at these paths name: files of data, folders of models, folders of earlier runs.
-_FILES = (
+# Settings that may name a data file, or the folder of a model or an earlier run.
+_FILE_SETTINGS = (
     ("task", "train"),
     ("task", "dev"),
     ("task", "test"),
     ("evaluate_on", "task", "train"),
     ("evaluate_on", "task", "dev"),
 )
-_FOLDERS = (
+_FOLDER_SETTINGS = (
     ("teacher",),
     ("teacher", "model"),
     ("teacher", "train", "model"),
@@ -36,39 +36,40 @@ _FOLDERS = (
     ("evaluate_on", "task", "augment", "model"),
     ("search", "warm_start"),
 )
-# Of `student.init`; a folder of that name would not be meant.
-_WORDS = ("teacher", "random", "nearest")
+# Values of `student.init` that are not folders, even if a folder has that name.
+_INIT_KEYWORDS = ("teacher", "random", "nearest")
 
 
 def absolute_paths(spaces: Iterable[SearchSpace]) -> list[dict[str, Any]]:
-    """Returns the settings of spaces with absolute paths for the files that are here."""
+    """Returns the settings of spaces with absolute paths for local files."""
     trees = [copy.deepcopy(space.source.tree) for space in spaces]
-    for block, key in _local(trees):
+    for block, key in _local_settings(trees):
         block[key] = str(Path(block[key]).absolute())
     return trees
 
 
 def ship_files(spaces: Iterable[SearchSpace], folder: Path) -> list[dict[str, Any]]:
-    """Returns the settings of spaces after copying the files they name into a folder.
+    """Returns the settings of spaces whose local files are copied to a folder, for an upload.
 
     Raises:
-        SpecError: If they are larger than a job server takes; nothing is copied then.
+        SpecError: If they are larger than a job server accepts; then nothing is copied.
     """
     trees = [copy.deepcopy(space.source.tree) for space in spaces]
-    found = [*_local(trees)]
-    taken = {block[key]: _files(Path(block[key])) for block, key in found}
+    found = [*_local_settings(trees)]
+    files_of = {block[key]: _files(Path(block[key])) for block, key in found}
     sizes = {
-        value: sum(file.stat().st_size for file in files) / 2**20 for value, files in taken.items()
+        value: sum(file.stat().st_size for file in files) / 2**20
+        for value, files in files_of.items()
     }
-    if sum(sizes.values()) > MOST_BYTES / 2**20:
+    if sum(sizes.values()) > MAX_UPLOAD_BYTES / 2**20:
         listed = ", ".join(f"{path} {size:.0f} MiB" for path, size in sizes.items())
         message = (
-            f"more than {MOST_BYTES / 2**20:.0f} MiB ({listed}); put the large ones where all "
-            "nodes see them and name them by their path there"
+            f"more than {MAX_UPLOAD_BYTES / 2**20:.0f} MiB ({listed}); put the large files where "
+            "all nodes see them, and set their path there"
         )
         raise SpecError(Problem("--ship", "", message))
-    names = {value: f"{i}-{Path(value).name}" for i, value in enumerate(taken)}
-    for value, files in taken.items():
+    names = {value: f"{i}-{Path(value).name}" for i, value in enumerate(files_of)}
+    for value, files in files_of.items():
         for file in files:
             target = folder / "files" / names[value] / file.relative_to(value)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,7 @@ def ship_files(spaces: Iterable[SearchSpace], folder: Path) -> list[dict[str, An
 
 
 def unpack_files(tree: Any, run: Path) -> Any:
-    """Returns settings with the paths of shipped files in a run's folder."""
+    """Returns settings in which uploaded files have their path in a run's folder."""
     if isinstance(tree, dict):
         return {key: unpack_files(value, run) for key, value in tree.items()}
     if isinstance(tree, list):
@@ -89,32 +90,32 @@ def unpack_files(tree: Any, run: Path) -> Any:
     return tree
 
 
-def differing(sent: Path, there: Path) -> list[str]:
-    """Returns which of the files below a folder are not the same, or not at all, in another."""
-    names = [path.relative_to(sent) for path in sorted(sent.rglob("*")) if path.is_file()]
+def differing_files(folder: Path, other: Path) -> list[str]:
+    """Returns the names of a folder's files that another folder lacks or has with other content."""
+    names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     return [
         str(name)
         for name in names
-        if not (there / name).is_file() or not filecmp.cmp(sent / name, there / name, shallow=False)
+        if not (other / name).is_file()
+        or not filecmp.cmp(folder / name, other / name, shallow=False)
     ]
 
 
-def _local(trees: Iterable[dict[str, Any]]) -> Iterator[tuple[Any, Any]]:
-    """Gives what holds a setting that names a file or folder which is here, and its key there."""
+def _local_settings(trees: Iterable[dict[str, Any]]) -> Iterator[tuple[Any, Any]]:
+    """Yields (block, key) of each setting that names a local file or folder."""
     for tree in trees:
-        for path in (*_FILES, *_FOLDERS):
+        for path in (*_FILE_SETTINGS, *_FOLDER_SETTINGS):
             for block, key in _leaves({"": tree}, "", path):
                 value = block[key]
-                if not isinstance(value, str) or (path[-1] == "init" and value in _WORDS):
+                if not isinstance(value, str) or (path[-1] == "init" and value in _INIT_KEYWORDS):
                     continue
-                # A hub id may have the name of a folder here; so has Transformers, which prefers
-                # the folder. The name of a hub's split is no file's.
-                if os.path.isdir(value) if path in _FOLDERS else _is_data(value):
+                # If a hub id is also the name of a local folder, that is meant, as in Transformers.
+                if os.path.isdir(value) if path in _FOLDER_SETTINGS else _is_data_file(value):
                     yield block, key
 
 
 def _leaves(block: Any, key: Any, path: tuple[str, ...]) -> Iterator[tuple[Any, Any]]:
-    """Gives the places of the values at a path below a value: of each option, of each in a list."""
+    """Yields (block, key) of the values at a path, in each choice and in each item of a list."""
     value = block[key]
     if isinstance(value, dict) and isinstance(value.get("choice"), list):
         block, key, value = value, "choice", value["choice"]
@@ -127,14 +128,14 @@ def _leaves(block: Any, key: Any, path: tuple[str, ...]) -> Iterator[tuple[Any, 
         yield from _leaves(value, path[0], path[1:])
 
 
-def _is_data(value: str) -> bool:
+def _is_data_file(value: str) -> bool:
     return is_file_name(value) and os.path.isfile(value)
 
 
 def _files(source: Path) -> list[Path]:
-    """Returns the files to be taken along: of an earlier run only what a search reads of it.
+    """Returns the files to upload; of an earlier run only those that a search reads.
 
-    None that are hidden: a .gitignore, say, would have Ray leave out others.
+    Hidden files are left out: a .gitignore, for example, would make Ray leave out others.
     """
     if (source / "manifest.json").is_file():
         found = [source / "manifest.json", *source.glob("trials/*/*")]

@@ -26,7 +26,7 @@ _AT_A_TIME = 16
 _TRIES = 5
 
 
-def named_run(where: str) -> RunFolder:
+def open_run(where: str) -> RunFolder:
     """Returns the folder of a run that is to be searched, or gone on with.
 
     A search on an object store works in a folder of the cache, which is mirrored there.

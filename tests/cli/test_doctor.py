@@ -60,7 +60,7 @@ def test_a_folder_that_can_t_be_written_to(tmp_path):
     [
         ("pass", None),
         ("raise ValueError('no token')", "ValueError: no token"),
-        ("import time; time.sleep(60)", "nothing after 3 seconds"),
+        ("import time; time.sleep(60)", "no answer within 3 seconds"),
         ("import sys; sys.exit(3)", "exit code 3"),
     ],
 )

@@ -1,5 +1,6 @@
 """The commands as a user calls them: exit codes, messages, and what lies on disk afterwards."""
 
+import ast
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from lkd_tune import __version__
+from lkd_tune import __version__, cli
 from lkd_tune.cli.main import app, main
 from lkd_tune.config.shipped import shipped_spaces
 from lkd_tune.records.run import RunFolder
@@ -21,8 +22,7 @@ from tests.support.finished_run import STEPS, TRIALS
 from tests.support.run_folder import HandMade, full_run
 from tests.support.tiny import LABELS, make_csv, make_space, make_space_tree, make_teacher
 
-COMMANDS = ("search", "check", "distill", "best", "export", "evaluate", "spaces", "report", "watch",
-            "ablate")  # fmt: skip
+COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 
 
 def command_line(*args, cwd=None):
@@ -68,6 +68,18 @@ def test_version():
     assert (result.exit_code, result.output) == (0, f"lkd-tune {__version__}\n")
 
 
+def test_every_command_is_listed():
+    """A function whose docstring has an example of its use is a command."""
+    defined = [
+        node.name
+        for path in Path(cli.__file__).parent.glob("*.py")
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+        and f"lkd-tune {node.name}" in (ast.get_docstring(node) or "")
+    ]
+    assert sorted(defined) == sorted(COMMANDS)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command):
     result = CliRunner().invoke(app, [command, "--help"])
@@ -88,15 +100,15 @@ def test_console_script():
 
 BAD = [
     (["search"], "one of --space FILE and --resume RUN is needed"),
-    (["search", "--space", "x", "--allow-changed"], "goes with --resume RUN and --space FILE"),
+    (["search", "--space", "x", "--allow-changed"], "needs --resume RUN and --space FILE"),
     (["search", "--resume", "none", "--name", "x"], "leave out --name and --run-dir"),
     (["search", "--resume", "none"], "none: is no run folder: it has no manifest.json"),
     (["search", "--space", "layer_mp"], "layer_mp: no such file, and no shipped space (did you m"),
     (["submit"], "one of --space FILE and --resume RUN is needed"),
     (["submit", "--space", "layer_map"], "--run-dir: is needed"),
-    (["submit", "--resume", "/a", "--ship"], "--ship: goes with --space FILE"),
-    (["submit", "--resume", "/a", "--allow-changed"], "--allow-changed: goes with --space FILE"),
-    (["submit", "--resume", "/a", "--task", "cola"], "--task: the run has its task"),
+    (["submit", "--resume", "/a", "--ship"], "--ship: needs --space FILE"),
+    (["submit", "--resume", "/a", "--allow-changed"], "--allow-changed: needs --space FILE"),
+    (["submit", "--resume", "/a", "--task", "cola"], "--task: can't be changed in a resumed run"),
     (["submit", "--resume", "/a", "--name", "b"], "leave out --name and --run-dir"),
     (["check", "--space", "layer_map", "--set", "train.lrr=1"], "train.lrr: unknown setting (did"),
     (["check", "--space", "layer_map", "--set", "train.lr"], "is not of the form key.path=value"),
@@ -105,8 +117,8 @@ BAD = [
     (["best", "none"], "none: is no run folder"),
     (["export", "none", "--to", "x"], "none: is no run folder"),
     (["export", "r", "--to", "x", "--format", "onx"], "--format: found 'onx' (did you mean onnx?)"),
-    (["export", "r", "--to", "x", "--public"], "--public: goes with --push-to-hub NAME"),
-    (["compare", "none"], "none: is no run's folder; name a second model, or a run alone"),
+    (["export", "r", "--to", "x", "--public"], "--public: needs --push-to-hub NAME"),
+    (["compare", "none"], "none: is not a run's folder; name a second model, or a run alone"),
     (["evaluate", "none"], "none: has no student.json, so --task or --data is needed"),
     (["evaluate", "m", "--task", "cola", "--split", "train"], "found 'train'; allowed: dev, test"),
     (["evaluate", "m", "--task", "cola", "--set", "train.lr=1"], "only settings of task have"),

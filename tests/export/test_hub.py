@@ -78,7 +78,7 @@ def refusals():
     yield ["--push-to-hub", "a b"], "hf_right", "Repo id must use alphanumeric chars", 2
     yield ["--push-to-hub", "there"], "hf_right", there, 2
     yield ["--push-to-hub", "x"], "hf_wrong", "Invalid user token.", 2
-    yield ["--public"], "hf_right", "--public: goes with --push-to-hub NAME", 2
+    yield ["--public"], "hf_right", "--public: needs --push-to-hub NAME", 2
 
 
 @pytest.mark.parametrize(("options", "token", "message", "code"), refusals())

@@ -16,7 +16,8 @@ import yaml
 
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.space import load_space
-from lkd_tune.jobs import client as submission
+from lkd_tune.jobs import client
+from lkd_tune.jobs.client import JobServer
 from lkd_tune.records.manifest import new_manifest, write_manifest
 from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.lock import locked
@@ -133,14 +134,14 @@ def test_what_can_t_run_is_told(tmp_path, lkd_tune):
     said = lkd_tune("submit", *where, *shared, "--address", "http://127.0.0.1:9", code=2)
     assert "http://127.0.0.1:9 does not answer" in said
     said = lkd_tune("submit", *where, *shared, "--address", "head:8265", code=2)
-    assert "looks like http://HEAD:8265" in said
+    assert "such as http://HEAD:8265" in said
     said = lkd_tune("submit", *where, *shared, code=2, RAY_AUTH_TOKEN="0" * 64)
-    assert "does not take this token" in said
+    assert "refuses this token" in said
     assert "ray get-auth-token" in said
     said = lkd_tune("submit", *where, "--run-dir", "runs", code=2)
-    assert "has to be absolute" in said
+    assert "is not absolute" in said
     said = lkd_tune("submit", *where, "--run-dir", "s3://bucket", "--ship", code=2)
-    assert "--ship: files can't be taken along" in said
+    assert "--ship: files can't be uploaded" in said
     said = lkd_tune("submit", *where, *shared, "--set", "train.lr=-1", code=2)
     assert "train.lr" in said
     assert "has no such search" in lkd_tune("logs", "nothing", code=2)
@@ -195,7 +196,7 @@ def test_more_refusals_of_the_driver(tmp_path, lkd_tune):
     before = data.read_bytes()
     data.write_bytes(before + b"more,1\r\n")
     shipped = [*where, "--name", "new", "--ship", "--set", "search.trials=1"]
-    assert "dev.csv is another file than" in lkd_tune("submit", *shipped, code=2)
+    assert "dev.csv differs from the file that" in lkd_tune("submit", *shipped, code=2)
     # Where nothing else differs, what may change is taken over.
     data.write_bytes(before)
     more = [*where, "--name", "new", "--ship", "--set", "search.trials=2", "--allow-changed"]
@@ -274,7 +275,7 @@ def test_a_run_goes_on_after_its_driver_s_node_was_lost(tmp_path):
                 cluster.kill(cluster.head)
             said, _ = client.communicate(timeout=240)
             assert client.returncode == (0 if attempt else 2), said
-            assert ("go on with: lkd-tune submit --resume" in said) == (attempt == 0), said
+            assert ("resume with: lkd-tune submit --resume" in said) == (attempt == 0), said
     assert {record.state for record in run.read_trials()} == {"complete"}
     # The trial that was lost went on from its checkpoint: at most one step was measured again.
     lines = (checkpoint.parent / "measurements.jsonl").read_text().splitlines()
@@ -298,20 +299,20 @@ def _own_variables(monkeypatch):
 @pytest.mark.usefixtures("_own_variables")
 def test_a_connection_that_is_lost_for_a_moment_is_taken_up_again(monkeypatch):
     with job_server() as server:
-        client = submission.JobServer(server.address)
+        connected = JobServer(server.address)
         server.dropped = 2
-        assert client.jobs() == []
+        assert connected.jobs() == []
         assert server.dropped == 0
         server.dropped = 10
-        monkeypatch.setattr(submission, "_PATIENCE_S", 0.5)
-        with pytest.raises(SpecError, match="gives no answer; is the head node up"):
-            client.jobs()
+        monkeypatch.setattr(client, "_RETRY_S", 0.5)
+        with pytest.raises(SpecError, match="does not answer; check that the head node"):
+            connected.jobs()
 
 
 @pytest.mark.usefixtures("_own_variables")
 def test_a_port_that_takes_all_and_says_nothing_is_told(monkeypatch):
-    monkeypatch.setattr(submission, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(client, "_READ_TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(SpecError, match="gives no answer"):
-            submission.JobServer(address)
+        with pytest.raises(SpecError, match="does not answer"):
+            JobServer(address)

@@ -6,8 +6,8 @@ import pytest
 
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.space import load_space
-from lkd_tune.jobs import uploads as shipping
-from lkd_tune.jobs.uploads import absolute_paths, differing, ship_files, unpack_files
+from lkd_tune.jobs import uploads
+from lkd_tune.jobs.uploads import absolute_paths, differing_files, ship_files, unpack_files
 from tests.support.tiny import make_space
 
 
@@ -35,7 +35,7 @@ def test_files_are_taken_along_and_found_again(tmp_path, space):
 
 
 def test_what_is_too_large_is_told_with_its_sizes(tmp_path, space, monkeypatch):
-    monkeypatch.setattr(shipping, "MOST_BYTES", 1000)
+    monkeypatch.setattr(uploads, "MAX_UPLOAD_BYTES", 1000)
     with pytest.raises(SpecError, match=r"--ship: more than 0 MiB \(.*train.csv 0 MiB"):
         ship_files([space], tmp_path / "job")
     assert not (tmp_path / "job").exists()
@@ -113,7 +113,9 @@ def test_what_several_spaces_name_is_taken_once(tmp_path, space):
 def test_files_that_differ_are_named(tmp_path, space):
     ship_files([space], tmp_path / "a")
     ship_files([space], tmp_path / "b")
-    assert differing(tmp_path / "a", tmp_path / "b") == []
+    assert differing_files(tmp_path / "a", tmp_path / "b") == []
     changed = next((tmp_path / "b").rglob("*train.csv"))
     changed.write_text(changed.read_text().swapcase())
-    assert differing(tmp_path / "a", tmp_path / "b") == [str(changed.relative_to(tmp_path / "b"))]
+    assert differing_files(tmp_path / "a", tmp_path / "b") == [
+        str(changed.relative_to(tmp_path / "b"))
+    ]

@@ -11,7 +11,7 @@ from lkd_tune.jobs.client import JobServer
 from lkd_tune.storage.fetch import (
     local_file,
     local_model,
-    named_run,
+    open_run,
     read_run,
     send_files,
     send_model,
@@ -95,7 +95,7 @@ SECRET = "Planted/Secret"
 )
 def test_addresses_with_more_than_a_place_are_refused_and_not_repeated(address, tmp_path):
     run = full_run(tmp_path / "run")
-    for call in (Store, named_run, read_run, local_model, local_file, submit):
+    for call in (Store, open_run, read_run, local_model, local_file, submit):
         with pytest.raises(StorageError, match=r"^..://…: is not of the form ..://BUCKET/") as told:
             call(address)
         assert "secret" not in str(told.value).lower()

@@ -55,7 +55,7 @@ def test_a_run_whose_disk_is_full_goes_on_when_there_is_room(small_disk, folder)
     *_, last = said.splitlines()
     assert last.startswith("stopped: no room for ")
     assert f"the disk of {run.path}/trials/" in last
-    assert "GB free. Nothing is lost. Free some, then: lkd-tune search --resume" in last
+    assert "GB free. Nothing is lost. Free some disk space, then: lkd-tune search --resume" in last
     before = what_became(run)
     # No end was written, so none is final: the study waits for the trial, too.
     assert [state for _, state, _ in before.values()][-1] == "running"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lkd_tune.config.space import load_space
-from lkd_tune.storage.fetch import named_run, read_run, send_model
+from lkd_tune.storage.fetch import open_run, read_run, send_model
 from lkd_tune.storage.object_store import Store
 from lkd_tune.tuning.session import Session
 from lkd_tune.tuning.study.journal import open_study
@@ -127,7 +127,7 @@ def test_trials_on_nodes_that_share_no_folder(bucket, folder, monkeypatch, whole
         trained = {"teacher": {"train": {"model": model, "epochs": 1}}}
     make_space(folder, search=search, keep={"top": 1}, **trained)
     home = f"{bucket}/first"
-    result = run_search(load_space(folder / "space.yaml"), named_run(home), quiet=True)
+    result = run_search(load_space(folder / "space.yaml"), open_run(home), quiet=True)
     run = result.run
     assert (result.trials, result.failures) == (search["trials"], {})
     assert result.best is not None

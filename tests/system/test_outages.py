@@ -10,7 +10,7 @@ import pytest
 from lkd_tune.config.errors import Problem
 from lkd_tune.records.run import RunFolder
 from lkd_tune.storage import object_store as storage
-from lkd_tune.storage.fetch import named_run
+from lkd_tune.storage.fetch import open_run
 from lkd_tune.storage.object_store import StorageError
 from lkd_tune.tuning.execution.callback import Follower
 from lkd_tune.tuning.execution.trainable import DistillationTrainable
@@ -52,7 +52,7 @@ def test_an_outage_fails_no_trial(home, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Follower, "on_trial_result", leave)
     monkeypatch.setattr("lkd_tune.tuning.tuner.Session", ApartSession)
-    result = run_search(make_space(tmp_path, search=SEARCH), named_run(home), quiet=True)
+    result = run_search(make_space(tmp_path, search=SEARCH), open_run(home), quiet=True)
     assert waited.finished.is_set()
     assert (result.trials, result.failures, result.interrupted) == (2, {}, False)
     assert [record.state for record in result.run.read_trials()] == ["complete"] * 2
@@ -60,7 +60,7 @@ def test_an_outage_fails_no_trial(home, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_store_that_stays_away_ends_the_search_and_no_trial(home, tmp_path, monkeypatch):
-    space, run, away = make_space(tmp_path, search=SEARCH), named_run(home), contextlib.ExitStack()
+    space, run, away = make_space(tmp_path, search=SEARCH), open_run(home), contextlib.ExitStack()
 
     class LeftSession(ApartSession):
         def fetch_trial_results(self, trial, result):

@@ -1,4 +1,7 @@
-"""The driver of a submitted search: `python -m lkd_tune.jobs.driver`, in the folder sent."""
+"""The driver of a submitted search: `python -m lkd_tune.cli.job_driver`, in the uploaded folder.
+
+It works like `lkd-tune search`, with the request that `JobServer.submit` wrote to job.json.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,9 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Searches as `job.json` says; exits as `lkd-tune search` does."""
+    """Runs the search of job.json; exits as `lkd-tune search` does."""
     try:
-        import typer
-
+        from lkd_tune.cli import search  # noqa: F401
         from lkd_tune.config.errors import SpecError
         from lkd_tune.tuning.execution import trainable  # noqa: F401
         from lkd_tune.tuning.study import searcher  # noqa: F401
@@ -28,31 +30,29 @@ def main() -> None:
         sys.exit(2)
 
     try:
-        _search(json.loads(Path("job.json").read_text("utf-8")))
+        sys.exit(_search(json.loads(Path("job.json").read_text("utf-8"))))
     except SpecError as error:
         for problem in error.problems:
             print(f"lkd-tune: {problem}", flush=True)
         sys.exit(2)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
 
 
-def _search(request: dict[str, Any]) -> None:
-    from lkd_tune.cli import main as cli
+def _search(request: dict[str, Any]) -> int:
+    """Returns the exit code of the search."""
+    from lkd_tune.cli.search import search_several, show_result
     from lkd_tune.cluster.ray import connected
-    from lkd_tune.storage.fetch import named_run
+    from lkd_tune.storage.fetch import open_run
     from lkd_tune.tuning.lock import locked
     from lkd_tune.tuning.mirror.run_mirror import holds_search
     from lkd_tune.tuning.tuner import resume_search, run_search
 
-    run = named_run(request["run"]).absolute()
-    quiet, allowed = request["quiet"], request["allow_changed"]
+    run = open_run(request["run"]).absolute()
+    quiet, allow_changed = request["quiet"], request["allow_changed"]
     # From here on no other driver can write there.
     with locked(run), connected(None):
-        spaces = _unpacked(request["spaces"], run)
+        spaces = _unpack_spaces(request["spaces"], run)
         if "" not in spaces and spaces:
-            cli.search_several(spaces, run, None, quiet=quiet, allow_changed=allowed)
-            return
+            return search_several(spaces, run, None, quiet=quiet, allow_changed=allow_changed)
         space = spaces.get("")
         if space is None or request["resume"] or holds_search(run):
             result = resume_search(
@@ -60,19 +60,24 @@ def _search(request: dict[str, Any]) -> None:
                 quiet=quiet,
                 overrides=request["overrides"],
                 changed=space,
-                allow_changed=allowed,
+                allow_changed=allow_changed,
             )
         else:
             result = run_search(space, run, quiet=quiet)
-        cli.finish(result)
+        return show_result(result)
 
 
-def _unpacked(sent: dict[str, dict[str, Any]], run: RunFolder) -> dict[str, SearchSpace]:
-    """Returns the spaces that were sent, their files put where all nodes see them."""
+def _unpack_spaces(sent: dict[str, dict[str, Any]], run: RunFolder) -> dict[str, SearchSpace]:
+    """Returns the spaces of a request; copies uploaded files to the run, where all nodes see them.
+
+    Raises:
+        SpecError: If a space is not valid, or an uploaded file differs from the one that the run
+            was started with.
+    """
     from lkd_tune.config.errors import Problem, SpecError
     from lkd_tune.config.source import Source
     from lkd_tune.config.space import build_space
-    from lkd_tune.jobs.uploads import differing, unpack_files
+    from lkd_tune.jobs.uploads import differing_files, unpack_files
 
     spaces = {}
     for task, source in sent.items():
@@ -80,24 +85,26 @@ def _unpacked(sent: dict[str, dict[str, Any]], run: RunFolder) -> dict[str, Sear
         tree = unpack_files(source["tree"], run.path)
         spaces[task] = build_space(Source(source["name"], tree, places))
         _check_mlflow(spaces[task])
-    files, there = Path("files"), run.path / "shipped"
-    begun = [*run.path.glob("manifest.json"), *run.path.glob("*/manifest.json")]
-    if files.is_dir() and not begun:
-        shutil.rmtree(there, ignore_errors=True)
-        shutil.copytree(files, there)
-    elif files.is_dir() and (others := differing(files, there)):
-        message = f"{others[0]} is another file than the one the run began with; start another run"
+    uploaded, final = Path("files"), run.path / "shipped"
+    started = [*run.path.glob("manifest.json"), *run.path.glob("*/manifest.json")]
+    if uploaded.is_dir() and not started:
+        shutil.rmtree(final, ignore_errors=True)
+        shutil.copytree(uploaded, final)
+    elif uploaded.is_dir() and (different := differing_files(uploaded, final)):
+        message = (
+            f"{different[0]} differs from the file that the run was started with; start another run"
+        )
         raise SpecError(Problem(run.where, "--ship", message))
     return spaces
 
 
 def _check_mlflow(space: SearchSpace) -> None:
-    """Refuses MLflow's default, a file in the folder that it runs in: a job's is removed."""
+    """Refuses MLflow's default, a file in the working directory: that of a job is removed."""
     from lkd_tune.config.errors import SpecError
 
     mlflow = space.settings.trackers.mlflow
     if mlflow is not None and mlflow.uri is None and "MLFLOW_TRACKING_URI" not in os.environ:
-        message = "in a submitted search has to be given: the address of a server"
+        message = "is required in a submitted search: the address of a tracking server"
         raise SpecError(space.source.problem(("trackers", "mlflow", "uri"), message))
 
 
