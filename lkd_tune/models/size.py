@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from lkd_tune.config.objectives import COSTS
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.width import asks_for_width, resolve_width
 from lkd_tune.config.trial import TrialSpec
@@ -26,7 +27,7 @@ from lkd_tune.runtime.hardware import timed_on
 from lkd_tune.runtime.usage import count_parameters
 
 LARGE_BATCH = 32
-_LATENCIES = ("latency_ms", "latency_ms_batch_32")
+_LATENCIES = tuple(name for name, cost in COSTS.items() if cost.measured == "timing")
 # A timing goes on for so long, but has at least and at most so many runs.
 _SECONDS, _LEAST, _MOST = 0.5, 3, 50
 

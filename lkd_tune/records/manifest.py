@@ -26,7 +26,7 @@ def new_manifest(settings: SpaceSettings, cwd: str) -> dict[str, Any]:
         "seed": settings.search.seed,
         "objectives": settings.objectives,
         "score": settings.score_name,
-        "limits": settings.limits.given,
+        "limits": settings.limits.by_name,
         "cwd": cwd,
         "git_revision": _git_revision(cwd),
         "versions": {

@@ -8,18 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from lkd_tune.config.objectives import OBJECTIVES, SCORE
 from lkd_tune.records.size import ModelSize
 
 Costs = tuple[float, ...]
 
 
 def costs_of(objectives: Sequence[str], score: float, size: ModelSize | None) -> Costs:
-    """Returns what a student costs in each objective.
+    """Returns a student's cost in each objective; smaller is better in all of them.
 
     Raises:
         ValueError: If an objective was not measured.
     """
-    return tuple(-score if name == "score" else _measured(size, name) for name in objectives)
+    costs = []
+    for name in objectives:
+        value = score if name == SCORE else _measured(size, name)
+        costs.append(-value if OBJECTIVES[name].maximize else value)
+    return tuple(costs)
 
 
 def excesses(limits: Mapping[str, float], size: ModelSize | None) -> dict[str, float]:

@@ -81,7 +81,7 @@ class Session:
             "session": session,
             "cache": self.cache,
             "cwd": self.cwd,
-            "limits": settings.limits.given,
+            "limits": settings.limits.by_name,
             "versions": needs.versions,
         }
         self._trackers: Trackers | None = None

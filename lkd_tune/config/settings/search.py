@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic import Field, GetJsonSchemaHandler, create_model, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from lkd_tune.config.objectives import COSTS
 from lkd_tune.config.settings.base import Settings
 
 # Built in lkd_tune/tuning/samplers/build.py and lkd_tune/tuning/schedulers/build.py.
-Objective = Literal["score", "parameters", "flops", "latency_ms", "latency_ms_batch_32", "disk_mb"]
 Sampler = Literal["tpe", "random", "grid", "nsga2", "nsga3", "gp", "cma", "evolution"]
 Scheduler = Literal["asha", "hyperband", "median", "pbt", "none"]
 # Those that support one objective only, and what to use instead.
@@ -78,23 +78,20 @@ class SearchSettings(Settings):
                 raise ValueError(f"search.{key} {name} supports only one objective; use {others}")
 
 
-class LimitSettings(Settings):
+# One field for each cost, with the description of the table.
+_COST_FIELDS: dict[str, Any] = {
+    name: (float | None, Field(None, gt=0, description=cost.meaning))
+    for name, cost in COSTS.items()
+}
+_CostFields: Any = create_model("_CostFields", __base__=Settings, **_COST_FIELDS)
+
+
+class LimitSettings(_CostFields):
     """What a student may cost at most. `limits: [parameters <= 15e6]` may be written as well.
 
     A student that is too large is refused before it trains, one that is too slow as soon as its
     architecture was timed; the sampler learns both.
     """
-
-    parameters: float | None = Field(None, gt=0)
-    """Embeddings included."""
-    flops: float | None = Field(None, gt=0)
-    """Of one forward pass for one example of task.max_length tokens."""
-    disk_mb: float | None = Field(None, gt=0)
-    """Size of the weights in MB (10⁶ bytes)."""
-    latency_ms: float | None = Field(None, gt=0)
-    """Milliseconds for one example of task.max_length tokens on the trial's device."""
-    latency_ms_batch_32: float | None = Field(None, gt=0)
-    """Milliseconds for 32 of them together."""
 
     @model_validator(mode="before")
     @classmethod
@@ -113,8 +110,8 @@ class LimitSettings(Settings):
         return {"anyOf": [handler(schema), *also]}
 
     @property
-    def given(self) -> dict[str, float]:
-        """Limits by name, those that are none left out."""
+    def by_name(self) -> dict[str, float]:
+        """The limits that are set, by the name of the cost."""
         return {name: limit for name, limit in self if limit is not None}
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import ValidationInfo, field_validator, model_validator
 
+from lkd_tune.config.objectives import ObjectiveName
 from lkd_tune.config.settings.base import Settings, block_from
 from lkd_tune.config.settings.evaluate_on import EvaluateOn, check_evaluate_on, score_name
 from lkd_tune.config.settings.layer_map import LayerMapSettings
@@ -14,7 +15,6 @@ from lkd_tune.config.settings.search import (
     ConfirmSettings,
     KeepSettings,
     LimitSettings,
-    Objective,
     SearchSettings,
 )
 from lkd_tune.config.settings.student import StudentSettings
@@ -40,9 +40,9 @@ class SpaceSettings(Settings):
     search: SearchSettings = SearchSettings()
     resources: ResourceSettings = ResourceSettings()
     keep: KeepSettings = KeepSettings()
-    objectives: tuple[Objective, ...] = ("score",)
-    """What is best: score (to be large), and parameters, flops, latency_ms, latency_ms_batch_32 or
-    disk_mb (to be small). Several give a Pareto front and a recommended knee."""
+    objectives: tuple[ObjectiveName, ...] = ("score",)
+    """What the search optimises: the score (maximised) and any of the costs in `limits`
+    (minimised). Several objectives give a Pareto front and a recommended knee."""
     limits: LimitSettings = LimitSettings()
     confirm: ConfirmSettings | None = None
     """At the end, train the best again with new seeds; none: take one score of one seed for it."""

@@ -6,16 +6,10 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from lkd_tune.config.objectives import COSTS
 from lkd_tune.records.pareto import front_of
 from lkd_tune.results.leaderboard import Leaderboard, Row
 from lkd_tune.results.plots.style import colour, finish_axes, new_figure
-
-# Column: (label, what it is divided by).
-COSTS = {
-    "parameters": ("million parameters", 1e6),
-    "latency_ms": ("milliseconds for one example", 1.0),
-    "flops": ("GFLOPs for one example", 1e9),
-}
 
 
 def plot_tradeoff(board: Leaderboard, cost: str) -> Figure | None:
@@ -23,11 +17,10 @@ def plot_tradeoff(board: Leaderboard, cost: str) -> Figure | None:
     rows = [row for row in board.rows if row.rank is not None and getattr(row, cost) is not None]
     if not rows:
         return None
-    label, unit = COSTS[cost]
     figure, axes = new_figure(3.6)
 
     def x(row: Row) -> float:
-        return getattr(row, cost) / unit
+        return getattr(row, cost) / COSTS[cost].scale
 
     axes.scatter([x(r) for r in rows], [r.score for r in rows], s=34, color=colour("faint"),
                  linewidths=0, label="students", zorder=2)  # fmt: skip
@@ -47,7 +40,7 @@ def plot_tradeoff(board: Leaderboard, cost: str) -> Figure | None:
     axes.set_xlim(low - margin, high + margin)
     axes.ticklabel_format(useOffset=False)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=3, borderaxespad=0)
-    finish_axes(axes, label, f"{board.metric} on dev")
+    finish_axes(axes, COSTS[cost].axis, f"{board.metric} on dev")
     return figure
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.objectives import OBJECTIVES
 from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.config.starts import Start, published_starts, start_from
 from lkd_tune.files.atomic import write_once
@@ -155,8 +156,8 @@ def ensure_latencies(session: Session, aside: SideProcess, model: str) -> None:
             if shape.student.vocab == "teacher"
         }
     )
-    sought = (*settings.objectives, *settings.limits.given)
-    decides = any(name.startswith("latency") for name in sought)
+    sought = (*settings.objectives, *settings.limits.by_name)
+    decides = any(OBJECTIVES[name].measured == "timing" for name in sought)
     if not 0 < len(students) <= (_TIMED_IF_IT_DECIDES if decides else _TIMED):
         return
     session.view.phase("timing students")

@@ -13,6 +13,8 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 
+from lkd_tune.config.objectives import OBJECTIVES
+
 _STUDY_NAME = "lkd_tune"
 
 
@@ -85,7 +87,7 @@ def study_in(journal: Journal, objectives: Sequence[str]) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.create_study(
         study_name=_STUDY_NAME,
-        directions=["maximize" if name == "score" else "minimize" for name in objectives],
+        directions=["maximize" if OBJECTIVES[name].maximize else "minimize" for name in objectives],
         storage=JournalStorage(journal),
         load_if_exists=True,
     )

@@ -86,7 +86,7 @@ class StudySearcher(Searcher):
         self._common = {**common, "pause_at": pause_at}
         self._search = space.settings.search
         self._objectives = space.settings.objectives
-        self._limits = space.settings.limits.given
+        self._limits = space.settings.limits.by_name
         self._inherits = space.may_inherit
         self._journal = open_journal(run.study)
         self._study = study_in(self._journal, self._objectives)

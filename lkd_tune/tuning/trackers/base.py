@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lkd_tune.config.distributions import Choice, Distribution
+from lkd_tune.config.objectives import COSTS
 from lkd_tune.config.source import SHORTHAND
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.run import BASELINE, State, TrialRecord
 
-# What is there to choose a student by, beside its score.
-COSTS = ("parameters", "flops", "latency_ms", "latency_ms_batch_32", "disk_mb")
 _SECTIONS = ("student", "layer_map", "losses", "train", "seed")
 
 

@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from lkd_tune.config.objectives import COSTS
 from lkd_tune.files.tombstones import note_removal
-from lkd_tune.tuning.trackers.base import COSTS, TrackedTrial
+from lkd_tune.tuning.trackers.base import TrackedTrial
 
 
 class TensorBoard:
