@@ -77,17 +77,13 @@ def show_leaderboard(board: Leaderboard) -> None:
     # The only column that gives way on a narrow terminal.
     table.add_column("layer map", overflow="fold")
     extra = [name for name in _EXTRA if name in board.objectives]
-    # Of students that start from others the scores are not those of their own steps alone.
-    inherited = ["inherited steps"] if any(row.ancestor for row in board.rows) else []
-    columns = [*inherited, "params", *(_EXTRA[name] for name in extra)]
-    for column in (*columns, "seconds", "GiB", "test"):
+    for column in ("params", *(_EXTRA[name] for name in extra), "seconds", "GiB", "test"):
         table.add_column(column, justify="right", no_wrap=True)
     if board.teacher:
         table.add_row("", "teacher", number(board.teacher_score),
                       *(number(board.teacher["dev"].get(name)) for name in own),
                       *("" for _ in confirmed), "",
-                      str(board.teacher["layers"]), "", *("" for _ in inherited),
-                      millions(board.teacher["parameters"]),
+                      str(board.teacher["layers"]), "", millions(board.teacher["parameters"]),
                       *("" for _ in extra), _seconds(board.costs.get("teacher")), "",
                       number(board.teacher.get("test", {}).get(board.metric)),
                       style="dim")  # fmt: skip
@@ -105,7 +101,6 @@ def show_leaderboard(board: Leaderboard) -> None:
             f"{row.share:.0%}" if row.share is not None else "",
             _size(row),
             _maps(row),
-            *(_inherited(row) for _ in inherited),
             millions(row.parameters),
             *(_extra(row, name) for name in extra),
             f"{row.wall_s:.0f}" if row.wall_s is not None else "",
@@ -293,7 +288,6 @@ def show_best(board: Leaderboard) -> None:
         ("depth", row.depth),
         *([("width", _width(row))] if row.hidden_size else []),
         ("layer map", _maps(row)),
-        *([("inherited", f"{_inherited(row)}, before its own {row.step}")] if row.ancestor else []),
         ("parameters", f"{row.parameters:,}" if row.parameters else ""),
         ("weights", ", ".join(f"{name} {weight:.3g}" for name, weight in row.weights.items())),
         ("temperature", f"{row.temperature:.3g}"),
@@ -334,11 +328,6 @@ def _size(row: Row) -> str:
 
 def _width(row: Row) -> str:
     return f"{row.hidden_size} hidden, {row.heads} heads, {row.intermediate_size} feed-forward"
-
-
-def _inherited(row: Row) -> str:
-    """Returns '120 of 0003', nothing of a student that inherited nothing."""
-    return f"{row.steps_inherited} of {row.ancestor}" if row.ancestor else ""
 
 
 def _maps(row: Row) -> str:

@@ -19,6 +19,7 @@ from lkd_tune.config.distributions import (
 )
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.perturbation import population_problems
+from lkd_tune.config.retired import find_retired, without_retired
 from lkd_tune.config.settings.layer_map import (
     PRESETS,
     SEARCHED,
@@ -218,11 +219,6 @@ class SearchSpace:
         """What students may start from (student.init)."""
         return sorted({settings.student.init for settings in self.shapes()})
 
-    @property
-    def may_inherit(self) -> bool:
-        """Whether students may start from earlier ones (student.init: nearest)."""
-        return "nearest" in self.starts
-
     def shapes(self) -> Iterator[SpaceSettings]:
         """Gives the settings for every combination of student and layer map."""
         names = [
@@ -281,7 +277,7 @@ def build_space(source: Source) -> SearchSpace:
     Raises:
         SpecError: As `load_space`.
     """
-    wrong = _wrong_addresses(source.tree, (), source)
+    wrong = _wrong_addresses(source.tree, (), source) | _retired(source)
     tree = _parsed(source.tree, (), source, wrong)
     distributions = list(_distributions(tree, ()))
     # Every end and every option once, the others at their first: a wrong one is found at its own.
@@ -307,6 +303,27 @@ def build_space(source: Source) -> SearchSpace:
     if problems := population_problems(settings, space.distributions(), source):
         raise SpecError(problems)
     return space
+
+
+def load_recorded_space(path: Path) -> SearchSpace:
+    """Returns the space in a run folder, to read the run; also one of an earlier version.
+
+    Raises:
+        SpecError: As `load_space`.
+    """
+    source = read_source(path)
+    source.tree = without_retired(source.tree)
+    return build_space(source)
+
+
+def _retired(source: Source) -> dict[KeyPath, Problem]:
+    """Returns a problem for each value that its setting no longer takes."""
+    return {
+        path: Problem(
+            source.place(path), dotted(key), f"{retired.value} was removed: {retired.advice}"
+        )
+        for path, key, retired in find_retired(source.tree)
+    }
 
 
 def _wrong_addresses(tree: Any, path: KeyPath, source: Source) -> dict[KeyPath, Problem]:

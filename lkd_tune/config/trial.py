@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.retired import rerun_problem, without_retired_fields
 from lkd_tune.config.settings.base import Settings
 from lkd_tune.config.settings.evaluate_on import EvaluateOn, check_evaluate_on, score_name
 from lkd_tune.config.settings.layer_map import random_map
@@ -58,19 +59,6 @@ class WeightChange(Settings):
     """By the name of the term; those of the others stay."""
 
 
-class Ancestor(Settings):
-    """The finished student of an earlier trial of the same search that a student starts from."""
-
-    trial: str
-    """Name of that trial."""
-    folder: str
-    """Where its weights lie."""
-    steps: int
-    """Optimizer steps that its weights have seen, those that it inherited itself included."""
-    distance: int
-    """Sum of the differences between the entries of both layer maps, its own and the student's."""
-
-
 class TrialSpec(Settings):
     """All that a distillation depends on; JSON there and back, so it can be run again.
 
@@ -92,8 +80,6 @@ class TrialSpec(Settings):
     resources: ResourceSettings = ResourceSettings()
     evaluate_on: EvaluateOn | None = None
     seed: int = 0
-    ancestor: Ancestor | None = None
-    """What a student with `student.init: nearest` starts from; none: from the teacher."""
 
     @model_validator(mode="after")
     def _check(self) -> TrialSpec:
@@ -101,11 +87,9 @@ class TrialSpec(Settings):
         if self.evaluate_on is not None:
             check_evaluate_on(self.task)
             check_batch(self.evaluate_on.train, self.resources, key="evaluate_on.train")
-        from_teacher = self.student.made_from == "teacher"
+        from_teacher = self.student.init == "teacher"
         if self.teacher is None and (self.losses.needs_teacher or from_teacher):
             raise ValueError("a teacher is needed by these losses or by student.init: teacher")
-        if self.ancestor is not None and self.student.init != "nearest":
-            raise ValueError("an ancestor goes with student.init: nearest only")
         for entries in (self.layer_map.word, self.layer_map.layer):
             if entries != "random" and len(entries) != self.student.depth + 1:
                 raise ValueError(
@@ -153,9 +137,10 @@ class TrialSpec(Settings):
             seed=self.seed,
         )
 
-    def without_ancestor(self) -> TrialSpec:
-        """Returns the same trial of a student that inherits nothing."""
-        return self.model_copy(update={"ancestor": None})
+    @classmethod
+    def from_record(cls, text: str) -> TrialSpec:
+        """Returns the spec that a run folder holds as JSON, also one of an earlier version."""
+        return cls.model_validate(without_retired_fields(json.loads(text)))
 
     def to_json(self) -> str:
         """Returns the spec as indented JSON text."""
@@ -176,15 +161,26 @@ class TrialSpec(Settings):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_trial_spec(path: Path) -> TrialSpec:
+def read_trial_spec(path: Path, *, rerun: bool = True) -> TrialSpec:
     """Returns the spec in a JSON file: one of its own, or the `spec` in a `student.json`.
 
+    Args:
+        path: The file.
+        rerun: Whether the trial is to be run again.
+
     Raises:
-        SpecError: If the file can't be read or is no spec.
+        SpecError: If the file can't be read or is no spec, or if the trial is to be run again and
+            this version can't.
     """
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-        return TrialSpec.model_validate(tree.get("spec", tree) if isinstance(tree, dict) else tree)
+        if isinstance(tree, dict):
+            tree = tree.get("spec", tree)
+        if isinstance(tree, dict):
+            if rerun and (problem := rerun_problem(tree)):
+                raise SpecError(Problem(path.name, "", f"can't be run again: {problem}"))
+            tree = without_retired_fields(tree)
+        return TrialSpec.model_validate(tree)
     except OSError as error:
         raise SpecError(Problem(str(path), "", f"can't be read: {error.strerror}")) from None
     except ValidationError as error:

@@ -9,7 +9,7 @@ import torch
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.training import TrainSettings
-from lkd_tune.config.trial import Ancestor, TrialSpec
+from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.loading import count_labels, label_names
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import Tokens
@@ -40,7 +40,7 @@ def load_teacher(spec: TrialSpec, cache: Path | None) -> Any:
     teacher = load_model(spec.teacher, kind_of(spec.task).head, dtype=dtype)
     check_labels(teacher.config, spec.teacher, spec.task, cache=cache)
     depth = spec.student.depth
-    if spec.student.made_from == "teacher" and depth > teacher.config.num_hidden_layers:
+    if spec.student.init == "teacher" and depth > teacher.config.num_hidden_layers:
         message = f"depth {depth} is above the teacher's {teacher.config.num_hidden_layers} layers"
         raise SpecError(Problem("", "student.depth", message))
     return teacher
@@ -67,13 +67,10 @@ def starting_student(
     """
     settings, kind = spec.student, kind_of(spec.task)
     labels = count_labels(spec.task, cache=cache)
-    if spec.ancestor is not None:
-        # Its vocabulary is trimmed already, in the same way: it is of the same task and teacher.
-        return _inherited(spec.ancestor, settings.depth, labels, kind.head)
     source = student_source(
         settings, spec.teacher, teacher, tokens, device(), cache or cache_dir(), spec.inference
     )
-    init, layers = settings.made_from, tuple[int, ...]()
+    init, layers = settings.init, tuple[int, ...]()
     if spec.teacher is not None and init not in ("teacher", "random"):
         check_vocabulary(init, spec.teacher, "student.init")
     if init == "teacher":
@@ -90,16 +87,6 @@ def starting_student(
     if vocabulary is not None:
         vocabulary.trim(student)
     return student
-
-
-def _inherited(ancestor: Ancestor, depth: int, labels: int | None, head: str) -> Any:
-    if not Path(ancestor.folder).is_dir():
-        message = (
-            f"the student of trial {ancestor.trial}, which this one starts from, is not in "
-            f"{ancestor.folder} any more; set ancestor to null to start from the teacher"
-        )
-        raise SpecError(Problem("", "ancestor", message))
-    return build_student(ancestor.folder, None, (), depth, labels, head)
 
 
 def build_targets(

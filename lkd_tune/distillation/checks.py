@@ -100,7 +100,7 @@ def _check_starts(space: SearchSpace) -> None:
     teacher = settings.model or (settings.train and settings.train.model)
     for start in space.starts:
         # The tokens of a teacher from scratch are not known yet; its trials look at them.
-        if teacher and start not in ("teacher", "nearest", "random"):
+        if teacher and start not in ("teacher", "random"):
             check_vocabulary(start, teacher, "student.init")
 
 

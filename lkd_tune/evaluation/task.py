@@ -32,7 +32,7 @@ def evaluation_task(
     if task is not None:
         settings = {"name": task}
     elif student.exists():
-        settings = read_trial_spec(student).task.model_dump()
+        settings = read_trial_spec(student, rerun=False).task.model_dump()
     elif data is not None:
         settings = {"name": data.stem}
     else:

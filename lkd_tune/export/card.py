@@ -162,8 +162,6 @@ def _recipe(spec: TrialSpec, row: Row) -> list[tuple[str, ...]]:
         ("temperature", f"{row.temperature:.3g}"),
         ("layer map", row.word_map if row.word_map == row.layer_map
          else f"words {row.word_map}, layers {row.layer_map}"),
-        *([("started from", f"the student of trial {row.ancestor}, whose weights had seen "
-                            f"{row.steps_inherited} steps")] if row.ancestor else []),
         ("training", f"{row.step} steps, peak learning rate {row.lr:.3g}, seed {spec.seed}"),
         *([("scored by", f"fine-tuning on {spec.evaluate_on.task.name}, on labels alone")]
           if spec.evaluate_on is not None else []),

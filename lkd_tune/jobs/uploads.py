@@ -37,7 +37,7 @@ _FOLDER_SETTINGS = (
     ("search", "warm_start"),
 )
 # Values of `student.init` that are not folders, even if a folder has that name.
-_INIT_KEYWORDS = ("teacher", "random", "nearest")
+_INIT_KEYWORDS = ("teacher", "random")
 
 
 def absolute_paths(spaces: Iterable[SearchSpace]) -> list[dict[str, Any]]:

@@ -99,7 +99,7 @@ def student_source(
     Raises:
         SpecError: If the teacher can't be narrowed so.
     """
-    if teacher is None or settings.made_from not in ("teacher", "random"):
+    if teacher is None or settings.init not in ("teacher", "random"):
         return teacher
     if not asks_for_width(settings):
         return teacher
@@ -108,7 +108,7 @@ def student_source(
     width = resolve_width(settings, found)
     if width == found:
         return teacher
-    if settings.made_from == "random":
+    if settings.init == "random":
         return type(teacher)(resized(teacher.config, width))
     importance = load_importance(name, teacher, tokens, on, cache, inference)
     return narrow(teacher, width, importance)

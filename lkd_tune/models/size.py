@@ -84,8 +84,8 @@ def expected_config(student: StudentSettings, teacher: str | None) -> Any:
         SpecError: If the teacher or the starting point does not exist, or there is no such student.
     """
     teacher_config = load_config(teacher) if teacher is not None else None
-    config = student_config(student.made_from, teacher_config, student.depth)
-    if student.made_from in ("teacher", "random") and asks_for_width(student):
+    config = student_config(student.init, teacher_config, student.depth)
+    if student.init in ("teacher", "random") and asks_for_width(student):
         config = resized(config, resolve_width(student, width_of_config(config)))
     return config
 

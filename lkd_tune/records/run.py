@@ -14,7 +14,6 @@ RUN/
   confirmation.json the best trials again with other seeds
   population.json   who took over whom, with `search.scheduler: pbt`
   ablation.json     the best trial again without each of its loss terms
-  ancestors/0007/   a student that later ones start from, or kept ones have started from
   students/0007/    a kept student: a Hugging Face folder and student.json
   leaderboard.csv, leaderboard.json
   report/           report.html, and each of its plots as SVG and PNG
@@ -156,11 +155,6 @@ class RunFolder:
         return self.path / "students"
 
     @property
-    def ancestors(self) -> Path:
-        """The folder of students that others start from."""
-        return self.path / "ancestors"
-
-    @property
     def latencies(self) -> Path:
         """The folder of latencies, one file for each architecture on each device."""
         return self.path / "latencies"
@@ -236,7 +230,7 @@ class RunFolder:
         fine_tuned = folder / "fine_tuned.json"
         return TrialRecord(
             name=name,
-            spec=TrialSpec.model_validate_json((folder / "spec.json").read_text("utf-8")),
+            spec=TrialSpec.from_record((folder / "spec.json").read_text("utf-8")),
             measurements=tuple(read_measurements(folder)),
             outcome=Outcome.model_validate_json(outcome.read_text("utf-8"))
             if outcome.exists()

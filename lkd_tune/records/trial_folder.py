@@ -67,7 +67,7 @@ class TrialFolder:
     def read_spec(self) -> TrialSpec | None:
         """Returns what spec.json holds, None before there is one."""
         try:
-            return TrialSpec.model_validate_json((self.path / "spec.json").read_text("utf-8"))
+            return TrialSpec.from_record((self.path / "spec.json").read_text("utf-8"))
         except FileNotFoundError:
             return None
 

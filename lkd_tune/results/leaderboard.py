@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lkd_tune.config.settings.task_kinds import KINDS
-from lkd_tune.config.space import load_space
+from lkd_tune.config.space import load_recorded_space
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.ranking import Ranking, rank_trials
 from lkd_tune.records.run import BASELINE, RunFolder, TrialRecord
@@ -27,8 +27,6 @@ class Row:
         on_front: Whether no other complete trial is as good in every objective and better in one.
         name: The trial's name; `baseline` for plain training without distillation.
         origin: `published` or a trial of another run, if the search began with it.
-        ancestor: The trial whose student it started from, if it inherited weights.
-        steps_inherited: Optimizer steps that its weights had seen before its own.
         state: complete, stopped (by the scheduler), refused (above a limit), failed, or running.
         score: Metric on dev at the last measurement; where `evaluate_on` gives the score, that of
             the fine-tuned student, None before there is one.
@@ -76,8 +74,6 @@ class Row:
     on_front: bool
     name: str
     origin: str | None
-    ancestor: str | None
-    steps_inherited: int
     state: str
     score: float | None
     task_score: float | None
@@ -196,7 +192,7 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
     """
     manifest = run.read_manifest()
     records = run.read_trials()
-    asked = records[0].spec if records else load_space(run.space).settings
+    asked = records[0].spec if records else load_recorded_space(run.space).settings
     metric, task = asked.score_name, asked.task
     teacher = manifest.get("teacher") or {}
     teacher_score = teacher.get("dev", {}).get(metric)
@@ -271,8 +267,6 @@ def _row(
         on_front=record.name in ranking.front,
         name=record.name,
         origin=record.origin,
-        ancestor=spec.ancestor.trial if spec.ancestor else None,
-        steps_inherited=spec.ancestor.steps if spec.ancestor else 0,
         state=record.state,
         score=record.score,
         task_score=last.score if last and spec.evaluate_on is not None else None,

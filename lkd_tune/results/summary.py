@@ -105,8 +105,6 @@ def settings_of(row: Row) -> list[tuple[str, str]]:
         ("depth", str(row.depth)),
         *width,
         ("layer map", maps),
-        *([("steps inherited", f"{row.steps_inherited}, of trial {row.ancestor}")]
-          if row.ancestor else []),
         ("weights", weights),
         ("temperature", f"{row.temperature:.3g}"),
         ("learning rate", f"{row.lr:.3g}"),

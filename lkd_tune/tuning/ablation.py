@@ -21,6 +21,7 @@ from lkd_tune.records.seed_stats import alike, summarise
 from lkd_tune.tuning.confirm import seed_name, train_fixed_trials
 from lkd_tune.tuning.lock import locked
 from lkd_tune.tuning.mirror.run_mirror import fetch_state
+from lkd_tune.tuning.resume_rules import refuse_retired
 from lkd_tune.tuning.session import Session
 from lkd_tune.tuning.trackers.callback import check_trackers
 
@@ -48,8 +49,7 @@ def ablate(
     """Trains the winner of a run with the weight of each of its loss terms at 0.
 
     What is trained already is not trained again: neither trials of an earlier call, nor the
-    winner with the seeds that it was confirmed with. A winner that inherited weights is trained
-    from the teacher, as all variants are: its ancestors have seen the term that is taken away.
+    winner with the seeds that it was confirmed with.
 
     Args:
         run: A run with a complete trial.
@@ -59,16 +59,17 @@ def ablate(
         quiet: Shows nothing.
 
     Raises:
-        SpecError: If the run has no complete trial, its winner has one term only, or the run is
-            being searched.
+        SpecError: If the run has no complete trial, its winner has one term only, the run is
+            being searched, or it used settings that this version no longer has.
     """
     run = run.absolute()
     if run.home is not None:
         with locked(run):
             fetch_state(run)
     manifest = run.read_manifest()
+    refuse_retired(run)
     winner = _winner(run)
-    specs = ablated(run.read_trial(winner).spec.without_ancestor())
+    specs = ablated(run.read_trial(winner).spec)
     if not specs:
         message = f"its winner, trial {winner}, has one loss term only: there is none to remove"
         raise SpecError(Problem(run.where, "", message))
@@ -113,11 +114,9 @@ def _winner(run: RunFolder) -> str:
 
 def _go(session: Session, winner: str, specs: dict[str, TrialSpec], seeds: int) -> AblationResult:
     run = session.run
-    recorded = run.read_trial(winner).spec
-    whole = recorded.without_ancestor()
-    own = winner if whole == recorded or seeds > 1 else f"{winner}-from-teacher"
+    whole = run.read_trial(winner).spec
     variants: dict[str | None, dict[str, TrialSpec]] = {
-        removed: _seeds(own if removed is None else f"{winner}-without-{removed}", spec, seeds)
+        removed: _seeds(winner if removed is None else f"{winner}-without-{removed}", spec, seeds)
         for removed, spec in [(None, whole), *specs.items()]
     }
     wanted = {name: spec for each in variants.values() for name, spec in each.items()}

@@ -19,10 +19,6 @@ from lkd_tune.tuning.session import Session
 def confirm_best(session: Session, best: list[str]) -> str:
     """Trains the best configurations with other seeds, and returns the best by its mean.
 
-    Those that inherited weights are trained from the teacher here. Their score in the search is
-    partly the work of their ancestors, which were themselves chosen by it; what other seeds are to
-    tell is what the settings give in their own number of steps.
-
     Args:
         session: The search.
         best: The kept trials, best first; at least one.
@@ -32,7 +28,7 @@ def confirm_best(session: Session, best: list[str]) -> str:
         return best[0]
     names = best[: confirm.top]
     session.view.phase(f"training the best {len(names)} again with {confirm.seeds} other seeds")
-    specs = {name: session.run.read_trial(name).spec.without_ancestor() for name in names}
+    specs = {name: session.run.read_trial(name).spec for name in names}
     for name in names:
         _train_seeds(session, name, specs[name], confirm.seeds)
     _write_confirmation(session, names)
@@ -40,30 +36,19 @@ def confirm_best(session: Session, best: list[str]) -> str:
 
 
 def compare_with_baseline(session: Session, best: str) -> None:
-    """Trains the winner's depth without distillation, with the same seeds.
-
-    It has as many steps as what it is compared with: beside the score of a winner that inherited
-    weights all the steps that these have seen, beside the mean of the other seeds its own steps.
-    """
+    """Trains the winner's depth without distillation, with the same seeds."""
     if not session.settings.search.baseline:
         return
     winner = session.run.read_trial(best)
     plain = {"losses": LABELS_ONLY, "weight_changes": ()}
-    spec = winner.spec.without_ancestor().model_copy(update=plain)
+    spec = winner.spec.model_copy(update=plain)
     session.view.phase("training the winner's depth without distillation")
-    train_fixed_trials(session, {BASELINE: _as_long_as(winner, spec)})
+    train_fixed_trials(session, {BASELINE: spec})
     confirm = session.settings.confirm
     if confirm is not None and not session.stop:
         _train_seeds(session, BASELINE, spec, confirm.seeds)
         names = [entry["trial"] for entry in session.run.read_confirmation()]
         _write_confirmation(session, [*dict.fromkeys([*names, BASELINE])])
-
-
-def _as_long_as(winner: TrialRecord, spec: TrialSpec) -> TrialSpec:
-    if winner.spec.ancestor is None:
-        return spec
-    steps = winner.measurements[-1].total_steps + winner.spec.ancestor.steps
-    return spec.model_copy(update={"train": spec.train.model_copy(update={"steps": steps})})
 
 
 def score_on_test(session: Session, best: str) -> None:

@@ -13,7 +13,9 @@ import yaml
 
 from lkd_tune.config.distributions import Distribution
 from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.retired import find_retired
 from lkd_tune.config.settings.training import check_batch
+from lkd_tune.config.source import dotted, read_source
 from lkd_tune.config.space import SearchSpace, load_space
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.run import RunFolder
@@ -30,6 +32,25 @@ CHANGEABLE = (
     "resources.workers",
     "teacher.placement",
 )
+
+
+def refuse_retired(run: RunFolder) -> None:
+    """Refuses a run with settings that this version no longer has: nothing could continue it.
+
+    Raises:
+        SpecError: With each of these settings.
+    """
+    found = {key: retired for _, key, retired in find_retired(read_source(run.space).tree)}
+    if found:
+        raise SpecError(
+            Problem(
+                run.where,
+                dotted(key),
+                f"{retired.value} was removed, so nothing can train more trials of this run; best, "
+                "report and export still read it; start a new search to go on",
+            )
+            for key, retired in found.items()
+        )
 
 
 def check_overrides(overrides: Sequence[str]) -> None:

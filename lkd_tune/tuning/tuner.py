@@ -22,7 +22,12 @@ from lkd_tune.records.manifest import new_manifest, now, update_manifest, write_
 from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.lock import locked
 from lkd_tune.tuning.mirror.run_mirror import clear, fetch_state, holds_search
-from lkd_tune.tuning.resume_rules import changed_space, changed_workers, check_overrides
+from lkd_tune.tuning.resume_rules import (
+    changed_space,
+    changed_workers,
+    check_overrides,
+    refuse_retired,
+)
 from lkd_tune.tuning.session import Session
 
 
@@ -72,7 +77,7 @@ def run_search(
     """
     run = run.absolute()
     _refuse_used(run)
-    _check(space, run)
+    _check(space)
     with locked(run), connected(address) as started_here:
         _refuse_used(run)  # another driver's, that has begun and ended meanwhile
         room = find_room(space, run, alone=started_here)
@@ -102,7 +107,8 @@ def resume_search(
         allow_changed: Takes over what differs there and may change.
 
     Raises:
-        SpecError: If the folder holds no run, something differs that may not, or as `run_search`.
+        SpecError: If the folder holds no run, or one with settings that this version no longer
+            has, something differs that may not, or as `run_search`.
     """
     run = run.absolute()
     if run.home is not None:
@@ -110,13 +116,14 @@ def resume_search(
             fetch_state(run)
     manifest = run.read_manifest()
     check_overrides(overrides)
+    refuse_retired(run)
     space = load_space(run.space, overrides)
     if changed is not None:
         space = changed_space(run, changed, allowed=allow_changed)
     # Paths in the space are relative to where the search began, if that is still there.
     cwd = manifest["cwd"] if os.path.isdir(manifest["cwd"]) else os.getcwd()
     with contextlib.chdir(cwd):
-        _check(space, run)
+        _check(space)
         with locked(run), connected(address) as started_here:
             room = find_room(space, run, alone=started_here)
             told = changed_workers(run, space)
@@ -155,7 +162,6 @@ def _go(session: Session) -> SearchResult:
         if best is not None and not stop:
             score_on_test(session, best)
         if not stop:
-            _drop_ancestors(session, kept)
             update_manifest(run, finished=now(), best=best)
     return _result(session, best)
 
@@ -177,23 +183,11 @@ def _prepare(session: Session) -> dict[str, Any] | None:
     return teacher
 
 
-def _drop_ancestors(session: Session, kept: list[str]) -> None:
-    """Leaves only what kept students started from: with it they can be trained again exactly."""
-    from lkd_tune.tuning.ancestors import drop_ancestors
-
-    specs = [session.run.read_trial(name).spec for name in kept]
-    drop_ancestors(session.run, {spec.ancestor.trial for spec in specs if spec.ancestor})
-
-
 def _tidy(session: Session) -> None:
-    """Removes what a killed session left behind, and holds what it had no time to hold."""
+    """Removes what a killed session left behind."""
     from lkd_tune.records.trial_folder import TrialFolder
-    from lkd_tune.tuning.ancestors import hold_students
 
     run = session.run
-    if session.space.may_inherit:
-        hold_students(run)
-
     shutil.rmtree(run.path / "ray", ignore_errors=True)
     for record in run.read_trials():
         if record.outcome is not None:
@@ -298,14 +292,11 @@ def _refuse_used(run: RunFolder) -> None:
         raise SpecError(Problem(run.where, "", message))
 
 
-def _check(space: SearchSpace, run: RunFolder) -> None:
+def _check(space: SearchSpace) -> None:
     from lkd_tune.distillation.checks import check_space  # loads torch
     from lkd_tune.tuning.preparation.prepare import check_warm_start
     from lkd_tune.tuning.trackers.callback import check_trackers
 
     check_space(space)
     check_trackers(space)
-    if run.home is not None and space.may_inherit:
-        message = f"nearest needs a run folder that all nodes see, and this is {run.home}"
-        raise SpecError(space.source.problem(("student", "init"), message))
     check_warm_start(space.settings, space.source)

@@ -48,7 +48,7 @@ def test_a_model_to_start_from_has_the_teacher_s_tokens(tmp_path):
 
     refused = r"student\.init: .*/other has another vocabulary than the teacher"
     check_space(started(teacher))
-    space = started({"choice": ["nearest", other]})
+    space = started({"choice": ["random", other]})
     with pytest.raises(SpecError, match=rf"^t\.yaml:\d+ {refused}"):
         check_space(space)
     suggester = Told({"student.init": other})

@@ -53,10 +53,10 @@ def test_paths_without_shipping_are_absolute(tmp_path, space, monkeypatch):
 def test_words_and_splits_are_no_paths(tmp_path, space, monkeypatch):
     """Folders that happen to have their names are not what a space means by them."""
     monkeypatch.chdir(tmp_path)
-    for name in ("teacher", "random", "nearest", "train", "validation"):
+    for name in ("teacher", "random", "train", "validation"):
         (tmp_path / name).mkdir()
     tree = space.source.tree
-    words = ["teacher", "random", "nearest"]
+    words = ["teacher", "random"]
     tree["task"] = {"name": "mine", "data": "of/hub", "train": "train", "dev": "validation"}
     tree["student"]["init"] = {"choice": words}
     (found,) = absolute_paths([space])

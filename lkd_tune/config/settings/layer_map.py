@@ -212,18 +212,6 @@ def count_maps(
     return math.comb(len(candidates), depth + 1 - len(fixed))
 
 
-def map_distance(one: LayerMap | str, other: LayerMap | str) -> int | None:
-    """Returns the sum of the differences between the entries of two maps; 0 for two random ones.
-
-    None if they can't be compared: one alone is random, or they are of different depths.
-    """
-    if isinstance(one, str) or isinstance(other, str):
-        return 0 if one == other else None
-    if len(one) != len(other):
-        return None
-    return sum(abs(ours - theirs) for ours, theirs in zip(one, other, strict=True))
-
-
 def map_problem(entries: Sequence[int], teacher_layers: int, depth: int) -> str | None:
     """Returns what is wrong with an explicit map, or None."""
     if len(entries) != depth + 1:

@@ -15,9 +15,8 @@ class StudentSettings(Settings):
     depth: int = Field(3, ge=1)
     """Number of encoder layers, at most the teacher's."""
     init: str = "teacher"
-    """`teacher`: embeddings, mapped layers and head carved from the teacher; `nearest`: the
-    search's finished student of the same shape with the nearest layer map, or the teacher where
-    there is none yet; `random`; or a folder or hub id to start from (its depth must agree)."""
+    """`teacher`: embeddings, mapped layers and head carved from the teacher; `random`; or a folder
+    or hub id to start from (its depth must agree)."""
     hidden_size: int | None = Field(None, ge=8)
     """Width of the hidden states; none: the teacher's. A narrower student keeps the teacher's most
     important dimensions, heads and neurons, measured once on training text."""
@@ -28,8 +27,3 @@ class StudentSettings(Settings):
     vocab: Literal["teacher", "trim"] = "teacher"
     """`trim`: only the tokens that occur in the training text, special ones and single characters;
     the student's tokenizer is trimmed to match."""
-
-    @property
-    def made_from(self) -> str:
-        """`init`, but what a student is made from that inherits nothing: the teacher."""
-        return "teacher" if self.init == "nearest" else self.init

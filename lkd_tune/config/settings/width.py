@@ -42,7 +42,7 @@ def resolve_width(student: StudentSettings, teacher: Width) -> Width:
     Raises:
         SpecError: If there is no such model, or it can't be pruned out of the teacher.
     """
-    pruned = student.made_from == "teacher"
+    pruned = student.init == "teacher"
     hidden = student.hidden_size or teacher.hidden_size
     if pruned and hidden > teacher.hidden_size:
         raise _problem(
@@ -92,7 +92,7 @@ def with_width(student: StudentSettings, teacher: Width | None) -> StudentSettin
     Raises:
         SpecError: As `resolve_width`.
     """
-    own = student.made_from in ("teacher", "random")
+    own = student.init in ("teacher", "random")
     if teacher is None or not asks_for_width(student) or not own:
         return student
     return student.model_copy(update=vars(resolve_width(student, teacher)))

@@ -151,7 +151,7 @@ def ensure_latencies(session: Session, aside: SideProcess, model: str) -> None:
         return
     students = sorted(
         {
-            shape.student.model_copy(update={"init": shape.student.made_from}).model_dump_json()
+            shape.student.model_dump_json()
             for shape in session.space.shapes()
             if shape.student.vocab == "teacher"
         }

@@ -260,7 +260,7 @@ def _steps(pace: Pace) -> str:
 
 
 def _in_words(spec: TrialSpec) -> str:
-    """Returns '3 layers, map 0 2 4 6', and whose student it starts from, if that of a trial."""
+    """Returns '3 layers, map 0 2 4 6'."""
     layer_map = spec.layer_map
     word, layer = (
         each if isinstance(each, str) else " ".join(map(str, each))
@@ -269,5 +269,4 @@ def _in_words(spec: TrialSpec) -> str:
     maps = f"map {word}" if word == layer else f"maps {word} / {layer}"
     depth = spec.student.depth
     width = f" of {spec.student.hidden_size}" if spec.student.hidden_size else ""
-    after = f", after {spec.ancestor.trial}" if spec.ancestor else ""
-    return f"{depth} layer{'s' if depth > 1 else ''}{width}, {maps}{after}"
+    return f"{depth} layer{'s' if depth > 1 else ''}{width}, {maps}"

@@ -11,8 +11,6 @@ from optuna.trial import TrialState
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.trial import TrialSpec
-from lkd_tune.records.run import RunFolder
-from lkd_tune.tuning.ancestors import nearest_student
 from lkd_tune.tuning.samplers.build import build_sampler
 from lkd_tune.tuning.study.limits import StudentLimits
 
@@ -27,15 +25,13 @@ _MAX_REJECTED, _MAX_ABOVE_LIMITS = 200, 2000
 class TrialDrawer:
     """Draws specs that can be run, are within the limits and are new.
 
-    No spec runs twice: all trials have the same seed, so the score would be the same. This applies
-    to what was drawn; the ancestor of a student that inherits does not count.
+    No spec runs twice: all trials have the same seed, so the score would be the same.
 
     A student that is known to be too large is rejected before it becomes a trial. The sampler
     learns from its constraints, and learns nothing from other rejected draws.
 
     Args:
         space: The space to draw from.
-        run: The run, whose students later ones may start from.
         study: The study; trials with a name in it are those drawn so far.
         limits: The limits on students.
         teacher: Folder or hub id.
@@ -45,21 +41,20 @@ class TrialDrawer:
     def __init__(
         self,
         space: SearchSpace,
-        run: RunFolder,
         study: optuna.Study,
         limits: StudentLimits,
         *,
         teacher: str,
         teacher_layers: int,
     ):
-        self._space, self._run, self._study, self._limits = space, run, study, limits
+        self._space, self._study, self._limits = space, study, limits
         self._search = space.settings.search
         self._teacher, self._teacher_layers = teacher, teacher_layers
         self._names: dict[str, str] = {}  # digest of a spec -> name of its trial
         for trial in study.get_trials(deepcopy=False):
             if "name" in trial.user_attrs:
-                spec = TrialSpec.model_validate_json(trial.user_attrs["spec"])
-                self._names[spec.without_ancestor().digest()] = trial.user_attrs["name"]
+                spec = TrialSpec.from_record(trial.user_attrs["spec"])
+                self._names[spec.digest()] = trial.user_attrs["name"]
 
     def draw(self) -> optuna.Trial | None:
         """Returns a new trial with its name and spec, None if there are enough or no more.
@@ -122,9 +117,6 @@ class TrialDrawer:
             self._study.tell(trial.number, state=state)
             return reason, bool(violations)
         name, digest = f"{len(self._names):04d}", spec.digest()
-        if spec.student.init == "nearest":
-            # Decided here, once: whatever happens to the trial, it starts from the same weights.
-            spec = spec.model_copy(update={"ancestor": nearest_student(self._run, spec)})
         trial.set_user_attr("spec", spec.to_json())
         trial.set_user_attr("name", name)  # last: a trial with a name is complete
         self._names[digest] = name

@@ -17,7 +17,6 @@ from lkd_tune.records.pareto import excesses
 from lkd_tune.records.run import Outcome, RunFolder, read_measurements
 from lkd_tune.records.size import ModelSize
 from lkd_tune.records.trial_folder import TrialFolder, outcome_of
-from lkd_tune.tuning.ancestors import best_of_each_map, drop_ancestors, hold_students
 from lkd_tune.tuning.study.ask_tell import live_trial, report, tell
 from lkd_tune.tuning.study.drawing import TrialDrawer
 from lkd_tune.tuning.study.fixed_trials import FetchTrialResults, fetch_nothing
@@ -87,7 +86,6 @@ class StudySearcher(Searcher):
         self._search = space.settings.search
         self._objectives = space.settings.objectives
         self._limits = space.settings.limits.by_name
-        self._inherits = space.may_inherit
         self._journal = open_journal(run.study)
         self._study = study_in(self._journal, self._objectives)
         if not self._study.get_trials(deepcopy=False):
@@ -103,7 +101,6 @@ class StudySearcher(Searcher):
         self._student_limits = StudentLimits(self._limits, run.latencies, earlier)
         self._drawer = TrialDrawer(
             space,
-            run,
             self._study,
             self._student_limits,
             teacher=teacher,
@@ -124,14 +121,12 @@ class StudySearcher(Searcher):
             return self.FINISHED
         self._running[trial_id] = trial
         folder = self._folder(trial)
-        drawn = folder.read_spec() or TrialSpec.model_validate_json(trial.user_attrs["spec"])
+        drawn = folder.read_spec() or TrialSpec.from_record(trial.user_attrs["spec"])
         # A trial that continues uses the run's current workers and teacher placement.
         settings = self._space.settings
         current = {"resources": settings.resources, "inference": settings.teacher.inference}
         spec = drawn.model_copy(update=current)
         folder.write_spec(spec)
-        if self._inherits:
-            drop_ancestors(self._run, {*self._ancestors(), *best_of_each_map(self._run)})
         origin = trial.user_attrs.get("origin")
         if origin is not None:
             folder.write_origin(origin)
@@ -193,8 +188,6 @@ class StudySearcher(Searcher):
             self._report_scores(trial, measurements)
             self._report_end(trial, outcome, score, folder.read_size())
         folder.remove_checkpoints()
-        if self._inherits and state == "complete":
-            hold_students(self._run)  # before it is dropped, if it is not among the best
 
     def save(self, checkpoint_path: str) -> None:
         """Does nothing: the study is the state."""
@@ -258,12 +251,6 @@ class StudySearcher(Searcher):
             return False  # no need to read a file with each result
         spec = self._folder(trial).read_spec()
         return spec is not None and bool(spec.weight_changes)
-
-    def _ancestors(self) -> set[str]:
-        """Returns the names of the trials that unfinished ones start from."""
-        trials = [*self._running.values(), *self._unfinished]
-        specs = [TrialSpec.model_validate_json(trial.user_attrs["spec"]) for trial in trials]
-        return {spec.ancestor.trial for spec in specs if spec.ancestor is not None}
 
     def _folder(self, trial: optuna.Trial | FrozenTrial) -> TrialFolder:
         return TrialFolder(self._run.trial(trial.user_attrs["name"]))

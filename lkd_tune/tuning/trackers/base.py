@@ -171,6 +171,6 @@ def _varies(name: str, key: str, dist: Distribution) -> bool:
 def _role(name: str) -> str:
     if name.isdigit():
         return "search"
-    if "-without-" in name or "-from-teacher" in name:
+    if "-without-" in name:
         return "ablation"
     return "baseline" if name == BASELINE else "confirm"

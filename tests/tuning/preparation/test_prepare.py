@@ -44,7 +44,7 @@ def test_it_is_told_what_stands_for_a_value_that_the_space_lacks():
 @pytest.mark.parametrize(
     ("text", "depths"),
     [
-        ("student: {depth: {choice: [2, 3]}, init: {choice: [teacher, nearest]}}", [2, 3]),
+        ("student: {depth: {choice: [2, 3]}, init: teacher}", [2, 3]),
         ("student: {depth: {int: [1, 6]}}", None),  # many, and nothing hangs on it
         ("student: {depth: {int: [1, 6]}}\nlimits: latency_ms <= 5", [1, 2, 3, 4, 5, 6]),
         (

@@ -1,0 +1,85 @@
+"""Settings of earlier versions that this one has no more, and how old run folders are read.
+
+A run folder outlives the version that wrote it. So `best`, `report`, `export` and `load_run` read
+old values by this table. A new space file with such a value is refused, and so is resuming such a
+run or running such a trial again: nothing here could train it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lkd_tune.config.source import KeyPath
+
+
+@dataclass(frozen=True)
+class Retired:
+    """A value that a setting no longer takes.
+
+    Attributes:
+        value: The value.
+        stand_in: What is read in its place in an old run folder.
+        advice: Why it was removed, and what to use instead.
+    """
+
+    value: str
+    stand_in: str
+    advice: str
+
+
+RETIRED: dict[KeyPath, Retired] = {
+    ("student", "init"): Retired(
+        "nearest",
+        "teacher",
+        "students that started from earlier ones were no better than others; use teacher, random, "
+        "or a folder or hub id",
+    ),
+}
+
+
+def find_retired(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, KeyPath, Retired]]:
+    """Gives each retired value in a tree of settings: its path, its setting, what is known of it.
+
+    The path may lead through options of a choice; the setting is the path without them.
+    """
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from find_retired(value, (*path, str(key)))
+    elif isinstance(tree, list):
+        for index, value in enumerate(tree):
+            yield from find_retired(value, (*path, index))
+    else:
+        key = tuple(part for part in path if isinstance(part, str) and part != "choice")
+        retired = RETIRED.get(key)
+        if retired is not None and tree == retired.value:
+            yield path, key, retired
+
+
+def without_retired(tree: Any, key: KeyPath = ()) -> Any:
+    """Returns a tree of settings with each retired value replaced by its stand-in."""
+    if isinstance(tree, Mapping):
+        return {
+            name: without_retired(value, key if name == "choice" else (*key, str(name)))
+            for name, value in tree.items()
+        }
+    if isinstance(tree, list):
+        options = [without_retired(option, key) for option in tree]
+        return [*dict.fromkeys(options)] if key in RETIRED else options  # no option twice
+    retired = RETIRED.get(key)
+    return retired.stand_in if retired is not None and tree == retired.value else tree
+
+
+def without_retired_fields(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the JSON of a trial's spec as this version reads it."""
+    tree = without_retired(spec)
+    tree.pop("ancestor", None)
+    return tree
+
+
+def rerun_problem(spec: Mapping[str, Any]) -> str | None:
+    """Returns why this version can't run the trial of a spec again, None if it can."""
+    if spec.get("ancestor"):
+        return "the student started from that of another trial, which is no longer supported"
+    return None
