@@ -35,7 +35,7 @@ PLACES = {
     "tensorboardX": {"tuning/trackers/tensorboard.py"},
     "mlflow": {"tuning/trackers/mlflow.py"},
     "wandb": {"tuning/trackers/wandb.py"},
-    "deepspeed": {"runtime/process_group.py"},
+    "deepspeed": {"runtime/deepspeed.py"},
 }
 
 
@@ -129,7 +129,7 @@ def test_the_command_line_imports_nothing_heavy_by_itself(path):
         ("import lkd_tune.export.students", HEAVY | {"numpy", "rich"}),
         ("import lkd_tune.cli.tables", HEAVY | {"numpy"}),
         (
-            "from lkd_tune.runtime.process_group import load_deepspeed; load_deepspeed()",
+            "from lkd_tune.runtime.deepspeed import load_deepspeed; load_deepspeed()",
             {"mlflow"},
         ),
         (

@@ -102,12 +102,13 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Returns the batch on a device; the host does not wait for it."""
         ids, types, mask, labels = (
-            sent(tensor, device) for tensor in (self.ids, self.types, self.mask, self.labels)
+            to_device_async(tensor, device)
+            for tensor in (self.ids, self.types, self.mask, self.labels)
         )
         return Batch(ids, types, mask, labels, self.examples)
 
 
-def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device_async(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Returns a tensor on a device, on its way there from pinned memory if that is a GPU."""
     if device.type != "cuda" or tensor.device == device:
         return tensor.to(device)

@@ -22,8 +22,9 @@ from lkd_tune.files.cache import cache_dir
 from lkd_tune.models.loading import build_student, check_vocabulary, load_model
 from lkd_tune.models.pruning import check_given_width, student_source
 from lkd_tune.models.vocabulary import Vocabulary
-from lkd_tune.runtime.precision import gains_by_bf16_products
-from lkd_tune.runtime.process_group import device, load_deepspeed
+from lkd_tune.runtime.cpu import gains_from_bf16_matmul
+from lkd_tune.runtime.deepspeed import load_deepspeed
+from lkd_tune.runtime.process_group import device
 
 
 def load_teacher(spec: TrialSpec, cache: Path | None) -> Any:
@@ -133,14 +134,14 @@ def uses_bf16(train: TrainSettings) -> bool:
     return train.precision == "bf16"
 
 
-def uses_bf16_products(train: TrainSettings, width: int) -> bool:
+def uses_bf16_matmul(train: TrainSettings, width: int) -> bool:
     """Returns whether a trial trains with products of bfloat16 here, and all else in float32.
 
     Args:
         train: The settings.
         width: The student's hidden size.
     """
-    return train.precision == "auto" and device().type == "cpu" and gains_by_bf16_products(width)
+    return train.precision == "auto" and device().type == "cpu" and gains_from_bf16_matmul(width)
 
 
 def build_engine(

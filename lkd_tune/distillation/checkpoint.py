@@ -20,7 +20,7 @@ import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lkd_tune.runtime.process_group import load_deepspeed
+from lkd_tune.runtime.deepspeed import load_deepspeed
 
 _PROGRESS = "progress.json"
 _STATE = "state.safetensors"

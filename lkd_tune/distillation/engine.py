@@ -40,7 +40,7 @@ from lkd_tune.distillation.build import (
     name_labels,
     starting_student,
     uses_bf16,
-    uses_bf16_products,
+    uses_bf16_matmul,
 )
 from lkd_tune.distillation.checkpoint import load_checkpoint, save_checkpoint
 from lkd_tune.distillation.objective import totals
@@ -52,14 +52,14 @@ from lkd_tune.models.vocabulary import Vocabulary, trim_vocabulary
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.pace import Pace
 from lkd_tune.records.size import ModelSize
-from lkd_tune.runtime.precision import bf16_products
+from lkd_tune.runtime.cpu import bf16_matmul
+from lkd_tune.runtime.deepspeed import collect_garbage, forget_zero3_modules, free_engine
 from lkd_tune.runtime.process_group import (
+    all_reduce_max,
+    all_reduce_sum,
     device,
     ensure_process_group,
-    largest,
-    summed,
 )
-from lkd_tune.runtime.release import collect, forget_modules, free_tensors
 from lkd_tune.runtime.usage import GpuEnergy, PeakMemory, count_parameters
 
 # Losses are looked at this often: to look is to wait for the GPU.
@@ -145,8 +145,8 @@ class Distillation:
         self.total = self._batches.total_steps()
         self._evaluations = evaluation_steps(spec.train, self.total)
         self._bf16 = uses_bf16(spec.train)
-        fast = uses_bf16_products(spec.train, student.config.hidden_size)
-        self._products = bf16_products if fast else contextlib.nullcontext
+        fast = uses_bf16_matmul(spec.train, student.config.hidden_size)
+        self._products = bf16_matmul if fast else contextlib.nullcontext
         self._config = student.config
         self._engine = build_engine(
             student, spec, self.total, micro_batches=self._micro_batches, bf16=self._bf16
@@ -257,12 +257,12 @@ class Distillation:
         stage, self._losses = self.spec.resources.zero_stage, None
         self._engine.destroy()
         if stage == 0:
-            free_tensors(self._engine)
+            free_engine(self._engine)
         elif stage == 3:
-            forget_modules(self._engine.module)
+            forget_zero3_modules(self._engine.module)
         self._engine = None
         if stage > 0:
-            collect()
+            collect_garbage()
 
     def _train_until(self, until: int) -> _Progress:
         """Trains to a step and returns what was seen on the way."""
@@ -298,8 +298,8 @@ class Distillation:
                 break
         seconds = time.perf_counter() - begin
         self._train_s += seconds
-        tokens, places = summed(torch.tensor([tokens, places], device=device())).tolist()
-        losses = torch.stack([summed(seen), counts.to(device())], dim=1)
+        tokens, places = all_reduce_sum(torch.tensor([tokens, places], device=device())).tolist()
+        losses = torch.stack([all_reduce_sum(seen), counts.to(device())], dim=1)
         return _Progress(losses, examples, seconds, padding=1 - tokens / places)
 
     def _train_step(self, batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -319,7 +319,7 @@ class Distillation:
         # and ranks, so that neither number of them changes the objective.
         counts = losses.objective.counts(micro_batches, maps)
         if self._world > 1:
-            counts = summed(counts.to(device())).cpu()
+            counts = all_reduce_sum(counts.to(device())).cpu()
         seen = []
         # DeepSpeed divides by the micro-batches and averages over ranks; we did both already.
         scale = self._world * self._engine.gradient_accumulation_steps()
@@ -347,8 +347,8 @@ class Distillation:
             samples_per_s=progress.examples / progress.seconds,
             padding=progress.padding,
             skipped=len(self._skipped),
-            peak_host_gib=largest(self._memory.host_gib),
-            peak_memory_gib=largest(self._memory.gib),
+            peak_host_gib=all_reduce_max(self._memory.host_gib),
+            peak_memory_gib=all_reduce_max(self._memory.gib),
             energy_j=self._energy.of_all_workers(),
         )
 
@@ -357,7 +357,7 @@ class Distillation:
 
         All ranks see the same, so they all raise or none.
         """
-        found = summed(torch.stack([sums for _, sums in unchecked])).tolist()
+        found = all_reduce_sum(torch.stack([sums for _, sums in unchecked])).tolist()
         for i, (batch, _) in enumerate(unchecked):
             step = self._step - len(unchecked) + i
             for name, total in zip(TERM_NAMES, found[i], strict=True):

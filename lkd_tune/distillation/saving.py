@@ -9,7 +9,7 @@ from typing import Any
 import torch.distributed as dist
 
 from lkd_tune.models.loading import save_model
-from lkd_tune.runtime.process_group import load_deepspeed
+from lkd_tune.runtime.deepspeed import load_deepspeed
 
 
 def save_student(engine: Any, tokenizer: Any, folder: Path, *, sharded: bool) -> None:

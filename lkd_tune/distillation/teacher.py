@@ -39,8 +39,8 @@ from lkd_tune.models.loading import (
 )
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.pace import Pace
+from lkd_tune.runtime.cpu import threads_for_width
 from lkd_tune.runtime.process_group import ensure_process_group
-from lkd_tune.runtime.threads import useful_threads
 
 
 def teacher_depth(settings: TeacherSettings) -> int:
@@ -173,7 +173,7 @@ def _train_into(
             finish=lambda d: d.save_student(folder or Path(scratch) / "teacher"),
             on_progress=on_progress,
         )
-        with useful_threads(load_config(start).hidden_size):
+        with threads_for_width(load_config(start).hidden_size):
             for measurement in trained:
                 if progress is not None:
                     progress(measurement)

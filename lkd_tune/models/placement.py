@@ -17,8 +17,7 @@ import torch
 import torch.distributed as dist
 
 from lkd_tune.config.settings.teacher import Inference
-from lkd_tune.runtime.process_group import load_deepspeed
-from lkd_tune.runtime.release import forget_modules
+from lkd_tune.runtime.deepspeed import forget_zero3_modules, load_deepspeed
 
 
 @contextmanager
@@ -108,4 +107,4 @@ def _shared_by_ranks(model: Any, on: torch.device) -> Iterator[None]:
         for parameter in model.parameters():
             for held in (parameter, parameter.ds_tensor):
                 held.data = held.new_empty(0)
-        forget_modules(model)
+        forget_zero3_modules(model)

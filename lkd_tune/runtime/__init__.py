@@ -1,1 +1,1 @@
-"""The process that trains: its process group, DeepSpeed, precision, memory and cost."""
+"""The training process: its process group, DeepSpeed, CPU settings, memory and cost."""

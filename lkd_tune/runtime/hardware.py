@@ -1,4 +1,4 @@
-"""What the hardware is called that models run on."""
+"""Names of the hardware that models run on."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def cpu_name() -> str:
 
 
 def timed_on(device: torch.device, *, bf16: bool) -> str:
-    """Returns what a latency depends on besides the model: `NVIDIA H200, bf16`.
+    """Returns hardware and precision of a latency: `NVIDIA H200, bf16`.
 
-    Of a CPU that is the number of threads, too: `AMD EPYC, 2 threads, fp32`.
+    For a CPU also the number of threads: `AMD EPYC, 2 threads, fp32`.
     """
     import torch
 

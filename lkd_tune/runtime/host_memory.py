@@ -1,4 +1,4 @@
-"""The memory that this process may take, which in a container is less than the machine's."""
+"""The memory that this process may use; in a container it is less than the machine's."""
 
 from __future__ import annotations
 
@@ -7,31 +7,35 @@ from pathlib import Path
 
 import psutil
 
-_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+# Names of the files with limit and use, in version 2 and version 1 of control groups.
+_LIMIT_AND_USE = (
+    ("memory.max", "memory.current"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
 
 
 def host_memory(
     own: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")
 ) -> tuple[int, int]:
-    """Returns the bytes there are in all and those that are free.
+    """Returns total and free memory in bytes.
 
-    Pods, containers and batch jobs are limited by control groups; a process that takes more is
-    killed, whatever the machine has.
+    Control groups limit pods, containers and batch jobs. A process that exceeds its group's limit
+    is killed, however much memory the machine has.
 
     Args:
-        own: Names this process's groups, see cgroups(7).
-        groups: Where groups are files: their limits, and what is taken of them.
+        own: File that names this process's groups, see cgroups(7).
+        groups: Folder of the groups, with files of their limits and use.
     """
     machine = psutil.virtual_memory()
     total, free = machine.total, machine.available
     for limit, taken in _limits(own, groups):
-        if limit < machine.total:  # a group of version 1 without a limit has a huge one
+        if limit < machine.total:  # without a limit, version 1 states a huge one
             total, free = min(total, limit), min(free, max(0, limit - taken))
     return total, free
 
 
 def _limits(own: Path, groups: Path) -> Iterator[tuple[int, int]]:
-    """Yields the limit and the use of each memory group around this process."""
+    """Yields limit and use in bytes of each memory group that contains this process."""
     try:
         lines = own.read_text("utf-8").splitlines()
     except OSError:
@@ -41,11 +45,11 @@ def _limits(own: Path, groups: Path) -> Iterator[tuple[int, int]]:
         if controllers and "memory" not in controllers.split(","):
             continue
         root = groups / "memory" if controllers else groups
-        limit, taken = _FILES[1] if controllers else _FILES[0]
-        # A container may see its own group as the root, whatever the path says.
+        limit, taken = _LIMIT_AND_USE[1] if controllers else _LIMIT_AND_USE[0]
+        # A container may see its own group as the root, regardless of the path.
         inner = root / path.lstrip("/")
         for group in {inner, *inner.parents, root}:
             try:
                 yield int((group / limit).read_text("utf-8")), int((group / taken).read_text())
-            except (OSError, ValueError):  # none, "max", or a group of somebody else's
+            except (OSError, ValueError):  # no file, "max", or another user's group
                 continue

@@ -1,26 +1,29 @@
-"""Telling a lack of memory from other errors, and from a GPU that is lost; loads nothing."""
+"""Recognises errors that come from a lack of memory, and a lost GPU; imports no library."""
 
 import re
 
-# Of CUDA, NCCL and ROCm; of cuBLAS and cuDNN, which tell of their own workspaces by a code; of
-# PyTorch on the host, and of the system.
-_TEXT = re.compile(
+# Messages of CUDA, NCCL and ROCm; status codes of cuBLAS and cuDNN, for their workspaces;
+# messages of PyTorch on the host and of the system.
+_OOM_MESSAGE = re.compile(
     r"out of memory|_STATUS_ALLOC_FAILED|can(no|')t allocate memory|not enough memory",
     re.IGNORECASE,
 )
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory was short, on a GPU or on the host."""
+    """Returns whether an error means that memory ran out, on a GPU or on the host."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"  # torch's, which is not loaded here
-        or _TEXT.search(str(error)) is not None
+        or _OOM_MESSAGE.search(str(error)) is not None
     )
 
 
 def gpu_is_lost() -> bool:
-    """Whether the GPU answers no more, as after an illegal access (not after a mere lack)."""
+    """Returns whether the GPU no longer responds, as after an illegal access.
+
+    After a mere lack of memory it still does.
+    """
     import torch
 
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""What a distillation costs: parameters, memory and energy."""
+"""The cost of a distillation: parameters, memory and energy."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 import psutil
 import torch
 
-from lkd_tune.runtime.process_group import device, summed
+from lkd_tune.runtime.process_group import all_reduce_sum, device
 
 
 def count_parameters(model: Any) -> int:
-    """Returns the number of a model's parameters, embeddings included, shared ones once."""
+    """Returns the number of a model's parameters, embeddings included; shared ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 class PeakMemory:
-    """The largest memory of this process from here on: GPU memory where there is a GPU.
+    """The peak memory of this process from now on: GPU memory if there is a GPU.
 
-    On a CPU, and of the host, it is resident memory at the moments of `sample`, best called where
-    activations are alive. (The kernel's own peak would be that of all trials this process has run.)
+    On a CPU, and for the host, it is the largest resident memory seen by `sample`, which is best
+    called while activations are alive. (The kernel's own peak covers all trials of this process.)
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
 
     def sample(self) -> None:
-        """Looks at the memory now."""
+        """Takes the resident memory of now into account."""
         self._peak = max(self._peak, self._process.memory_info().rss)
 
     @property
@@ -47,28 +47,28 @@ class PeakMemory:
 
 
 class GpuEnergy:
-    """Joules that this process's GPU has taken since this was made, by NVML's own counter.
+    """The energy that this process's GPU has used since this object was made, from NVML's counter.
 
-    The counter is the whole device's, with all that runs on it.
+    The counter covers the whole device, including other processes.
 
     Args:
-        before: Joules of an earlier part of the trial.
+        before: Joules of earlier parts of the trial.
     """
 
     def __init__(self, before: float = 0.0) -> None:
         self._handle = _nvml_device()
-        self._before, self._began = before, self._counter()
+        self._before, self._start = before, self._counter()
 
     def joules(self) -> float | None:
-        """Returns the energy so far, None where NVML gives none."""
+        """Returns the energy so far in joules, None if NVML has no counter."""
         now = self._counter()
-        return None if now is None or self._began is None else self._before + now - self._began
+        return None if now is None or self._start is None else self._before + now - self._start
 
     def of_all_workers(self) -> float | None:
-        """Returns the sum over all ranks, None where NVML gives none."""
+        """Returns the sum over all ranks in joules, None if NVML has no counter."""
         joules = self.joules()
         own = torch.tensor([math.nan if joules is None else joules], dtype=torch.float64)
-        total = float(summed(own.to(device())))
+        total = float(all_reduce_sum(own.to(device())))
         return total if math.isfinite(total) else None
 
     def _counter(self) -> float | None:
@@ -78,19 +78,19 @@ class GpuEnergy:
             return None
         try:
             return pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1e3
-        except pynvml.NVMLError:  # older GPUs and parts of one (MIG) have no counter
+        except pynvml.NVMLError:  # older GPUs and MIG instances have no counter
             return None
 
 
 def _nvml_device() -> Any:
-    """Returns NVML's handle of the GPU that this process trains on, None if there is none."""
+    """Returns NVML's handle of this process's GPU, None if there is none."""
     import pynvml
 
     if not torch.cuda.is_available():
         return None
     try:
         pynvml.nvmlInit()
-        # By name: NVML numbers the machine's GPUs, CUDA those that this process may see.
+        # By UUID: NVML numbers all GPUs of the machine, CUDA those that this process may see.
         return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
     except pynvml.NVMLError:
         return None

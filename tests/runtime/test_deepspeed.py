@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lkd_tune.runtime import deepspeed as compiled_op
-from lkd_tune.runtime.deepspeed import opening_ops
+from lkd_tune.runtime import deepspeed
+from lkd_tune.runtime.deepspeed import op_lock
 
 
 @pytest.fixture
@@ -24,24 +24,24 @@ def mark(tmp_path):
 
 def test_ninja_is_always_this_environment_s(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin")
-    with opening_ops(tmp_path):
+    with op_lock(tmp_path):
         first = os.environ["PATH"]
         assert shutil.which("ninja") == str(Path(sys.executable).parent / "ninja")
-    with opening_ops(tmp_path):
+    with op_lock(tmp_path):
         assert os.environ["PATH"] == first
 
 
 def test_an_old_mark_is_removed(tmp_path, mark):
     long_ago = time.time() - 60
     os.utime(mark, (long_ago, long_ago))
-    with opening_ops(tmp_path):
+    with op_lock(tmp_path):
         assert not mark.exists()
 
 
 def test_a_fresh_mark_is_waited_for(tmp_path, mark):
     remove = f"import time, os; time.sleep(0.5); os.unlink({str(mark)!r})"
     process = subprocess.Popen([sys.executable, "-c", remove])
-    with opening_ops(tmp_path):
+    with op_lock(tmp_path):
         assert not mark.exists()
     assert process.wait(10) == 0  # it was there to be removed
 
@@ -55,18 +55,18 @@ def test_a_mark_that_somebody_holds_is_waited_for_however_old(tmp_path, mark):
     process = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "open\n"
-    with opening_ops(tmp_path):
+    with op_lock(tmp_path):
         assert not mark.exists()
     assert process.wait(10) == 0  # it was there to be removed
 
 
 def test_what_is_still_compiled_has_more_time(tmp_path, mark, monkeypatch):
     (mark.parent / "deepspeed_shm_comm.so").unlink()
-    monkeypatch.setattr(compiled_op, "_COMPILING_S", 61.0)
+    monkeypatch.setattr(deepspeed, "_COMPILING_S", 61.0)
     a_minute_ago = time.time() - 60
     os.utime(mark, (a_minute_ago, a_minute_ago))
     begin = time.time()
-    with opening_ops(tmp_path):
+    with op_lock(tmp_path):
         assert not mark.exists()
     assert time.time() - begin > 0.5
 

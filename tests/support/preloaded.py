@@ -6,7 +6,7 @@ import transformers.models.bert.modeling_bert  # noqa: F401
 
 import lkd_tune.distillation.engine  # noqa: F401
 import tests.support.families  # noqa: F401
-from lkd_tune.runtime.process_group import load_deepspeed
+from lkd_tune.runtime.deepspeed import load_deepspeed
 
 load_deepspeed()
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lkd_tune.data.tokenize import Batch, Tokens, sent
+from lkd_tune.data.tokenize import Batch, Tokens, to_device_async
 from lkd_tune.distillation.targets.base import Maps
 from lkd_tune.distillation.targets.store import LEVELS, StoredTargets, triangle_index
 from lkd_tune.losses.inputs import Targets
@@ -59,7 +59,7 @@ class DeviceTargets:
 
     def __call__(self, batch: Batch, maps: Maps, *, relations: bool) -> Targets:
         """Returns the targets of a batch; as `StoredTargets`."""
-        examples = sent(torch.from_numpy(batch.examples.astype(np.int64)), self._on)
+        examples = to_device_async(torch.from_numpy(batch.examples.astype(np.int64)), self._on)
         sizes = self._lengths[examples]
         at = torch.arange(batch.mask.shape[1], device=self._on)
         real = at < sizes[:, None]

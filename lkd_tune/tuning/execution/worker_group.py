@@ -128,10 +128,10 @@ class Rank:
 
     def end(self) -> None:
         """Frees the distillation, also one that failed while it was built; the group stays."""
-        from lkd_tune.runtime.release import collect
+        from lkd_tune.runtime.deepspeed import collect_garbage
 
         if self._distillation is None:
-            collect()
+            collect_garbage()
         else:
             self._distillation.close()
             self._distillation = None
