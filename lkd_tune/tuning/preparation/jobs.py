@@ -1,4 +1,7 @@
-"""Work on models outside the trials, for a `SideProcess`: the teacher, speeds, scores on test."""
+"""The jobs of a `PreparationWorker`: teacher, stored targets, latencies, scores on test.
+
+Arguments are plain data, because they travel to another process: settings as JSON.
+"""
 
 from __future__ import annotations
 
@@ -26,22 +29,22 @@ from lkd_tune.storage.fetch import send_model
 def prepare_teacher(
     threads: int, teacher: str, task: str, cache: str, cwd: str, progress: str, copy: str | None
 ) -> dict[str, Any]:
-    """Returns a teacher's facts: `model`, `parameters`, `flops`, its metrics on `dev` and `test`.
+    """Returns a teacher's `model`, `parameters`, `flops`, and metrics on `dev` and `test`.
 
     Args:
         threads: CPU threads to use.
-        teacher: TeacherSettings as JSON; it is trained if they say so.
+        teacher: TeacherSettings as JSON. The teacher is trained if they ask for it.
         task: TaskSettings as JSON.
         cache: Folder of trained teachers and tokenised data.
         cwd: What paths are relative to.
-        progress: Folder for the measurements and the pace of the training.
-        copy: Where to copy a trained teacher to, if not all nodes see the cache: a folder, or an
+        progress: Folder for the measurements and the progress of the training.
+        copy: Where to copy a trained teacher if not all nodes share the cache: a folder, or an
             address in an object store.
 
     Raises:
-        SpecError: If the teacher or the data can't be had or do not fit together.
+        SpecError: If the teacher or the data can't be loaded or do not fit together.
     """
-    _settle(threads, cwd)
+    _configure_process(threads, cwd)
     from lkd_tune.data.tasks.registry import kind_of
     from lkd_tune.distillation.teacher import train_teacher
     from lkd_tune.models.loading import describe_model, load_config
@@ -49,19 +52,19 @@ def prepare_teacher(
     from lkd_tune.models.size import count_size
 
     settings = TeacherSettings.model_validate_json(teacher)
-    goal = TaskSettings.model_validate_json(task)
+    task_settings = TaskSettings.model_validate_json(task)
     model = settings.model
     if settings.train is not None:
 
-        def note(measurement: Measurement) -> None:
+        def append(measurement: Measurement) -> None:
             append_measurement(Path(progress), measurement)
 
         Path(progress).mkdir(parents=True, exist_ok=True)
         folder = train_teacher(
-            goal,
+            task_settings,
             settings.train,
             cache=node_cache(cache),
-            progress=note,
+            progress=append,
             on_progress=pace_noter(pace_in(Path(progress))),
         )
         pace_in(Path(progress)).unlink(missing_ok=True)
@@ -71,14 +74,14 @@ def prepare_teacher(
             with atomic_folder(Path(copy)) as draft:
                 shutil.copytree(folder, draft, dirs_exist_ok=True)
         model = copy or str(folder)
-    assert model is not None  # TeacherSettings sees to it
-    head = kind_of(goal).head
+    assert model is not None  # TeacherSettings checks it
+    head = kind_of(task_settings).head
     check_room(model, head, settings.inference)
     scores = score_model(threads, model, task, cache, cwd, inference=settings.inference)
     parameters = describe_model(model, head)["parameters"]
-    flops = count_size(load_config(model), head, goal.max_length).flops
-    facts = {"model": model, "parameters": parameters, "flops": flops}
-    return {**facts, **scores, "node": describe_node()}
+    flops = count_size(load_config(model), head, task_settings.max_length).flops
+    size = {"parameters": parameters, "flops": flops}
+    return {"model": model, **size, **scores, "node": describe_node()}
 
 
 def prepare_targets(
@@ -91,22 +94,22 @@ def prepare_targets(
     cwd: str,
     progress: str,
 ) -> dict[str, Any]:
-    """Returns the facts of the stored targets, built if there are none; {} if they don't fit.
+    """Returns what describes the stored targets, {} if they do not fit; stores them if necessary.
 
     Args:
         threads: CPU threads to use.
-        model: The teacher.
+        model: Folder or hub id of the teacher.
         inference: Inference as JSON.
         task: TaskSettings as JSON.
         targets: TargetSettings as JSON.
         cache: Folder of stored targets and tokenised data.
         cwd: What paths are relative to.
-        progress: A file that is told the share that is done.
+        progress: File for the share that is done, such as 40%.
 
     Raises:
-        SpecError: If the data can't be had.
+        SpecError: If the data can't be loaded.
     """
-    _settle(threads, cwd)
+    _configure_process(threads, cwd)
     from lkd_tune.data.loading import count_labels
     from lkd_tune.data.tasks.registry import kind_of
     from lkd_tune.distillation.augmentation import load_training_tokens
@@ -123,7 +126,7 @@ def prepare_targets(
     if not stored_targets_fit(limits, tokens, read_depth(model) + 1, classes, kind):
         return {}
 
-    def note(done: int, total: int) -> None:
+    def write_progress(done: int, total: int) -> None:
         Path(progress).parent.mkdir(parents=True, exist_ok=True)
         Path(progress).write_text(f"{done / total:.0%}", "utf-8")
 
@@ -134,7 +137,7 @@ def prepare_targets(
         device(),
         node_cache(cache),
         inference=Inference.model_validate_json(inference),
-        progress=note,
+        progress=write_progress,
     )
     return read_facts(folder)
 
@@ -142,21 +145,21 @@ def prepare_targets(
 def prepare_fine_tuning(
     threads: int, model: str, task: str, cache: str, cwd: str
 ) -> dict[str, int]:
-    """Returns the examples of `evaluate_on`, `train` and `dev`, after tokenising them.
+    """Returns the number of examples in `train` and `dev` of `evaluate_on`, and tokenises them.
 
-    What is wrong with them is told so before the first trial, and not at its end.
+    So errors in the data are reported before the first trial, not at its end.
 
     Args:
         threads: CPU threads to use.
-        model: The teacher, whose tokenizer the students have.
-        task: TaskSettings as JSON.
+        model: Folder or hub id of the teacher, whose tokenizer the students have.
+        task: TaskSettings of `evaluate_on` as JSON.
         cache: Folder of tokenised data.
         cwd: What paths are relative to.
 
     Raises:
-        SpecError: If the data can't be had or do not fit.
+        SpecError: If the data can't be loaded or do not fit.
     """
-    _settle(threads, cwd)
+    _configure_process(threads, cwd)
     from lkd_tune.data.loading import count_labels
     from lkd_tune.data.tokenize import load_tokens
     from lkd_tune.models.loading import load_tokenizer
@@ -171,37 +174,46 @@ def prepare_fine_tuning(
 
 
 def time_students(
-    threads: int, own: int, model: str, students: list[str], train: str, task: str, cwd: str
+    threads: int,
+    trial_threads: int,
+    model: str,
+    students: list[str],
+    train: str,
+    task: str,
+    cwd: str,
 ) -> dict[str, str]:
-    """Returns what is to stand in a run's folder of latencies, by file.
+    """Returns the content of a run's folder of latencies, by file name.
 
-    A student for which memory is short here is left out, and one that there is not: its trial says
-    so.
+    A student that can't be built, or for which there is not enough memory here, is left out: its
+    trial reports the error.
 
     Args:
         threads: CPU threads of this process.
-        own: CPU threads of a trial, by which they are timed.
-        model: The teacher.
+        trial_threads: CPU threads of a trial, with which students are timed.
+        model: Folder or hub id of the teacher.
         students: StudentSettings of each, as JSON.
         train: TrainSettings as JSON.
         task: TaskSettings as JSON.
         cwd: What paths are relative to.
     """
-    _settle(min(own, threads), cwd)
+    _configure_process(min(trial_threads, threads), cwd)
     from lkd_tune.data.tasks.registry import kind_of
     from lkd_tune.distillation.build import uses_bf16
     from lkd_tune.models.size import expected_config, measure_size
     from lkd_tune.runtime.oom import is_out_of_memory
     from lkd_tune.runtime.process_group import device
 
-    goal = TaskSettings.model_validate_json(task)
-    head, bf16 = kind_of(goal).head, uses_bf16(TrainSettings.model_validate_json(train))
+    task_settings = TaskSettings.model_validate_json(task)
+    head = kind_of(task_settings).head
+    bf16 = uses_bf16(TrainSettings.model_validate_json(train))
     with tempfile.TemporaryDirectory() as folder:
         known = Path(folder)
         for student in students:
             try:
                 config = expected_config(StudentSettings.model_validate_json(student), model)
-                measure_size(config, head, goal.max_length, device(), bf16=bf16, known=known)
+                measure_size(
+                    config, head, task_settings.max_length, device(), bf16=bf16, known=known
+                )
             except SpecError:
                 continue
             except (RuntimeError, MemoryError) as error:
@@ -219,12 +231,12 @@ def score_model(
     splits: tuple[str, ...] = (),
     inference: Inference = PLAIN,
 ) -> dict[str, Any]:
-    """Returns a model's metrics by split; without `splits` on dev, and on test if there is one.
+    """Returns a model's metrics by split; by default on dev, and on test if there is one.
 
     Raises:
-        SpecError: If the model or the data can't be had or do not fit together.
+        SpecError: If the model or the data can't be loaded or do not fit together.
     """
-    _settle(threads, cwd)
+    _configure_process(threads, cwd)
     from lkd_tune.evaluation.scoring import evaluate_model
 
     settings = TaskSettings.model_validate_json(task)
@@ -235,7 +247,8 @@ def score_model(
     )
 
 
-def _settle(threads: int, cwd: str) -> None:
+def _configure_process(threads: int, cwd: str) -> None:
+    """Sets the working folder, if it exists here, and the number of threads."""
     if os.path.isdir(cwd):
         os.chdir(cwd)
     import torch
