@@ -112,7 +112,7 @@ def search(trials: int, seconds: float) -> tuple[float, list[float]]:
         write_manifest(run, new_manifest(space.settings, scratch))
         session = Session(space, run, Room(WORKERS), quiet=True)
         searcher = Watched(space, run, teacher="none", teacher_layers=6, common=session.common)
-        session.fit(searcher, None, trainable=Sleeping)
+        session.run_trials(searcher, None, trainable=Sleeping)
         done = [record for record in run.read_trials() if record.outcome]
         assert len(done) == trials, f"{len(done)} of {trials} trials ended"
         folders = [run.trial(record.name) for record in done]

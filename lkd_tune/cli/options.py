@@ -127,10 +127,10 @@ def load_requested_spaces(
         return {}
     overrides = overrides or []
     if task is not None:
-        from lkd_tune.tuning.multi_task import split_tasks, task_settings, task_spaces
+        from lkd_tune.tuning.multi_task import load_task_spaces, parse_task_names, task_overrides
 
-        tasks = split_tasks(task)
+        tasks = parse_task_names(task)
         if len(tasks) > 1:
-            return task_spaces(space, tasks, overrides, data)
-        overrides = [*(task_settings(tasks[0], data) if tasks else ()), *overrides]
+            return load_task_spaces(space, tasks, overrides, data)
+        overrides = [*(task_overrides(tasks[0], data) if tasks else ()), *overrides]
     return {"": load_space(find_space(space), overrides)}

@@ -24,7 +24,7 @@ from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.uri import is_address
 from lkd_tune.jobs.uploads import absolute_paths, ship_files
 from lkd_tune.storage.object_store import Store
-from lkd_tune.tuning.progress.events import from_line
+from lkd_tune.tuning.progress.events import event_from_line
 from lkd_tune.tuning.progress.view import BEGUN, EVENTS_VARIABLE
 
 # A search starts within about ten seconds on an idle cluster; after this it waits for something.
@@ -186,7 +186,7 @@ class JobServer:
             job = self.job(name)
             with self._errors_explained():
                 lines = self._client.get_job_logs(name).split("\n")
-            if job.state == "SUCCEEDED" or {"event": BEGUN} in map(from_line, lines):
+            if job.state == "SUCCEEDED" or {"event": BEGUN} in map(event_from_line, lines):
                 return None
             if job.ended:
                 problems = [

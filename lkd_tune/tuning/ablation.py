@@ -1,4 +1,4 @@
-"""The winner again without each of its loss terms: what each of them is worth."""
+"""Ablation: the winner trained without each of its loss terms, to measure what each is worth."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class AblationResult:
     """How an ablation, or one session of it, ended.
 
     Attributes:
-        facts: What ablation.json holds; None if nothing is known yet.
-        interrupted: Whether it was stopped by Ctrl-C or SIGTERM; called again it goes on.
-        disk_full: If it was stopped for want of room on a disk, which one.
-        failures: Reasons by the names of the trials that failed.
+        facts: The content of ablation.json; None if no variant has ended yet.
+        interrupted: Whether Ctrl-C or SIGTERM stopped it; another call continues it.
+        disk_full: A description of the disk, if a full disk stopped it.
+        failures: Error messages by the names of the trials that failed.
     """
 
     facts: dict[str, Any] | None
@@ -48,19 +48,19 @@ def ablate(
 ) -> AblationResult:
     """Trains the winner of a run with the weight of each of its loss terms at 0.
 
-    What is trained already is not trained again: neither trials of an earlier call, nor the
-    winner with the seeds that it was confirmed with.
+    Nothing is trained twice: neither trials of an earlier call, nor the winner with the seeds of
+    its confirmation.
 
     Args:
         run: A run with a complete trial.
-        seeds: How many; 1 is the winner's own seed, by whose score it was chosen; more are the
-            seeds after it, by which confirmation at most chose between the best few.
-        address: Ray cluster; none: that of RAY_ADDRESS, else this machine.
-        quiet: Shows nothing.
+        seeds: Number of seeds. 1 is the winner's own seed, which is biased: the search selected the
+            winner by it. More are the seeds after it, which at most chose among the best few.
+        address: Ray cluster; default: that of RAY_ADDRESS, else this machine.
+        quiet: Whether to print nothing.
 
     Raises:
-        SpecError: If the run has no complete trial, its winner has one term only, the run is
-            being searched, or it used settings that this version no longer has.
+        SpecError: If the run has no complete trial, its winner has only one term, the run is being
+            searched, or it has settings that were removed.
     """
     run = run.absolute()
     if run.home is not None:
@@ -69,11 +69,11 @@ def ablate(
     manifest = run.read_manifest()
     refuse_retired(run)
     winner = _winner(run)
-    specs = ablated(run.read_trial(winner).spec)
+    specs = without_each_term(run.read_trial(winner).spec)
     if not specs:
-        message = f"its winner, trial {winner}, has one loss term only: there is none to remove"
+        message = f"the winner, trial {winner}, has only one loss term, so none can be removed"
         raise SpecError(Problem(run.where, "", message))
-    # The budget was one for the search.
+    # The time budget applies to the search only.
     space = load_space(run.space, ["search.time_budget=null"])
     cwd = manifest["cwd"] if os.path.isdir(manifest.get("cwd", "")) else os.getcwd()
     check_trackers(space)
@@ -81,14 +81,14 @@ def ablate(
         room = find_room(space, run, alone=started_here)
         session = Session(space, run, room, quiet=quiet)
         try:
-            with session.stop.on_signals(), session.view, session.mirrored(), session.followed():
-                return _go(session, winner, specs, seeds)
+            with session.stop.on_signals(), session.view, session.mirroring(), session.tracking():
+                return _run_ablation(session, winner, specs, seeds)
         finally:
             update_manifest(run, finished=manifest.get("finished"))  # the search's own
 
 
-def ablated(spec: TrialSpec) -> dict[str, TrialSpec]:
-    """Returns a spec without each of its active terms, by the term; none if there is only one."""
+def without_each_term(spec: TrialSpec) -> dict[str, TrialSpec]:
+    """Returns a spec without each of its active terms, by term; {} if there is only one term."""
     active = [name for name, term in spec.losses if term.weight > 0]
     if len(active) < 2:
         return {}
@@ -107,26 +107,28 @@ def _without(spec: TrialSpec, term: str) -> TrialSpec:
 def _winner(run: RunFolder) -> str:
     names = rank_run(run).names
     if not names:
-        message = "has no complete trial, so there is no winner to take terms from"
+        message = "has no complete trial, so there is no winner to ablate"
         raise SpecError(Problem(run.where, "", message))
     return names[0]
 
 
-def _go(session: Session, winner: str, specs: dict[str, TrialSpec], seeds: int) -> AblationResult:
+def _run_ablation(
+    session: Session, winner: str, specs: dict[str, TrialSpec], seeds: int
+) -> AblationResult:
     run = session.run
-    whole = run.read_trial(winner).spec
+    complete = run.read_trial(winner).spec
     variants: dict[str | None, dict[str, TrialSpec]] = {
         removed: _seeds(winner if removed is None else f"{winner}-without-{removed}", spec, seeds)
-        for removed, spec in [(None, whole), *specs.items()]
+        for removed, spec in [(None, complete), *specs.items()]
     }
-    wanted = {name: spec for each in variants.values() for name, spec in each.items()}
+    trials = {name: spec for each in variants.values() for name, spec in each.items()}
     session.view.phase(f"training trial {winner} without each of its {len(specs)} loss terms")
-    # The winner's own trial is complete, so it is passed over.
-    train_fixed_trials(session, wanted)
-    facts = _facts(session, winner, variants)
+    # The winner's own trial has ended, so it is not trained again.
+    train_fixed_trials(session, trials)
+    facts = _summarise(session, winner, variants)
     if facts is not None:
         write_atomically(run.ablation, json.dumps(facts, indent=2))
-    ended = {name: run.read_trial(name) for name in wanted if (run.trial(name)).exists()}
+    ended = {name: run.read_trial(name) for name in trials if run.trial(name).exists()}
     return AblationResult(
         facts,
         interrupted=session.stop.reason == "interrupted",
@@ -148,10 +150,10 @@ def _seeds(name: str, spec: TrialSpec, seeds: int) -> dict[str, TrialSpec]:
     }
 
 
-def _facts(
+def _summarise(
     session: Session, winner: str, variants: dict[str | None, dict[str, TrialSpec]]
 ) -> dict[str, Any] | None:
-    """Returns what is known of each variant, the winner first and then what was missed most."""
+    """Returns the content of ablation.json: the winner, then the variants from the worst on."""
     scores: dict[str, dict[int, float]] = {}
     for removed, specs in variants.items():
         own = scores.setdefault(removed or "", {})
@@ -161,10 +163,10 @@ def _facts(
             record = session.run.read_trial(name)
             if record.state == "complete" and record.score is not None:
                 own[spec.seed] = record.score
-    told = {entry.trial: entry for entry in summarise(scores, {}, {})}
-    if "" not in told or len(told) < 2:
+    ended = {entry.trial: entry for entry in summarise(scores, {}, {})}
+    if "" not in ended or len(ended) < 2:
         return None
-    all_terms = told.pop("")
+    all_terms = ended.pop("")
     entries = [
         {
             "removed": entry.trial or None,
@@ -176,6 +178,6 @@ def _facts(
             "difference": entry.mean - all_terms.mean,
             "ties_with_winner": alike(entry.scores, all_terms.scores),
         }
-        for entry in (all_terms, *sorted(told.values(), key=lambda e: (e.mean, e.trial)))
+        for entry in (all_terms, *sorted(ended.values(), key=lambda e: (e.mean, e.trial)))
     ]
     return {"metric": session.settings.score_name, "winner": winner, "entries": entries}

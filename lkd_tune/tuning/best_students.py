@@ -1,4 +1,4 @@
-"""Keeping the best students, and no others."""
+"""Keeping the best students of a run, and removing the others."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from lkd_tune.records.size import ModelSize
 from lkd_tune.records.student_file import read_student
 from lkd_tune.records.trial_folder import TrialFolder
 
-_FACTS = "student.json"
-
 
 def keep_best(
     run: RunFolder,
@@ -30,44 +28,45 @@ def keep_best(
     *,
     ended: str | None = None,
 ) -> list[str]:
-    """Moves the best students of finished trials to where they are kept; removes the others.
+    """Moves the best students of complete trials to the run's `students`; removes the others.
 
-    Looks at the disk only, so it may be called at any time, and after a crash finishes what was
-    begun.
+    All state is on the disk, so it may be called at any time, and completes what a crash
+    interrupted.
 
     Args:
         run: The run.
-        top: How many are kept.
-        objectives: What is best.
-        ended: The only trial that has ended since the last call, so that there is no need to
-            look at thousands of folders; none: any may have.
+        top: How many students to keep.
+        objectives: The objectives of the search.
+        ended: The only trial that has ended since the last call, which saves a look at thousands
+            of folders; default: look at all.
 
     Returns:
-        The names of those that are kept, best first; of equal scores the earlier trial's. With
-        several objectives only members of the Pareto front are kept: its knee, the one of the
-        best score, and those that add most to its hypervolume.
+        The names of the kept students, best first; of equal scores the earlier trial comes first.
+        With several objectives only members of the Pareto front are kept: its knee, the one with
+        the best score, and those that add most to its hypervolume.
     """
     run.students.mkdir(parents=True, exist_ok=True)
     found: dict[str, tuple[Costs, Path]] = {}
     for folder in sorted(run.students.iterdir()):
-        facts = None if folder.name.startswith(".") else read_student(folder)
-        if facts is None:
-            shutil.rmtree(folder, ignore_errors=True)  # what a crash left of one being removed
+        info = None if folder.name.startswith(".") else read_student(folder)
+        if info is None:
+            shutil.rmtree(folder, ignore_errors=True)  # a crash interrupted its removal
         else:
-            found[folder.name] = (_costs(facts, objectives), folder)
+            found[folder.name] = (_costs(info, objectives), folder)
     trials = run.path / "trials"
     for student in sorted(trials.glob(f"{ended or '*'}/student")):
-        name, facts = student.parent.name, read_student(student)
+        name, info = student.parent.name, read_student(student)
         outcome = TrialFolder(student.parent).read_outcome()
-        if facts is None:
+        if info is None:
             remove_folder(student)
         elif outcome is None:
             continue  # not scored yet
         elif outcome.state != "complete" or not name.isdigit() or name in found:
-            # Of a trial that failed when it was scored, of a comparison, or back from a run's home.
+            # The trial failed in its scoring, is a baseline, other seed or ablation, or the student
+            # was fetched again from the run's object store.
             remove_folder(student)
         else:
-            found[name] = (_costs(facts, objectives), student)
+            found[name] = (_costs(info, objectives), student)
     present = {name: found[name][0] for name in sorted(found)}
     if len(objectives) == 1:
         best = sorted(present, key=lambda name: (present[name], name))[:top]
@@ -82,13 +81,13 @@ def keep_best(
     return best
 
 
-def _costs(facts: dict[str, Any], objectives: Sequence[str]) -> Costs:
-    size = facts.get("size")
-    return costs_of(objectives, facts["score"], ModelSize(**size) if size else None)
+def _costs(info: dict[str, Any], objectives: Sequence[str]) -> Costs:
+    size = info.get("size")
+    return costs_of(objectives, info["score"], ModelSize(**size) if size else None)
 
 
 def _all_costs(run: RunFolder, objectives: Sequence[str]) -> dict[str, Costs]:
-    """Returns the costs of all complete trials, those whose students are gone included."""
+    """Returns the costs of all complete trials, including those whose students were removed."""
     found = {}
     for spec in sorted((run.path / "trials").glob("*/spec.json")):
         outcome = spec.with_name("outcome.json")
@@ -105,9 +104,9 @@ def _all_costs(run: RunFolder, objectives: Sequence[str]) -> dict[str, Costs]:
 def _costs_of_ended(
     run: RunFolder, name: str, objectives: tuple[str, ...], when: int
 ) -> Costs | None:
-    """Returns the costs of a trial that ended `when`, None if it is not complete.
+    """Returns the costs of a trial that ended at `when`, None if it is not complete.
 
-    Each is read once: there may be thousands, and they are asked for whenever one more ends.
+    Cached, because there may be thousands of trials, and all are needed whenever one more ends.
     """
     record = run.read_trial(name)
     if not record.is_drawn or record.state != "complete":
@@ -116,20 +115,22 @@ def _costs_of_ended(
 
 
 def _best_of_front(costs: dict[str, Costs], present: Iterable[str], top: int) -> list[str]:
-    """Returns up to `top` of the front: its knee, the best score, what adds most to the volume.
+    """Returns up to `top` names of the Pareto front, best first.
+
+    First its knee, then the best score, then those that add most to the hypervolume.
 
     Args:
-        costs: Of all complete trials; they make the front, and are what its knee depends on.
-        present: Those whose students there are.
-        top: How many.
+        costs: The costs of all complete trials, which determine the front and its knee.
+        present: The trials whose students exist.
+        top: How many names to return.
     """
     front = {name: costs[name] for name in front_of(costs) if name in {*present}}
     if not front:
         return []
     points = normalised(front)
-    # Beyond the worst of each objective, so that the ends of the front count as well.
-    beyond = [1.1] * len(next(iter(points.values())))
-    added = moocore.hv_contributions(list(points.values()), ref=beyond)
+    # Beyond the worst value of each objective, so that the ends of the front count as well.
+    reference = [1.1] * len(next(iter(points.values())))
+    added = moocore.hv_contributions(list(points.values()), ref=reference)
     by_volume = dict(zip(points, added, strict=True))
     knee, score = knee_of(costs, among=front), min(front, key=lambda name: front[name])
     order = sorted(front, key=lambda name: (name != knee, name != score, -by_volume[name], name))
@@ -137,9 +138,10 @@ def _best_of_front(costs: dict[str, Costs], present: Iterable[str], top: int) ->
 
 
 def add_test_metrics(run: RunFolder, name: str, metrics: dict[str, float]) -> None:
-    """Notes a kept student's metrics on test in its student.json and its trial's test.json."""
-    facts = read_student(run.student(name))
-    assert facts is not None  # it was scored, so it is there
-    facts["test_metrics"] = metrics
-    write_atomically(run.student(name) / _FACTS, json.dumps(facts, indent=2, ensure_ascii=False))
+    """Writes a kept student's metrics on test to its student.json and its trial's test.json."""
+    student = read_student(run.student(name))
+    assert student is not None  # it was scored, so it exists
+    student["test_metrics"] = metrics
+    text = json.dumps(student, indent=2, ensure_ascii=False)
+    write_atomically(run.student(name) / "student.json", text)
     TrialFolder(run.trial(name)).write_test_metrics(metrics)

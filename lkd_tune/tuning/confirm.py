@@ -1,4 +1,4 @@
-"""What happens after the last trial: other seeds, the baseline, scores on test."""
+"""The end of a search: the best with other seeds, the baseline, scores on test."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from lkd_tune.tuning.session import Session
 
 
 def confirm_best(session: Session, best: list[str]) -> str:
-    """Trains the best configurations with other seeds, and returns the best by its mean.
+    """Trains the best trials with other seeds; returns the one with the best mean score.
 
     Args:
         session: The search.
-        best: The kept trials, best first; at least one.
+        best: Names of the kept trials, best first; at least one.
     """
     confirm = session.settings.confirm
     if confirm is None:
         return best[0]
     names = best[: confirm.top]
-    session.view.phase(f"training the best {len(names)} again with {confirm.seeds} other seeds")
+    session.view.phase(f"training the best {len(names)} with {confirm.seeds} other seeds")
     specs = {name: session.run.read_trial(name).spec for name in names}
     for name in names:
         _train_seeds(session, name, specs[name], confirm.seeds)
@@ -36,13 +36,13 @@ def confirm_best(session: Session, best: list[str]) -> str:
 
 
 def compare_with_baseline(session: Session, best: str) -> None:
-    """Trains the winner's depth without distillation, with the same seeds."""
+    """Trains the winner's student without distillation, with the same seeds."""
     if not session.settings.search.baseline:
         return
     winner = session.run.read_trial(best)
     plain = {"losses": LABELS_ONLY, "weight_changes": ()}
     spec = winner.spec.model_copy(update=plain)
-    session.view.phase("training the winner's depth without distillation")
+    session.view.phase("training the baseline: the winner's student without distillation")
     train_fixed_trials(session, {BASELINE: spec})
     confirm = session.settings.confirm
     if confirm is not None and not session.stop:
@@ -52,20 +52,20 @@ def compare_with_baseline(session: Session, best: str) -> None:
 
 
 def score_on_test(session: Session, best: str) -> None:
-    """Scores the winner on test, once."""
+    """Scores the winner on test, unless an earlier session has done so."""
     from lkd_tune.tuning.best_students import add_test_metrics
     from lkd_tune.tuning.preparation.jobs import score_model
-    from lkd_tune.tuning.preparation.worker import SideProcess
+    from lkd_tune.tuning.preparation.worker import PreparationWorker
 
     run, settings = session.run, session.settings
     if settings.task.test is None or (run.trial(best) / "test.json").exists():
         return
     session.view.phase("scoring the winner on test")
-    with SideProcess(session) as aside:
-        scores = aside.run(
+    with PreparationWorker(session) as worker:
+        scores = worker.run(
             "test",
             score_model,
-            session.student(best),
+            session.student_location(best),
             settings.task.model_dump_json(),
             session.cache,
             session.cwd,
@@ -76,7 +76,7 @@ def score_on_test(session: Session, best: str) -> None:
 
 
 def seed_name(name: str, number: int) -> str:
-    """Returns what a trial with the `number`-th seed after its own is called."""
+    """Returns the name of a trial with the `number`-th seed after its own."""
     return f"{name}-seed{number}"
 
 
@@ -92,32 +92,35 @@ def _train_seeds(session: Session, name: str, spec: TrialSpec, seeds: int) -> No
 
 
 def train_fixed_trials(session: Session, specs: dict[str, TrialSpec]) -> None:
-    """Runs those of some trials that have not ended yet, each with what the run has by now."""
+    """Trains those of the given trials that have not ended, with the run's current resources.
+
+    A trial of the same name but with another spec, as of an earlier winner, is replaced.
+    """
     from lkd_tune.tuning.study.fixed_trials import FixedTrials
 
-    left = {}
+    waiting = {}
     settings = session.settings
-    now = {"resources": settings.resources, "inference": settings.teacher.inference}
+    current = {"resources": settings.resources, "inference": settings.teacher.inference}
     for name, own in specs.items():
-        spec = own.model_copy(update=now)
+        spec = own.model_copy(update=current)
         folder = session.run.trial(name)
         if (folder / "spec.json").exists():
             record = session.run.read_trial(name)
             same = record.spec.digest() == spec.digest()
             if same and record.outcome is not None:
                 continue
-            if not same:  # of an earlier winner
+            if not same:
                 shutil.rmtree(folder)
                 note_removal(folder)
-        left[name] = spec
-    if left and not session.stop:
-        session.fit(
-            FixedTrials(session.run, left, session.common, session.fetch_trial_results), None
+        waiting[name] = spec
+    if waiting and not session.stop:
+        session.run_trials(
+            FixedTrials(session.run, waiting, session.common, session.fetch_trial_results), None
         )
 
 
 def _write_confirmation(session: Session, names: list[str]) -> None:
-    """Writes what the other seeds gave, as far as they are done."""
+    """Writes the scores of the other seeds that have ended."""
     metric = session.settings.score_name
     ended = {name: _ended_seeds(session, name) for name in names}
     runs = {name: [r for r in own if r.state == "complete"] for name, own in ended.items()}
@@ -134,8 +137,8 @@ def _write_confirmation(session: Session, names: list[str]) -> None:
         for name, done in runs.items()
     }
     confirmed = summarise(scores, tests, failed)
-    facts = {"metric": metric, "trials": [entry.model_dump() for entry in confirmed]}
-    write_atomically(session.run.confirmation, json.dumps(facts, indent=2))
+    content = {"metric": metric, "trials": [entry.model_dump() for entry in confirmed]}
+    write_atomically(session.run.confirmation, json.dumps(content, indent=2))
 
 
 def _ended_seeds(session: Session, name: str) -> list[TrialRecord]:

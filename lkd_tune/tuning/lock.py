@@ -1,4 +1,4 @@
-"""One driver for a run at a time."""
+"""The lock of a run: one driver at a time."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from filelock import FileLock, Timeout
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.records.run import RunFolder
 
-# A file server lets go of a lost machine's locks after its lease: 90 s on Linux.
+# A file server releases a lost machine's locks when their lease ends: after 90 s on Linux.
 _LEASE_S = 150.0
 
 
 @contextlib.contextmanager
 def locked(run: RunFolder) -> Iterator[None]:
-    """Holds the run for this driver; a lock ends with its process, however that ends.
+    """Locks the run for this driver; the lock ends with its process, however that ends.
 
-    Who holds it may take it again. Where a driver on another machine has it, that may be lost:
-    then its file server holds the lock for a while, which is waited for.
+    The process that holds the lock may take it again. If a driver on another machine holds it,
+    that machine may be lost. The file server then keeps the lock for a while, so this waits.
 
     Raises:
-        SpecError: If another driver has it, or the folder can't be written.
+        SpecError: If another driver holds the lock, or the folder can't be written.
     """
     holder, here = run.path / ".driver", socket.gethostname()
     try:
@@ -36,12 +36,15 @@ def locked(run: RunFolder) -> Iterator[None]:
             where = holder.read_text("utf-8") if holder.exists() else here
             if where == here:
                 raise
-            wait = f"{run.where} is held by {where}; waiting {_LEASE_S:g} s, as that may be lost"
-            print(wait, file=sys.stderr, flush=True)
+            message = (
+                f"{run.where} is locked by {where}; waiting up to {_LEASE_S:g} s, "
+                "because that machine may be lost"
+            )
+            print(message, file=sys.stderr, flush=True)
             lock.acquire(timeout=_LEASE_S, poll_interval=0.5)
         holder.write_text(here, "utf-8")
     except Timeout:
-        message = "is being searched by another process; end that first"
+        message = "is being searched by another process; stop that process first"
         raise SpecError(Problem(run.where, "", message)) from None
     except NotImplementedError:  # a file system without locks
         yield

@@ -1,4 +1,4 @@
-"""Searches of several tasks, one after the other, with one space."""
+"""Searches of several tasks with one space, one after the other."""
 
 from __future__ import annotations
 
@@ -20,67 +20,67 @@ from lkd_tune.tuning.mirror.run_mirror import holds_search
 from lkd_tune.tuning.tuner import SearchResult, resume_search, run_search
 
 
-def split_tasks(tasks: str) -> list[str]:
+def parse_task_names(tasks: str) -> list[str]:
     """Returns the names in `cola,rte` or `glue/all`.
 
     Raises:
-        SpecError: If one of several is not known by name.
+        SpecError: If there are several and one of them is unknown.
     """
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     names = [task for name in names for task in (GLUE_TASKS if name == "glue/all" else (name,))]
     unknown = [name for name in names if name not in TASKS]
     if unknown and len(names) > 1:
         near = did_you_mean(unknown[0], list(TASKS))
-        message = f"{unknown[0]} is no known task{near}; known are {', '.join(TASKS)}, glue/all"
+        message = f"{unknown[0]} is not a known task{near}; known: {', '.join(TASKS)}, glue/all"
         raise SpecError(Problem("--task", "", message))
     return names
 
 
-def task_settings(task: str, data: str | None) -> list[str]:
-    """Returns the overrides by which a space is one for a known task.
+def task_overrides(task: str, data: str | None) -> list[str]:
+    """Returns the overrides that set a space's task to a known one.
 
     Args:
-        task: Its name.
-        data: Folder of files that are laid out as GLUE distributes them; none: the hub's.
+        task: The task's name.
+        data: Folder of files in GLUE's layout; default: the data set on the hub.
 
     Raises:
-        SpecError: If there are files, but it is no task of GLUE.
+        SpecError: If `data` is given for a task that is not one of GLUE.
     """
     if data is None:
         return [f"task={task}"]
     if task not in GLUE_FOLDERS:
-        message = f"is laid out as GLUE's files are, and {task} is none of {', '.join(GLUE_TASKS)}"
+        message = f"needs a GLUE task, and {task} is not one of {', '.join(GLUE_TASKS)}"
         raise SpecError(Problem("--data", "", message))
     files = {"train": "train", "dev": "dev"}
     if task == "mnli":
         files |= {"dev": "dev_matched", "test": "dev_mismatched"}
     folder = Path(data) / GLUE_FOLDERS[task]
-    places = [
+    paths = [
         f"task.{split}={json.dumps(str(folder / f'{name}.tsv'))}" for split, name in files.items()
     ]
-    return [f"task={task}", *places]
+    return [f"task={task}", *paths]
 
 
-def task_spaces(
+def load_task_spaces(
     space: str, tasks: Sequence[str], overrides: Sequence[str], data: str | None
 ) -> dict[str, SearchSpace]:
-    """Returns a space file as it is for each of several known tasks.
+    """Returns a space for each task, from one space file.
 
     Raises:
-        SpecError: If it is none for one of them.
+        SpecError: If the file is not a valid space for one of the tasks.
     """
     path = find_space(space)
-    return {task: load_space(path, [*task_settings(task, data), *overrides]) for task in tasks}
+    return {task: load_space(path, [*task_overrides(task, data), *overrides]) for task in tasks}
 
 
 @dataclass(frozen=True)
-class TaskEnd:
+class TaskOutcome:
     """How the search of one of several tasks ended.
 
     Attributes:
-        run: Its folder.
-        result: None if it did not begin, or was refused.
-        refused: Whether its data, teacher or space could not be used, which was told.
+        run: The task's run folder.
+        result: The search's result; None if it did not start, or was refused.
+        refused: Whether its data, teacher or space could not be used; the error was printed.
     """
 
     run: RunFolder
@@ -89,7 +89,7 @@ class TaskEnd:
 
     @property
     def left(self) -> str:
-        """Why the task is not done, '' if it is."""
+        """Why the task is not finished, '' if it is."""
         if self.result is None:
             return "refused" if self.refused else "not begun"
         if self.result.interrupted:
@@ -103,60 +103,65 @@ def search_tasks(
     spaces: Mapping[str, SearchSpace],
     runs: RunFolder,
     *,
-    data: str | None = None,
     address: str | None = None,
     quiet: bool = False,
     allow_changed: bool = False,
-) -> dict[str, TaskEnd]:
-    """Searches each task's space, into `runs`/NAME; goes on where an earlier call ended.
+) -> dict[str, TaskOutcome]:
+    """Searches each task's space into `runs`/TASK; continues where an earlier call ended.
 
-    All spaces are checked before the first search begins. A search that is interrupted or finds no
-    room on a disk ends it all; one that is refused after that, for a row of its data say, or whose
-    trials all fail, does not.
+    All spaces are checked before the first search starts. If a search is interrupted or a disk is
+    full, no further task is searched. A search that is refused later (because of a row of its data,
+    for example), or whose trials all fail, does not affect the others.
 
     Args:
-        spaces: What to search, by the names of the tasks.
+        spaces: The spaces by task name.
         runs: Folder of the runs.
-        address: Ray cluster; none: that of RAY_ADDRESS, else this machine.
-        quiet: Shows no progress.
-        allow_changed: Has runs that are there take over what differs and may change.
+        address: Ray cluster; default: that of RAY_ADDRESS, else this machine.
+        quiet: Whether to print no progress.
+        allow_changed: Whether existing runs apply those changes of the space that are allowed.
+
+    Returns:
+        How each search ended, by task name.
 
     Raises:
-        SpecError: With all that does not fit, for any of the tasks.
+        SpecError: With every problem of any of the tasks.
     """
-    ends = {task: TaskEnd(runs.below(task)) for task in spaces}
-    begun = {task for task, end in ends.items() if holds_search(end.run)}
+    outcomes = {task: TaskOutcome(runs.below(task)) for task in spaces}
+    started = {task for task, outcome in outcomes.items() if holds_search(outcome.run)}
     if problems := [
-        problem for task in spaces if task not in begun for problem in _misfits(task, spaces[task])
+        problem
+        for task, space in spaces.items()
+        if task not in started
+        for problem in _problems(task, space)
     ]:
         raise SpecError(problems)
-    for task, loaded in spaces.items():
-        run = ends[task].run
+    for task, space in spaces.items():
+        run = outcomes[task].run
         if not quiet:
             print(f"== {task}", flush=True)
         try:
-            if task in begun:
+            if task in started:
                 result = resume_search(
-                    run, address=address, quiet=quiet, changed=loaded, allow_changed=allow_changed
+                    run, address=address, quiet=quiet, changed=space, allow_changed=allow_changed
                 )
             else:
-                result = run_search(loaded, run, address=address, quiet=quiet)
+                result = run_search(space, run, address=address, quiet=quiet)
         except SpecError as error:
-            # The others need not suffer from it, and take hours.
+            # The other searches take hours and do not depend on this one.
             for problem in error.problems:
                 print(f"lkd-tune: {task}: {problem}", file=sys.stderr, flush=True)
-            ends[task] = TaskEnd(run, refused=True)
+            outcomes[task] = TaskOutcome(run, refused=True)
             continue
         write_leaderboard(run)
         send_files(run, [run.leaderboard_csv, run.leaderboard_json])
-        ends[task] = TaskEnd(run, result)
-        if ends[task].left in ("interrupted", "disk full"):
+        outcomes[task] = TaskOutcome(run, result)
+        if outcomes[task].left in ("interrupted", "disk full"):
             break
-    return ends
+    return outcomes
 
 
-def _misfits(task: str, space: SearchSpace) -> list[Problem]:
-    """Returns what of a task's space does not fit together."""
+def _problems(task: str, space: SearchSpace) -> list[Problem]:
+    """Returns what does not fit together in a task's space."""
     try:
         check_space(space)
     except SpecError as error:

@@ -1,6 +1,7 @@
-"""What may change in a run that goes on: nothing that trials of before and after differ by.
+"""What may change when a run is resumed: settings that leave its trials comparable.
 
-The number of workers may: batches, their order and the objective do not depend on it.
+The number of workers may change, because batches, their order and the objective do not depend on
+it.
 """
 
 from __future__ import annotations
@@ -54,55 +55,55 @@ def refuse_retired(run: RunFolder) -> None:
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
-    """Refuses overrides of what may not change.
+    """Checks that overrides change only what may change.
 
     Raises:
-        SpecError: With the first of them.
+        SpecError: With the first override that does not.
     """
     for override in overrides:
         key = override.partition("=")[0].strip()
-        if not _changeable(key):
-            message = f"can't change in a run; {', '.join(CHANGEABLE)} can"
+        if not _may_change(key):
+            message = f"can't change in a resumed run; these can: {', '.join(CHANGEABLE)}"
             raise SpecError(Problem(f"--set {override}", "", message))
 
 
-def changed_space(run: RunFolder, space: SearchSpace, *, allowed: bool) -> SearchSpace:
-    """Returns a run's space with the changes that another file makes to it.
+def apply_changes(run: RunFolder, space: SearchSpace, *, allowed: bool) -> SearchSpace:
+    """Returns a run's space with the changes of another space file.
 
     Args:
         run: The run.
-        space: The file as it is now.
-        allowed: Whether changes are taken at all.
+        space: The space file as it is now.
+        allowed: Whether changes are applied at all.
 
     Raises:
-        SpecError: With each key that differs and may not, what it was and what it is.
+        SpecError: With each key that differs and must not, and both values.
     """
     before, after = _leaves(load_space(run.space)), _leaves(space)
-    different, known = {}, {**before, **after}
-    for key in known:
+    different, keys = {}, {**before, **after}
+    for key in keys:
         pair = _at(before, key), _at(after, key)
-        if pair[0] != pair[1] and not _is_inside(key, known):
+        if pair[0] != pair[1] and not _is_inside(key, keys):
             different[key] = pair
-    refused = [key for key in different if not (allowed and _changeable(key))]
+    refused = [key for key in different if not (allowed and _may_change(key))]
     if refused:
         raise SpecError(
-            space.source.problem(key.split("."), _difference(*different[key], key, allowed))
+            space.source.problem(key.split("."), _compare(*different[key], key, allowed))
             for key in refused
         )
     overrides = [f"{key}={_text(value)}" for key, (_, value) in different.items()]
     return load_space(run.space, overrides)
 
 
-def changed_workers(run: RunFolder, space: SearchSpace) -> str | None:
-    """Returns what to tell of another number of workers, None if it is the one of before.
+def check_workers(run: RunFolder, space: SearchSpace) -> str | None:
+    """Returns a message about a changed number of workers, None if it is unchanged.
 
     Args:
-        run: The run, with its space as it was.
-        space: The space that it goes on with.
+        run: The run, with its space before the change.
+        space: The space after the change.
 
     Raises:
-        SpecError: With the trials that may go on or be trained again, and whose batches so many
-            workers can't share.
+        SpecError: With the trials, among those that may continue or be trained again, whose batches
+            can't be split over this number of workers.
     """
     resources = space.settings.resources
     before = load_space(run.space).settings.resources.workers
@@ -117,13 +118,13 @@ def changed_workers(run: RunFolder, space: SearchSpace) -> str | None:
             check_batch(record.spec.train, resources)
             _check_budget(record.spec, resources.workers)
         except ValueError as error:
-            message = f"trial {record.name} does not go with {resources.workers} workers: {error}"
+            message = f"trial {record.name} can't run with {resources.workers} workers: {error}"
             problems.append(space.source.problem(("resources", "workers"), message))
     if problems:
         raise SpecError(problems)
     return (
-        f"{_count(resources.workers, 'worker')} a trial from now on, {before} before; "
-        f"{_count(unfinished, 'unfinished trial')} will go on with as many"
+        f"{_count(resources.workers, 'worker')} per trial from now on, {before} before; "
+        f"this applies to {_count(unfinished, 'unfinished trial')}, too"
     )
 
 
@@ -133,8 +134,8 @@ def _check_budget(spec: TrialSpec, workers: int) -> None:
     needed, budget = 2 * workers * padded(spec.task.max_length), spec.train.tokens_per_batch
     if budget is not None and budget < needed:
         raise ValueError(
-            f"train.tokens_per_batch {budget} would make other batches; it would need {needed}: "
-            f"two examples of task.max_length {spec.task.max_length} for each worker"
+            f"train.tokens_per_batch {budget} would give other batches; at least {needed} "
+            f"is needed: two examples of task.max_length {spec.task.max_length} per worker"
         )
 
 
@@ -142,22 +143,21 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _difference(before: Any, after: Any, key: str, allowed: bool) -> str:
-    said = f"is {_text(after)} here, {_text(before)} in the run"
-    if _changeable(key) and not allowed:
-        return f"{said}; --allow-changed takes it over"
-    return f"{said}, and can't change there; start another run"
+def _compare(before: Any, after: Any, key: str, allowed: bool) -> str:
+    values = f"is {_text(after)} here, {_text(before)} in the run"
+    if _may_change(key) and not allowed:
+        return f"{values}; --allow-changed applies it"
+    return f"{values}, and can't change in a resumed run; start a new run"
 
 
-def _changeable(key: str) -> bool:
+def _may_change(key: str) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE)
 
 
 def _leaves(space: SearchSpace) -> dict[str, Any]:
-    """Returns what a space sets, by name; it is the same, however short it is written.
+    """Returns the settings of a space by name, independent of how the file is written.
 
-    A distribution stands in place of all that is drawn from it, and what may change is taken as a
-    whole.
+    A distribution replaces everything that is drawn from it. A block in `CHANGEABLE` is one leaf.
     """
     leaves = _flat(space.settings.model_dump(mode="json"))
     for drawn, dist in space.distributions().items():
@@ -176,7 +176,7 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _at(leaves: dict[str, Any], key: str) -> Any:
-    """Returns a leaf, or the block of leaves that there are in its place."""
+    """Returns a leaf, or the block of leaves below this key."""
     inside = {
         name.removeprefix(f"{key}."): value
         for name, value in leaves.items()
@@ -186,7 +186,7 @@ def _at(leaves: dict[str, Any], key: str) -> Any:
 
 
 def _is_inside(key: str, leaves: Iterable[str]) -> bool:
-    """Whether a key is part of what is one leaf in the other space."""
+    """Returns whether a key is part of a leaf of the other space."""
     return any(key.startswith(f"{name}.") for name in leaves)
 
 

@@ -1,4 +1,4 @@
-"""One process's part of a search: what all of its phases share, and running trials."""
+"""A session of a search: one driver process, from its start to its end."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """What the phases of a search share.
+    """What all phases of a search share, and how they run trials.
 
     Args:
-        space: What is searched.
-        run: Where; its manifest is there already.
-        room: For how many trials at a time the cluster has room. Where its nodes come and go, more
-            trials are drawn than run, to be placed as soon as there is room.
-        quiet: Shows nothing.
+        space: The space to search.
+        run: The run folder, which has a manifest.
+        room: How many trials the cluster can run at a time. If its nodes come and go, more trials
+            are drawn than run, so that they start as soon as there is a node.
+        quiet: Whether to print nothing.
 
     Attributes:
         cache: Folder of trained teachers, tokenised data and stored targets.
         cwd: What paths in the space are relative to.
         common: What the config of each trial holds besides its name and spec.
-        several: Whether the cluster has, or may get, other nodes.
-        nodes: What nodes have to have, and those that do not.
-        stop: Whether to end now.
+        is_multi_node: Whether the cluster has, or may get, more than one node.
+        nodes: What nodes need, and the nodes that do not have it.
+        stop: Whether to stop now.
         view: What the user sees.
     """
 
@@ -51,7 +51,7 @@ class Session:
         self.space, self.run = space, run
         settings = space.settings
         self._concurrency = settings.search.concurrency or room.trials
-        self._grows, self.several = room.grows, room.trials is None
+        self._grows, self.is_multi_node = room.grows, room.trials is None
         manifest = run.read_manifest()
         self.stop = StopRequest(
             settings.search.time_budget,
@@ -68,11 +68,11 @@ class Session:
             quiet=quiet,
         )
         if room.awaited is not None:
-            self.view.note(f"no node has room for a trial yet; waiting for {room.awaited}")
+            self.view.note(f"no node can run a trial yet; waiting for {room.awaited}")
         self.cwd, self.cache = os.getcwd(), str(cache_dir())
         needs = Needs(None if run.home else str(run.path), versions())
         self.nodes = SearchNodes(needs, settings.resources, self.view.note)
-        # Written before any trial starts: workers of an earlier session end when they see it.
+        # Written before any trial starts: workers of an earlier session stop when they see it.
         session = uuid.uuid4().hex
         update_manifest(run, session=session, cluster=describe_cluster(), finished=None)
         self.common = {
@@ -93,22 +93,22 @@ class Session:
 
     @property
     def settings(self) -> SpaceSettings:
-        """What does not vary between trials."""
+        """The settings that do not vary between trials."""
         return self.space.settings
 
     @property
-    def kept(self) -> int:
-        """How many students are kept: those to be confirmed among them."""
+    def num_kept(self) -> int:
+        """How many students are kept, including those that are confirmed."""
         confirm = self.settings.confirm
         return max(self.settings.keep.top, confirm.top if confirm else 0)
 
-    def mirrored(self) -> contextlib.AbstractContextManager[Any]:
-        """Returns what keeps the run's home up to date, if it has one."""
+    def mirroring(self) -> contextlib.AbstractContextManager[Any]:
+        """Returns a context that copies the run to its object store, if it has one."""
         return self._mirror or contextlib.nullcontext()
 
     @contextlib.contextmanager
-    def followed(self) -> Iterator[None]:
-        """Has trackers follow the search while it runs, and notes where Ray's dashboard is."""
+    def tracking(self) -> Iterator[None]:
+        """Logs the search to its trackers, and keeps the address of Ray's dashboard."""
         dashboard = dashboard_address()
         update_manifest(self.run, dashboard=dashboard)
         if dashboard is not None:
@@ -126,16 +126,16 @@ class Session:
             update_manifest(self.run, dashboard=None)
 
     def fetch_trial_results(self, trial: str, result: dict[str, Any] | None) -> bool:
-        """Fetches what a trial wrote on a node that does not see the run's folder.
+        """Fetches what a trial wrote on a node that does not share the run's folder.
 
-        If the run's home can't be reached it waits; after an hour of that it ends the search.
+        If the run's object store is unreachable, it waits up to an hour and then ends the search.
 
         Args:
-            trial: Its name.
-            result: Its last; None if its workers were lost.
+            trial: The trial's name.
+            result: Its last result; None if its workers were lost.
 
         Returns:
-            Whether all is here.
+            Whether the trial's folder is complete here.
         """
         mirror = self._mirror
         if mirror is None:
@@ -150,30 +150,30 @@ class Session:
         try:
             patiently(fetch, give_up=lambda: bool(self.stop))
         except StorageError as error:
-            self.view.note(f"trial {trial} is left for a later session: {error}")
+            self.view.note(f"trial {trial} continues in a later session: {error}")
             if not self.stop:
                 self.stop.interrupt()
             return False
         return True
 
-    def student(self, name: str) -> str:
-        """Returns where every node finds a kept student."""
+    def student_location(self, name: str) -> str:
+        """Returns a path or address where every node finds a kept student."""
         if self._mirror is None:
             return str(self.run.student(name))
         patiently(self._mirror.flush, give_up=lambda: bool(self.stop))
         return f"{self.run.home}/students/{name}"
 
-    def keep(self, ended: str | None = None) -> list[str]:
-        """Keeps the best students; returns their names, best first. See `keep_best`."""
-        return keep_best(self.run, self.kept, self.settings.objectives, ended=ended)
+    def keep_best(self, ended: str | None = None) -> list[str]:
+        """Keeps the best students; returns their names, best first. See `best_students.py`."""
+        return keep_best(self.run, self.num_kept, self.settings.objectives, ended=ended)
 
-    def fit(self, searcher: Any, scheduler: Any, *, trainable: Any = None) -> None:
-        """Runs trials until the searcher has no more or the search is to stop.
+    def run_trials(self, searcher: Any, scheduler: Any, *, trainable: Any = None) -> None:
+        """Runs trials until the searcher has no more or the search has to stop.
 
         Args:
-            searcher: Gives out the trials.
-            scheduler: Stops some; none: no trial is stopped.
-            trainable: What runs a trial; none: a distillation.
+            searcher: Tune's searcher, which gives the trials.
+            scheduler: Tune's scheduler; None: no trial stops early.
+            trainable: The class that runs a trial; default: a distillation.
 
         Raises:
             SpecError: If no node of the cluster can take part.
@@ -185,18 +185,24 @@ class Session:
         from lkd_tune.tuning.execution.ray_patches import all_losses_survived
         from lkd_tune.tuning.execution.retries import Retries
         from lkd_tune.tuning.execution.trainable import DistillationTrainable
-        from lkd_tune.tuning.stop import StopAll
+        from lkd_tune.tuning.stop import StopAllTrials
 
         withhold_credentials()
-        stop_all = StopAll(self.stop)
+        stop_all = StopAllTrials(self.stop)
         retries = Retries(self.run, self.settings.search.max_failures)
         follower = Follower(
-            self.run, self.view, self.stop, stop_all.actors, retries, self.nodes, keep=self.keep
+            self.run,
+            self.view,
+            self.stop,
+            stop_all.actors,
+            retries,
+            self.nodes,
+            keep=self.keep_best,
         )
         if self._grows and self._concurrency is None:
             searcher = GrowingLimiter(searcher, stop_all.actors)
-        # `run`, not a `Tuner`: that one pickles all of this into the run folder for its own way of
-        # resuming, which needs Tune's state to be whole. Ours needs the study and the trials.
+        # `tune.run`, because a `Tuner` pickles all of this into the run folder to resume from it,
+        # which needs Tune's complete state. We resume from the study and the trials' folders.
         with all_losses_survived():
             tune.run(
                 trainable or DistillationTrainable,

@@ -1,7 +1,7 @@
-"""Ending a search before its last trial: Ctrl-C, SIGTERM, the time budget, or a full disk.
+"""Stopping a search before its last trial: Ctrl-C, SIGTERM, the time budget, or a full disk.
 
-The time budget ends the trials of the search alone: what follows, other seeds of the best and the
-baseline, is what makes a short search worth trusting.
+The time budget ends only the trials of the search. Other seeds and the baseline still run, because
+they make the result of a short search trustworthy.
 """
 
 from __future__ import annotations
@@ -20,17 +20,23 @@ from ray.tune import Stopper
 
 from lkd_tune.files.disk import describe_disk, explain, is_full_disk
 
-_LOOK_EVERY_S = 2.0
+_CHECK_DISK_EVERY_S = 2.0
 
 
 class StopRequest:
-    """Whether the search is to end now, and why.
+    """Whether the search has to stop now, and why; true if it has to.
+
+    Args:
+        minutes: The time budget; None: no limit.
+        seconds_before: Seconds of trials in earlier sessions.
+        folder: The run folder, whose disk must not become full.
+        min_free_gb: The search stops if less than this is free there.
 
     Attributes:
-        reason: `interrupted`; `time` when the budget is used up, until the clock is stopped;
-            `disk` when the run's disk is nearly full, or another has no room for what is to be
-            written; None while it goes on.
-        full_disk: What is known of that disk, None unless it is the reason.
+        reason: `interrupted`; `time` when the budget is used up, until the clock stops; `disk`
+            when the run's disk is nearly full, or another disk is full; None while the search
+            continues.
+        full_disk: A description of that disk, None for another reason.
         out_of_time: Whether the time budget has ended the trials.
         seconds: Seconds of trials in all sessions of the run.
     """
@@ -47,24 +53,24 @@ class StopRequest:
         self.full_disk: str | None = None
         self.out_of_time = False
         self._folder, self._min_free_gb = folder, min_free_gb
-        self._looked = float("-inf")
+        self._disk_checked = float("-inf")
         self._budget = None if minutes is None else minutes * 60
         self._before = seconds_before
         self._began: float | None = None
 
     def start_clock(self) -> None:
-        """Called when trials begin; a teacher's training is not counted."""
+        """Starts counting against the budget, when trials begin; preparation does not count."""
         self._began = time.monotonic()
 
     def stop_clock(self) -> None:
-        """Called when the trials have ended; what follows has no budget."""
+        """Stops counting, when the trials have ended; what follows has no budget."""
         self._before, self._began = self.seconds, None
         if self.reason == "time":
             self.reason, self.out_of_time = None, True
 
     @property
     def seconds(self) -> float:
-        """Seconds of trials so far, those of earlier sessions included."""
+        """Seconds of trials so far, including earlier sessions."""
         return self._before + (time.monotonic() - self._began if self._began else 0.0)
 
     @property
@@ -75,37 +81,37 @@ class StopRequest:
     def __bool__(self) -> bool:
         if self.reason is None and self._began is not None and self.seconds_left == 0:
             self.reason = "time"
-        if self.reason is None and time.monotonic() - self._looked >= _LOOK_EVERY_S:
-            self._looked = time.monotonic()
+        if self.reason is None and time.monotonic() - self._disk_checked >= _CHECK_DISK_EVERY_S:
+            self._disk_checked = time.monotonic()
             if shutil.disk_usage(self._folder).free < self._min_free_gb * 1e9:
                 least = f"less than search.min_free_gb ({self._min_free_gb:g})"
-                self.end_for_want_of_room(f"{describe_disk(self._folder)}, {least}")
+                self.stop_for_full_disk(f"{describe_disk(self._folder)}, {least}")
         return self.reason is not None
 
-    def end_for_want_of_room(self, full_disk: str) -> None:
-        """Asks for the end, as nothing can be written: all goes on when there is room again."""
+    def stop_for_full_disk(self, full_disk: str) -> None:
+        """Requests a stop because a disk is full; the search can be resumed with more space."""
         if self.reason is None:
             self.reason, self.full_disk = "disk", full_disk
 
     @contextmanager
     def on_full_disk(self) -> Iterator[None]:
-        """Ends what is done within where it finds no room, as asked for."""
+        """Turns an error of a full disk within the block into a request to stop."""
         try:
             yield
         except Exception as error:
             if not is_full_disk(error):
                 raise
-            self.end_for_want_of_room(explain(error, self._folder))
+            self.stop_for_full_disk(explain(error, self._folder))
 
     def interrupt(self) -> None:
-        """Asks for the end, as Ctrl-C does."""
+        """Requests a stop, as Ctrl-C does."""
         self.reason = "interrupted"
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Takes the first SIGINT or SIGTERM as a request to stop; a second one has its way.
+        """Turns the first SIGINT or SIGTERM into a request to stop; the second acts as usual.
 
-        Elsewhere than in the main thread signals can't be taken, and are left as they are.
+        Only the main thread can handle signals; in other threads this does nothing.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -126,14 +132,14 @@ class StopRequest:
                 signal.signal(number, handler)
 
 
-class StopAll(Stopper):
-    """Makes Tune end all trials at once when asked to; the study is not told.
+class StopAllTrials(Stopper):
+    """Makes Tune end all trials at once on request; the study does not record it as their end.
 
-    Tune would give an actor 10 seconds for the step it is in. It is killed instead: the trial
-    goes on from its last checkpoint when the search is resumed.
+    Tune would let an actor finish its step for up to 10 seconds. This kills the actor instead: the
+    trial continues from its last checkpoint when the search is resumed.
 
     Attributes:
-        actors: Those that are to be killed, kept up to date by whoever sees trials start.
+        actors: The actors of running trials by trial name, kept up to date by Tune's callback.
     """
 
     def __init__(self, request: StopRequest):
@@ -141,11 +147,11 @@ class StopAll(Stopper):
         self.actors: dict[str, Any] = {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Called by Tune with each result; a single trial is never stopped here."""
+        """Returns False: no single trial stops here. Called by Tune with each result."""
         return False
 
     def stop_all(self) -> bool:
-        """Called by Tune all the time."""
+        """Returns whether to end all trials, after killing their actors. Tune polls this."""
         if not self._request:
             return False
         for actor in self.actors.values():

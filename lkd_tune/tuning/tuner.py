@@ -1,4 +1,4 @@
-"""A search from its beginning to its winner, and going on with one that was cut off."""
+"""Running a search from start to winner, and resuming one that was interrupted."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.lock import locked
 from lkd_tune.tuning.mirror.run_mirror import clear, fetch_state, holds_search
 from lkd_tune.tuning.resume_rules import (
-    changed_space,
-    changed_workers,
+    apply_changes,
     check_overrides,
+    check_workers,
     refuse_retired,
 )
 from lkd_tune.tuning.session import Session
@@ -36,14 +36,14 @@ class SearchResult:
     """How a search, or one session of it, ended.
 
     Attributes:
-        run: Its folder.
+        run: The run folder.
         best: Name of the best trial whose student is kept, None if there is none.
-        interrupted: Whether it was stopped by Ctrl-C or SIGTERM; it can be resumed.
-        out_of_time: Whether its time budget has ended the trials; it can be resumed with a larger
-            one. Other seeds, baseline and test come after all the same.
-        disk_full: If it was stopped for want of room on a disk, which one; it can be resumed.
-        failures: Reasons by the names of the trials that failed.
-        trials: Trials that have ended, failed ones included.
+        interrupted: Whether Ctrl-C or SIGTERM stopped it; it can be resumed.
+        out_of_time: Whether the time budget ended the trials; it can be resumed with a larger
+            budget. Other seeds, baseline and test scores still ran.
+        disk_full: A description of the disk, if a full disk stopped it; it can be resumed.
+        failures: Error messages by the names of the trials that failed.
+        trials: Number of trials that have ended, including failed ones.
     """
 
     run: RunFolder
@@ -56,7 +56,7 @@ class SearchResult:
 
     @property
     def all_failed(self) -> bool:
-        """Whether there were trials and every one of them failed."""
+        """Whether there were trials and all of them failed."""
         return self.trials > 0 and len(self.failures) == self.trials
 
 
@@ -66,25 +66,25 @@ def run_search(
     """Searches a space; everything is written into the run folder.
 
     Args:
-        space: What to search.
+        space: The space to search.
         run: A folder that holds no run yet.
-        address: Ray cluster; none: that of RAY_ADDRESS, else this machine.
-        quiet: Shows nothing.
+        address: Ray cluster; default: that of RAY_ADDRESS, else this machine.
+        quiet: Whether to print nothing.
 
     Raises:
-        SpecError: If the space, the data, the teacher and the cluster do not fit together.
-            Nothing has been started then.
+        SpecError: If the space, the data, the teacher and the cluster do not fit together, before
+            any trial starts.
     """
     run = run.absolute()
     _refuse_used(run)
     _check(space)
     with locked(run), connected(address) as started_here:
-        _refuse_used(run)  # another driver's, that has begun and ended meanwhile
+        _refuse_used(run)  # another driver may have used it meanwhile
         room = find_room(space, run, alone=started_here)
         clear(run)
         write_space(run, space)
         write_manifest(run, new_manifest(space.settings, os.getcwd()))
-        return _go(Session(space, run, room, quiet=quiet))
+        return _run(Session(space, run, room, quiet=quiet))
 
 
 def resume_search(
@@ -96,19 +96,19 @@ def resume_search(
     changed: SearchSpace | None = None,
     allow_changed: bool = False,
 ) -> SearchResult:
-    """Goes on with a search that was interrupted, killed, or is to have more trials or time.
+    """Resumes a search that was interrupted or killed, or that gets more trials or time.
 
     Args:
-        run: Its folder.
+        run: The run folder.
         address: As for `run_search`.
-        quiet: Shows nothing.
-        overrides: `search.trials=32`, `resources.workers=4`, …; kept in the run's space.yaml.
-        changed: The space file as it is now, overrides applied; none: the run's own is right.
-        allow_changed: Takes over what differs there and may change.
+        quiet: Whether to print nothing.
+        overrides: `search.trials=32`, `resources.workers=4`, …; written to the run's space.yaml.
+        changed: The space file as it is now, overrides applied; default: the run's own.
+        allow_changed: Whether to apply the differences that are allowed to change.
 
     Raises:
-        SpecError: If the folder holds no run, or one with settings that this version no longer
-            has, something differs that may not, or as `run_search`.
+        SpecError: If the folder holds no run or one with settings that were removed, if something
+            differs that must not, or as `run_search`.
     """
     run = run.absolute()
     if run.home is not None:
@@ -119,24 +119,24 @@ def resume_search(
     refuse_retired(run)
     space = load_space(run.space, overrides)
     if changed is not None:
-        space = changed_space(run, changed, allowed=allow_changed)
-    # Paths in the space are relative to where the search began, if that is still there.
+        space = apply_changes(run, changed, allowed=allow_changed)
+    # Paths in the space are relative to where the search started, if that folder still exists.
     cwd = manifest["cwd"] if os.path.isdir(manifest["cwd"]) else os.getcwd()
     with contextlib.chdir(cwd):
         _check(space)
         with locked(run), connected(address) as started_here:
             room = find_room(space, run, alone=started_here)
-            told = changed_workers(run, space)
+            message = check_workers(run, space)
             if overrides or changed is not None:
                 write_space(run, space)
             session = Session(space, run, room, quiet=quiet)
-            if told is not None:
-                session.view.phase(told)
-            return _go(session)
+            if message is not None:
+                session.view.phase(message)
+            return _run(session)
 
 
-def _go(session: Session) -> SearchResult:
-    """Does all that is left to do of a search."""
+def _run(session: Session) -> SearchResult:
+    """Runs what is left of a search."""
     from lkd_tune.tuning.confirm import compare_with_baseline, confirm_best, score_on_test
 
     run, stop = session.run, session.stop
@@ -145,15 +145,15 @@ def _go(session: Session) -> SearchResult:
         stop.on_full_disk(),
         stop.on_signals(),
         session.view,
-        session.mirrored(),
-        session.followed(),
+        session.mirroring(),
+        session.tracking(),
     ):
-        session.view.begun()
-        _tidy(session)
+        session.view.log_begun()
+        _clean_up(session)
         teacher = _prepare(session)
         if teacher is not None and not stop:
             _search(session, teacher)
-        kept = session.keep()
+        kept = session.keep_best()
         best = next(iter(kept), None)
         if kept and not stop:
             best = confirm_best(session, kept)
@@ -167,23 +167,23 @@ def _go(session: Session) -> SearchResult:
 
 
 def _prepare(session: Session) -> dict[str, Any] | None:
-    """Returns the teacher's facts when all that trials need is there, None if interrupted."""
-    from lkd_tune.tuning.preparation import prepare as preparation
-    from lkd_tune.tuning.preparation.worker import SideProcess
+    """Prepares what trials need; returns what is known of the teacher, None if interrupted."""
+    from lkd_tune.tuning.preparation import prepare
+    from lkd_tune.tuning.preparation.worker import PreparationWorker
 
-    with SideProcess(session) as aside:
-        teacher = preparation.ensure_teacher(session, aside)
+    with PreparationWorker(session) as worker:
+        teacher = prepare.ensure_teacher(session, worker)
         for ensure in (
-            preparation.ensure_targets,
-            preparation.ensure_fine_tuning,
-            preparation.ensure_latencies,
+            prepare.ensure_targets,
+            prepare.ensure_fine_tuning,
+            prepare.ensure_latencies,
         ):
             if teacher is not None and not session.stop:
-                ensure(session, aside, teacher["model"])
+                ensure(session, worker, teacher["model"])
     return teacher
 
 
-def _tidy(session: Session) -> None:
+def _clean_up(session: Session) -> None:
     """Removes what a killed session left behind."""
     from lkd_tune.records.trial_folder import TrialFolder
 
@@ -196,12 +196,12 @@ def _tidy(session: Session) -> None:
 
 def _search(session: Session, teacher: dict[str, Any]) -> None:
     """Draws and runs trials until there are enough."""
-    from lkd_tune.tuning.preparation.prepare import find_starts
+    from lkd_tune.tuning.preparation.warm_start import find_starts
     from lkd_tune.tuning.schedulers.build import build_scheduler
     from lkd_tune.tuning.study.searcher import StudySearcher
 
     settings, run = session.settings, session.run
-    session.keep()
+    session.keep_best()
     records = [record for record in run.read_trials() if record.is_drawn]
     starts = [] if records else find_starts(session, teacher["layers"])
 
@@ -217,7 +217,7 @@ def _search(session: Session, teacher: dict[str, Any]) -> None:
             draws=draws,
             pause_at=pause_at,
         )
-        session.fit(searcher, scheduler)
+        session.run_trials(searcher, scheduler)
 
     session.view.phase("searching")
     session.stop.start_clock()
@@ -263,8 +263,8 @@ def _result(session: Session, best: str | None) -> SearchResult:
 
 
 def write_space(run: RunFolder, space: SearchSpace) -> None:
-    """Writes the space as it is run, overrides applied; `load_space` gives it back."""
-    head = "# The space of this run, with the overrides it was given.\n"
+    """Writes the space with all overrides applied; `load_space` reads it back."""
+    head = "# The space of this run, with its overrides.\n"
     text = yaml.dump(
         space.source.tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
     )
@@ -272,7 +272,7 @@ def write_space(run: RunFolder, space: SearchSpace) -> None:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Safe YAML that quotes text such as '5e-5', which a space file reads as a number."""
+    """Safe YAML that quotes strings such as '5e-5', which a space file reads as a number."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -288,13 +288,13 @@ _Dumper.add_implicit_resolver(
 def _refuse_used(run: RunFolder) -> None:
     if holds_search(run):
         resume = f"lkd-tune search --resume {run.where}"
-        message = f"holds a search already; go on with it ({resume}) or name another folder"
+        message = f"holds a search already; resume it ({resume}) or choose another folder"
         raise SpecError(Problem(run.where, "", message))
 
 
 def _check(space: SearchSpace) -> None:
     from lkd_tune.distillation.checks import check_space  # loads torch
-    from lkd_tune.tuning.preparation.prepare import check_warm_start
+    from lkd_tune.tuning.preparation.warm_start import check_warm_start
     from lkd_tune.tuning.trackers.callback import check_trackers
 
     check_space(space)

@@ -166,8 +166,8 @@ def test_the_driver_s_own_refusal_comes_back(tmp_path, lkd_tune):
     run = begun(tmp_path / "shared" / "run")
     other = ["--name", "run", "--set", "search.trials=9", "--set", "train.lr=1"]
     said = lkd_tune("submit", *where, *other, code=2)
-    assert "--set search.trials: is 9 here, 6 in the run; --allow-changed takes it over" in said
-    assert "--set train.lr: is 1 here, 0.001 in the run, and can't change there" in said
+    assert "--set search.trials: is 9 here, 6 in the run; --allow-changed applies it" in said
+    assert "--set train.lr: is 1 here, 0.001 in the run, and can't change in a resumed run" in said
     assert not [*run.path.glob("trials/*")]
 
 

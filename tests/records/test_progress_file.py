@@ -72,8 +72,8 @@ def test_the_first_steps_which_load_kernels_are_not_in_an_estimate(tmp_path):
             ("0000", Pace(80, 200, 5.0)),
         ):
             view.trial_started(name, spec)
-            view.paced(name, pace)
-    said = "about 4 trials × 0:20 min, 2 at a time: 0:40 min, less what is stopped early"
+            view.stepped(name, pace)
+    said = "about 4 trials × 0:20 min, 2 at a time: 0:40 min, or less if trials stop early"
     assert console.file.getvalue().splitlines() == [said]
 
 
@@ -118,7 +118,7 @@ def test_steps_and_an_estimate_are_shown_before_an_evaluation(tmp_path, monkeypa
         said, console.file = console.file.getvalue(), io.StringIO()
         view._live.refresh()
         shown = console.file.getvalue()
-    assert "about 4 trials × 1:00 min, 2 at a time: 2:00 min, less what is stopped early" in said
+    assert "about 4 trials × 1:00 min, 2 at a time: 2:00 min, or less if trials stop early" in said
     assert "2 running, about" in shown
     assert "0000   starting" in shown
     assert "0001   40/200" in shown

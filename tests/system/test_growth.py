@@ -26,7 +26,7 @@ def test_a_cluster_grows_from_none_to_all_that_the_trials_can_use(tmp_path, auto
         driver = search(cluster, tmp_path)
         assert driver.wait(240) == 0, (tmp_path / "search.log").read_text()
     told = (tmp_path / "search.log").read_text()
-    assert "no node has room for a trial yet; waiting for 1 worker(s) with 1 CPU(s)" in told
+    assert "no node can run a trial yet; waiting for 1 worker(s) with 1 CPU(s)" in told
     assert {record.state for record in run.read_trials()} == {"complete"}
     # Trials this short would all run on one node if the next were asked for when it is busy.
     assert len(nodes_used(run)) == 3

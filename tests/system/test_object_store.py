@@ -183,7 +183,7 @@ def test_a_run_in_a_store_is_watched_taken_apart_and_begun_from(bucket, folder):
 
     second = ["--set", f"search.warm_start=[{home}]", "--set", "search.baseline=false"]
     said = call(folder, "search", "--space", "space.yaml", *runs, "--name", "second", *second)
-    assert f"begins with {home} 000" in said
+    assert f"starts with {home} 000" in said
     origins = {record.origin for record in read_run(f"{bucket}/runs/second").read_trials()}
     assert {f"{home} 0000", f"{home} 0001"} <= origins
     said = (start_and_fail(folder, "search", "--space", "space.yaml", *runs, "--name", "third",

@@ -120,5 +120,5 @@ def test_nothing_to_take_away(tmp_path):
     spec = made.add("0000", 0.5)
     losses = type(spec.losses).model_validate(LABELS)
     made.add("0000", 0.5, like=spec.model_copy(update={"losses": losses}))
-    with pytest.raises(SpecError, match="has one loss term only"):
+    with pytest.raises(SpecError, match="has only one loss term"):
         ablate(made.run)

@@ -103,7 +103,7 @@ def test_a_search_begins_with_the_best_of_an_earlier_run(tmp_path, capsys):
         assert later.spec.layer_map == earlier.spec.layer_map
         assert later.spec.losses.wr_pair == earlier.spec.losses.wr_pair
     assert records[-1].origin is None
-    assert f"begins with {first.path} {complete[0].name}" in capsys.readouterr().out
+    assert f"starts with {first.path} {complete[0].name}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

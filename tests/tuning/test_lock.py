@@ -63,7 +63,7 @@ def test_a_lost_machine_s_lock_is_waited_for(held, capsys):
     run = held(2)
     (run.path / ".driver").write_text("another-machine")
     with locked(run):
-        assert "is held by another-machine; waiting 150 s" in capsys.readouterr().err
+        assert "is locked by another-machine; waiting up to 150 s" in capsys.readouterr().err
         assert (run.path / ".driver").read_text() != "another-machine"
 
 

@@ -13,7 +13,7 @@ from lkd_tune.config.errors import SpecError
 from lkd_tune.config.settings.known_tasks import GLUE_TASKS
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results.task_table import TaskRow, TaskTable, read_task_table
-from lkd_tune.tuning.multi_task import search_tasks, split_tasks, task_spaces
+from lkd_tune.tuning.multi_task import load_task_spaces, parse_task_names, search_tasks
 from tests.support.run_folder import full_run
 from tests.support.tiny import LABELS, make_csv, make_teacher
 
@@ -88,11 +88,11 @@ def test_tasks_are_searched_in_turn_and_shown_in_one_table(tmp_path):
 
 
 def test_names_of_tasks():
-    assert split_tasks("glue/all") == list(GLUE_TASKS)
-    assert split_tasks("cola, rte") == ["cola", "rte"]
-    assert split_tasks("mine") == ["mine"]
-    with pytest.raises(SpecError, match=r"cloa is no known task \(did you mean cola\?\)"):
-        split_tasks("cloa,rte")
+    assert parse_task_names("glue/all") == list(GLUE_TASKS)
+    assert parse_task_names("cola, rte") == ["cola", "rte"]
+    assert parse_task_names("mine") == ["mine"]
+    with pytest.raises(SpecError, match=r"cloa is not a known task \(did you mean cola\?\)"):
+        parse_task_names("cloa,rte")
 
 
 def _glue_folder(folder, mrpc_label=None):
@@ -139,14 +139,14 @@ def test_what_several_tasks_lack_is_told_before_the_first_begins(tmp_path):
     (data / "MRPC" / "dev.tsv").unlink()
     tasks, runs = ["cola", "mrpc", "mnli"], RunFolder(tmp_path / "r")
     with pytest.raises(SpecError) as error:
-        search_tasks(task_spaces(str(space), tasks, [SHORT], str(data)), runs)
+        search_tasks(load_task_spaces(str(space), tasks, [SHORT], str(data)), runs)
     told = [str(problem) for problem in error.value.problems]
     assert [line.split(":")[0] for line in told] == ["mrpc", "mnli", "mnli", "mnli"]
     assert "MRPC/dev.tsv is no file" in told[0]
     assert "MNLI/dev_mismatched.tsv is no file" in told[3]
     assert not (tmp_path / "r").exists()
-    with pytest.raises(SpecError, match="--data: is laid out as GLUE's files are, and squad is no"):
-        task_spaces(str(space), ["cola", "squad"], [], "glue")
+    with pytest.raises(SpecError, match="--data: needs a GLUE task, and squad is not one of cola"):
+        load_task_spaces(str(space), ["cola", "squad"], [], "glue")
 
 
 def _row(task, score, left="", **more):

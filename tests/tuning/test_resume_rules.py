@@ -10,7 +10,7 @@ from lkd_tune.config.space import SearchSpace, build_space, load_space
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import TrialFolder
-from lkd_tune.tuning.resume_rules import changed_space, changed_workers, check_overrides
+from lkd_tune.tuning.resume_rules import apply_changes, check_overrides, check_workers
 from lkd_tune.tuning.tuner import write_space
 
 TEXT = """
@@ -38,18 +38,18 @@ def run(tmp_path) -> RunFolder:
 
 
 def test_the_same_file_changes_nothing(run):
-    assert changed_space(run, space(), allowed=False).tree == space().tree
+    assert apply_changes(run, space(), allowed=False).tree == space().tree
 
 
 def test_what_may_change_is_taken_over_if_allowed(run):
     changed = space(**{"trials: 8": "trials: 9, time_budget: 5"})
     with pytest.raises(SpecError) as refused:
-        changed_space(run, changed, allowed=False)
+        apply_changes(run, changed, allowed=False)
     assert [str(problem) for problem in refused.value.problems] == [
-        "mine.yaml:6 search.trials: is 9 here, 8 in the run; --allow-changed takes it over",
-        "mine.yaml:6 search.time_budget: is 5 here, null in the run; --allow-changed takes it over",
+        "mine.yaml:6 search.trials: is 9 here, 8 in the run; --allow-changed applies it",
+        "mine.yaml:6 search.time_budget: is 5 here, null in the run; --allow-changed applies it",
     ]
-    taken = changed_space(run, changed, allowed=True).settings.search
+    taken = apply_changes(run, changed, allowed=True).settings.search
     assert (taken.trials, taken.time_budget) == (9, 5)
 
 
@@ -61,7 +61,7 @@ def test_what_may_change_is_taken_over_if_allowed(run):
     ],
 )
 def test_what_is_written_in_another_way_is_no_change(run, written, alike):
-    assert changed_space(run, space(**{written: alike}), allowed=False).settings == space().settings
+    assert apply_changes(run, space(**{written: alike}), allowed=False).settings == space().settings
 
 
 def test_limits_may_be_written_in_two_ways(tmp_path):
@@ -70,24 +70,24 @@ def test_limits_may_be_written_in_two_ways(tmp_path):
         for limits in ("[parameters <= 15e6]", "{parameters: 15e6}")
     )
     write_space(RunFolder(tmp_path), listed)
-    assert changed_space(RunFolder(tmp_path), mapped, allowed=False).settings == listed.settings
+    assert apply_changes(RunFolder(tmp_path), mapped, allowed=False).settings == listed.settings
 
 
 def test_a_teacher_may_be_placed_elsewhere(run):
     moved = space(**{"teacher: somewhere": "teacher: {model: somewhere, placement: cpu}"})
-    assert changed_space(run, moved, allowed=True).settings.teacher.placement == "cpu"
+    assert apply_changes(run, moved, allowed=True).settings.teacher.placement == "cpu"
 
 
 def test_confirmation_can_be_given_up(run):
     write_space(run, build_space(parse_source(TEXT + "confirm: {top: 2, seeds: 2}\n", "mine.yaml")))
     with pytest.raises(SpecError, match=r"confirm: is null here, {top: 2, seeds: 2} in the"):
-        changed_space(run, space(), allowed=False)
-    assert changed_space(run, space(), allowed=True).settings.confirm is None
+        apply_changes(run, space(), allowed=False)
+    assert apply_changes(run, space(), allowed=True).settings.confirm is None
 
 
 def test_confirmation_can_be_asked_for_later(run):
     changed = build_space(parse_source(TEXT + "confirm: {top: 2, seeds: 2}\n", "mine.yaml"))
-    confirm = changed_space(run, changed, allowed=True).settings.confirm
+    confirm = apply_changes(run, changed, allowed=True).settings.confirm
     assert confirm is not None
     assert (confirm.top, confirm.seeds) == (2, 2)
 
@@ -111,12 +111,12 @@ def test_confirmation_can_be_asked_for_later(run):
 )
 def test_what_trials_differ_by_is_refused_even_if_changes_are_allowed(run, old, new, message):
     with pytest.raises(SpecError, match=message):
-        changed_space(run, space(**{old: new}), allowed=True)
+        apply_changes(run, space(**{old: new}), allowed=True)
 
 
 def test_overrides_are_checked_alike():
     check_overrides(["search.trials=9", "confirm.top=2", "resources.workers=4"])
-    with pytest.raises(SpecError, match="can't change in a run"):
+    with pytest.raises(SpecError, match="can't change in a resumed run"):
         check_overrides(["train.lr=1"])
 
 
@@ -134,20 +134,20 @@ def _with_trial(run: RunFolder, **train: int) -> None:
 
 def test_another_number_of_workers_is_told(run):
     _with_trial(run, batch_size=8)
-    assert changed_workers(run, load_space(run.space)) is None
-    assert changed_workers(run, load_space(run.space, ["resources.workers=4"])) == (
-        "4 workers a trial from now on, 1 before; 1 unfinished trial will go on with as many"
+    assert check_workers(run, load_space(run.space)) is None
+    assert check_workers(run, load_space(run.space, ["resources.workers=4"])) == (
+        "4 workers per trial from now on, 1 before; this applies to 1 unfinished trial, too"
     )
 
 
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ({"batch_size": 6}, "trial 0000 does not go with 4 workers: train.batch_size 6 can't be"),
-        ({"tokens_per_batch": 255}, "tokens_per_batch 255 would make other batches; .* 256"),
+        ({"batch_size": 6}, "trial 0000 can't run with 4 workers: train.batch_size 6 can't be"),
+        ({"tokens_per_batch": 255}, "tokens_per_batch 255 would give other batches; at least 256"),
     ],
 )
 def test_workers_that_can_not_share_a_trials_batches_are_refused(run, train, message):
     _with_trial(run, **train)
     with pytest.raises(SpecError, match=message):
-        changed_workers(run, load_space(run.space, ["resources.workers=4"]))
+        check_workers(run, load_space(run.space, ["resources.workers=4"]))

@@ -19,7 +19,7 @@ from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import TrialFolder, outcome_of
 from lkd_tune.tuning.execution.oom import killed_by_ray
 from lkd_tune.tuning.execution.retries import Retries, error_of
-from lkd_tune.tuning.progress.events import MOST_ROWS
+from lkd_tune.tuning.progress.events import MAX_ROWS
 from lkd_tune.tuning.progress.view import View
 from lkd_tune.tuning.stop import StopRequest
 
@@ -72,7 +72,7 @@ class Follower(Callback):
         """Called with each result."""
         self._wall_s[trial.config["name"]] = result["wall_s"]
         if "full_disk" in result:
-            self._stop.end_for_want_of_room(result["full_disk"])
+            self._stop.stop_for_full_disk(result["full_disk"])
         if "measurement" in result:
             measurement = Measurement.model_validate_json(result["measurement"])
             self._view.measured(trial.config["name"], measurement)
@@ -100,7 +100,7 @@ class Follower(Callback):
         folder, error = TrialFolder(self._run.trial(name)), error_of(trial)
         full_disk = folder.take_full_disk()
         if full_disk is not None:
-            self._stop.end_for_want_of_room(full_disk)
+            self._stop.stop_for_full_disk(full_disk)
         elif "StorageError" in error:
             # It has waited for long, and so would the others: none of them is to fail by that.
             self._view.note(f"trial {name}: {error.strip().splitlines()[-1]}; the search ends")
@@ -134,9 +134,9 @@ class Follower(Callback):
         self._view.clock(self._stop.seconds_left)
         if time.monotonic() - self._looked > _LOOK_EVERY_S:
             self._looked = time.monotonic()
-            for name in itertools.islice(self._actors, MOST_ROWS):  # those that are shown
+            for name in itertools.islice(self._actors, MAX_ROWS):  # those that are shown
                 if (pace := read_pace(TrialFolder(self._run.trial(name)).pace)) is not None:
-                    self._view.paced(name, pace)
+                    self._view.stepped(name, pace)
         if time.monotonic() - self._noted > _NOTE_EVERY_S:
             self._noted = time.monotonic()
             update_manifest(self._run, seconds=self._stop.seconds)

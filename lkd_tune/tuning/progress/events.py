@@ -1,7 +1,7 @@
-"""What a live table shows of a search, made from events that are plain data.
+"""Events of a search as plain data, and the state of a search that a live table shows.
 
-So the table of a search in this process and that of one on a cluster are one and the same: there
-the events are lines of the job's log, each a JSON text after a record separator (RFC 7464).
+So a search in this process and one on a cluster have the same table: the events of a cluster's job
+are lines of its log, each a JSON text after a record separator (RFC 7464).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-MOST_ROWS = 12
+MAX_ROWS = 12
 _SEPARATOR = "\x1e"
 _EVENTS = (
     "search", "earlier", "phase", "teacher", "clock", "started", "estimated", "stepped", "measured",
@@ -26,23 +26,23 @@ _EVENTS = (
 Event = dict[str, Any]
 
 
-def to_line(event: Event) -> str:
+def event_to_line(event: Event) -> str:
     """Returns an event as a line of a log."""
     return f"{_SEPARATOR}{json.dumps(event)}\n"
 
 
-def from_line(line: str) -> Event | None:
-    """Returns the event that a line of a log is, None if it is one for people."""
+def event_from_line(line: str) -> Event | None:
+    """Returns the event in a line of a log, None if it is a line of text."""
     if line.startswith(_SEPARATOR):
         with contextlib.suppress(json.JSONDecodeError):
             return json.loads(line[1:])
     return None
 
 
-class Progress:
-    """Where a search is, as far as events have told it; rich draws it.
+class SearchState:
+    """The state of a search according to its events; rich draws it.
 
-    Each event has a name, `event`, and what that method takes which has this name.
+    An event has a name, `event`, and the arguments of the method of this name.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Progress:
         self._phase = ""
         self._teacher: float | None = None
         self._students: dict[str, str] = {}
-        self._at: dict[str, tuple[str, float | None] | None] = {}  # of trials that run now
+        self._running: dict[str, tuple[str, float | None] | None] = {}  # trial: last step, score
         self._ended: Counter[str] = Counter()
         self._ended_before = 0
         self._best: tuple[float, str, str] | None = None
@@ -58,18 +58,24 @@ class Progress:
         self._seconds_left: float | None = None
         self._expected_end: float | None = None
 
-    def take(self, event: Event) -> None:
-        """Notes an event; one that is not known here, of another version, is passed over."""
+    def apply(self, event: Event) -> None:
+        """Applies an event; ignores an unknown event, which may be of another version."""
         values = {**event}
         if (name := values.pop("event")) in _EVENTS:
             getattr(self, name)(**values)
 
     def search(self, trials: int, metric: str, score: str) -> None:
-        """A search, or a session of one, begins; `score` is what its complete trials have."""
+        """A search, or a session of one, starts.
+
+        Args:
+            trials: Number of trials of the search.
+            metric: Name of the metric that trials report at each evaluation.
+            score: Name of the score of complete trials.
+        """
         self._trials, self._metric, self._score = trials, metric, score
 
     def phase(self, text: str) -> None:
-        """The search is at something else now."""
+        """Another phase of the search starts."""
         self._phase = text
 
     def teacher(self, score: float) -> None:
@@ -77,37 +83,37 @@ class Progress:
         self._teacher = score
 
     def clock(self, seconds_left: float | None) -> None:
-        """Trials run, and may for so long."""
+        """Trials run, for at most this time; None: no limit."""
         self._clock_began = self._clock_began or time.monotonic()
         self._seconds_left = seconds_left
 
     def started(self, trial: str, student: str) -> None:
-        """A trial begins or goes on."""
+        """A trial starts or continues."""
         self._students[trial] = student
-        self._at[trial] = None
+        self._running[trial] = None
 
     def estimated(self, seconds: float) -> None:
-        """All trials may take so long; from the first that has ended, their pace says more."""
+        """All trials take about this time; used until the first of them has ended."""
         self._expected_end = time.monotonic() + seconds
 
     def stepped(self, trial: str, step: str) -> None:
-        """A trial is so far, between its measurements."""
-        if trial in self._at:  # it may have ended meanwhile
-            last = self._at[trial]
-            self._at[trial] = step, last[1] if last else None
+        """A trial has reached a step between its measurements."""
+        if trial in self._running:  # otherwise it has ended meanwhile
+            last = self._running[trial]
+            self._running[trial] = step, last[1] if last else None
 
     def measured(self, trial: str, step: str, score: float) -> None:
-        """A trial has a measurement."""
-        self._at[trial] = step, score
+        """A trial has reported a measurement."""
+        self._running[trial] = step, score
 
     def paused(self, trial: str) -> None:
         """A trial waits for others."""
-        self._at.pop(trial, None)
+        self._running.pop(trial, None)
 
     def ended(self, trial: str, state: str, score: float | None) -> None:
         """A trial has ended."""
         student = self._students.pop(trial, None)
-        self._at.pop(trial, None)
+        self._running.pop(trial, None)
         if trial.isdigit() and student is not None:
             self._count(trial, state, score, student)
 
@@ -118,27 +124,27 @@ class Progress:
 
     @property
     def number_ended(self) -> int:
-        """Trials that have ended, those of earlier sessions among them."""
+        """Number of trials that have ended, including earlier sessions."""
         return self._ended.total()
 
     @property
     def number_running(self) -> int:
-        """Trials that run now."""
-        return len(self._at)
+        """Number of trials that are running."""
+        return len(self._running)
 
     def _count(self, trial: str, state: str, score: float | None, student: str) -> None:
         self._ended[state] += 1
         if state != "complete" or score is None:
             return
-        # Of equal scores the earlier trial's student is kept, whichever ended first.
+        # Of equal scores the student of the earlier trial is kept, whichever ended first.
         if not self._best or (-score, trial) < (-self._best[0], self._best[1]):
             self._best = (score, trial, student)
 
     @property
     def counts(self) -> str:
-        """How many trials have ended how, and about how long the others take."""
+        """A line with the number of trials by state, and the estimated time left."""
         ended = self._ended
-        drawn = [name for name in self._at if name.isdigit()]
+        drawn = [name for name in self._running if name.isdigit()]
         return (
             f"trials {ended.total()}/{self._trials}: {ended['complete']} complete, "
             f"{ended['stopped']} stopped early, {ended['failed']} failed, "
@@ -155,39 +161,40 @@ class Progress:
             if self._teacher is not None and self._teacher > 0 and self._score == self._metric:
                 share = f" ({max(0.0, score) / self._teacher:.1%} of the teacher's)"
             lines.append(Text(f"best {self._score} {score:.4f}{share}: trial {name}, {student}"))
-        return Group(*lines, self._table()) if self._at else Group(*lines)
+        return Group(*lines, self._table()) if self._running else Group(*lines)
 
     def _table(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for column in ("trial", "step", self._metric, "student"):
             table.add_column(column, overflow="ellipsis", no_wrap=True)
-        for name, last in [*self._at.items()][:MOST_ROWS]:
+        for name, last in [*self._running.items()][:MAX_ROWS]:
             step, score = last or ("starting", None)
             shown = "" if score is None else f"{score:.4f}"
             table.add_row(name, step, shown, self._students[name])
-        if len(self._at) > MOST_ROWS:
-            table.add_row("…", f"{len(self._at) - MOST_ROWS} more")
+        if len(self._running) > MAX_ROWS:
+            table.add_row("…", f"{len(self._running) - MAX_ROWS} more")
         return table
 
     def _time_left(self) -> str:
-        """Returns ', about … left': by the pace of this session, at most the budget.
+        """Returns ', about … left', or '' if that is unknown.
 
-        Before a trial of it has ended, by what the steps of the first one let expect.
+        The estimate uses the time per trial in this session, or, before a trial has ended, the
+        speed of the first one's steps. It is at most what is left of the time budget.
         """
         left = [self._seconds_left] if self._seconds_left is not None else []
         done = self._ended.total() - self._ended_before
         if self._ended.total() >= self._trials:
             return ""
         if self._clock_began is not None and done:
-            pace = (time.monotonic() - self._clock_began) / done
-            left.append(pace * (self._trials - self._ended.total()))
+            trial_s = (time.monotonic() - self._clock_began) / done
+            left.append(trial_s * (self._trials - self._ended.total()))
         elif self._expected_end is not None:
             left.append(max(0.0, self._expected_end - time.monotonic()))
         return f", about {duration(min(left))} left" if left else ""
 
 
 def duration(seconds: float) -> str:
-    """Returns a time in words: 1:05 min, 11 min, 2 h 1 min."""
+    """Returns a duration as text: 1:05 min, 11 min, 2 h 1 min."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

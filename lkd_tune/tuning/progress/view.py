@@ -1,4 +1,4 @@
-"""What a user sees while a search runs: a live table, or plain lines where there is no terminal."""
+"""What a search prints while it runs: lines, and on a terminal a live table."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.pace import Pace
 from lkd_tune.records.run import TrialRecord
-from lkd_tune.tuning.progress.events import Progress, duration, from_line, to_line
+from lkd_tune.tuning.progress.events import SearchState, duration, event_from_line, event_to_line
 
-# Set for a search whose output is a job's log: it holds the events too, for who follows it.
+# Set for a search that runs as a cluster job. Its log then has the events, too, so that
+# `lkd-tune logs --follow` can show the live table.
 EVENTS_VARIABLE = "LKD_TUNE_EVENTS"
 BEGUN = "begun"
-# Events that come several times a second are written to a log so often.
-_SELDOM_S = 10.0
-# In a search of fewer trials each one is told, and that is enough.
-_LEAST_TO_SUM_UP = 8
+# Limits how often frequent events are written to a log; the others are always written.
+_FREQUENT_EVENT_INTERVAL_S = 10.0
+# Searches of fewer trials print no summaries, because a line per trial is enough.
+_MIN_TRIALS_FOR_SUMMARY = 8
 
 
-def live_table(progress: Progress, console: Console) -> Live:
-    """Returns the table of a search, below what is printed."""
+def live_table(state: SearchState, console: Console) -> Live:
+    """Returns the live table of a search, which stays below the printed lines."""
     return Live(
-        get_renderable=lambda: progress,
+        get_renderable=lambda: state,
         console=console,
         refresh_per_second=2,
         transient=True,
@@ -38,15 +39,15 @@ def live_table(progress: Progress, console: Console) -> Live:
 
 
 class View:
-    """Follows a search; told of events, it never asks.
+    """Prints the progress of a search, from the calls that report it.
 
     Args:
-        trials: Trials in all.
-        metric: Of the task, that a trial has at each measurement.
+        trials: Number of trials of the search.
+        metric: Name of the metric that trials report at each evaluation.
         records: Trials of earlier sessions.
-        score: Of complete trials, where that is something else than the metric.
-        quiet: Shows nothing.
-        console: Where to; none: standard output.
+        score: Name of the score of complete trials; default: the metric.
+        quiet: Whether to print nothing.
+        console: Where to print; default: standard output.
     """
 
     def __init__(
@@ -62,9 +63,9 @@ class View:
         self._trials, self._metric, self._quiet = trials, metric, quiet
         self._score = score or metric
         self._console = console or Console()
-        self._told = not quiet and EVENTS_VARIABLE in os.environ
-        self._told_last: dict[tuple[str, str | None], tuple[float, dict[str, Any]]] = {}
-        self._progress = Progress()
+        self._logs_events = not quiet and EVENTS_VARIABLE in os.environ
+        self._last_frequent: dict[tuple[str, str | None], tuple[float, dict[str, Any]]] = {}
+        self._state = SearchState()
         self._specs: dict[str, TrialSpec] = {}
         self._estimated = self._teacher_estimated = False
         self._first_paces: dict[str, Pace] = {}
@@ -76,9 +77,9 @@ class View:
                     trial=record.name,
                     state=record.outcome.state,
                     score=record.score,
-                    student=_in_words(record.spec),
+                    student=_describe_student(record.spec),
                 )
-        self._live = live_table(self._progress, self._console)
+        self._live = live_table(self._state, self._console)
 
     def __enter__(self) -> View:
         if self._console.is_terminal and not self._quiet:
@@ -88,28 +89,28 @@ class View:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def begun(self) -> None:
-        """Tells who follows the log, also of a quiet search, that all has been checked."""
+    def log_begun(self) -> None:
+        """Logs that all checks have passed, for the client that submitted the job."""
         if EVENTS_VARIABLE in os.environ:
-            self._console.file.write(to_line({"event": BEGUN}))
+            self._console.file.write(event_to_line({"event": BEGUN}))
             self._console.file.flush()
 
     def phase(self, text: str) -> None:
-        """Tells what the search is at now."""
+        """Prints the phase that starts now."""
         self._event("phase", text=text)
         self._say(text)
 
     def note(self, text: str) -> None:
-        """Tells something beside what the search is at."""
+        """Prints a note that does not change the phase."""
         self._say(text)
 
     def teacher_scored(self, score: float) -> None:
-        """Tells the teacher's score on dev."""
+        """Prints the teacher's score on dev."""
         self._event("teacher", score=score)
         self._say(f"teacher: {self._metric} {score:.4f} on dev")
 
     def teacher_trains(self, measurements: list[Measurement], pace: Pace | None) -> None:
-        """Tells how far the teacher's training is, and once about how long it takes."""
+        """Shows the progress of the teacher's training, and prints once how long it takes."""
         if pace is None:
             return
         if not self._teacher_estimated and (seconds := self._whole_s("teacher", pace)) is not None:
@@ -118,32 +119,32 @@ class View:
         left = duration(pace.left_s)
         score = f", {self._metric} {measurements[-1].score:.4f}" if measurements else ""
         text = f"training the teacher: step {_steps(pace)}{score}, about {left} left"
-        self._event("phase", seldom=True, text=text)
+        self._event("phase", frequent=True, text=text)
 
     def targets_stored(self, progress: Path) -> None:
-        """Tells how far the teacher's targets are: the share in a file that may not be there."""
+        """Shows the share of the teacher's targets that is stored, from a file if it exists."""
         if progress.exists():
             text = f"storing the teacher's targets: {progress.read_text('utf-8')}"
-            self._event("phase", seldom=True, text=text)
+            self._event("phase", frequent=True, text=text)
 
     def clock(self, seconds_left: float | None) -> None:
-        """Tells that trials run now, and how long they may."""
-        self._event("clock", seldom=True, seconds_left=seconds_left)
+        """Shows that trials run, for at most this time; None: no limit."""
+        self._event("clock", frequent=True, seconds_left=seconds_left)
 
     def trial_started(self, name: str, spec: TrialSpec) -> None:
-        """Tells that a trial begins or goes on."""
+        """Shows that a trial starts or continues."""
         self._specs[name] = spec
-        self._event("started", trial=name, student=_in_words(spec))
+        self._event("started", trial=name, student=_describe_student(spec))
 
     def measured(self, name: str, measurement: Measurement) -> None:
-        """Tells a trial's measurement."""
+        """Shows a trial's measurement."""
         pace = Pace(measurement.step, measurement.total_steps, measurement.train_s)
         self._event("measured", trial=name, step=_steps(pace), score=measurement.score)
         self._estimate(name, pace)
 
-    def paced(self, name: str, pace: Pace) -> None:
-        """Tells how far a trial is, between its measurements."""
-        self._event("stepped", seldom=True, trial=name, step=_steps(pace))
+    def stepped(self, name: str, pace: Pace) -> None:
+        """Shows the step that a trial has reached between its measurements."""
+        self._event("stepped", frequent=True, trial=name, step=_steps(pace))
         self._estimate(name, pace)
 
     def trial_paused(self, name: str) -> None:
@@ -156,57 +157,57 @@ class View:
             self._say(line)
 
     def trial_ended(self, name: str, state: str, score: float | None, error: str | None) -> None:
-        """Tells a trial's end; after every quarter of them what they came to, and what is left."""
+        """Prints how a trial ended, and after every quarter of the trials a summary."""
         spec = self._specs.pop(name, None)
         self._event("ended", trial=name, state=state, score=score)
         shown = f" {self._score} {score:.4f}" if score is not None else ""
-        student = f", {_in_words(spec)}" if spec else ""
-        number = f"[{self._progress.number_ended}/{self._trials}] " if name.isdigit() else ""
+        student = f", {_describe_student(spec)}" if spec else ""
+        number = f"[{self._state.number_ended}/{self._trials}] " if name.isdigit() else ""
         self._say(f"{number}trial {name} {state}{shown}{student}{f': {error}' if error else ''}")
-        if name.isdigit() and self._is_quarter(self._progress.number_ended):
-            self._say(self._progress.counts)
+        if name.isdigit() and self._is_quarter(self._state.number_ended):
+            self._say(self._state.counts)
 
     def _estimate(self, name: str, pace: Pace) -> None:
-        """Tells about how long the search takes, as soon as a first trial's pace is known."""
-        left = self._trials - self._progress.number_ended
+        """Prints about how long the search takes, as soon as a first trial's speed is known."""
+        left = self._trials - self._state.number_ended
         if self._estimated or not name.isdigit() or left < 2:
             return
         if (trial_s := self._whole_s(name, pace)) is None:
             return
         self._estimated = True
-        at_once = max(1, self._progress.number_running)
+        at_once = max(1, self._state.number_running)
         seconds = left * trial_s / at_once
         self._event("estimated", seconds=seconds)
         self._say(
             f"about {left} trials × {duration(trial_s)}, {at_once} at a time: "
-            f"{duration(seconds)}, less what is stopped early"
+            f"{duration(seconds)}, or less if trials stop early"
             + ("" if self._score == self._metric else ", fine-tuning not counted")
         )
 
     def _whole_s(self, name: str, pace: Pace) -> float | None:
-        """Returns the seconds of a whole training, None at the first look at it."""
+        """Returns the seconds of a whole training, None at its first report."""
         first = self._first_paces.get(name)
-        if first is None or pace.step <= first.step:  # or it went back to a checkpoint
+        if first is None or pace.step <= first.step:  # new, or back at a checkpoint
             self._first_paces[name] = pace
             return None
         return pace.whole_s_since(first)
 
     def _is_quarter(self, ended: int) -> bool:
         quarters, before = (4 * number // self._trials for number in (ended, ended - 1))
-        return quarters > before and _LEAST_TO_SUM_UP <= self._trials > ended
+        return quarters > before and _MIN_TRIALS_FOR_SUMMARY <= self._trials > ended
 
-    def _event(self, name: str, *, seldom: bool = False, **values: Any) -> None:
+    def _event(self, name: str, *, frequent: bool = False, **values: Any) -> None:
         event = {"event": name, **values}
-        self._progress.take(event)
-        if not self._told:
+        self._state.apply(event)
+        if not self._logs_events:
             return
-        if seldom:
+        if frequent:
             kind = name, values.get("trial")
-            at, last = self._told_last.get(kind, (-_SELDOM_S, {}))
-            if event == last or time.monotonic() - at < _SELDOM_S:
+            at, last = self._last_frequent.get(kind, (-_FREQUENT_EVENT_INTERVAL_S, {}))
+            if event == last or time.monotonic() - at < _FREQUENT_EVENT_INTERVAL_S:
                 return
-            self._told_last[kind] = time.monotonic(), event
-        self._console.file.write(to_line(event))
+            self._last_frequent[kind] = time.monotonic(), event
+        self._console.file.write(event_to_line(event))
         self._console.file.flush()
 
     def _say(self, line: str) -> None:
@@ -215,17 +216,17 @@ class View:
 
 
 class LogView:
-    """Shows the log of a search as the search itself would be seen here; a context.
+    """Shows the log of a search as the search itself would print it here; a context manager.
 
     Args:
-        live: Whether to show the table, where there is a terminal.
-        console: Where to; none: standard output.
+        live: Whether to show the live table, if there is a terminal.
+        console: Where to print; default: standard output.
     """
 
     def __init__(self, *, live: bool, console: Console | None = None):
         self._console = console or Console()
-        self._progress = Progress()
-        self._table = live_table(self._progress, self._console)
+        self._state = SearchState()
+        self._table = live_table(self._state, self._console)
         self._live = live and self._console.is_terminal
         self._rest = ""
 
@@ -240,18 +241,18 @@ class LogView:
             self.feed("\n")
 
     def feed(self, text: str) -> None:
-        """Takes the next part of the log, cut anywhere."""
+        """Shows the next part of the log, which may end within a line."""
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            event = from_line(line)
+            event = event_from_line(line)
             if event is None:
                 _print_line(self._console, line)
             else:
-                self._progress.take(event)
+                self._state.apply(event)
 
 
 def _print_line(console: Console, line: str) -> None:
-    # Printed above a live table; in a log each line stands for itself.
+    # Printed above the live table, if there is one.
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -259,7 +260,7 @@ def _steps(pace: Pace) -> str:
     return f"{pace.step}/{pace.total_steps}"
 
 
-def _in_words(spec: TrialSpec) -> str:
+def _describe_student(spec: TrialSpec) -> str:
     """Returns '3 layers, map 0 2 4 6'."""
     layer_map = spec.layer_map
     word, layer = (
@@ -268,5 +269,5 @@ def _in_words(spec: TrialSpec) -> str:
     )
     maps = f"map {word}" if word == layer else f"maps {word} / {layer}"
     depth = spec.student.depth
-    width = f" of {spec.student.hidden_size}" if spec.student.hidden_size else ""
+    width = f", hidden size {spec.student.hidden_size}" if spec.student.hidden_size else ""
     return f"{depth} layer{'s' if depth > 1 else ''}{width}, {maps}"

@@ -40,7 +40,7 @@ def test_a_trial_of_two_workers_goes_on_with_four(tmp_path, monkeypatch, capsys)
     with pytest.raises(SpecError, match=r"batch_size 16 can't be shared by 3 workers"):
         resume_search(run, overrides=["resources.workers=3"])
     resume_search(run, overrides=["resources.workers=4"])
-    told = "4 workers a trial from now on, 2 before; 1 unfinished trial will go on with as many"
+    told = "4 workers per trial from now on, 2 before; this applies to 1 unfinished trial, too"
     assert told in capsys.readouterr().out
     assert load_space(run.space).settings.resources.workers == 4
     (record,) = run.read_trials()

@@ -16,7 +16,7 @@ from lkd_tune.config.source import parse_source
 from lkd_tune.config.space import build_space
 from lkd_tune.records.manifest import write_manifest
 from lkd_tune.records.run import RunFolder
-from lkd_tune.tuning.preparation.worker import SideProcess
+from lkd_tune.tuning.preparation.worker import PreparationWorker
 from tests.system.driver import wait_until
 
 pytestmark = pytest.mark.usefixtures("two_cores")
@@ -67,43 +67,43 @@ def test_work_is_counted_however_it_ends(session):
         assert cost["gpu_s"] == cost["energy_j"] == 0
         return cost["wall_s"]
 
-    with SideProcess(session) as aside:
-        assert aside.run("test", _working, 0.2) == 2
+    with PreparationWorker(session) as worker:
+        assert worker.run("test", _working, 0.2) == 2
         first = seconds()
         assert first >= 0.2
         with pytest.raises(SpecError, match="is not there"):
-            aside.run("test", _failing, 0.3)
+            worker.run("test", _failing, 0.3)
         second = seconds()
         assert second - first >= 0.3
 
         def interrupt() -> None:
             session.stop.reason = "interrupted"
 
-        assert aside.run("test", _working, 60, poll=interrupt) is None
+        assert worker.run("test", _working, 60, poll=interrupt) is None
         assert 0 < seconds() - second < 60
 
 
 def test_one_process_does_all_and_is_gone_then(session):
-    with SideProcess(session) as aside:
-        first, second = aside.run("test", _own_id), aside.run("test", _own_id)
+    with PreparationWorker(session) as worker:
+        first, second = worker.run("test", _own_id), worker.run("test", _own_id)
         assert first == second
     wait_until(lambda: not psutil.pid_exists(first))
 
 
 def test_it_takes_the_whole_of_a_larger_node_that_has_come_up(session, monkeypatch):
-    with SideProcess(session) as aside:
+    with PreparationWorker(session) as worker:
         with monkeypatch.context() as before:
             before.setattr(session.nodes, "largest_cpus", lambda: 0)
-            assert aside.run("test", _working, 0) == 1
-        assert aside.run("test", _working, 0) == 2
+            assert worker.run("test", _working, 0) == 1
+        assert worker.run("test", _working, 0) == 2
 
 
 def test_where_it_is_lost_its_work_is_done_again(session, tmp_path):
     note = tmp_path / "note"
-    with SideProcess(session) as aside:
-        found = aside.run("test", _dying_once, str(note))
+    with PreparationWorker(session) as worker:
+        found = worker.run("test", _dying_once, str(note))
         assert found != int(note.read_text("utf-8"))
-        assert aside.run("test", _own_id) == found
+        assert worker.run("test", _own_id) == found
 
 
 def test_an_interrupted_one_is_gone_without_a_word(session, tmp_path, capfd):
@@ -113,8 +113,8 @@ def test_an_interrupted_one_is_gone_without_a_word(session, tmp_path, capfd):
         if note.exists() and note.read_text("utf-8"):
             session.stop.reason = "interrupted"
 
-    with SideProcess(session) as aside:
-        assert aside.run("test", _waiting, str(note), poll=interrupt) is None
+    with PreparationWorker(session) as worker:
+        assert worker.run("test", _waiting, str(note), poll=interrupt) is None
     wait_until(lambda: not psutil.pid_exists(int(note.read_text("utf-8"))))
     time.sleep(2)  # in which Ray would tell that it tries again
     assert capfd.readouterr().out == ""

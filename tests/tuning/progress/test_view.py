@@ -43,7 +43,7 @@ def test_without_a_terminal_each_event_is_one_plain_line(spec):
         "searching",
         "teacher: accuracy 0.8000 on dev",
         # A quarter of its steps took half a second.
-        "about 4 trials × 0:02 min, 1 at a time: 0:08 min, less what is stopped early",
+        "about 4 trials × 0:02 min, 1 at a time: 0:08 min, or less if trials stop early",
         f"[1/4] trial 0000 complete accuracy 0.6000, {student}",
         f"[2/4] trial 0001 failed, {student}: DivergedError: the loss is nan",
     ]

@@ -16,7 +16,7 @@ from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.distillation.once import distill_here
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import TrialFolder
-from lkd_tune.tuning.ablation import ablated
+from lkd_tune.tuning.ablation import without_each_term
 from lkd_tune.tuning.schedulers import population
 from lkd_tune.tuning.study.journal import open_study
 from lkd_tune.tuning.tuner import resume_search, run_search
@@ -96,7 +96,7 @@ def test_a_population_that_crashes_between_two_generations(tmp_path, monkeypatch
     for repeated, measured in zip(again, records[name].measurements, strict=True):
         assert repeated.score == measured.score
         assert repeated.losses == pytest.approx(measured.losses, rel=1e-5)
-    for term, spec in ablated(records[name].spec).items():
+    for term, spec in without_each_term(records[name].spec).items():
         assert getattr(spec.last_losses, term).weight == 0
 
 

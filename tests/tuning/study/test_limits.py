@@ -103,13 +103,16 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
     space = make_space(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "manifest.json").write_text("{}")
-    with pytest.raises(SpecError, match="holds a search already; go on with it"):
+    with pytest.raises(SpecError, match="holds a search already; resume it"):
         run_search(space, RunFolder(tmp_path / "run"), quiet=True)
 
 
 def test_only_what_keeps_trials_comparable_may_change_in_a_run(tmp_path):
     (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(SpecError, match=r"--set train.lr=1: can't change in a run; search.trials"):
+    with pytest.raises(
+        SpecError,
+        match=r"--set train.lr=1: can't change in a resumed run; these can: search.trials",
+    ):
         resume_search(RunFolder(tmp_path), overrides=["train.lr=1"])
 
 

@@ -1,0 +1,75 @@
+"""The points that a new search starts with: the published recipe, and the best of earlier runs."""
+
+from __future__ import annotations
+
+from lkd_tune.config.errors import SpecError
+from lkd_tune.config.settings.space_settings import SpaceSettings
+from lkd_tune.config.source import Source
+from lkd_tune.config.starts import Start, published_starts, start_from
+from lkd_tune.records.ranking import rank_run
+from lkd_tune.records.run import RunFolder
+from lkd_tune.storage.fetch import read_run
+from lkd_tune.tuning.session import Session
+
+# The best trials of each earlier run that are tried again.
+_BEST_OF_EACH = 3
+
+
+def find_starts(session: Session, teacher_layers: int) -> list[Start]:
+    """Returns the points that a new search starts with, and prints them.
+
+    Raises:
+        SpecError: If an entry of `search.warm_start` is not a run.
+    """
+    space, settings = session.space, session.settings
+    published = settings.search.published_start
+    starts = published_starts(space, teacher_layers) if published else []
+    for folder in settings.search.warm_start:
+        starts += _best_of(read_run(folder), session, teacher_layers)
+    starts = [start for start in starts if start.params]
+    for start in starts:
+        changed = ", ".join(_describe_change(start, name) for name in start.moved)
+        session.view.phase(
+            f"starts with {start.origin}" + (f"; not in this space: {changed}" if changed else "")
+        )
+    return starts
+
+
+def check_warm_start(settings: SpaceSettings, source: Source) -> None:
+    """Checks that each entry of `search.warm_start` is a run with a complete trial.
+
+    Raises:
+        SpecError: With each entry that is not.
+    """
+    problems = []
+    for folder in settings.search.warm_start:
+        try:
+            run = read_run(folder)
+            run.read_manifest()
+        except SpecError as error:
+            problems += [
+                source.problem(("search", "warm_start"), f"{p.where} {p.message}")
+                for p in error.problems
+            ]
+            continue
+        if not rank_run(run).names:
+            message = f"{folder} has no complete trial"
+            problems.append(source.problem(("search", "warm_start"), message))
+    if problems:
+        raise SpecError(problems)
+
+
+def _best_of(run: RunFolder, session: Session, teacher_layers: int) -> list[Start]:
+    return [
+        start_from(f"{run.where} {name}", run.read_trial(name).spec, session.space, teacher_layers)
+        for name in rank_run(run).names[:_BEST_OF_EACH]
+    ]
+
+
+def _describe_change(start: Start, name: str) -> str:
+    """Returns a value that the space does not have, and the value used instead."""
+    if name not in start.params:
+        return f"{name} {start.moved[name]}"
+    used = start.params[name]
+    used = f"{used:.3g}" if isinstance(used, float) else used
+    return f"{name} {start.moved[name]} ({used} instead)"
