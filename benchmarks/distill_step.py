@@ -29,7 +29,7 @@ from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings
 from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.data.batches import Batches
 from lkd_tune.data.tasks.classification import Classification
-from lkd_tune.data.tokenize import Batch, Tokens
+from lkd_tune.data.types import Batch, Tokens
 from lkd_tune.distillation.objective import Objective
 from lkd_tune.distillation.targets.base import LiveTeacher
 from lkd_tune.distillation.targets.gpu_store import open_targets

@@ -73,7 +73,8 @@ def train(spec: TrialSpec, cache: Path, *, fast: bool) -> float:
     """
     from direct_losses import direct_terms
 
-    from lkd_tune.data.tokenize import Batch, load_tokens
+    from lkd_tune.data.tokenize import load_tokens
+    from lkd_tune.data.types import Batch
     from lkd_tune.distillation.optimizer import build_optimizer
     from lkd_tune.evaluation.scoring import evaluate
     from lkd_tune.models.loading import build_student, forward, load_model, load_tokenizer

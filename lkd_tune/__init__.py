@@ -13,8 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lkd_tune.api import Run, distill, load_run, load_space, search
-
-__version__ = "0.1.0"
+from lkd_tune.version import __version__ as __version__
 
 __all__ = [
     "Measurement",

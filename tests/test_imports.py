@@ -13,8 +13,8 @@ HEAVY = {"torch", "ray", "transformers", "deepspeed", "optuna", "datasets", "skl
 
 # Each folder may import those before it. `api` and `cli` stand beside each other at the top.
 ORDER = (
-    "files", "config", "records", "storage", "losses", "runtime", "cluster", "data", "models",
-    "evaluation", "distillation", "results", "export", "tuning", "jobs", "api", "cli",
+    "version", "files", "config", "records", "storage", "losses", "runtime", "cluster", "data",
+    "models", "evaluation", "distillation", "results", "export", "tuning", "jobs", "api", "cli",
 )  # fmt: skip
 # Folders that load none of these, not even inside functions.
 LIGHT = {
@@ -48,7 +48,8 @@ def imported(path, *, everywhere=True):
     tree = ast.parse(path.read_text("utf-8"))
     lazy = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        of_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if of_types or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lazy.update(map(id, ast.walk(node)))
     names = set()
     for node in ast.walk(tree):
@@ -61,6 +62,40 @@ def imported(path, *, everywhere=True):
             assert node.module is not None
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     return names
+
+
+def modules():
+    """Returns the package's modules by name: `lkd_tune.data.types`, a folder's `__init__` as it."""
+    named = {}
+    for path in FILES:
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        named[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return named
+
+
+def circles(graph):
+    """Returns the sets of nodes that reach each other (Tarjan's strongly connected components)."""
+    index, low, stack, found = {}, {}, [], []
+
+    def visit(node):
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in graph[node]:
+            if other not in index:
+                visit(other)
+            if other in stack:
+                low[node] = min(low[node], low[other])
+        if low[node] == index[node]:
+            at = stack.index(node)
+            component = stack[at:]
+            del stack[at:]
+            if len(component) > 1 or node in graph[node]:
+                found.append(sorted(component))
+
+    for node in graph:
+        if node not in index:
+            visit(node)
+    return found
 
 
 def folder_or_library(name):
@@ -88,6 +123,22 @@ def test_folders_import_only_those_before_them(path):
     later = set(ORDER[ORDER.index(own) + 1 :])
     found = {folder_or_library(name) for name in imported(path)} & later
     assert found == set()
+
+
+def test_circles_are_found():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"a", "e"}}
+    assert circles(graph) == [["b", "c"], ["e"]]
+
+
+def test_no_modules_import_each_other():
+    """Not inside functions or for type checking either."""
+    named = modules()
+    graph = {}
+    for name, path in named.items():
+        # `from lkd_tune.data import types` imports a module, `… .types import Split` a name in one.
+        found = {each if each in named else each.rpartition(".")[0] for each in imported(path)}
+        graph[name] = found & set(named)
+    assert circles(graph) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)

@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from lkd_tune import __version__
 from lkd_tune.cli.ablate import ablate
 from lkd_tune.cli.cluster import jobs, logs, stop, submit
 from lkd_tune.cli.compare import compare
@@ -22,6 +21,7 @@ from lkd_tune.cli.export import export
 from lkd_tune.cli.report import best, dashboard, report, watch
 from lkd_tune.cli.search import check, search
 from lkd_tune.cli.settings import spaces
+from lkd_tune.version import __version__
 
 _COMMANDS = (
     search, check, distill, best, evaluate, spaces, export, report, watch, dashboard, ablate,

@@ -16,7 +16,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lkd_tune import __version__
 from lkd_tune.cluster.ray import Room, bundles_on, check_room
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.training import ResourceSettings
@@ -24,6 +23,7 @@ from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.uri import is_address
 from lkd_tune.records.run import RunFolder
 from lkd_tune.storage.object_store import StorageError, Store
+from lkd_tune.version import __version__
 
 # A node that is asked has to load Ray's worker first, which takes seconds.
 _NODE_ANSWERS_S = 60.0

@@ -18,8 +18,8 @@ from lkd_tune.data.readers import (
     file_columns,
     load_table,
 )
-from lkd_tune.data.tasks.base import Split
 from lkd_tune.data.tasks.registry import kind_of
+from lkd_tune.data.types import Split
 from lkd_tune.files.cache import cache_dir
 
 GENERATED = "generated"

@@ -23,7 +23,8 @@ import torch
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.task import Augmentation, TaskSettings
-from lkd_tune.data.tokenize import Tokens, load_tokens
+from lkd_tune.data.tokenize import load_tokens
+from lkd_tune.data.types import Tokens
 from lkd_tune.files.cache import cache_dir, get_or_build
 from lkd_tune.files.digest import digest
 from lkd_tune.models.loading import (

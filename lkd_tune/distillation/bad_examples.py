@@ -19,7 +19,7 @@ import torch.distributed as dist
 from lkd_tune.config.settings.losses import TERM_NAMES
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.registry import kind_of
-from lkd_tune.data.tokenize import Tokens
+from lkd_tune.data.types import Tokens
 from lkd_tune.distillation.batch_losses import BatchLosses
 from lkd_tune.distillation.build import load_teacher, starting_student
 from lkd_tune.records.bad_example import BadExample

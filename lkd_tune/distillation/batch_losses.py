@@ -9,7 +9,7 @@ import torch
 
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.registry import kind_of
-from lkd_tune.data.tokenize import Batch, Tokens
+from lkd_tune.data.types import Batch, Tokens
 from lkd_tune.distillation.objective import Objective
 from lkd_tune.distillation.targets.base import LiveTeacher, Maps
 from lkd_tune.losses.base import LossSum

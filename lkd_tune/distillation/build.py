@@ -12,7 +12,7 @@ from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.loading import count_labels, label_names
 from lkd_tune.data.tasks.registry import kind_of
-from lkd_tune.data.tokenize import Tokens
+from lkd_tune.data.types import Tokens
 from lkd_tune.distillation.optimizer import build_optimizer
 from lkd_tune.distillation.targets.base import LiveTeacher
 from lkd_tune.distillation.targets.gpu_store import DeviceTargets, open_targets

@@ -24,7 +24,8 @@ from lkd_tune.data.batches import (
     most_accumulation,
 )
 from lkd_tune.data.tasks.registry import kind_of
-from lkd_tune.data.tokenize import Tokens, load_tokens
+from lkd_tune.data.tokenize import load_tokens
+from lkd_tune.data.types import Tokens
 from lkd_tune.distillation.augmentation import load_training_tokens
 from lkd_tune.distillation.bad_examples import (
     BadExamplesError,

@@ -8,7 +8,7 @@ import torch
 
 from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.data.tasks.base import Kind
-from lkd_tune.data.tokenize import Batch
+from lkd_tune.data.types import Batch
 from lkd_tune.distillation.targets.base import Maps
 from lkd_tune.losses.base import LossSum
 from lkd_tune.losses.inputs import BatchSizes, LossInputs, Targets

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from lkd_tune.config.settings.task import TaskSettings
-from lkd_tune.data.loading import Split, label_names, load_split
+from lkd_tune.data.loading import label_names, load_split
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
+from lkd_tune.data.types import Split
 from lkd_tune.evaluation.scoring import check_labels, check_of_rows, predict
 from lkd_tune.models.loading import load_config, load_model, load_tokenizer
 from lkd_tune.models.size import count_size, fitting_length, time_forward

@@ -17,7 +17,8 @@ from lkd_tune.config.settings.teacher import PLAIN, Inference
 from lkd_tune.data.loading import count_labels, label_names, load_split
 from lkd_tune.data.tasks.base import Kind, are_numbered
 from lkd_tune.data.tasks.registry import kind_of
-from lkd_tune.data.tokenize import Tokens, load_tokens
+from lkd_tune.data.tokenize import load_tokens
+from lkd_tune.data.types import Tokens
 from lkd_tune.models.loading import forward, load_to_run, load_tokenizer
 from lkd_tune.models.placement import running
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lkd_tune.data.tasks.base import Kind
-from lkd_tune.data.tokenize import Batch, Tokens
+from lkd_tune.data.types import Batch, Tokens
 from lkd_tune.export.exported_model import Runnable
 from lkd_tune.models.loading import forward
 

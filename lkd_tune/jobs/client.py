@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lkd_tune import __version__
 from lkd_tune.cluster.ray import quieten_ray
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.space import SearchSpace
@@ -26,6 +25,7 @@ from lkd_tune.jobs.uploads import absolute_paths, ship_files
 from lkd_tune.storage.object_store import Store
 from lkd_tune.tuning.progress.events import event_from_line
 from lkd_tune.tuning.progress.view import BEGUN, EVENTS_VARIABLE
+from lkd_tune.version import __version__
 
 # A search starts within about ten seconds on an idle cluster; after this it waits for something.
 START_S = 120.0

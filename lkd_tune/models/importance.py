@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 from lkd_tune.config.settings.teacher import PLAIN, Inference
-from lkd_tune.data.tokenize import Tokens
+from lkd_tune.data.types import Tokens
 from lkd_tune.files.cache import get_or_build
 from lkd_tune.files.digest import digest
 from lkd_tune.models.loading import forward, model_digest

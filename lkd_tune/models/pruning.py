@@ -14,7 +14,7 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.teacher import Inference, TeacherSettings
 from lkd_tune.config.settings.width import Width, asks_for_width, resolve_width
-from lkd_tune.data.tokenize import Tokens
+from lkd_tune.data.types import Tokens
 from lkd_tune.models.importance import Importance, load_importance
 from lkd_tune.models.loading import read_config
 

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.data.tokenize import Batch, Tokens
+from lkd_tune.data.types import Batch, Tokens
 
 _BYTE = re.compile(r"^<0x[0-9A-Fa-f]{2}>$")
 _KINDS = ("WordPiece", "WordLevel", "BPE", "Unigram")

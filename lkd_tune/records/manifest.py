@@ -9,10 +9,10 @@ import subprocess
 from datetime import UTC, datetime
 from typing import Any
 
-from lkd_tune import __version__
 from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.run import RunFolder
+from lkd_tune.version import __version__
 
 _PACKAGES = ("torch", "ray", "deepspeed", "transformers", "optuna", "datasets", "numpy")
 

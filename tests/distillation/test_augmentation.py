@@ -13,8 +13,9 @@ from transformers import BertConfig, BertForMaskedLM
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.settings.task import Augmentation, TaskSettings
 from lkd_tune.config.trial import TrialSpec
-from lkd_tune.data.tokenize import Tokens, load_tokens
+from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.data.tokenizer_training import train_subword_tokenizer
+from lkd_tune.data.types import Tokens
 from lkd_tune.distillation.augmentation import augmented_ids, load_training_tokens
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.models.loading import load_model, load_tokenizer

@@ -10,7 +10,7 @@ import torch
 
 from lkd_tune.config.settings.losses import TERM_NAMES, LossSettings, Part
 from lkd_tune.data.tasks.classification import Classification
-from lkd_tune.data.tokenize import Batch
+from lkd_tune.data.types import Batch
 from lkd_tune.distillation.objective import Objective
 from lkd_tune.losses.inputs import BatchSizes, LossInputs, Targets
 from lkd_tune.losses.relations import layer_relations, word_relations

@@ -12,7 +12,8 @@ from lkd_tune.config.errors import SpecError
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.width import Width
 from lkd_tune.config.trial import TrialSpec
-from lkd_tune.data.tokenize import Tokens, load_tokens
+from lkd_tune.data.tokenize import load_tokens
+from lkd_tune.data.types import Tokens
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.distillation.run import distill
 from lkd_tune.models.importance import Importance, load_importance, measure_importance

@@ -26,7 +26,7 @@ from transformers import (
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.trial import TrialSpec
-from lkd_tune.data.tokenize import Tokens
+from lkd_tune.data.types import Tokens
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.evaluation.scoring import evaluate_model
 from lkd_tune.models.loading import load_model, load_tokenizer

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,58 +14,12 @@ from torch import Tensor
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
+from lkd_tune.data.types import IGNORED, Batch, Encoded, Split, Tokens
 from lkd_tune.losses.base import LossSum
 from lkd_tune.losses.logits import soft_labels
 
-if TYPE_CHECKING:
-    from lkd_tune.data.tokenize import Batch, Tokens
-
-IGNORED = -100
-"""The label of a token that has none, as in PyTorch's cross-entropy."""
-
 # Ids above are something else than classes, such as a column of dates; a head for them has no room.
 _MOST_CLASSES = 100_000
-
-
-@dataclass(frozen=True)
-class Split:
-    """Text and labels of one split, in the order of the source.
-
-    Attributes:
-        text: First sentences; lists of words in tagging, of sentences in extractive_summary;
-            questions.
-        pair: Second sentences or contexts, or None.
-        label: What the kind makes of the labels: class ids, numbers, lists of class ids, answers,
-            summaries.
-    """
-
-    text: list[Any]
-    pair: list[str] | None
-    label: list[Any]
-
-    def strings(self) -> list[str]:
-        """Returns all text there is, for a vocabulary."""
-        first = [text if isinstance(text, str) else " ".join(text) for text in self.text]
-        return [*first, *(self.pair or [])]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A split in tokens, unpadded: row r is [starts[r]:starts[r + 1]] of the flat arrays.
-
-    Attributes:
-        ids: Token ids of each row.
-        types: Token type ids of each row.
-        labels: One entry for a row, or for a token if the kind is `per_token` in its labels.
-        extras: Further arrays that scoring needs, by name.
-        references: What scoring compares with beyond the labels, as JSON holds it.
-    """
-
-    ids: Sequence[Sequence[int]]
-    types: Sequence[Sequence[int]]
-    labels: np.ndarray
-    extras: dict[str, np.ndarray]
-    references: Any = None
 
 
 class Kind(ABC):

@@ -6,7 +6,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +14,10 @@ from scipy.special import expit, softmax
 from torch import Tensor
 from typing_extensions import override
 
-from lkd_tune.data.tasks.base import Kind, Split, class_id, classes_in, refuse, rounded
+from lkd_tune.data.tasks.base import Kind, class_id, classes_in, refuse, rounded
+from lkd_tune.data.types import Split, Tokens
 from lkd_tune.losses.base import LossSum
 from lkd_tune.losses.logits import soft_labels
-
-if TYPE_CHECKING:
-    from lkd_tune.data.tokenize import Tokens
 
 
 class Sentences(Kind):

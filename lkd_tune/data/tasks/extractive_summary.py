@@ -18,19 +18,17 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from reprlib import repr as shortened
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from typing_extensions import override
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.task import TaskSettings
-from lkd_tune.data.tasks.base import IGNORED, Encoded, LabelledTokens, Split, refuse
+from lkd_tune.data.tasks.base import LabelledTokens, refuse
 from lkd_tune.data.tasks.rouge import best_sentences, rouge, words
 from lkd_tune.data.tasks.sentence_splitting import split_sentences
-
-if TYPE_CHECKING:
-    from lkd_tune.data.tokenize import Tokens
+from lkd_tune.data.types import IGNORED, Encoded, Split, Tokens
 
 _NAMES = ["out", "in"]
 # Documents that are cut into tokens at a time: a tokenizer's own results are large.

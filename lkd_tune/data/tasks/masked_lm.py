@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +21,8 @@ from typing_extensions import override
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.task import TaskSettings
-from lkd_tune.data.tasks.base import IGNORED, Encoded, LabelledTokens, Split
-
-if TYPE_CHECKING:
-    from lkd_tune.data.tokenize import Batch, Tokens
+from lkd_tune.data.tasks.base import LabelledTokens
+from lkd_tune.data.types import IGNORED, Batch, Encoded, Split, Tokens
 
 # Of the words to predict: shares that are replaced by [MASK] and by another word; the rest stay.
 _MASKED, _REPLACED = 0.8, 0.1

@@ -8,7 +8,7 @@ without the answer is taught to point at its first token, [CLS]; so is a questio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +17,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from lkd_tune.config.settings.task import TaskSettings
-from lkd_tune.data.tasks.base import Encoded, Kind, Split, refuse, rounded
-
-if TYPE_CHECKING:
-    from lkd_tune.data.tokenize import Batch, Tokens
+from lkd_tune.data.tasks.base import Kind, refuse, rounded
+from lkd_tune.data.types import Batch, Encoded, Split, Tokens
 
 # Candidates for a start and for an end, and the longest answer in tokens: BERT's own.
 _BEST, _LONGEST = 20, 30

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import re
 from operator import eq
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from typing_extensions import override
 
 from lkd_tune.config.errors import Problem
 from lkd_tune.config.settings.task import TaskSettings
-from lkd_tune.data.tasks.base import (
-    IGNORED,
-    Encoded,
-    LabelledTokens,
-    Split,
-    are_numbered,
-    class_id,
-    classes_in,
-    refuse,
-)
-
-if TYPE_CHECKING:
-    from lkd_tune.data.tokenize import Tokens
+from lkd_tune.data.tasks.base import LabelledTokens, are_numbered, class_id, classes_in, refuse
+from lkd_tune.data.types import IGNORED, Encoded, Split, Tokens
 
 _OUTSIDE = "O"
 # Outside, or what begins, continues, ends or alone is an entity: all that seqeval knows.

@@ -10,7 +10,7 @@ import torch
 
 from lkd_tune.config.settings.teacher import PLAIN, Inference
 from lkd_tune.data.tasks.base import Kind
-from lkd_tune.data.tokenize import Batch
+from lkd_tune.data.types import Batch
 from lkd_tune.losses.inputs import Targets
 from lkd_tune.losses.relations import full_precision, layer_relations, word_relations
 from lkd_tune.models.loading import forward

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lkd_tune.data.tokenize import Batch, Tokens, to_device_async
+from lkd_tune.data.types import Batch, Tokens, to_device_async
 from lkd_tune.distillation.targets.base import Maps
 from lkd_tune.distillation.targets.store import LEVELS, StoredTargets, triangle_index
 from lkd_tune.losses.inputs import Targets

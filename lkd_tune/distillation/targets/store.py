@@ -27,7 +27,7 @@ import torch
 
 from lkd_tune.config.settings.teacher import PLAIN, Inference, TargetSettings
 from lkd_tune.data.tasks.base import Kind
-from lkd_tune.data.tokenize import Batch, Tokens
+from lkd_tune.data.types import Batch, Tokens
 from lkd_tune.distillation.targets.base import Maps
 from lkd_tune.files.cache import get_or_build
 from lkd_tune.files.digest import digest

@@ -9,10 +9,10 @@ import torch
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.loading import count_labels, label_names, load_split
-from lkd_tune.data.tasks.base import IGNORED
 from lkd_tune.data.tasks.extractive_summary import choose_sentences
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
+from lkd_tune.data.types import IGNORED
 from lkd_tune.models.loading import load_tokenizer
 from tests.support.families import make_classifier
 from tests.support.tokenizers_of import KINDS

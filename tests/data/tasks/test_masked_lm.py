@@ -12,9 +12,9 @@ from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.loading import count_labels, load_split
-from lkd_tune.data.tasks.base import IGNORED
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
+from lkd_tune.data.types import IGNORED
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.distillation.run import distill
 from lkd_tune.models.loading import load_model, load_tokenizer

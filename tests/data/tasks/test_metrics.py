@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lkd_tune.data.tasks.classification import Classification, MultiLabel, Regression
-from lkd_tune.data.tokenize import Tokens
+from lkd_tune.data.types import Tokens
 
 
 def _tokens(labels):

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from lkd_tune.config.settings.task import TaskSettings
-from lkd_tune.data.tasks.base import Split
 from lkd_tune.data.tasks.question_answering import predict_answers, score_answers
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
+from lkd_tune.data.types import Split
 from lkd_tune.models.loading import load_tokenizer
 from tests.support.families import make_classifier
 from tests.support.tokenizers_of import byte_bpe, unigram, wordpiece
