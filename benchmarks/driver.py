@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 from ray import tune
 
-from lkd_tune.cluster.ray import Room, connected
+from lkd_tune.cluster.ray import Capacity, connected
 from lkd_tune.config.shipped import find_space
 from lkd_tune.config.space import load_space
 from lkd_tune.records.manifest import new_manifest, write_manifest
@@ -110,7 +110,7 @@ def search(trials: int, seconds: float) -> tuple[float, list[float]]:
     with tempfile.TemporaryDirectory() as scratch, connected(None):
         run = RunFolder(Path(scratch))
         write_manifest(run, new_manifest(space.settings, scratch))
-        session = Session(space, run, Room(WORKERS), quiet=True)
+        session = Session(space, run, Capacity(WORKERS), quiet=True)
         searcher = Watched(space, run, teacher="none", teacher_layers=6, common=session.common)
         session.run_trials(searcher, None, trainable=Sleeping)
         done = [record for record in run.read_trials() if record.outcome]

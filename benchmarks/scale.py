@@ -33,7 +33,7 @@ import numpy as np
 import optuna
 from ray.tune.trainable.metadata import _TrainingRunMetadata
 
-from lkd_tune.cluster.nodes import Needs, SearchNodes
+from lkd_tune.cluster.nodes import NodeRequirements, SearchNodes
 from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.config.shipped import find_space
 from lkd_tune.config.space import SearchSpace, load_space
@@ -142,7 +142,7 @@ class Driver:
         self._scheduler = build_scheduler(settings, [])
         view = View(settings.search.trials, settings.task.metric, quiet=True)
         stop = StopRequest(None, 0.0, folder=run.path)
-        nodes = SearchNodes(Needs(None, {}), settings.resources, view.note)
+        nodes = SearchNodes(NodeRequirements(None, {}), settings.resources, view.note)
         retries = Retries(run, 1, living=set)
         self._follower = Follower(run, view, stop, {}, retries, nodes, keep=self._keep)
         self._evaluations = settings.train.evaluations

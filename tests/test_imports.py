@@ -159,7 +159,6 @@ def test_libraries_are_met_at_their_places(path):
     "path",
     [
         PACKAGE / "__init__.py",
-        PACKAGE / "api.py",
         PACKAGE / "config" / "shipped.py",
         *(path for path in (PACKAGE / "cli").glob("*.py") if path.name not in PRINTING),
     ],

@@ -1,4 +1,4 @@
-"""Clusters that get nodes by themselves when trials wait for room."""
+"""Clusters whose autoscaler adds nodes when trials wait for resources."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
-# So many trials wait for nodes at the beginning. What waits was drawn without the scores of those
-# before it; the first few are drawn without a model anyway.
-_AT_ONCE = 8
+# Trials that may wait for nodes at the start. They are drawn before any of them has a score, but
+# samplers draw the first few trials at random anyway.
+_MAX_WAITING_AT_START = 8
 
 
-def can_grow(patience_s: float = 0.0) -> bool:
+def has_autoscaler(wait_s: float = 0.0) -> bool:
     """Returns whether an autoscaler adds nodes to the cluster.
 
-    Ray has no public answer (ray#52033): what it calls the cluster's config is written by nobody
-    in open-source Ray. Autoscaler v2 leaves a mark; only `ray up` and KubeRay turn it on. That of
-    v1 runs on any head and reports types of nodes, which on a cluster that was put together by
-    hand are its very nodes.
+    Ray has no public function for this (ray#52033): nothing in open-source Ray writes what it calls
+    the cluster's config. Autoscaler v2 leaves a mark; only `ray up` and KubeRay turn it on.
+    Autoscaler v1 runs on every head and reports the types of nodes, which are the nodes themselves
+    on a cluster that was started by hand.
 
     Args:
-        patience_s: How long to wait for that report; an autoscaler beside the head, as KubeRay's,
-            comes after it.
+        wait_s: How long to wait for the report of v1; an autoscaler in a process or container of
+            its own, as KubeRay's, starts after the head.
     """
-    deadline = time.monotonic() + patience_s
-    while (grows := _has_autoscaler()) is None and time.monotonic() < deadline:
+    deadline = time.monotonic() + wait_s
+    while (found := _find_autoscaler()) is None and time.monotonic() < deadline:
         time.sleep(0.5)
-    return bool(grows)
+    return bool(found)
 
 
-def _has_autoscaler() -> bool | None:
+def _find_autoscaler() -> bool | None:
     """Returns whether there is one, None if that is not known yet."""
     if is_autoscaler_v2(fetch_from_server=True):
         return True
@@ -44,25 +44,25 @@ def _has_autoscaler() -> bool | None:
     report = status.get("autoscaler_report")
     if not report:
         return None
-    by_hand = {format_readonly_node_type(node["NodeID"]) for node in ray.nodes()}
-    return bool(report["active_nodes"].keys() - by_hand)
+    started_by_hand = {format_readonly_node_type(node["NodeID"]) for node in ray.nodes()}
+    return bool(report["active_nodes"].keys() - started_by_hand)
 
 
-class GrowingLimiter(ConcurrencyLimiter):
-    """Lets some trials wait at once while few run, so that their nodes come together; later one.
+class AutoscalingLimiter(ConcurrencyLimiter):
+    """Lets several trials wait at the start, so that their nodes are added at once; later one.
 
-    Tune itself lets one trial of a searcher wait, and a cluster would grow by a node at a time.
+    Tune itself lets one trial of a searcher wait, so that a cluster would grow node by node.
 
     Args:
         searcher: Draws the trials.
-        running: Trials that run, kept up to date.
+        running: The trials that run, kept up to date by the caller.
     """
 
     def __init__(self, searcher: Searcher, running: Sized):
-        super().__init__(searcher, _AT_ONCE)  # Tune takes this for how many may wait
+        super().__init__(searcher, _MAX_WAITING_AT_START)  # Tune lets as many trials wait
         self._running = running
 
     def suggest(self, trial_id: str) -> dict | None:
-        """Returns the config of the next trial, None if enough wait."""
-        self.max_concurrent = max(_AT_ONCE, len(self._running) + 1)
+        """Returns the config of the next trial, None if enough trials wait."""
+        self.max_concurrent = max(_MAX_WAITING_AT_START, len(self._running) + 1)
         return super().suggest(trial_id)

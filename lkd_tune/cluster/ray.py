@@ -1,49 +1,54 @@
-"""The Ray cluster that a search runs on: joining it, what it has, what a trial asks of it."""
+"""The Ray cluster of a search: connecting to it, its capacity, and what a trial reserves of it."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.training import ResourceSettings, trials_on_a_gpu
 from lkd_tune.config.source import Source
 from lkd_tune.runtime.hardware import cpu_name
 
-# Read by Ray when it is imported or started: no reporters, loggers or handlers beside our own, no
-# state of Tune's (the run folder has it all), and workers that stay in the driver's directory.
-_SETTINGS = {
+if TYPE_CHECKING:
+    from ray.tune import PlacementGroupFactory
+
+# Read by Ray when it is imported or started. Ray's own reporters, loggers and signal handlers are
+# off, Tune saves no state (the run folder has all of it), and workers stay in the driver's
+# directory.
+_RAY_VARIABLES = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_FORCE_TRIAL_CLEANUP_S": "30",  # a process that can't leave its group holds resources
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "30",  # kills a process that hangs when it leaves its group
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
 }
-# Trials go through files; Ray's own object store stays nearly empty.
-_STORE_BYTES = 128 * 2**20
-# It reports every five seconds, and on a head that has just come up some time after that.
-_AUTOSCALER_TELLS_S = 30.0
+# Trials pass data through files, so that Ray's object store stays nearly empty.
+_OBJECT_STORE_BYTES = 128 * 2**20
+# An autoscaler reports every five seconds, but starts later than the head it runs on.
+_AUTOSCALER_REPORT_S = 30.0
 
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[bool]:
-    """Joins a cluster, or starts one on this machine, and leaves or ends it afterwards.
+    """Connects to a cluster, or starts one on this machine; disconnects or stops it at the end.
 
-    Gives whether it was started here, so that it has no room beside what it has now.
+    Gives whether it was started here. Such a cluster never gets more nodes.
 
     Args:
-        address: The cluster's; none: that of RAY_ADDRESS (which a Ray job finds set), else
-            this machine. A cluster that this process has joined already is used and left alone.
+        address: The cluster's address. Default: RAY_ADDRESS, which Ray sets in its jobs, else this
+            machine. If this process is connected already, that connection is used and kept.
 
     Raises:
         SpecError: If there is no cluster at the address.
@@ -57,10 +62,12 @@ def connected(address: str | None) -> Iterator[bool]:
     address = address or os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        with _on_loopback():
-            # Ray asks for a token by itself from 2.59 on: who reaches its ports may run code.
-            ray.init("local", include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
-            _hide_token()
+        with _loopback_only():
+            # From 2.59 on, Ray requires a token by default: who reaches its ports may run code.
+            ray.init(
+                "local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet
+            )
+            _protect_token()
             try:
                 yield True
             finally:
@@ -69,7 +76,7 @@ def connected(address: str | None) -> Iterator[bool]:
     try:
         ray.init(address, **quiet)
     except (ConnectionError, ValueError) as error:
-        message = f"{address} can't be joined: {' '.join(str(error).split())[:300]}"
+        message = f"can't connect to {address}: {' '.join(str(error).split())[:300]}"
         raise SpecError(Problem("", "--address", message)) from None
     try:
         yield False
@@ -78,29 +85,29 @@ def connected(address: str | None) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Has a Ray that is started meanwhile listen on loopback alone.
+def _loopback_only() -> Iterator[None]:
+    """Makes a Ray that is started inside listen on loopback only.
 
-    For that its processes have to take 127.0.0.1 for this machine's address. Ray puts another in
-    its place, but where it has no clusters of several machines, as on macOS and Windows: by this
-    switch.
+    For that, its processes have to use 127.0.0.1 as this machine's address. Ray replaces it by
+    another one, except where it does not support clusters of several machines, as on macOS and
+    Windows. This sets the same switch.
     """
     from ray._private import ray_constants
 
     name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    before = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
+    variable, constant = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
     os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
     try:
         yield
     finally:
         os.environ.pop(name)
-        if before[0] is not None:
-            os.environ[name] = before[0]
-        ray_constants.ENABLE_RAY_CLUSTER = before[1]
+        if variable is not None:
+            os.environ[name] = variable
+        ray_constants.ENABLE_RAY_CLUSTER = constant
 
 
-def _hide_token() -> None:
-    """Has the token that Ray made for this user be readable by this user alone."""
+def _protect_token() -> None:
+    """Makes the token that Ray created for this user readable by this user only."""
     with contextlib.suppress(OSError):
         token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
         if token.stat().st_uid == os.getuid() and token.stat().st_mode & 0o077:
@@ -108,10 +115,10 @@ def _hide_token() -> None:
 
 
 def withhold_credentials() -> None:
-    """Has Tune leave the driver's AWS credentials out of its actors' runtime environments.
+    """Keeps the driver's AWS credentials out of the runtime environments of Tune's actors.
 
-    Ray writes those into its logs. Workers on this machine inherit the environment anyway, those
-    on other nodes have what is set there.
+    Ray writes those to its logs. Workers on this machine inherit the environment anyway; workers
+    on other nodes use what is set there.
     """
     from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
@@ -120,64 +127,94 @@ def withhold_credentials() -> None:
 
 
 def quieten_ray() -> None:
-    """Has Ray tell errors only; to be called before it is imported or started."""
-    for name, value in _SETTINGS.items():
+    """Makes Ray log errors only; has to be called before Ray is imported or started."""
+    for name, value in _RAY_VARIABLES.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray").setLevel(logging.ERROR)
-    # It tells as an error which trials did not end well, which the search does by itself.
+    # Tune logs trials that did not end well as errors; the search reports them itself.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
-class Room:
+class Capacity:
     """How many trials a cluster runs at a time.
 
     Attributes:
-        trials: So many; None: its nodes come and go, and Tune places what there is room for.
-        grows: Whether nodes are added to it when trials wait.
-        awaited: What a trial asks for, if no node has room for it yet.
+        trials: Their number; None if nodes may come and go, so that Tune decides.
+        autoscales: Whether nodes are added when trials wait.
+        awaited: The resources of a trial, if no node has room for one yet.
     """
 
     trials: int | None
-    grows: bool = False
+    autoscales: bool = False
     awaited: str | None = None
 
 
-def check_room(
-    resources: ResourceSettings, source: Source, *, alone: bool, one_node: bool = False
-) -> Room:
-    """Returns what room the cluster has for trials.
+def check_capacity(
+    resources: ResourceSettings,
+    source: Source,
+    *,
+    is_local_cluster: bool,
+    one_node: bool = False,
+) -> Capacity:
+    """Returns how many trials the cluster runs at a time.
 
     Args:
-        resources: What a trial asks for.
-        source: Where that was written.
-        alone: Whether the cluster was started here, so that it is what it is.
+        resources: The resources of a trial.
+        source: The file with these settings.
+        is_local_cluster: Whether the cluster was started here, so that no nodes are added.
         one_node: Whether a trial's workers have to be on the same node.
 
     Raises:
-        SpecError: If it has not even room for one, and does not grow.
+        SpecError: If it has no room for a trial, and no autoscaler.
     """
     import ray
 
-    from lkd_tune.cluster.autoscaling import can_grow
+    from lkd_tune.cluster.autoscaling import has_autoscaler
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    bundles = [bundles_on(node, resources) for node in nodes]
-    parts = bundles if one_node else [sum(bundles)]
-    trials = sum(part // resources.workers for part in parts)
-    grows = not alone and can_grow(patience_s=0.0 if trials else _AUTOSCALER_TELLS_S)
+    workers = [workers_on(node, resources) for node in nodes]
+    groups = workers if one_node else [sum(workers)]
+    trials = sum(group // resources.workers for group in groups)
+    autoscales = not is_local_cluster and has_autoscaler(
+        wait_s=0.0 if trials else _AUTOSCALER_REPORT_S
+    )
     asked = f"{resources.workers} worker(s) with {_in_words(resources.cpus, resources.gpus)} each"
-    if trials > 0 or grows:
-        return Room(trials if alone else None, grows, None if trials else asked)
+    if trials > 0 or autoscales:
+        return Capacity(
+            trials=trials if is_local_cluster else None,
+            autoscales=autoscales,
+            awaited=None if trials else asked,
+        )
     has = "; ".join(_in_words(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
     message = f"a trial asks for {asked}, the cluster's node(s) have {has}"
-    if one_node and sum(bundles) >= resources.workers:
-        message += "; with a run on an object store a trial's workers have to be on one node"
+    if one_node and sum(workers) >= resources.workers:
+        message += "; for a run on an object store all workers of a trial have to be on one node"
     raise SpecError(source.problem(("resources",), message))
 
 
+def workers_on(node: dict[str, float], resources: ResourceSettings) -> int:
+    """Returns how many workers fit on a node, by its total resources."""
+    workers = node.get("CPU", 0) / resources.cpus
+    if resources.gpus:
+        # Each worker's share is on one GPU: two GPUs have room for four workers of 0.4, not five.
+        workers = min(workers, int(node.get("GPU", 0)) * trials_on_a_gpu(resources.gpus))
+    return int(workers + 1e-9)
+
+
+@functools.cache  # one object for equal trials: Tune keeps that of each trial until the search ends
+def trial_bundles(resources: ResourceSettings, strategy: str) -> PlacementGroupFactory:
+    """Returns what a trial reserves of the cluster: one bundle for each worker."""
+    from ray.tune import PlacementGroupFactory
+
+    bundle = {"CPU": resources.cpus}
+    if resources.gpus:
+        bundle["GPU"] = resources.gpus
+    return PlacementGroupFactory([bundle] * resources.workers, strategy=strategy)
+
+
 def describe_cluster() -> dict[str, Any]:
-    """Returns the cluster's nodes and what they have in all."""
+    """Returns the number of the cluster's nodes, CPUs and GPUs."""
     import ray
 
     total = ray.cluster_resources()
@@ -189,18 +226,18 @@ def describe_cluster() -> dict[str, Any]:
 
 
 def dashboard_address() -> str | None:
-    """Returns the address of Ray's dashboard, None if this Ray has none.
+    """Returns the address of Ray's dashboard, None if there is none.
 
-    One that is started for a search has none; that of a cluster is as its head tells it, so
-    on a head that listens on loopback alone it needs a tunnel.
+    A cluster that is started for a search has none. The address is the one that the head reports:
+    if the head listens on loopback only, it needs a tunnel.
     """
     from ray._private.worker import get_dashboard_url
 
     try:
-        # What `ray.init` tells as well, but to be called again it sets the loggers of a Ray that
-        # may be the user's own.
+        # `ray.init` returns it too, but calling that again would set the loggers of a Ray that the
+        # user may have started.
         address = os.environ.get("RAY_OVERRIDE_DASHBOARD_URL") or get_dashboard_url()
-    except Exception:  # private, and only to be looked at
+    except Exception:  # a private function, needed for information only
         return None
     if not address or "://" in address:
         return address or None
@@ -217,15 +254,6 @@ def describe_node() -> dict[str, Any]:
         "memory_gib": round(host_memory()[0] / 2**30, 1),
         "gpus": _gpu_names(),
     }
-
-
-def bundles_on(node: dict[str, float], resources: ResourceSettings) -> int:
-    """Returns how many workers have room on a node, by what it has in all."""
-    room = node.get("CPU", 0) / resources.cpus
-    if resources.gpus:
-        # A share is one of a single GPU: two GPUs have room for four trials of 0.4, not for five.
-        room = min(room, int(node.get("GPU", 0)) * trials_on_a_gpu(resources.gpus))
-    return int(room + 1e-9)
 
 
 def _in_words(cpus: float, gpus: float) -> str:

@@ -1,6 +1,6 @@
-"""Local copies of what lies in object stores: runs to be read, models, spec files.
+"""Local copies of what is in object stores: runs to read, models, spec files.
 
-A copy is brought up to date when it is asked for; what has not changed is not sent again.
+A copy is updated when it is asked for; unchanged objects are not downloaded again.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from lkd_tune.files.cache import cache_dir, node_cache
 from lkd_tune.records.run import RunFolder
 from lkd_tune.storage.object_store import Store, cache_path
 
-# Small objects take a round trip each, so many of them are asked for at a time.
-_AT_A_TIME = 16
-# An object that is listed and then gone means that the run goes on meanwhile.
-_TRIES = 5
+# Each small object takes a round trip, so several are downloaded at the same time.
+_PARALLEL_DOWNLOADS = 16
+# A search may remove an object after it was listed; then the store is listed again.
+_MAX_LISTINGS = 5
 
 
 def open_run(where: str) -> RunFolder:
-    """Returns the folder of a run that is to be searched, or gone on with.
+    """Returns the folder of a run that is to be started or resumed.
 
-    A search on an object store works in a folder of the cache, which is mirrored there.
+    The folder of a run on an object store is in the cache; the search mirrors it to the store.
 
     Raises:
-        StorageError: If it is an address without a bucket.
+        StorageError: If the address has no bucket.
     """
     if not is_address(where):
         return RunFolder(Path(where))
@@ -41,14 +41,14 @@ def open_run(where: str) -> RunFolder:
 
 
 def read_run(where: str, *, students: bool = False) -> RunFolder:
-    """Returns the folder of a run that is to be read; of an object store's, a fresh copy.
+    """Returns the folder of a run that is to be read; a current copy, if it is on an object store.
 
     Args:
         where: A path or an address.
-        students: Whether the students' weights are needed.
+        students: Whether to download the students' weights.
 
     Raises:
-        SpecError: If there is no such run.
+        SpecError: If the store has no such run.
         StorageError: If the store can't be read.
     """
     if not is_address(where):
@@ -56,40 +56,41 @@ def read_run(where: str, *, students: bool = False) -> RunFolder:
     store = Store(where)
     home = store.address
 
-    def wanted(name: str) -> bool:
+    def is_wanted(name: str) -> bool:
         if name.startswith("students/"):
             return students or name.endswith("/student.json")
-        # Checkpoints, students that are not kept yet and logs of trackers tell a reader nothing.
-        others = ("teacher/model/", "tensorboard/", "wandb/")
-        return not name.startswith(others) and name.count("/") < 3
+        # Readers do not need checkpoints, students that are not kept yet, and trackers' logs.
+        unwanted = ("teacher/model/", "tensorboard/", "wandb/")
+        return not name.startswith(unwanted) and name.count("/") < 3
 
     if store.read("manifest.json") is None:
-        store.list()  # tells of a bucket that is not there
-        raise SpecError(Problem(home, "", "is no run: it has no manifest.json"))
-    return RunFolder(_copy(store, wanted), home)
+        store.list()  # raises an error if the bucket does not exist
+        raise SpecError(Problem(home, "", "is not a run: it has no manifest.json"))
+    return RunFolder(_update_copy(store, is_wanted), home)
 
 
 @functools.cache
 def local_model(model: str) -> str:
-    """Returns the folder of a model; of an object store's, a copy; any other name as it is.
+    """Returns the folder of a model; a copy, if it is on an object store; a hub id unchanged.
 
     Raises:
-        SpecError: If there is no such model.
+        SpecError: If the store has no such model.
         StorageError: If the store can't be read.
     """
     if not is_address(model):
         return model
     store = Store(model)
     if "config.json" not in store.list():
-        raise SpecError(Problem("", "teacher", f"{model} is no model: it has no config.json"))
-    return str(_copy(store, lambda _: True))
+        message = f"{model} is not a model: it has no config.json"
+        raise SpecError(Problem("", "teacher", message))
+    return str(_update_copy(store, lambda _: True))
 
 
 def send_model(folder: Path, address: str) -> None:
-    """Copies a model's folder to an object store; its config.json, last, says that it is whole.
+    """Uploads a model's folder; config.json last, which marks it as complete.
 
     Raises:
-        StorageError: If the store does not take it.
+        StorageError: If the store can't be written.
     """
     store = Store(address)
     files = [path for path in folder.rglob("*") if path.is_file()]
@@ -99,10 +100,10 @@ def send_model(folder: Path, address: str) -> None:
 
 
 def send_files(run: RunFolder, files: Iterable[Path]) -> None:
-    """Copies files of a run to its home, if it has one.
+    """Uploads files of a run, if it is on an object store.
 
     Raises:
-        StorageError: If the store does not take them.
+        StorageError: If the store can't be written.
     """
     if run.home is None:
         return
@@ -112,7 +113,7 @@ def send_files(run: RunFolder, files: Iterable[Path]) -> None:
 
 
 def local_file(where: str) -> Path:
-    """Returns the path of a file; of an object store's, a copy.
+    """Returns the path of a file; of a copy, if it is on an object store.
 
     Raises:
         SpecError: If there is no such object.
@@ -121,59 +122,60 @@ def local_file(where: str) -> Path:
     if not is_address(where):
         return Path(where)
     folder, _, name = where.rpartition("/")
-    store, path = Store(folder), _fetched(folder) / name
+    store, path = Store(folder), _copy_of(folder) / name
     try:
         store.download(name, path)
     except FileNotFoundError:
-        store.list()  # tells of a bucket that is not there
+        store.list()  # raises an error if the bucket does not exist
         raise SpecError(Problem(where, "", "can't be read: there is no such object")) from None
     return path
 
 
-def _fetched(address: str) -> Path:
+def download_all(store: Store, names: list[str], folder: Path) -> None:
+    """Downloads objects to files of the same names below a folder, several at a time.
+
+    Raises:
+        FileNotFoundError: If one of them does not exist.
+    """
+    with ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool:
+        for download in [pool.submit(store.download, name, folder / name) for name in names]:
+            download.result()
+
+
+def _copy_of(address: str) -> Path:
     return node_cache(str(cache_dir())) / "fetched" / cache_path(address)
 
 
-def _copy(store: Store, wanted: Callable[[str], bool]) -> Path:
-    """Returns a folder with the wanted objects of a store, and no others that were once there."""
-    folder = _fetched(store.address)
+def _update_copy(store: Store, is_wanted: Callable[[str], bool]) -> Path:
+    """Returns the copy of a store: the wanted objects, without those that were removed there."""
+    folder = _copy_of(store.address)
     folder.mkdir(parents=True, exist_ok=True)
     record = folder.with_name(f".{folder.name}.json")
     with FileLock(f"{record}.lock"):
         known = json.loads(record.read_text("utf-8")) if record.exists() else {}
-        for left in reversed(range(_TRIES)):
-            there = {name: [*stamp] for name, stamp in store.list().items()}
-            for name in known.keys() - there.keys():
+        for listings_left in reversed(range(_MAX_LISTINGS)):
+            stored = {name: [*stamp] for name, stamp in store.list().items()}
+            for name in known.keys() - stored.keys():
                 (folder / name).unlink(missing_ok=True)
-            _remove_empty(folder)
+            _remove_empty_folders(folder)
             new = [
                 name
-                for name, stamp in sorted(there.items())
-                if wanted(name) and (known.get(name) != stamp or not (folder / name).exists())
+                for name, stamp in sorted(stored.items())
+                if is_wanted(name) and (known.get(name) != stamp or not (folder / name).exists())
             ]
             try:
                 download_all(store, new, folder)
                 break
             except FileNotFoundError:
-                if left == 0:
+                if listings_left == 0:
                     raise
-        had = {name for name in known if known[name] == there.get(name)}
-        write_atomically(record, json.dumps({name: there[name] for name in {*had, *new}}))
+        unchanged = {name for name in known if known[name] == stored.get(name)}
+        stamps = {name: stored[name] for name in {*unchanged, *new}}
+        write_atomically(record, json.dumps(stamps))
     return folder
 
 
-def download_all(store: Store, names: list[str], folder: Path) -> None:
-    """Writes objects to files of the same names below a folder, many at a time.
-
-    Raises:
-        FileNotFoundError: If one of them is not there (any more).
-    """
-    with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        for done in [pool.submit(store.download, name, folder / name) for name in names]:
-            done.result()
-
-
-def _remove_empty(folder: Path) -> None:
+def _remove_empty_folders(folder: Path) -> None:
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()

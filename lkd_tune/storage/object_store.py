@@ -1,9 +1,11 @@
-"""Folders in object stores, `s3://bucket/folder` and `gs://bucket/folder`: the only door to them.
+"""Folders in object stores, `s3://bucket/folder` and `gs://bucket/folder`.
 
-An object appears under its name when all of it has been sent, or not at all; there is no renaming
-and no appending. Credentials, region and endpoint are the business of the store's own variables
-and files (AWS_PROFILE, AWS_ENDPOINT_URL, ~/.aws, GOOGLE_APPLICATION_CREDENTIALS, the machine's
-role); nothing of them is kept or told here.
+All access to object stores is in this module. An object appears under its name when all of it has
+arrived, or not at all; there is no renaming and no appending.
+
+Credentials, region and endpoint come from the store's own variables and files (AWS_PROFILE,
+AWS_ENDPOINT_URL, ~/.aws, GOOGLE_APPLICATION_CREDENTIALS) or the machine's role. They are neither
+kept nor printed here.
 """
 
 from __future__ import annotations
@@ -24,75 +26,79 @@ from lkd_tune.config.uri import address_problem
 from lkd_tune.files.atomic import atomic_file
 
 _T = TypeVar("_T")
-_NAMES = {"s3": "S3", "gs": "Google Cloud Storage"}
+_STORE_NAMES = {"s3": "S3", "gs": "Google Cloud Storage"}
 _CHUNK_BYTES = 8 * 2**20
-# So long an outage is waited for where one must not end a search.
-_PATIENCE_S = 3600.0
-_LONGEST_PAUSE_S = 10.0
-_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
-# What tells that credentials are meant to be there; which of them count is the store's business.
-_CREDENTIALS = {
+# How long a call is retried where an outage must not end a search, and the pauses between tries.
+_RETRY_S = 3600.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# Variables and (variable, default path) of files that hold credentials. If none of them exists, the
+# message about denied access asks for credentials.
+_CREDENTIAL_VARIABLES = {
     "s3": ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
     "gs": ("GOOGLE_APPLICATION_CREDENTIALS",),
 }  # fmt: skip
-_FILES = {
+_CREDENTIAL_FILES = {
     "s3": (("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
            ("AWS_CONFIG_FILE", "~/.aws/config")),
     "gs": (("", "~/.config/gcloud/application_default_credentials.json"),),
 }  # fmt: skip
-_HOW = {
-    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run where a role "
-    "gives them",
-    "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or call `gcloud auth application-default login`",
+_CREDENTIAL_ADVICE = {
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or use a machine whose "
+    "role has access",
+    "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or run `gcloud auth application-default login`",
 }
 
 
 class StorageError(SpecError):
-    """A store can't be reached, or does not let us do what is needed."""
+    """An object store can't be reached, or refuses a request."""
 
 
-def patiently(call: Callable[[], _T], give_up: Callable[[], bool] = lambda: False) -> _T:
-    """Returns what a call gives, after calling again and again while the store can't be reached.
+def retry_until_available(
+    call: Callable[[], _T], give_up: Callable[[], bool] = lambda: False
+) -> _T:
+    """Returns the result of a call, repeated while the store can't be reached.
 
     Args:
-        call: What may be called again.
-        give_up: Asked after each failure whether to let it be.
+        call: What to do; may be called several times.
+        give_up: Asked after each failure whether to stop trying.
 
     Raises:
-        StorageError: What the call raised last, after an hour.
+        StorageError: The last error, after an hour or when `give_up` returns True.
     """
-    deadline, pause = time.monotonic() + _PATIENCE_S, 0.5
+    deadline, pause_s = time.monotonic() + _RETRY_S, _FIRST_PAUSE_S
     while True:
         try:
             return call()
         except StorageError:
             if give_up() or time.monotonic() > deadline:
                 raise
-        time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE_S)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 def cache_path(address: str) -> Path:
-    """Returns the relative path by which caches know an address: `s3/bucket/folder`."""
+    """Returns the relative path of an address in a cache: `s3/bucket/folder`."""
     return Path(address.replace("://", "/", 1))
 
 
 class Store:
     """A folder in an object store; names are relative to it, with `/` between their parts.
 
-    All methods raise StorageError with what to do about it, if the store can't be reached, the
-    bucket is not there, credentials or rights are lacking, or this pyarrow was built without it.
+    All methods raise a StorageError that says what to do if the store can't be reached, if the
+    bucket does not exist, if credentials or rights are missing, or if the installed pyarrow does
+    not support the store.
 
     Args:
         address: `s3://bucket/folder` or `gs://bucket/folder`.
 
     Attributes:
-        address: The same without needless slashes.
+        address: The same without superfluous slashes.
         scheme: `s3` or `gs`.
 
     Raises:
-        StorageError: If the address names no bucket, or has more in it than bucket and folder.
+        StorageError: If the address has no bucket, or more in it than bucket and folder.
     """
 
     def __init__(self, address: str):
@@ -104,7 +110,7 @@ class Store:
         self.address = f"{self.scheme}://{self._root}"
 
     def check_writable(self) -> None:
-        """Writes an object and removes it, to find out whether that can be done."""
+        """Writes an object and removes it, to find out whether both are possible."""
         name = f".seen-{os.urandom(8).hex()}"
         self.write(name, b"driver")
         self.remove(name)
@@ -113,8 +119,8 @@ class Store:
         """Returns size and time of change (ns) of all objects below a folder, by name."""
         from pyarrow.fs import FileSelector, FileType
 
-        with self._told():
-            start = self._at(below)
+        with self._errors_explained():
+            start = self._path(below)
             selector = FileSelector(start, recursive=True, allow_not_found=True)
             found = self._files.get_file_info(selector)
             if not found and self._files.get_file_info(self._bucket).type == FileType.NotFound:
@@ -126,96 +132,98 @@ class Store:
         }
 
     def read(self, name: str) -> bytes | None:
-        """Returns an object's content, None if there is no such object."""
-        with self._told():
+        """Returns the content of an object, None if it does not exist."""
+        with self._errors_explained():
             try:
-                with self._files.open_input_stream(self._at(name)) as file:
+                with self._files.open_input_stream(self._path(name)) as file:
                     return file.read()
             except FileNotFoundError:
                 return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes an object, whole or not at all."""
-        with self._told(), self._files.open_output_stream(self._at(name)) as out:
+        """Writes an object, completely or not at all."""
+        with self._errors_explained(), self._files.open_output_stream(self._path(name)) as out:
             out.write(content)
 
     def upload(self, name: str, file: BinaryIO) -> None:
-        """Writes an object from a file, as far as that goes if it fails on the way."""
-        with self._told(), self._files.open_output_stream(self._at(name)) as out:
+        """Writes an object from a file; if that fails on the way, the object may be incomplete."""
+        with self._errors_explained(), self._files.open_output_stream(self._path(name)) as out:
             shutil.copyfileobj(file, out, _CHUNK_BYTES)
 
     def download(self, name: str, path: Path) -> None:
-        """Writes an object to a file, whole or not at all.
+        """Writes an object to a file, completely or not at all.
 
         Raises:
-            FileNotFoundError: If there is no such object (any more).
+            FileNotFoundError: If the object does not exist.
         """
         with (
             atomic_file(path, sync=False) as out,
-            self._told(missing_is_told=False),
-            self._files.open_input_stream(self._at(name)) as file,
+            self._errors_explained(missing_is_bucket=False),
+            self._files.open_input_stream(self._path(name)) as file,
         ):
             shutil.copyfileobj(file, out, _CHUNK_BYTES)
 
     def remove(self, name: str) -> None:
-        """Removes an object, if it is there."""
-        with self._told(), contextlib.suppress(FileNotFoundError):
-            self._files.delete_file(self._at(name))
+        """Removes an object, if it exists."""
+        with self._errors_explained(), contextlib.suppress(FileNotFoundError):
+            self._files.delete_file(self._path(name))
 
     def remove_folder(self, name: str) -> None:
         """Removes all objects below a folder."""
-        with self._told(), contextlib.suppress(FileNotFoundError):
-            self._files.delete_dir(self._at(name))
+        with self._errors_explained(), contextlib.suppress(FileNotFoundError):
+            self._files.delete_dir(self._path(name))
 
     @property
     def _files(self) -> Any:
         return _file_system(f"{self.scheme}://{self._bucket}")
 
-    def _at(self, name: str) -> str:
+    def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
     @contextlib.contextmanager
-    def _told(self, *, missing_is_told: bool = True) -> Iterator[None]:
-        """Turns what the store's client raises into a `StorageError`.
+    def _errors_explained(self, *, missing_is_bucket: bool = True) -> Iterator[None]:
+        """Turns an error of the store's client into a `StorageError`.
 
         Args:
-            missing_is_told: Whether that also holds of what is not there, which then can only be
-                the bucket: so Google's client has it.
+            missing_is_bucket: Whether a FileNotFoundError means that the bucket does not exist, as
+                with Google's client; otherwise it is raised as it is.
         """
         from pyarrow import ArrowException
 
         try:
             yield
         except FileNotFoundError:
-            if not missing_is_told:
+            if not missing_is_bucket:
                 raise
             raise self._error("NO_SUCH_BUCKET") from None
         except (OSError, ArrowException) as error:
-            if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
-                raise  # this machine's
+            if isinstance(error, OSError) and error.errno in _DISK_FULL:
+                raise  # the disk of this machine
             raise self._error(str(error)) from None
 
-    def _error(self, said: str) -> StorageError:
-        bucket, where = f"{self.scheme}://{self._bucket}", self.address
-        if "NO_SUCH_BUCKET" in said or "bucket does not exist" in said:
-            message = f"there is no bucket {bucket}; make it first, or mend its name"
-        elif _has(said, "UNAUTHENTICATED", "OAuth2", "oauth2", "INVALID_ACCESS_KEY", "SIGNATURE",
-                  "INVALID_CLIENT_TOKEN", "EXPIRED_TOKEN", "ExpiredToken", "UNRECOGNIZED_CLIENT",
-                  "InvalidAccessKeyId"):  # fmt: skip
-            what = "finds no credentials, or none that it takes"
-            message = f"{_NAMES[self.scheme]} {what}; {_HOW[self.scheme]}"
-        elif _has(said, "ACCESS_DENIED", "PERMISSION_DENIED", "HTTP status 403", "Forbidden"):
+    def _error(self, details: str) -> StorageError:
+        """Returns the error to raise, from the text of the client's error."""
+        store, bucket = _STORE_NAMES[self.scheme], f"{self.scheme}://{self._bucket}"
+        advice = _CREDENTIAL_ADVICE[self.scheme]
+        if "NO_SUCH_BUCKET" in details or "bucket does not exist" in details:
+            message = f"there is no bucket {bucket}; create it, or correct its name"
+        elif _contains(details, "UNAUTHENTICATED", "OAuth2", "oauth2", "INVALID_ACCESS_KEY",
+                       "SIGNATURE", "INVALID_CLIENT_TOKEN", "EXPIRED_TOKEN", "ExpiredToken",
+                       "UNRECOGNIZED_CLIENT", "InvalidAccessKeyId"):  # fmt: skip
+            message = f"{store} finds no credentials, or none that it accepts; {advice}"
+        elif _contains(details, "ACCESS_DENIED", "PERMISSION_DENIED", "HTTP status 403",
+                       "Forbidden"):  # fmt: skip
             if _has_credentials(self.scheme):
                 needed = "to list, read, write and delete objects below it"
                 message = f"access is denied; these credentials lack the rights {needed}"
             else:
-                message = f"no credentials are found for it; {_HOW[self.scheme]}"
-        elif _has(said, "NETWORK_CONNECTION", "UNAVAILABLE", "curlCode"):
+                message = f"no credentials are found for it; {advice}"
+        elif _contains(details, "NETWORK_CONNECTION", "UNAVAILABLE", "curlCode"):
             endpoint = " (AWS_ENDPOINT_URL is set)" if os.environ.get("AWS_ENDPOINT_URL") else ""
-            message = f"{_NAMES[self.scheme]} can't be reached{endpoint}: {_short(said)}"
+            message = f"{store} can't be reached{endpoint}: {_shortened(details)}"
         else:
-            message = _short(said)
-        return StorageError(Problem(where, "", message))
+            message = _shortened(details)
+        return StorageError(Problem(self.address, "", message))
 
 
 @functools.cache
@@ -224,25 +232,25 @@ def _file_system(bucket: str) -> Any:
     try:
         from pyarrow.fs import FileSystem
 
-        # By the address, as only then the variables of the store's endpoint are looked at.
+        # From an address, because only then pyarrow reads the variables of the store's endpoint.
         options = "?retry_limit_seconds=60" if bucket.startswith("gs:") else ""  # not 15 minutes
         return FileSystem.from_uri(f"{bucket}/x{options}")[0]
     except (ImportError, NotImplementedError) as error:
-        what = _NAMES[bucket.partition(":")[0]]
-        message = f"this pyarrow has no {what}; install the one of PyPI: pip install 'pyarrow>=15'"
+        store = _STORE_NAMES[bucket.partition(":")[0]]
+        message = f"this pyarrow does not support {store}; run pip install 'pyarrow>=15'"
         raise StorageError(Problem(bucket, "", f"{message} ({error})")) from None
 
 
-def _has(text: str, *words: str) -> bool:
+def _contains(text: str, *words: str) -> bool:
     return any(word in text for word in words)
 
 
 def _has_credentials(scheme: str) -> bool:
-    files = (os.environ.get(variable) or path for variable, path in _FILES[scheme])
-    return any(os.environ.get(name) for name in _CREDENTIALS[scheme]) or any(
+    files = (os.environ.get(variable) or path for variable, path in _CREDENTIAL_FILES[scheme])
+    return any(os.environ.get(name) for name in _CREDENTIAL_VARIABLES[scheme]) or any(
         os.path.exists(os.path.expanduser(path)) for path in files
     )
 
 
-def _short(said: str) -> str:
-    return " ".join(said.partition("(Request ID")[0].split())[:300]
+def _shortened(details: str) -> str:
+    return " ".join(details.partition("(Request ID")[0].split())[:300]

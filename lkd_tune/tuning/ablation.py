@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from lkd_tune.cluster.nodes import find_room
+from lkd_tune.cluster.nodes import check_cluster
 from lkd_tune.cluster.ray import connected
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.space import load_space
@@ -78,8 +78,8 @@ def ablate(
     cwd = manifest["cwd"] if os.path.isdir(manifest.get("cwd", "")) else os.getcwd()
     check_trackers(space)
     with contextlib.chdir(cwd), locked(run), connected(address) as started_here:
-        room = find_room(space, run, alone=started_here)
-        session = Session(space, run, room, quiet=quiet)
+        capacity = check_cluster(space, run, is_local_cluster=started_here)
+        session = Session(space, run, capacity, quiet=quiet)
         try:
             with session.stop.on_signals(), session.view, session.mirroring(), session.tracking():
                 return _run_ablation(session, winner, specs, seeds)

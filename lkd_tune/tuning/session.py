@@ -8,15 +8,20 @@ import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lkd_tune.cluster.nodes import Needs, SearchNodes, versions
-from lkd_tune.cluster.ray import Room, dashboard_address, describe_cluster, withhold_credentials
+from lkd_tune.cluster.nodes import NodeRequirements, SearchNodes, installed_versions
+from lkd_tune.cluster.ray import (
+    Capacity,
+    dashboard_address,
+    describe_cluster,
+    withhold_credentials,
+)
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.files.cache import cache_dir
 from lkd_tune.records.manifest import update_manifest
 from lkd_tune.records.run import RunFolder
-from lkd_tune.storage.object_store import StorageError, patiently
+from lkd_tune.storage.object_store import StorageError, retry_until_available
 from lkd_tune.tuning.best_students import keep_best
 
 if TYPE_CHECKING:
@@ -30,8 +35,8 @@ class Session:
     Args:
         space: The space to search.
         run: The run folder, which has a manifest.
-        room: How many trials the cluster can run at a time. If its nodes come and go, more trials
-            are drawn than run, so that they start as soon as there is a node.
+        capacity: How many trials the cluster can run at a time. If its nodes come and go, more
+            trials are drawn than run, so that they start as soon as there is a node.
         quiet: Whether to print nothing.
 
     Attributes:
@@ -44,14 +49,14 @@ class Session:
         view: What the user sees.
     """
 
-    def __init__(self, space: SearchSpace, run: RunFolder, room: Room, *, quiet: bool):
+    def __init__(self, space: SearchSpace, run: RunFolder, capacity: Capacity, *, quiet: bool):
         from lkd_tune.tuning.progress.view import View
         from lkd_tune.tuning.stop import StopRequest
 
         self.space, self.run = space, run
         settings = space.settings
-        self._concurrency = settings.search.concurrency or room.trials
-        self._grows, self.is_multi_node = room.grows, room.trials is None
+        self._concurrency = settings.search.concurrency or capacity.trials
+        self._autoscales, self.is_multi_node = capacity.autoscales, capacity.trials is None
         manifest = run.read_manifest()
         self.stop = StopRequest(
             settings.search.time_budget,
@@ -67,11 +72,11 @@ class Session:
             score=settings.score_name,
             quiet=quiet,
         )
-        if room.awaited is not None:
-            self.view.note(f"no node can run a trial yet; waiting for {room.awaited}")
+        if capacity.awaited is not None:
+            self.view.note(f"no node can run a trial yet; waiting for {capacity.awaited}")
         self.cwd, self.cache = os.getcwd(), str(cache_dir())
-        needs = Needs(None if run.home else str(run.path), versions())
-        self.nodes = SearchNodes(needs, settings.resources, self.view.note)
+        requirements = NodeRequirements(None if run.home else str(run.path), installed_versions())
+        self.nodes = SearchNodes(requirements, settings.resources, self.view.note)
         # Written before any trial starts: workers of an earlier session stop when they see it.
         session = uuid.uuid4().hex
         update_manifest(run, session=session, cluster=describe_cluster(), finished=None)
@@ -82,7 +87,7 @@ class Session:
             "cache": self.cache,
             "cwd": self.cwd,
             "limits": settings.limits.by_name,
-            "versions": needs.versions,
+            "versions": requirements.versions,
         }
         self._trackers: Trackers | None = None
         self._mirror: Mirror | None = None
@@ -148,7 +153,7 @@ class Session:
                 mirror.fetch_trial(trial, checkpoint=result["state"] == "paused")
 
         try:
-            patiently(fetch, give_up=lambda: bool(self.stop))
+            retry_until_available(fetch, give_up=lambda: bool(self.stop))
         except StorageError as error:
             self.view.note(f"trial {trial} continues in a later session: {error}")
             if not self.stop:
@@ -160,7 +165,7 @@ class Session:
         """Returns a path or address where every node finds a kept student."""
         if self._mirror is None:
             return str(self.run.student(name))
-        patiently(self._mirror.flush, give_up=lambda: bool(self.stop))
+        retry_until_available(self._mirror.flush, give_up=lambda: bool(self.stop))
         return f"{self.run.home}/students/{name}"
 
     def keep_best(self, ended: str | None = None) -> list[str]:
@@ -180,7 +185,7 @@ class Session:
         """
         from ray import tune
 
-        from lkd_tune.cluster.autoscaling import GrowingLimiter
+        from lkd_tune.cluster.autoscaling import AutoscalingLimiter
         from lkd_tune.tuning.execution.callback import Follower
         from lkd_tune.tuning.execution.ray_patches import all_losses_survived
         from lkd_tune.tuning.execution.retries import Retries
@@ -199,8 +204,8 @@ class Session:
             self.nodes,
             keep=self.keep_best,
         )
-        if self._grows and self._concurrency is None:
-            searcher = GrowingLimiter(searcher, stop_all.actors)
+        if self._autoscales and self._concurrency is None:
+            searcher = AutoscalingLimiter(searcher, stop_all.actors)
         # `tune.run`, because a `Tuner` pickles all of this into the run folder to resume from it,
         # which needs Tune's complete state. We resume from the study and the trials' folders.
         with all_losses_survived():

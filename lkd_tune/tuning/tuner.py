@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from lkd_tune.cluster.nodes import find_room
+from lkd_tune.cluster.nodes import check_cluster
 from lkd_tune.cluster.ray import connected
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.space import SearchSpace, load_space
@@ -80,11 +80,11 @@ def run_search(
     _check(space)
     with locked(run), connected(address) as started_here:
         _refuse_used(run)  # another driver may have used it meanwhile
-        room = find_room(space, run, alone=started_here)
+        capacity = check_cluster(space, run, is_local_cluster=started_here)
         clear(run)
         write_space(run, space)
         write_manifest(run, new_manifest(space.settings, os.getcwd()))
-        return _run(Session(space, run, room, quiet=quiet))
+        return _run(Session(space, run, capacity, quiet=quiet))
 
 
 def resume_search(
@@ -125,11 +125,11 @@ def resume_search(
     with contextlib.chdir(cwd):
         _check(space)
         with locked(run), connected(address) as started_here:
-            room = find_room(space, run, alone=started_here)
+            capacity = check_cluster(space, run, is_local_cluster=started_here)
             message = check_workers(run, space)
             if overrides or changed is not None:
                 write_space(run, space)
-            session = Session(space, run, room, quiet=quiet)
+            session = Session(space, run, capacity, quiet=quiet)
             if message is not None:
                 session.view.phase(message)
             return _run(session)

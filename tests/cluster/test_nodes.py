@@ -10,16 +10,16 @@ import ray
 from ray.tune.search import Searcher
 
 from lkd_tune import __version__
-from lkd_tune.cluster.autoscaling import GrowingLimiter, can_grow
+from lkd_tune.cluster.autoscaling import AutoscalingLimiter, has_autoscaler
 from lkd_tune.cluster.nodes import (
-    Needs,
+    NodeRequirements,
     SearchNodes,
     UnfitNodeError,
-    _look,
+    _check_folder_and_versions,
     check_this_node,
-    versions,
+    installed_versions,
 )
-from lkd_tune.cluster.ray import check_room
+from lkd_tune.cluster.ray import check_capacity
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.records.run import RunFolder
@@ -27,13 +27,19 @@ from tests.support.tiny import make_space
 
 
 def test_a_node_tells_its_versions_and_whether_it_sees_the_folder(tmp_path):
-    assert versions()["lkd-tune"] == __version__
-    assert versions()["torch"] == metadata.version("torch").partition("+")[0]
-    assert _look(str(tmp_path / "elsewhere" / ".seen")) == (versions(), "does not see it")
+    assert installed_versions()["lkd-tune"] == __version__
+    assert installed_versions()["torch"] == metadata.version("torch").partition("+")[0]
+    assert _check_folder_and_versions(str(tmp_path / "elsewhere" / ".seen")) == (
+        installed_versions(),
+        "does not see it",
+    )
     (tmp_path / ".seen").write_text("driver")
-    assert _look(str(tmp_path / ".seen")) == (versions(), None)
+    assert _check_folder_and_versions(str(tmp_path / ".seen")) == (installed_versions(), None)
     (tmp_path / ".seen").write_text("another")
-    assert _look(str(tmp_path / ".seen")) == (versions(), "holds something else there")
+    assert _check_folder_and_versions(str(tmp_path / ".seen")) == (
+        installed_versions(),
+        "has another folder there",
+    )
     assert [path.name for path in tmp_path.iterdir()] == [".seen"]
 
 
@@ -41,28 +47,30 @@ def test_a_node_tells_its_versions_and_whether_it_sees_the_folder(tmp_path):
 def test_a_late_node_says_what_it_lacks(tmp_path):
     run = RunFolder(tmp_path)
     run.manifest.write_text("{}")
-    check_this_node(Needs(str(tmp_path), versions()))
-    check_this_node(Needs(None, versions()))
+    check_this_node(NodeRequirements(str(tmp_path), installed_versions()))
+    check_this_node(NodeRequirements(None, installed_versions()))
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
     with pytest.raises(UnfitNodeError, match=r"has torch \S+ \(the driver 0\), no other; install"):
-        check_this_node(Needs(None, {**versions(), "torch": "0", "other": "1"}), 0)
+        check_this_node(
+            NodeRequirements(None, {**installed_versions(), "torch": "0", "other": "1"}), 0
+        )
     with pytest.raises(UnfitNodeError, match=r"node \S+ \(\w{56}\) does not see it: /nowhere; "):
-        check_this_node(Needs("/nowhere", versions()), 0)
+        check_this_node(NodeRequirements("/nowhere", installed_versions()), 0)
 
 
 @pytest.mark.usefixtures("two_cores")
 def test_an_unfit_node_is_told_once_and_ends_a_search_that_has_no_other():
     (node,) = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     told: list[str] = []
-    nodes = SearchNodes(Needs(None, {}), ResourceSettings(cpus=1), told.append)
-    assert nodes.largest_cpus() == 2
-    assert not nodes.is_to_blame("LostWorkerError: a worker died")
+    nodes = SearchNodes(NodeRequirements(None, {}), ResourceSettings(cpus=1), told.append)
+    assert nodes.max_cpus() == 2
+    assert not nodes.exclude_unfit("LostWorkerError: a worker died")
     assert (nodes.problem, told) == (None, [])
     for _ in range(2):
-        assert nodes.is_to_blame(f"…\nUnfitNodeError: node 10.0.0.8 ({node}) has no torch; …\n")
+        assert nodes.exclude_unfit(f"…\nUnfitNodeError: node 10.0.0.8 ({node}) has no torch; …\n")
     assert nodes.problem == f"node 10.0.0.8 ({node}) has no torch; …"
     assert told == [f"not used: {nodes.problem}"]
-    assert nodes.largest_cpus() == 0
+    assert nodes.max_cpus() == 0
     deadline = time.monotonic() + 60  # its places are taken
     while ray.available_resources().get("CPU", 0) > 0:
         assert time.monotonic() < deadline
@@ -75,13 +83,13 @@ def test_an_unfit_node_is_told_once_and_ends_a_search_that_has_no_other():
 
 @pytest.mark.usefixtures("two_cores")
 def test_a_cluster_that_was_put_together_by_hand_does_not_grow(tmp_path):
-    assert not can_grow(patience_s=30)
+    assert not has_autoscaler(wait_s=30)
     space = make_space(tmp_path, resources={"cpus": 3})
     with pytest.raises(SpecError, match=r"with 3 CPU\(s\) and 0 GPU\(s\) each, the cluster's"):
-        check_room(space.settings.resources, space.source, alone=False)
-    room = check_room(ResourceSettings(cpus=1), space.source, alone=False)
-    assert (room.trials, room.grows, room.awaited) == (None, False, None)
-    assert check_room(ResourceSettings(cpus=1), space.source, alone=True).trials == 2
+        check_capacity(space.settings.resources, space.source, is_local_cluster=False)
+    capacity = check_capacity(ResourceSettings(cpus=1), space.source, is_local_cluster=False)
+    assert (capacity.trials, capacity.autoscales, capacity.awaited) == (None, False, None)
+    assert check_capacity(ResourceSettings(cpus=1), space.source, is_local_cluster=True).trials == 2
 
 
 class Endless(Searcher):
@@ -96,7 +104,7 @@ class Endless(Searcher):
 
 def test_several_nodes_are_waited_for_at_once_and_later_one():
     running: dict[str, None] = {}
-    limiter = GrowingLimiter(Endless(), running)
+    limiter = AutoscalingLimiter(Endless(), running)
     names = iter(map(str, range(100)))
 
     def drawn() -> list[str]:

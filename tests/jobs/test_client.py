@@ -213,7 +213,7 @@ def test_a_node_that_does_not_see_the_run_is_told(tmp_path, cluster, lkd_tune):
     make_space(tmp_path)
     where = ["--space", str(tmp_path / "space.yaml"), "--run-dir", "/proc/self/cwd/shared"]
     said = lkd_tune("search", *where, "--address", cluster.address, "--name", "run", code=2)
-    assert re.search("node .*: does not see it: /proc/self/cwd/shared/run; give a folder", said)
+    assert re.search("node .*: does not see it: /proc/self/cwd/shared/run; set --run-dir", said)
     assert not (tmp_path / "shared" / "run" / "manifest.json").exists()
 
 

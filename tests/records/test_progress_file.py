@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from lkd_tune.cluster.nodes import Needs, SearchNodes
+from lkd_tune.cluster.nodes import NodeRequirements, SearchNodes
 from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.records.pace import Pace
@@ -106,7 +106,7 @@ def test_steps_and_an_estimate_are_shown_before_an_evaluation(tmp_path, monkeypa
             StopRequest(None, 0.0, folder=tmp_path),
             actors,
             Retries(run, 3),
-            SearchNodes(Needs(None, {}), ResourceSettings(), view.note),
+            SearchNodes(NodeRequirements(None, {}), ResourceSettings(), view.note),
             keep=lambda name: None,
         )
         monkeypatch.setattr("lkd_tune.tuning.execution.callback._LOOK_EVERY_S", 0.0)

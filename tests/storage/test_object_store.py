@@ -70,7 +70,7 @@ def test_objects(any_bucket, tmp_path):
 def test_what_is_told_of_a_bucket_that_is_not_there(any_bucket):
     store = Store(f"{any_bucket}-not/runs/first")
     for call in (store.list, store.check_writable, lambda: read_run(store.address)):
-        with pytest.raises(StorageError, match=r"there is no bucket ..://lkd-.*-not; make"):
+        with pytest.raises(StorageError, match=r"there is no bucket ..://lkd-.*-not; create"):
             call()
     for address in ("s3://", "s3:///runs"):
         with pytest.raises(StorageError, match="names no bucket; s3://BUCKET/RUN"):
@@ -123,7 +123,7 @@ def test_what_a_client_refuses_is_told_too(bucket, name):
         ("AWS Error UNKNOWN (HTTP status 403) during PutObject", "lack the rights to list, read"),
         (
             "AWS Error INVALID_ACCESS_KEY_ID during PutObject",
-            "finds no credentials, or none that it takes",
+            "finds no credentials, or none that it accepts",
         ),
         ("google::cloud::Status(PERMISSION_DENIED: …)", "lack the rights to list, read"),
         ("AWS Error NETWORK_CONNECTION … Could not connect", "can't be reached (AWS_ENDPOINT_URL"),
@@ -143,7 +143,7 @@ def test_missing_credentials_are_told(bucket, monkeypatch, tmp_path):
 
 def test_a_run_is_read_from_a_copy_that_is_kept_up_to_date(bucket, tmp_path):
     made, home = full_run(tmp_path / "made"), f"{bucket}/runs/first"
-    with pytest.raises(SpecError, match=r"is no run: it has no manifest\.json"):
+    with pytest.raises(SpecError, match=r"is not a run: it has no manifest\.json"):
         read_run(home)
     files = [path for path in made.path.rglob("*") if path.is_file()]
     send_files(type(made)(made.path, home), files)
@@ -168,7 +168,7 @@ def test_models_and_files_are_fetched(bucket, tmp_path):
     assert local_model(folder) == folder
     assert local_model("bert-base-cased") == "bert-base-cased"
     assert local_file(f"{address}/weights").read_text() == '"weights"'
-    with pytest.raises(SpecError, match=r"s3://.*/none is no model: it has no"):
+    with pytest.raises(SpecError, match=r"s3://.*/none is not a model: it has no"):
         local_model(f"{bucket}/none")
     with pytest.raises(SpecError, match="there is no such object"):
         local_file(f"{address}/none.json")

@@ -188,7 +188,7 @@ def test_a_run_in_a_store_is_watched_taken_apart_and_begun_from(bucket, folder):
     assert {f"{home} 0000", f"{home} 0001"} <= origins
     said = (start_and_fail(folder, "search", "--space", "space.yaml", *runs, "--name", "third",
                            "--set", f"search.warm_start=[{bucket}/runs/nothing]"))  # fmt: skip
-    assert "is no run: it has no manifest.json" in said
+    assert "is not a run: it has no manifest.json" in said
 
 
 def start_and_fail(folder: Path, *args: object) -> str:

@@ -68,7 +68,7 @@ def test_a_store_that_stays_away_ends_the_search_and_no_trial(home, tmp_path, mo
             return super().fetch_trial_results(trial, result)
 
     with away, monkeypatch.context() as patch:
-        patch.setattr(storage, "_PATIENCE_S", 1.0)
+        patch.setattr(storage, "_RETRY_S", 1.0)
         patch.setattr("lkd_tune.tuning.tuner.Session", LeftSession)
         with pytest.raises(StorageError, match=r"`lkd-tune search --resume s3://.*` here sends it"):
             run_search(space, run, quiet=True)

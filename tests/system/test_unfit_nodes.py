@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from lkd_tune.cluster.nodes import versions
+from lkd_tune.cluster.nodes import installed_versions
 from lkd_tune.records.run import RunFolder
 from tests.support.clusters import LocalCluster
 from tests.support.tiny import LABELS, make_space
@@ -39,8 +39,10 @@ def test_the_nodes_of_the_start_are_told_with_what_they_lack(tmp_path):
         assert driver.wait(120) == 2
     told = (tmp_path / "search.log").read_text()
     assert "Traceback" not in told
-    assert f"has torch 1.0 (the driver {versions()['torch']}); install the same" in told
-    assert f"does not see it: {shared / 'run'}; give a folder that all nodes share" in told
+    assert f"has torch 1.0 (the driver {installed_versions()['torch']}); install the same" in told
+    assert (
+        f"does not see it: {shared / 'run'}; set --run-dir to a folder that all nodes share" in told
+    )
 
 
 def test_a_late_node_that_is_unfit_gets_no_trial_and_takes_none_down(tmp_path):

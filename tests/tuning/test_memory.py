@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from lkd_tune.cluster.nodes import Needs
+from lkd_tune.cluster.nodes import NodeRequirements
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.batches import most_accumulation
 from lkd_tune.records.run import RunFolder
@@ -102,7 +102,7 @@ def test_a_trial_that_failed_leaves_its_memory_to_the_next_try(tmp_path, monkeyp
             "train": {"steps": 2, "evaluations": 1},
         }
     )
-    rank = Rank(1, 0, str(tmp_path), Needs(None, {}))
+    rank = Rank(1, 0, str(tmp_path), NodeRequirements(None, {}))
 
     def begin_and_advance():
         rank.begin(spec.to_json(), str(tmp_path), None, 1, [], str(tmp_path / "pace"))

@@ -105,7 +105,7 @@ class Follower(Callback):
             # It has waited for long, and so would the others: none of them is to fail by that.
             self._view.note(f"trial {name}: {error.strip().splitlines()[-1]}; the search ends")
             self._stop.interrupt()
-        elif self._nodes.is_to_blame(error):
+        elif self._nodes.exclude_unfit(error):
             trial.max_failures += 1
             if self._nodes.problem is not None:
                 self._stop.interrupt()

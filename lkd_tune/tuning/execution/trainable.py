@@ -12,8 +12,8 @@ from typing import Any
 
 from ray import tune
 
-from lkd_tune.cluster.bundles import bundles
-from lkd_tune.cluster.nodes import Needs, UnfitNodeError, unfit
+from lkd_tune.cluster.nodes import NodeRequirements, UnfitNodeError, unfit_node_error
+from lkd_tune.cluster.ray import trial_bundles
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.atomic import remove_folder, write_atomically
@@ -67,7 +67,7 @@ class DistillationTrainable(tune.Trainable):
         """Returns one bundle for each worker; all on one node where nodes share no folder."""
         resources = TrialSpec.model_validate_json(config["spec"]).resources
         strategy = "PACK" if config.get("home") is None else "STRICT_PACK"
-        return bundles(resources, strategy)
+        return trial_bundles(resources, strategy)
 
     def setup(self, config: dict[str, Any]) -> None:
         """Called once for each actor, with the first trial's config."""
@@ -90,7 +90,7 @@ class DistillationTrainable(tune.Trainable):
         while True:
             if self._gang is None:
                 resources = self._spec.resources
-                self._gang = Gang(resources, self._cwd, self._note_failure, self._needs)
+                self._gang = Gang(resources, self._cwd, self._note_failure, self._requirements)
             self._refuse_if_replaced()
             try:
                 return self._next_result()
@@ -114,7 +114,9 @@ class DistillationTrainable(tune.Trainable):
         """Makes a trial the current one; the rest waits for `step`, whose errors are told."""
         self._name, self._session = config["name"], config["session"]
         self._copy = node_copy(config)
-        self._needs = Needs(None if self._copy else config["run"], config.get("versions", {}))
+        self._requirements = NodeRequirements(
+            None if self._copy else config["run"], config.get("versions", {})
+        )
         self._run = self._copy.run if self._copy else RunFolder(Path(config["run"]))
         self._folder = TrialFolder(self._run.trial(self._name))
         self._spec = TrialSpec.model_validate_json(config["spec"])
@@ -379,7 +381,7 @@ class DistillationTrainable(tune.Trainable):
         except StorageError:
             raise  # no fault of this node
         except SpecError as error:  # what the node mounted is gone
-            raise unfit(str(error)) from None
+            raise unfit_node_error(str(error)) from None
         if session != self._session:
             os._exit(1)
 

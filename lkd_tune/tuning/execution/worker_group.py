@@ -15,7 +15,7 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from lkd_tune.cluster.nodes import WITHOUT_GPUS, Needs, check_this_node
+from lkd_tune.cluster.nodes import WITHOUT_GPUS, NodeRequirements, check_this_node
 from lkd_tune.config.settings.training import ResourceSettings, trials_on_a_gpu
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.cache import node_cache
@@ -23,7 +23,7 @@ from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.progress_file import pace_noter
 from lkd_tune.records.size import ModelSize
 from lkd_tune.storage.fetch import local_model
-from lkd_tune.storage.object_store import patiently
+from lkd_tune.storage.object_store import retry_until_available
 
 LOOPBACK = "127.0.0.1"
 # Once a rank has failed the others need not wait for it: they would for the group's timeout.
@@ -43,7 +43,7 @@ class Rank:
     Rank 0 is an object in the trainable's own process, the others are Ray actors.
     """
 
-    def __init__(self, cpus: float, gpus: float, cwd: str, needs: Needs):
+    def __init__(self, cpus: float, gpus: float, cwd: str, needs: NodeRequirements):
         """Makes this process fit for training; nothing of torch is imported before."""
         check_this_node(needs)
         if gpus == 0:
@@ -93,7 +93,7 @@ class Rank:
             self.end()
         trial = TrialSpec.model_validate_json(spec)
         for model in filter(None, (trial.teacher, trial.student.init)):
-            patiently(partial(local_model, model))  # it may lie in an object store
+            retry_until_available(partial(local_model, model))  # it may lie in an object store
         if os.path.isdir(self._cwd):
             os.chdir(self._cwd)  # for relative paths; Tune changes it with each trial
         self._distillation = Distillation(
@@ -184,7 +184,7 @@ class Gang:
         resources: ResourceSettings,
         cwd: str,
         on_failure: Callable[[BaseException], Any],
-        needs: Needs,
+        needs: NodeRequirements,
     ):
         self._own = Rank(resources.cpus, resources.gpus, cwd, needs)
         self._on_failure = on_failure

@@ -11,7 +11,7 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.files.cache import node_cache
 from lkd_tune.files.tombstones import forget_notes, is_below, keep_notes, read_notes
 from lkd_tune.records.run import RunFolder
-from lkd_tune.storage.object_store import StorageError, Store, cache_path, patiently
+from lkd_tune.storage.object_store import StorageError, Store, cache_path, retry_until_available
 from lkd_tune.tuning.mirror.sync import Sync, stamps
 
 
@@ -52,16 +52,18 @@ class NodeCopy:
             SpecError: If the folder that this node shares with the driver has none any more.
             StorageError: If the store can't be reached or has none, for an hour.
         """
-        return patiently(self._fetch_manifest) if self.apart else self.run.read_manifest()
+        return (
+            retry_until_available(self._fetch_manifest) if self.apart else self.run.read_manifest()
+        )
 
     def pull(self) -> None:
         """Fetches what the trial goes on from, as far as it is not here."""
-        patiently(self._pull)
+        retry_until_available(self._pull)
 
     def push(self) -> None:
         """Sends what the trial has written, if the driver does not see it."""
         if self.apart:
-            patiently(self._push)
+            retry_until_available(self._push)
 
     def _fetch_manifest(self) -> dict[str, Any]:
         store = self._sync.store

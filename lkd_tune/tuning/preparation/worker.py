@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from lkd_tune.cluster.nodes import WITHOUT_GPUS, Needs, check_this_node
+from lkd_tune.cluster.nodes import WITHOUT_GPUS, NodeRequirements, check_this_node
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.files.disk import FullDiskError
 from lkd_tune.records.manifest import add_cost
@@ -69,7 +69,7 @@ class PreparationWorker:
                 except ray.exceptions.RayTaskError as error:
                     if isinstance(error.cause, SpecError | FullDiskError):
                         raise error.cause from None
-                    if not nodes.is_to_blame(str(error)):
+                    if not nodes.exclude_unfit(str(error)):
                         raise
                     if nodes.problem is not None:
                         raise SpecError(Problem("", "", nodes.problem)) from None
@@ -90,7 +90,7 @@ class PreparationWorker:
         resources, nodes = self._session.settings.resources, self._session.nodes
         gpus = resources.gpus
         # At least the CPUs of a trial worker, so that an empty cluster gets a node for it.
-        cpus = resources.cpus if gpus else max(resources.cpus, nodes.largest_cpus())
+        cpus = resources.cpus if gpus else max(resources.cpus, nodes.max_cpus())
         if cpus != self._cpus:
             self._end()
         if self._process is None:
@@ -105,7 +105,9 @@ class PreparationWorker:
                 max_task_retries=_MAX_RESTARTS,
                 runtime_env={"env_vars": variables},
             )(_JobRunner).remote()
-        return self._process.run.remote(nodes.needs, function, max(1, int(self._cpus)), *arguments)
+        return self._process.run.remote(
+            nodes.requirements, function, max(1, int(self._cpus)), *arguments
+        )
 
     def _end(self) -> None:
         if self._process is not None:
@@ -116,7 +118,9 @@ class PreparationWorker:
 class _JobRunner:
     """The actor in the process."""
 
-    def run(self, needs: Needs, function: Any, *arguments: Any) -> tuple[Any, tuple[float, float]]:
+    def run(
+        self, requirements: NodeRequirements, function: Any, *arguments: Any
+    ) -> tuple[Any, tuple[float, float]]:
         """Returns a function's result, and its seconds and its GPU's joules.
 
         Raises:
@@ -125,7 +129,7 @@ class _JobRunner:
         began = time.monotonic()
         from lkd_tune.runtime.usage import GpuEnergy
 
-        check_this_node(needs)
+        check_this_node(requirements)
         energy = GpuEnergy()
         value = function(*arguments)
         return value, (time.monotonic() - began, energy.joules() or 0.0)

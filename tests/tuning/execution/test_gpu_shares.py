@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lkd_tune.cluster.ray import bundles_on
+from lkd_tune.cluster.ray import workers_on
 from lkd_tune.config.settings.training import ResourceSettings, trials_on_a_gpu
 from lkd_tune.tuning.execution.worker_group import _CONTEXT_BYTES, allocator_share
 
@@ -33,6 +33,6 @@ def test_a_share_that_leaves_no_memory_is_refused():
 )
 def test_as_many_trials_have_room_as_fit_on_each_gpu(gpus, on_two):
     node = {"CPU": 64.0, "GPU": 2.0}
-    assert bundles_on(node, ResourceSettings(gpus=gpus)) == on_two
-    assert bundles_on({**node, "CPU": 1.0}, ResourceSettings(gpus=gpus)) == 1
-    assert bundles_on({"CPU": 64.0}, ResourceSettings(gpus=gpus)) == 0
+    assert workers_on(node, ResourceSettings(gpus=gpus)) == on_two
+    assert workers_on({**node, "CPU": 1.0}, ResourceSettings(gpus=gpus)) == 1
+    assert workers_on({"CPU": 64.0}, ResourceSettings(gpus=gpus)) == 0

@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from lkd_tune.cluster.nodes import Needs
+from lkd_tune.cluster.nodes import NodeRequirements
 from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.execution.worker_group import Gang, LostWorkerError, Rank
@@ -52,7 +52,7 @@ def test_a_rank_without_a_gpu_sees_none(tmp_path, gpus, hidden):
 
     @ray.remote(num_cpus=1, max_calls=1, runtime_env=shown)
     def seen() -> str:
-        Rank(1, gpus, str(tmp_path), Needs(None, {}))
+        Rank(1, gpus, str(tmp_path), NodeRequirements(None, {}))
         return os.environ["CUDA_VISIBLE_DEVICES"]
 
     assert ray.get(seen.remote()) == ("" if hidden else "0")
@@ -64,7 +64,7 @@ class Leader:
 
     def __init__(self, told: Path) -> None:
         resources = ResourceSettings(workers=2, cpus=1)
-        needs = Needs(None, {})
+        needs = NodeRequirements(None, {})
         self.gang = Gang(resources, os.getcwd(), lambda error: told.write_text(str(error)), needs)
 
     def run(self, method: str, *arguments: Any) -> Any:

@@ -13,7 +13,7 @@ from lkd_tune.config.errors import Problem
 from lkd_tune.config.space import load_space
 from lkd_tune.records.manifest import update_manifest
 from lkd_tune.records.run import RunFolder
-from lkd_tune.storage.object_store import StorageError, Store, patiently
+from lkd_tune.storage.object_store import StorageError, Store, retry_until_available
 from lkd_tune.tuning.mirror import run_mirror as mirror
 from lkd_tune.tuning.mirror.node_storage import NodeCopy
 from lkd_tune.tuning.mirror.run_mirror import LostRunError, Mirror
@@ -128,7 +128,7 @@ def test_patience_ends_when_it_is_told_to():
         raise StorageError(Problem("s3://bucket", "", "can't be reached"))
 
     with pytest.raises(StorageError):
-        patiently(fail, give_up=lambda: len(calls) == 2)
+        retry_until_available(fail, give_up=lambda: len(calls) == 2)
     assert len(calls) == 2
 
 

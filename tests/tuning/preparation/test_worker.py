@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from lkd_tune.cluster.nodes import Needs, SearchNodes
+from lkd_tune.cluster.nodes import NodeRequirements, SearchNodes
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.source import parse_source
 from lkd_tune.config.space import build_space
@@ -28,7 +28,7 @@ SPACE = "task: {name: sst2, train: train.csv, dev: dev.csv}\nteacher: somewhere\
 def session(tmp_path):
     run, settings = RunFolder(tmp_path), build_space(parse_source(SPACE, "space.yaml")).settings
     write_manifest(run, {})
-    nodes = SearchNodes(Needs(None, {}), settings.resources, print)
+    nodes = SearchNodes(NodeRequirements(None, {}), settings.resources, print)
     return SimpleNamespace(
         run=run, stop=SimpleNamespace(reason=None), settings=settings, nodes=nodes
     )
@@ -93,7 +93,7 @@ def test_one_process_does_all_and_is_gone_then(session):
 def test_it_takes_the_whole_of_a_larger_node_that_has_come_up(session, monkeypatch):
     with PreparationWorker(session) as worker:
         with monkeypatch.context() as before:
-            before.setattr(session.nodes, "largest_cpus", lambda: 0)
+            before.setattr(session.nodes, "max_cpus", lambda: 0)
             assert worker.run("test", _working, 0) == 1
         assert worker.run("test", _working, 0) == 2
 
