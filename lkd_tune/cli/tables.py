@@ -1,4 +1,4 @@
-"""How results are told on a terminal."""
+"""Tables and summaries of results on a terminal."""
 
 from __future__ import annotations
 
@@ -12,18 +12,12 @@ from rich.table import Table
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.records.run import BASELINE, RunFolder
+from lkd_tune.results.columns import terminal_columns
+from lkd_tune.results.formatting import interval, layer_maps, number
 from lkd_tune.results.leaderboard import Leaderboard, Row
 from lkd_tune.results.summary import costs_beside, held
 
-# Trials that were stopped early are told one by one only up to here.
-_MOST_ROWS = 20
-# Objectives that have a column only if they are asked for.
-_EXTRA = {
-    "flops": "GFLOPs",
-    "latency_ms": "ms",
-    "latency_ms_batch_32": "ms of 32",
-    "disk_mb": "MB",
-}
+_MAX_TRIALS_SHOWN = 20
 
 
 def show_space(space: SearchSpace, teacher_layers: int) -> None:
@@ -64,53 +58,28 @@ def show_space(space: SearchSpace, teacher_layers: int) -> None:
 
 
 def show_leaderboard(board: Leaderboard) -> None:
-    """Prints one row a trial, then the answer."""
+    """Prints one row for each trial, then the summary."""
     console = terminal()
     table = Table(title=f"{board.task}: {board.metric} on dev", title_justify="left", box=None,
                   padding=(0, 2, 0, 0), header_style="dim")  # fmt: skip
-    for column in ("", "trial"):
-        table.add_column(column, no_wrap=True)
-    confirmed = ["mean ± 95 %"] if board.seeds else []
-    own = [board.task_metric] if board.task_metric != board.metric else []
-    for column in ("score", *own, *confirmed, "share", "depth"):
-        table.add_column(column, justify="right", no_wrap=True)
-    # The only column that gives way on a narrow terminal.
-    table.add_column("layer map", overflow="fold")
-    extra = [name for name in _EXTRA if name in board.objectives]
-    for column in ("params", *(_EXTRA[name] for name in extra), "seconds", "GiB", "test"):
-        table.add_column(column, justify="right", no_wrap=True)
-    if board.teacher:
-        table.add_row("", "teacher", number(board.teacher_score),
-                      *(number(board.teacher["dev"].get(name)) for name in own),
-                      *("" for _ in confirmed), "",
-                      str(board.teacher["layers"]), "", millions(board.teacher["parameters"]),
-                      *("" for _ in extra), _seconds(board.costs.get("teacher")), "",
-                      number(board.teacher.get("test", {}).get(board.metric)),
-                      style="dim")  # fmt: skip
-    trials = [row for row in board.rows if row.name.isdigit()]
-    hidden = {row.name for row in trials[_MOST_ROWS:]}
-    for row in board.rows:
-        if row.name in hidden:
-            continue
-        table.add_row(
-            _place(row, board),
-            row.name,
-            number(row.score),
-            *(number(row.task_score) for _ in own),
-            *(_interval(row) for _ in confirmed),
-            f"{row.share:.0%}" if row.share is not None else "",
-            _size(row),
-            _maps(row),
-            millions(row.parameters),
-            *(_extra(row, name) for name in extra),
-            f"{row.wall_s:.0f}" if row.wall_s is not None else "",
-            f"{row.peak_memory_gib:.1f}" if row.peak_memory_gib else "",
-            number(row.test_mean if row.test_mean is not None else row.test_score),
-            style=_style(row),
+    columns = terminal_columns(board)
+    for column in columns:
+        table.add_column(
+            column.header_of(board),
+            justify="right" if column.is_number else "left",
+            no_wrap=not column.wraps,
+            overflow="fold" if column.wraps else "ellipsis",
         )
+    if board.teacher:
+        table.add_row(*(column.teacher(board) for column in columns), style="dim")
+    trials = [row for row in board.rows if row.name.isdigit()]
+    hidden = {row.name for row in trials[_MAX_TRIALS_SHOWN:]}
+    for row in board.rows:
+        if row.name not in hidden:
+            table.add_row(*(column.text(row, board) for column in columns), style=_style(row))
     console.print(table)
-    if len(trials) > _MOST_ROWS:
-        console.print(f"… and {len(trials) - _MOST_ROWS} more in leaderboard.csv")
+    if hidden:
+        console.print(f"… and {len(hidden)} more in leaderboard.csv")
     for line in summary(board):
         console.print(line, soft_wrap=True)
 
@@ -221,36 +190,13 @@ def _published_lines(board: Leaderboard) -> list[str]:
 
 def _means(row: Row) -> str:
     on_test = f", on test {number(row.test_mean)}" if row.test_mean is not None else ""
-    return f"{_interval(row)}{on_test}"
-
-
-def _interval(row: Row) -> str:
-    if row.mean is None:
-        return ""
-    return number(row.mean) + (f" ± {row.high - row.mean:.3f}" if row.high is not None else "")
+    return f"{interval(row.mean, row.high)}{on_test}"
 
 
 def terminal() -> Console:
     """Returns standard output; where that is no terminal lines are as long as they need be."""
     console = Console(highlight=False, markup=False)
     return console if console.is_terminal else Console(highlight=False, markup=False, width=160)
-
-
-def _place(row: Row, board: Leaderboard) -> str:
-    if row.rank is None:
-        return row.state if row.state != "complete" else ""
-    return f"{row.rank}{'*' if row.on_front and len(board.objectives) > 1 else ''}"
-
-
-def _seconds(cost: dict[str, float] | None) -> str:
-    return f"{cost['wall_s']:.0f}" if cost else ""
-
-
-def _extra(row: Row, name: str) -> str:
-    value = getattr(row, name)
-    if value is None:
-        return ""
-    return f"{value / 1e9:.3g}" if name == "flops" else f"{value:.3g}"
 
 
 def _compared(best: Row, score: float, baseline: Row, baseline_score: float) -> str:
@@ -287,7 +233,7 @@ def show_best(board: Leaderboard) -> None:
           if row.task_score is not None else []),
         ("depth", row.depth),
         *([("width", _width(row))] if row.hidden_size else []),
-        ("layer map", _maps(row)),
+        ("layer map", layer_maps(row.word_map, row.layer_map)),
         ("parameters", f"{row.parameters:,}" if row.parameters else ""),
         ("weights", ", ".join(f"{name} {weight:.3g}" for name, weight in row.weights.items())),
         ("temperature", f"{row.temperature:.3g}"),
@@ -321,36 +267,14 @@ def _changed(tree: Any, sections: tuple[str, ...], prefix: str = "") -> list[str
     return texts
 
 
-def _size(row: Row) -> str:
-    """Returns '3', or '3 × 192' of a student with a width of its own."""
-    return f"{row.depth} × {row.hidden_size}" if row.hidden_size else str(row.depth)
-
-
 def _width(row: Row) -> str:
     return f"{row.hidden_size} hidden, {row.heads} heads, {row.intermediate_size} feed-forward"
-
-
-def _maps(row: Row) -> str:
-    same = row.layer_map == row.word_map
-    return row.word_map if same else f"{row.word_map} / {row.layer_map}"
 
 
 def _style(row: Row) -> str:
     if row.rank == 1:
         return "bold green"
     return {"failed": "red", "stopped": "dim"}.get(row.state, "cyan" if not row.rank else "")
-
-
-def number(value: float | None) -> str:
-    """Returns a score with three digits, nothing for none."""
-    return "" if value is None else f"{value:.3f}"
-
-
-def millions(parameters: int | None) -> str:
-    """Returns a number of parameters in millions or thousands."""
-    if parameters is None:
-        return ""
-    return f"{parameters / 1e6:.1f} M" if parameters >= 1e6 else f"{parameters / 1e3:.0f} k"
 
 
 def place_of(run: RunFolder) -> str:

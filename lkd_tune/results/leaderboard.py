@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,106 +13,107 @@ from lkd_tune.config.space import load_recorded_space
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.ranking import Ranking, rank_trials
 from lkd_tune.records.run import BASELINE, RunFolder, TrialRecord
+from lkd_tune.results.columns import COLUMNS, TrialContext, energy_j
 
 COSTS = ("wall_s", "gpu_s", "cpu_s", "energy_j")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A trial.
-
-    Attributes:
-        rank: 1 for the best of the complete trials; None for all others.
-        on_front: Whether no other complete trial is as good in every objective and better in one.
-        name: The trial's name; `baseline` for plain training without distillation.
-        origin: `published` or a trial of another run, if the search began with it.
-        state: complete, stopped (by the scheduler), refused (above a limit), failed, or running.
-        score: Metric on dev at the last measurement; where `evaluate_on` gives the score, that of
-            the fine-tuned student, None before there is one.
-        task_score: In that case the run's own metric on dev at the last measurement.
-        share: Score as a share of the teacher's, 0 for a negative one; None where the teacher's
-            is not positive.
-        mean: Mean score of other seeds, where it was confirmed; low and high: its 95 % interval.
-        failed_seeds: Other seeds that ended without a score.
-        ties_with_best: Whether the other seeds do not tell it from the best.
-        test_score: Metric on test, where it was measured.
-        test_mean: Mean metric on test of the other seeds.
-        depth: Encoder layers.
-        hidden_size: Width of the hidden states; None where it is the teacher's or a given
-            model's. So are the next two.
-        heads: Attention heads of a layer.
-        intermediate_size: Neurons of a feed-forward layer.
-        word_map: Layer map of the word relations.
-        layer_map: Layer map of the layer transforming relations.
-        parameters: Embeddings included.
-        flops: Of one forward pass for one example of full length.
-        latency_ms: Of one example of full length on the trial's device.
-        latency_ms_batch_32: Of 32 of them together.
-        device: What these were measured on, as `NVIDIA H200, bf16`.
-        disk_mb: Size of the weights.
-        step: Optimizer steps done.
-        total_steps: Of the whole trial.
-        wall_s: Seconds from start to end, evaluations included.
-        gpu_s: Seconds times GPUs held.
-        cpu_s: Seconds times CPU cores held.
-        peak_memory_gib: Of the largest worker.
-        peak_host_gib: The same on the host, where peak_memory_gib is of a GPU.
-        energy_j: Joules that its GPUs took, where NVML tells.
-        samples_per_s: Training examples per second at the last measurement.
-        accumulation: Parts that its micro-batches were cut into, as memory was short.
-        padding: Share of the tokens in batches that were padding.
-        skipped: Training examples that were left out as bad ones.
-        weights: Of the loss terms, by name.
-        lr: Peak learning rate.
-        temperature: Of the logit loss.
-        kept: Whether the student is kept.
-        error: Why it failed.
-    """
+    """A trial on the leaderboard; `COLUMNS` says how each field is computed and shown."""
 
     rank: int | None
+    """1 for the best complete trial; None for trials that are not ranked."""
     on_front: bool
+    """Whether it is on the Pareto front: no other complete trial is as good in every objective and
+    better in one."""
     name: str
+    """The trial's name, as `0007`; `baseline` for plain training without distillation."""
     origin: str | None
+    """`published` or a trial of another run, if the search started from its settings."""
     state: str
+    """complete, stopped (by the scheduler), refused (above a limit), failed, or running."""
     score: float | None
+    """Metric on dev at the last measurement. With `evaluate_on`: the metric of the fine-tuned
+    student; None until it is fine-tuned."""
     task_score: float | None
+    """With `evaluate_on`: the metric of the run's own task on dev at the last measurement."""
     share: float | None
+    """Score as a share of the teacher's; 0 for a negative score, None if the teacher's is not
+    positive."""
     mean: float | None
+    """Mean score of the other seeds, if the trial was confirmed."""
     low: float | None
+    """Lower end of the mean's 95 % confidence interval."""
     high: float | None
+    """Its upper end."""
     failed_seeds: int
+    """Number of other seeds that ended without a score."""
     ties_with_best: bool | None
+    """Whether it is statistically indistinguishable from the best mean (Welch's t-test, p >
+    0.05)."""
     test_score: float | None
+    """Metric on test, if it was measured."""
     test_mean: float | None
+    """Mean metric on test of the other seeds."""
     depth: int
+    """Encoder layers of the student."""
     hidden_size: int | None
+    """Width of the hidden states; None if it is the teacher's or that of a given model."""
     heads: int | None
+    """Attention heads of a layer; None as for `hidden_size`."""
     intermediate_size: int | None
+    """Neurons of a feed-forward layer; None as for `hidden_size`."""
     word_map: str
+    """Layer map of the word relations, as `0-2-4-6`."""
     layer_map: str
+    """Layer map of the layer transforming relations."""
     parameters: int | None
+    """Parameters of the student, embeddings included."""
     flops: int | None
+    """Floating-point operations of one forward pass for one example of full length."""
     latency_ms: float | None
+    """Milliseconds for one example of full length on the trial's device."""
     latency_ms_batch_32: float | None
+    """Milliseconds for a batch of 32 such examples."""
     device: str | None
+    """What the latencies were measured on, as `NVIDIA H200, bf16`."""
     disk_mb: float | None
+    """Size of the weights in MB (10⁶ bytes)."""
     step: int
+    """Optimizer steps done."""
     total_steps: int | None
+    """Optimizer steps of the whole trial."""
     wall_s: float | None
+    """Seconds from start to end, evaluations included."""
     gpu_s: float | None
+    """Seconds times GPUs held."""
     cpu_s: float | None
+    """Seconds times CPU cores held."""
     peak_memory_gib: float | None
+    """Peak memory of the largest worker: of its GPU if it has one, else of the host."""
     peak_host_gib: float | None
+    """Peak host memory of the largest worker."""
     energy_j: float | None
+    """Joules that its GPUs used, if NVML measures them."""
     samples_per_s: float | None
+    """Training examples per second at the last measurement."""
     padding: float | None
+    """Share of the tokens in batches that were padding."""
     skipped: int
+    """Number of bad training examples that were left out."""
     accumulation: int
+    """Number of parts that its micro-batches were split into because it ran out of memory."""
     weights: dict[str, float]
+    """Weight of each loss term at the end of training."""
     lr: float
+    """Peak learning rate."""
     temperature: float
+    """Temperature of the logit loss."""
     kept: bool
+    """Whether its student is kept."""
     error: str | None
+    """Why it was refused or failed."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
     by_name = {record.name: record for record in records}
     ordered = [*(by_name[name] for name in ranking.names), *others]
     rows = [
-        _row(run, record, ranking, metric, teacher_score, confirmed.get(record.name))
+        _row(run, record, ranking, metric, teacher_score, confirmed.get(record.name, {}))
         for record in ordered
     ]
     seeds = max((len(c["seeds"]) for c in confirmed.values()), default=0)
@@ -250,64 +250,12 @@ def _row(
     ranking: Ranking,
     metric: str,
     teacher_score: float | None,
-    confirmed: dict[str, Any] | None,
+    confirmed: dict[str, Any],
 ) -> Row:
-    spec, outcome, size = record.spec, record.outcome, record.size
-    confirmed = confirmed or {}
-    seeds_on_test = confirmed.get("test_scores")
-    last = record.measurements[-1] if record.measurements else None
-    trained = [*record.measurements, *([record.fine_tuned] if record.fine_tuned else [])]
-    share = None
-    if record.score is not None and teacher_score is not None and teacher_score > 0:
-        share = max(0.0, record.score / teacher_score)
     test = run.trial(record.name) / "test.json"
-    tests = json.loads(test.read_text("utf-8")) if test.exists() else {}
-    return Row(
-        rank=ranking.rank(record.name),
-        on_front=record.name in ranking.front,
-        name=record.name,
-        origin=record.origin,
-        state=record.state,
-        score=record.score,
-        task_score=last.score if last and spec.evaluate_on is not None else None,
-        share=share,
-        mean=confirmed.get("mean"),
-        low=confirmed.get("low"),
-        high=confirmed.get("high"),
-        failed_seeds=len(confirmed.get("failed", [])),
-        ties_with_best=confirmed.get("ties_with_best"),
-        test_score=tests.get(metric),
-        test_mean=statistics.mean(seeds_on_test) if seeds_on_test else None,
-        depth=spec.student.depth,
-        hidden_size=spec.student.hidden_size,
-        heads=spec.student.heads,
-        intermediate_size=spec.student.intermediate_size,
-        word_map=_map_text(spec.layer_map.word),
-        layer_map=_map_text(spec.layer_map.layer),
-        parameters=last.parameters if last else None,
-        flops=size.flops if size else None,
-        latency_ms=size.latency_ms if size else None,
-        latency_ms_batch_32=size.latency_ms_batch_32 if size else None,
-        device=size.device if size else None,
-        disk_mb=size.disk_mb if size else None,
-        step=last.step if last else 0,
-        total_steps=last.total_steps if last else None,
-        wall_s=outcome.wall_s if outcome else None,
-        gpu_s=outcome.gpu_s if outcome else None,
-        cpu_s=outcome.cpu_s if outcome else None,
-        peak_memory_gib=max((m.peak_memory_gib for m in trained), default=None),
-        peak_host_gib=max((m.peak_host_gib for m in trained), default=None),
-        energy_j=_energy(record),
-        samples_per_s=last.samples_per_s if last else None,
-        padding=last.padding if last else None,
-        skipped=last.skipped if last else 0,
-        accumulation=record.accumulation,
-        weights={name: term.weight for name, term in spec.last_losses},
-        lr=spec.train.lr,
-        temperature=spec.losses.logits.temperature,
-        kept=record.kept,
-        error=outcome.error if outcome else None,
-    )
+    metrics = json.loads(test.read_text("utf-8")) if test.exists() else {}
+    trial = TrialContext(record, ranking, metric, teacher_score, confirmed, metrics)
+    return Row(**{column.name: column.value(trial) for column in COLUMNS})
 
 
 def _cost_of(records: list[TrialRecord]) -> dict[str, float]:
@@ -316,18 +264,7 @@ def _cost_of(records: list[TrialRecord]) -> dict[str, float]:
         name: sum(getattr(outcome, name) for outcome in outcomes)
         for name in ("wall_s", "gpu_s", "cpu_s")
     }
-    return {**held, "energy_j": sum(_energy(record) or 0.0 for record in records)}
-
-
-def _energy(record: TrialRecord) -> float | None:
-    """Returns the joules of a trial's training and, where there was one, its fine-tuning."""
-    ends = [*record.measurements[-1:], *([record.fine_tuned] if record.fine_tuned else [])]
-    known = [end.energy_j for end in ends if end.energy_j is not None]
-    return sum(known) if known else None
-
-
-def _map_text(entries: tuple[int, ...] | str) -> str:
-    return entries if isinstance(entries, str) else "-".join(map(str, entries))
+    return {**held, "energy_j": sum(energy_j(record) or 0.0 for record in records)}
 
 
 def flat_row(row: Row) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from markupsafe import Markup
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results import summary as facts
+from lkd_tune.results.columns import page_columns
 from lkd_tune.results.leaderboard import Leaderboard, read_leaderboard
 from lkd_tune.results.plots.figures import ablation_label, write_plots
 from lkd_tune.results.plots.style import css_variables
 
-_MOST_ROWS = 15
+_MAX_ROWS = 15
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ def write_report(
         dashboard=facts.dashboard_of(board.manifest),
         answer=facts.answer(board),
         plots=[(plot, Markup(plot.svg)) for plot in plots],  # ours, and escaped by matplotlib
-        rows=trials[:_MOST_ROWS],
-        more=len(trials) - _MOST_ROWS,
+        columns=page_columns(board),
+        rows=trials[:_MAX_ROWS],
+        more=len(trials) - _MAX_ROWS,
         failures=Counter(failures).most_common(8),
         refusals=Counter(refusals).most_common(8),
         ablation=ablation,

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lkd_tune.config.distributions import Choice, Distribution
-from lkd_tune.config.objectives import COSTS
 from lkd_tune.config.source import SHORTHAND
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.run import BASELINE, State, TrialRecord
+from lkd_tune.results.columns import tracked_results
 
 _SECTIONS = ("student", "layer_map", "losses", "train", "seed")
 
@@ -95,7 +95,7 @@ def tracked(
         searched=frozenset(name for name in params if _is_searched(name, space)),
         points=points,
         state=record.state,
-        results=_results(record) if record.outcome else {},
+        results=tracked_results(record) if record.outcome else {},
         error=record.outcome.error if record.outcome else None,
     )
 
@@ -119,15 +119,6 @@ def _point(m: Measurement, spec: TrialSpec, *, with_weights: bool) -> dict[str, 
         losses = spec.losses_at(m.step - 1)
         values |= {f"weight/{name}": term.weight for name, term in losses}
     return {name: float(value) for name, value in values.items() if value is not None}
-
-
-def _results(record: TrialRecord) -> dict[str, float]:
-    assert record.outcome is not None
-    size = record.size.model_dump() if record.size else {}
-    cost = record.outcome.model_dump(include={"wall_s", "gpu_s", "cpu_s"})
-    score = {"score": record.score} if record.state == "complete" else {}
-    found = {**score, **{name: size.get(name) for name in COSTS}, **cost}
-    return {name: float(value) for name, value in found.items() if value is not None}
 
 
 def _params(spec: TrialSpec) -> dict[str, Any]:
