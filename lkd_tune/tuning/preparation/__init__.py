@@ -1,1 +1,1 @@
-"""What a search does before its first trial: teacher, targets, sizes and latencies."""
+"""The preparation of a search: teacher, stored targets, latencies, and points to start with."""

@@ -1,1 +1,1 @@
-"""What a search reports while it runs."""
+"""What a search prints while it runs."""

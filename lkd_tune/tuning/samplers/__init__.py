@@ -1,1 +1,1 @@
-"""What draws the parameters of the next trial."""
+"""Samplers: they draw the parameters of the next trial."""

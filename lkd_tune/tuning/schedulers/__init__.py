@@ -1,1 +1,1 @@
-"""What stops trials early."""
+"""Schedulers: they stop trials early."""

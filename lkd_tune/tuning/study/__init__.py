@@ -1,1 +1,1 @@
-"""The Optuna study: its storage, its parameters, the trials it asks for and is told of."""
+"""The Optuna study of a search: its journal, drawing trials, reporting how they end."""

@@ -1,4 +1,4 @@
-"""Optuna's ask and tell as a searcher of Ray Tune's. It needs nothing else of this package."""
+"""Optuna's ask and tell as a searcher of Ray Tune. It needs nothing else of this package."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from ray.tune.search import Searcher
 
 
 class AskTellSearcher(Searcher):
-    """Draws trials from an Optuna study and tells it how they end, budgets kept apart.
+    """Draws trials from an Optuna study and reports to it how they end.
 
-    What Ray's own `OptunaSearch` does not do: a trial that a scheduler stopped is PRUNED with the
-    score and the step that it reached, and not complete; with several objectives, too, where both
-    are in the trial's user attribute `scores`. Constraints are told. The space is any callable,
-    conditional and local ones included. All state is in the study: with a storage on disk (Optuna's
-    journal, or SQL) a searcher that is made again from it first gives out, with the same config,
-    the trials that had not ended.
+    Unlike Ray's own `OptunaSearch`:
+
+    - A trial that a scheduler stopped is PRUNED with the score and step it reached, not COMPLETE.
+      With several objectives both are in the trial's user attribute `scores`.
+    - Constraints are reported.
+    - The space is any callable, including conditional and local ones.
+    - All state is in the study. With a storage on disk (Optuna's journal, or SQL) a searcher that
+      is rebuilt from it first gives the unfinished trials again, with the same config.
 
         study = optuna.create_study(storage=…, study_name="mine", load_if_exists=True)
         searcher = AskTellSearcher(
@@ -28,15 +30,18 @@ class AskTellSearcher(Searcher):
         tune.run(train, search_alg=searcher, num_samples=-1)
 
     Args:
-        study: Its directions are those of `metrics`.
-        draw: Returns a trial's config, what `trial.suggest_…` gave in it.
+        study: The study. Its directions apply to `metrics`, in this order.
+        draw: Returns a trial's config from the values of `trial.suggest_…`.
         metrics: Keys of a result, one for each of the study's directions.
-        step: Key of a result: how far a trial is. It must not begin anew when a trial is restored,
+        step: Key of a result: the step of a trial. It must not restart when a trial is restored,
             as `training_iteration` may.
         total: The step at which a trial is complete, or the key of a result that has it.
-        trials: So many are drawn in all, those of earlier sessions among them; none: as many as
-            Tune asks for.
-        constraints: Gives from a trial's last result what is to be 0 or less, by name.
+        trials: Number of trials, including earlier sessions; default: as many as Tune asks for.
+        constraints: Returns constraints by name from a trial's last result; a value above 0
+            violates one.
+
+    Raises:
+        ValueError: If the number of metrics is not that of the study's directions.
     """
 
     def __init__(
@@ -63,7 +68,7 @@ class AskTellSearcher(Searcher):
         self._live: dict[str, optuna.Trial] = {}  # by Tune's trial id
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """Returns the config of the next trial, FINISHED if there are as many as wanted."""
+        """Returns the config of the next trial, FINISHED if there are enough."""
         if self._unfinished:
             trial = live_trial(self._study, self._unfinished.pop(0))
         elif self._trials is not None and self._drawn() >= self._trials:
@@ -75,13 +80,13 @@ class AskTellSearcher(Searcher):
         return dict(trial.user_attrs["config"])
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Notes a result of a trial that goes on."""
+        """Reports a result of a running trial to the study."""
         self._report(self._live[trial_id], result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tells the study how a trial ended; one taken back without a result is given out again."""
+        """Reports to the study how a trial ended; one without a result stays unfinished."""
         trial = self._live.pop(trial_id)
         if error:
             tell(self._study, trial, TrialState.FAIL)
@@ -91,7 +96,7 @@ class AskTellSearcher(Searcher):
             complete = result[self._step] >= total
             values = [result[metric] for metric in self._metrics] if complete else None
             state = TrialState.COMPLETE if complete else TrialState.PRUNED
-            if values and any(map(math.isnan, values)):  # a study takes none
+            if values and any(map(math.isnan, values)):  # a study accepts no NaN
                 state, values = TrialState.FAIL, None
             tell(
                 self._study,
@@ -115,19 +120,20 @@ class AskTellSearcher(Searcher):
 
 
 def report(study: optuna.Study, trial: optuna.Trial, scores: Mapping[int, float]) -> None:
-    """Notes a trial's scores by step, those known already passed over.
+    """Reports a trial's scores by step, without those reported before.
 
-    With several objectives Optuna takes none, so there they are its user attribute `scores`.
+    With several objectives Optuna accepts no intermediate scores; they become the trial's user
+    attribute `scores`.
     """
-    seen = study._storage.get_trial(trial._trial_id)
+    stored = study._storage.get_trial(trial._trial_id)
     if len(study.directions) > 1:
-        known = seen.user_attrs.get("scores", {})
+        known = stored.user_attrs.get("scores", {})
         new = {str(step): score for step, score in scores.items() if str(step) not in known}
         if new:
             trial.set_user_attr("scores", known | new)
         return
     for step, score in scores.items():
-        if step not in seen.intermediate_values:
+        if step not in stored.intermediate_values:
             trial.report(score, step)
 
 
@@ -139,14 +145,14 @@ def tell(
     values: Sequence[float] | None = None,
     constraints: Mapping[str, float] | None = None,
 ) -> None:
-    """Tells a study how a trial ended.
+    """Reports to a study how a trial ended.
 
     Args:
-        study: Its study.
-        trial: Not told yet.
-        state: PRUNED takes the last score reported for its value.
-        values: Of a complete trial, one for each objective.
-        constraints: By how much the trial is above its limits.
+        study: The trial's study.
+        trial: A trial whose end is not reported yet.
+        state: How it ended. The value of a PRUNED trial is its last reported score.
+        values: The values of a complete trial, one for each objective.
+        constraints: The trial's constraints by name; a value above 0 violates one.
     """
     for name, excess in (constraints or {}).items():
         trial.set_constraint(name, excess)
@@ -154,12 +160,12 @@ def tell(
 
 
 def live_trial(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial:
-    """Returns a trial of an earlier session as one that can be told."""
+    """Returns a trial of an earlier session as one that can be reported on."""
     return optuna.Trial(study, trial._trial_id)
 
 
 def _running_in(study: optuna.Study) -> list[FrozenTrial]:
-    """Returns the trials that had a config and no end; those cut off before that are FAILED."""
+    """Returns the trials with a config that have not ended; ends those without one as FAIL."""
     unfinished = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if "config" in trial.user_attrs:
