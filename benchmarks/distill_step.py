@@ -34,7 +34,8 @@ from lkd_tune.distillation.objective import Objective
 from lkd_tune.distillation.targets.base import LiveTeacher
 from lkd_tune.distillation.targets.gpu_store import open_targets
 from lkd_tune.distillation.targets.store import ensure_store, read_facts
-from lkd_tune.models.loading import build_student, forward
+from lkd_tune.models.forward import forward
+from lkd_tune.models.student import build_student
 
 LAYERS = (0, 2, 4, 6)
 MAPS = (LAYERS, LAYERS)

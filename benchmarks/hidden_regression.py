@@ -14,7 +14,8 @@ from lkd_tune.distillation.engine import Distillation
 from lkd_tune.losses.base import LossSum
 from lkd_tune.losses.inputs import LossInputs, Targets
 from lkd_tune.losses.logits import logit_total
-from lkd_tune.models.loading import forward, load_model
+from lkd_tune.models.forward import forward
+from lkd_tune.models.loading import load_model
 from lkd_tune.runtime.process_group import device
 
 

@@ -35,7 +35,7 @@ from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.distillation.run import distill
 from lkd_tune.distillation.targets.store import ensure_store
-from lkd_tune.distillation.teacher import build_word_tokenizer
+from lkd_tune.models.from_scratch import build_word_tokenizer
 from lkd_tune.models.loading import load_tokenizer
 from lkd_tune.runtime.process_group import device, free_address, join_process_group
 

@@ -77,7 +77,9 @@ def train(spec: TrialSpec, cache: Path, *, fast: bool) -> float:
     from lkd_tune.data.types import Batch
     from lkd_tune.distillation.optimizer import build_optimizer
     from lkd_tune.evaluation.scoring import evaluate
-    from lkd_tune.models.loading import build_student, forward, load_model, load_tokenizer
+    from lkd_tune.models.forward import forward
+    from lkd_tune.models.loading import load_model, load_tokenizer
+    from lkd_tune.models.student import build_student
 
     assert spec.teacher is not None
     assert spec.train.steps is not None

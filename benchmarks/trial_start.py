@@ -28,7 +28,7 @@ from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.teacher import Architecture
 from lkd_tune.config.settings.training import ResourceSettings, TrainSettings
 from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
-from lkd_tune.distillation.teacher import build_from_scratch
+from lkd_tune.models.from_scratch import build_from_scratch
 from lkd_tune.records.manifest import write_manifest
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import TrialFolder

@@ -27,13 +27,8 @@ from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.data.types import Tokens
 from lkd_tune.files.cache import cache_dir, get_or_build
 from lkd_tune.files.digest import digest
-from lkd_tune.models.loading import (
-    check_vocabulary,
-    forward,
-    load_masked_lm,
-    load_model,
-    model_digest,
-)
+from lkd_tune.models.forward import forward
+from lkd_tune.models.loading import check_vocabulary, load_masked_lm, load_model, model_digest
 
 _BATCH = 64
 

@@ -77,7 +77,7 @@ def look_again(
     *,
     cache: Path | None,
     skipped: Sequence[int],
-    together: bool,
+    collective: bool,
 ) -> BadExamplesError | None:
     """Returns an error that names what is wrong with a batch; None if no example is at fault.
 
@@ -91,7 +91,7 @@ def look_again(
         at_once: Examples that there is room for.
         cache: Folder for what a narrower student's parts score; none: the user's cache.
         skipped: Those that are left out already.
-        together: Whether all ranks call; they share the work then, and get the same. If only one
+        collective: Whether all ranks call; they share the work then, and get the same. If only one
             does, its student has to start from what is in the cache already.
     """
     spec, tokens = losses.spec, losses.tokens
@@ -107,10 +107,10 @@ def look_again(
             sums = losses.sums(student, losses.read(examples, step), maps)
         return torch.stack([loss.total.double() for loss in sums]).tolist()
 
-    world = dist.get_world_size() if together else 1
+    world = dist.get_world_size() if collective else 1
     found: _Found = {}
     for part in _parts(batch, at_once * world):
-        found |= _shared(part, losses_of, together)
+        found |= _shared(part, losses_of, collective)
     if not found:
         return None
     most = MOST_SKIPPED * len(tokens)
@@ -121,7 +121,7 @@ def look_again(
         for part in _parts(others, at_once * world):
             if len(found) + len(skipped) > most:
                 break
-            found |= _shared(part, losses_of, together)
+            found |= _shared(part, losses_of, collective)
     named = [_named(spec, tokens, example, *found[example]) for example in sorted(found)]
     number = len(found) + len(skipped)
     if not skip:
@@ -140,9 +140,9 @@ def _parts(examples: np.ndarray, size: int) -> list[np.ndarray]:
     return np.array_split(examples, max(1, -(-len(examples) // size)))
 
 
-def _shared(examples: np.ndarray, losses_of: LossesOf, together: bool) -> _Found:
+def _shared(examples: np.ndarray, losses_of: LossesOf, collective: bool) -> _Found:
     """Returns the bad ones among some examples, each with its term and what was found."""
-    if not together or dist.get_world_size() == 1:
+    if not collective or dist.get_world_size() == 1:
         return _bad_among(examples, losses_of)
     rank, world = dist.get_rank(), dist.get_world_size()
     own = _bad_among(examples[rank::world], losses_of)

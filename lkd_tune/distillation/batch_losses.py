@@ -13,7 +13,7 @@ from lkd_tune.data.types import Batch, Tokens
 from lkd_tune.distillation.objective import Objective
 from lkd_tune.distillation.targets.base import LiveTeacher, Maps
 from lkd_tune.losses.base import LossSum
-from lkd_tune.models.loading import forward
+from lkd_tune.models.forward import forward
 from lkd_tune.models.vocabulary import Vocabulary
 from lkd_tune.runtime.process_group import device
 

@@ -19,8 +19,8 @@ from lkd_tune.distillation.targets.gpu_store import DeviceTargets, open_targets
 from lkd_tune.distillation.targets.store import StoredTargets, ensure_store, stored_targets_fit
 from lkd_tune.evaluation.scoring import check_labels
 from lkd_tune.files.cache import cache_dir
-from lkd_tune.models.loading import build_student, check_vocabulary, load_model
-from lkd_tune.models.pruning import check_given_width, student_source
+from lkd_tune.models.loading import check_vocabulary, load_model
+from lkd_tune.models.student import build_student, check_width, teacher_of_width
 from lkd_tune.models.vocabulary import Vocabulary
 from lkd_tune.runtime.cpu import gains_from_bf16_matmul
 from lkd_tune.runtime.deepspeed import load_deepspeed
@@ -68,7 +68,7 @@ def starting_student(
     """
     settings, kind = spec.student, kind_of(spec.task)
     labels = count_labels(spec.task, cache=cache)
-    source = student_source(
+    source = teacher_of_width(
         settings, spec.teacher, teacher, tokens, device(), cache or cache_dir(), spec.inference
     )
     init, layers = settings.init, tuple[int, ...]()
@@ -84,7 +84,7 @@ def starting_student(
         )
         layers = word[1:]
     student = build_student(init, source, layers, settings.depth, labels, kind.head)
-    check_given_width(settings, student)
+    check_width(settings, student)
     if vocabulary is not None:
         vocabulary.trim(student)
     return student
@@ -102,7 +102,7 @@ def build_targets(
         spec.targets, tokens, layers, classes, kind
     ):
         return LiveTeacher(
-            teacher, kind, device(), bf16=bf16, inference=spec.inference, together=True
+            teacher, kind, device(), bf16=bf16, inference=spec.inference, collective=True
         )
     # Each rank asks, as its node may have a cache of its own; one on each node builds.
     folder = ensure_store(

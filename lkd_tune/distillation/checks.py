@@ -7,10 +7,9 @@ from lkd_tune.config.settings.known_tasks import is_file_name
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.data.loading import GENERATED, SPLITS, check_data, load_split
-from lkd_tune.distillation.teacher import teacher_depth, teacher_positions
 from lkd_tune.evaluation.scoring import check_labels
 from lkd_tune.models.loading import check_vocabulary, load_config
-from lkd_tune.models.pruning import teacher_width
+from lkd_tune.models.teacher_size import teacher_depth, teacher_positions, teacher_width
 
 
 def check_space(space: SearchSpace) -> int:

@@ -192,16 +192,18 @@ class Distillation:
         self._last = self._measure(self._train_until(until))
         return self._last
 
-    def measure_size(self, known: Path) -> ModelSize | None:
+    def measure_size(self, latencies: Path) -> ModelSize | None:
         """Returns what the student's architecture costs, timed on rank 0; None on other ranks.
 
         Args:
-            known: Folder with the latencies of architectures that were timed before.
+            latencies: Folder with the latencies of architectures that were timed before.
         """
         if self._rank != 0:
             return None
         head, length = self._kind.head, self.spec.task.max_length
-        return measure_size(self._config, head, length, device(), bf16=self._bf16, known=known)
+        return measure_size(
+            self._config, head, length, device(), bf16=self._bf16, latencies=latencies
+        )
 
     def tokens(self, split: str) -> Tokens:
         """Returns a split in the student's tokens."""
@@ -365,7 +367,7 @@ class Distillation:
                 if math.isfinite(total):
                     continue
                 # All later steps are lost by this one.
-                if (bad := self._look_again(batch, step, together=True)) is not None:
+                if (bad := self._look_again(batch, step, collective=True)) is not None:
                     raise bad
                 raise DivergedError(
                     f"the loss {name} is {total} at step {step + 1}, and no example alone is at "
@@ -384,18 +386,18 @@ class Distillation:
         alone = self._world > 1 and asks_for_width(self.spec.student)
         if alone or not may_be_an_examples(error):
             return
-        bad = self._look_again(batch, self._step, together=False)
+        bad = self._look_again(batch, self._step, collective=False)
         # What every example does is not the examples' fault.
         if bad is not None and not {*batch} <= {each.example for each in bad.examples}:
             raise bad from error
 
     def _look_again(
-        self, batch: np.ndarray, step: int, *, together: bool
+        self, batch: np.ndarray, step: int, *, collective: bool
     ) -> BadExamplesError | None:
         """Returns what is wrong with the examples of a batch; this distillation is over then."""
         losses, cache, skipped = self._losses, self._cache, self._skipped
         room = max(1, len(batch) // (self._world * self._micro_batches))
         self.close()  # makes room for a student on its own
         return look_again(
-            losses, batch, step, room, cache=cache, skipped=skipped, together=together
+            losses, batch, step, room, cache=cache, skipped=skipped, collective=collective
         )

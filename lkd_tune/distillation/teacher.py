@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,60 +13,24 @@ from lkd_tune.config.settings.layer_map import preset_map
 from lkd_tune.config.settings.losses import LABELS_ONLY
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.task import TaskSettings
-from lkd_tune.config.settings.teacher import Architecture, TeacherSettings, TeacherTraining
+from lkd_tune.config.settings.teacher import TeacherTraining
 from lkd_tune.config.settings.training import ResourceSettings, TrainSettings
 from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
-from lkd_tune.data.loading import GENERATED, count_labels, load_split, source_fingerprint
-from lkd_tune.data.tasks.registry import kind_of
-from lkd_tune.data.tokenizer_training import (
-    SPECIAL,
-    as_bert_tokenizer,
-    train_subword_tokenizer,
-)
+from lkd_tune.data.loading import source_fingerprint
 from lkd_tune.distillation.run import distill
 from lkd_tune.files.cache import cache_dir, get_or_build
 from lkd_tune.files.digest import digest
 from lkd_tune.files.disk import IN_CACHE, room_for
+from lkd_tune.models.from_scratch import build_from_scratch
 from lkd_tune.models.loading import (
-    auto_model,
-    count_positions,
     load_config,
     model_digest,
-    read_config,
     read_depth,
-    save_model,
 )
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.pace import Pace
 from lkd_tune.runtime.cpu import threads_for_width
 from lkd_tune.runtime.process_group import ensure_process_group
-
-
-def teacher_depth(settings: TeacherSettings) -> int:
-    """Returns the number of encoder layers of a teacher, trained already or not.
-
-    Raises:
-        SpecError: If its model can't be had.
-    """
-    if settings.train is None:
-        assert settings.model is not None  # TeacherSettings sees to it
-        return read_depth(settings.model)
-    if settings.train.architecture is not None:
-        return settings.train.architecture.layers
-    assert settings.train.model is not None
-    return read_depth(settings.train.model)
-
-
-def teacher_positions(settings: TeacherSettings, task: TaskSettings) -> int | None:
-    """Returns the tokens of a teacher's longest input, None if its configuration says none.
-
-    Raises:
-        SpecError: If its model can't be had.
-    """
-    start = settings.model or (settings.train and settings.train.model)
-    if start:
-        return count_positions(read_config(start))
-    return task.max_length  # as `build_from_scratch` makes it
 
 
 def train_teacher(
@@ -177,63 +140,3 @@ def _train_into(
             for measurement in trained:
                 if progress is not None:
                     progress(measurement)
-
-
-def build_from_scratch(architecture: Architecture, task: TaskSettings, folder: Path) -> None:
-    """Writes a BERT with random weights and a tokenizer of the task's text."""
-    from transformers import BertConfig
-
-    tokenizer = _build_tokenizer(architecture, task)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=architecture.hidden_size,
-        num_hidden_layers=architecture.layers,
-        num_attention_heads=architecture.heads,
-        intermediate_size=architecture.intermediate_size or 4 * architecture.hidden_size,
-        hidden_dropout_prob=architecture.dropout,
-        attention_probs_dropout_prob=architecture.dropout,
-        initializer_range=architecture.init_std,
-        max_position_embeddings=task.max_length,
-        num_labels=count_labels(task) or 2,  # of no weight to a head over the vocabulary
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    save_model(auto_model(kind_of(task).head).from_config(config), tokenizer, folder)
-
-
-def _build_tokenizer(architecture: Architecture, task: TaskSettings) -> Any:
-    if architecture.vocabulary == "words":
-        return build_word_tokenizer(_words(task), task.max_length)
-    train = load_split(task, "train")
-    return train_subword_tokenizer(
-        architecture.vocabulary,
-        train.strings(),
-        architecture.vocabulary_size,
-        task.max_length,
-    )
-
-
-def build_word_tokenizer(words: list[str], max_length: int) -> Any:
-    """Returns a BERT tokenizer whose vocabulary is whole words; others become [UNK]."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-
-    vocabulary = {word: i for i, word in enumerate([*SPECIAL, *words])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return as_bert_tokenizer(backend, max_length)
-
-
-def _words(task: TaskSettings) -> list[str]:
-    """Returns the words of the training text, sorted."""
-    if task.data == GENERATED:
-        from lkd_tune.data.acceptability.task import VOCABULARY
-
-        return sorted(VOCABULARY)
-    from tokenizers import normalizers, pre_tokenizers
-
-    normalize, split = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    train = load_split(task, "train")
-    words: set[str] = set()
-    for text in train.strings():
-        words.update(word for word, _ in split.pre_tokenize_str(normalize.normalize_str(text)))
-    return sorted(words)

@@ -19,7 +19,8 @@ from lkd_tune.data.tasks.base import Kind, are_numbered
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.data.types import Tokens
-from lkd_tune.models.loading import forward, load_to_run, load_tokenizer
+from lkd_tune.models.forward import forward
+from lkd_tune.models.loading import load_to_run, load_tokenizer
 from lkd_tune.models.placement import running
 
 _BATCH = 128

@@ -11,7 +11,7 @@ import torch
 from lkd_tune.data.tasks.base import Kind
 from lkd_tune.data.types import Batch, Tokens
 from lkd_tune.export.exported_model import Runnable
-from lkd_tune.models.loading import forward
+from lkd_tune.models.forward import forward
 
 # Logits are of the order of 1 to 10, and fp32 has 7 digits: what sums of another order add up to
 # lies far below, a mask or an axis that was frozen far above.

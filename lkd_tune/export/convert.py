@@ -28,7 +28,8 @@ from lkd_tune.export.torch_export import (
     save_program,
 )
 from lkd_tune.files.atomic import write_atomically
-from lkd_tune.models.loading import load_model, load_tokenizer, model_inputs
+from lkd_tune.models.forward import model_inputs
+from lkd_tune.models.loading import load_model, load_tokenizer
 from lkd_tune.models.size import fitting_length, time_calls
 
 _CPU = torch.device("cpu")

@@ -1,9 +1,8 @@
-"""How much each part of a teacher does on the task's text: one pass, once for all trials.
+"""How much each part of a teacher contributes on the task's text: one pass, once for all trials.
 
-What a channel adds to the hidden states is the root mean square of its activations times the norm
-of the weights that read it, as Wanda scores single weights (Sun et al., arXiv:2306.11695); parts
-are scored by activations of a few training examples as in Minitron (Muralidharan et al.,
-arXiv:2407.14679).
+A channel's score is the root mean square of its activations times the norm of the weights that
+read it, as Wanda scores single weights (Sun et al., arXiv:2306.11695). Activations are those of a
+few training examples, as in Minitron (Muralidharan et al., arXiv:2407.14679).
 
 L layers, H hidden size, I neurons of a feed-forward layer.
 """
@@ -11,7 +10,6 @@ L layers, H hidden size, I neurons of a feed-forward layer.
 from __future__ import annotations
 
 import copy
-import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,18 +22,14 @@ from lkd_tune.config.settings.teacher import PLAIN, Inference
 from lkd_tune.data.types import Tokens
 from lkd_tune.files.cache import get_or_build
 from lkd_tune.files.digest import digest
-from lkd_tune.models.loading import forward, model_digest
+from lkd_tune.models.families import Structure
+from lkd_tune.models.forward import forward
+from lkd_tune.models.loading import model_digest
 from lkd_tune.models.placement import running
 
-# Scores change little beyond some hundred examples.
+# Scores change little beyond a few hundred examples.
 _EXAMPLES = 512
-_BATCH = 16
-
-_QUERY = re.compile(r"\.layer\.(\d+)\.attention\.(?:self\.query|q_lin)$")
-_KEY = re.compile(r"\.layer\.(\d+)\.attention\.(?:self\.key|k_lin)$")
-_CONTEXT = re.compile(r"\.layer\.(\d+)\.attention\.(?:output\.dense|out_lin)$")
-_NEURONS = re.compile(r"\.layer\.(\d+)\.(?:output\.dense|ffn\.lin2)$")
-_POOLED = re.compile(r"^classifier(?:\.out_proj)?$")
+_BATCH_EXAMPLES = 16
 
 
 @dataclass(frozen=True)
@@ -44,12 +38,12 @@ class Importance:
 
     Attributes:
         hidden: Dimensions of the hidden states, shape (H,): how much they vary between words,
-            the mean over all layers.
+            averaged over all layers.
         query: Channels of queries and keys, shape (L, H): how much they add to attention scores.
         value: Channels of values, shape (L, H): how much they add to the hidden states.
-        neurons: Of the feed-forward layers, shape (L, I): the same.
-        pooled: Channels of what the classifier reads, shape (H,); zeros where it reads hidden
+        neurons: Neurons of the feed-forward layers, shape (L, I): how much they add to the hidden
             states.
+        pooled: Channels of the classifier's input, shape (H,); zeros where that are hidden states.
     """
 
     hidden: np.ndarray
@@ -69,16 +63,16 @@ def load_importance(
 ) -> Importance:
     """Returns a teacher's scores on the training text, the same on every rank.
 
-    Rank 0 measures or reads them and sends them to the others: nodes whose scores differ in the
-    last bit would start from different students.
+    Rank 0 measures or reads them and sends them to the others: if scores differed between nodes in
+    the last bit, so would the students.
 
     Args:
-        name: The teacher's folder or hub id, which is what the cache goes by.
+        name: The teacher's folder or hub id, which identifies it in the cache.
         teacher: The model.
         tokens: The training split.
         on: Where the teacher runs.
-        cache: Folder that the scores are put in.
-        inference: How the teacher is run.
+        cache: Folder for the scores.
+        inference: How the teacher runs.
     """
     found: list[Any] = [None]
     if not dist.is_initialized() or dist.get_rank() == 0:
@@ -96,7 +90,7 @@ def _load_or_measure(
     path = cache / "importance" / f"{key}.npz"
 
     def build(draft: Path) -> None:
-        # Students are carved from the teacher as it is.
+        # Measuring changes the model, and students are made from it.
         own = teacher if inference.is_plain else copy.deepcopy(teacher)
         scores = measure_importance(own, tokens, on, inference)
         np.savez(draft, **{f.name: getattr(scores, f.name) for f in fields(scores)})
@@ -115,24 +109,25 @@ def measure_importance(
         teacher: On the host; it is changed in place, as by `running`.
         tokens: The split.
         on: Where the teacher computes.
-        inference: How the teacher is run.
+        inference: How the teacher runs.
     """
-    sizes = _SquareSums()
+    sizes, structure = _SquareSums(), Structure(teacher)
+    # Values, neurons and pooled channels are scored where they are read.
     hooks = [
-        *_watch(teacher, sizes, _QUERY, "query", output=True),
-        *_watch(teacher, sizes, _KEY, "key", output=True),
-        *_watch(teacher, sizes, _CONTEXT, "value"),
-        *_watch(teacher, sizes, _NEURONS, "neurons"),
-        *_watch(teacher, sizes, _POOLED, "pooled"),
+        *_watch(structure, sizes, "query", output=True),
+        *_watch(structure, sizes, "key", output=True),
+        *_watch(structure, sizes, "attention_output"),
+        *_watch(structure, sizes, "feed_forward_output"),
+        *_watch(structure, sizes, "classifier"),
     ]
     hidden: torch.Tensor | None = None
     number = min(_EXAMPLES, len(tokens))
     chosen = np.linspace(0, len(tokens) - 1, number).astype(int)
     chosen = chosen[np.argsort(tokens.lengths[chosen], kind="stable")]
     try:
-        # The weights were looked at before: here they may be elsewhere.
+        # The hooks have read the weights before: in here they may be on another device.
         with running(teacher, on, inference) as run:
-            for examples in np.array_split(chosen, -(-number // _BATCH)):
+            for examples in np.array_split(chosen, -(-number // _BATCH_EXAMPLES)):
                 batch = tokens.batch(examples, on)
                 sizes.mask = batch.mask
                 with torch.no_grad():
@@ -146,59 +141,64 @@ def measure_importance(
             hook.remove()
     assert hidden is not None
     layers = range(teacher.config.num_hidden_layers)
-    query = [sizes.rms("query", i) * sizes.rms("key", i) for i in layers]
-    width = hidden.shape[0]
-    pooled = sizes.rms("pooled", -1) * sizes.norms["pooled", -1] if sizes.has("pooled") else None
+    pooled = ("classifier", None)
     return Importance(
         hidden=hidden.cpu().numpy(),
-        query=np.stack(query),
-        value=np.stack([sizes.rms("value", i) * sizes.norms["value", i] for i in layers]),
-        neurons=np.stack([sizes.rms("neurons", i) * sizes.norms["neurons", i] for i in layers]),
-        pooled=np.zeros(width) if pooled is None else pooled,
+        query=np.stack([sizes.rms(("query", i)) * sizes.rms(("key", i)) for i in layers]),
+        value=np.stack([sizes.score(("attention_output", i)) for i in layers]),
+        neurons=np.stack([sizes.score(("feed_forward_output", i)) for i in layers]),
+        pooled=sizes.score(pooled) if pooled in sizes.norms else np.zeros(hidden.shape[0]),
     )
 
 
+# A module's role and its layer.
+_Key = tuple[str, int | None]
+
+
 class _SquareSums:
-    """Sums of squared activations by (kind, layer), padding left out."""
+    """Sums of squared activations without padding, and norms of the weights that read them.
+
+    Attributes:
+        mask: True where a word of the current batch is real, shape (B, N).
+        norms: Norm of each input channel's weights, shape (C,).
+    """
 
     def __init__(self) -> None:
         self.mask: torch.Tensor | None = None
-        self.norms: dict[tuple[str, int], np.ndarray] = {}
-        self._sums: dict[tuple[str, int], torch.Tensor] = {}
-        self._counts: dict[tuple[str, int], int] = {}
+        self.norms: dict[_Key, np.ndarray] = {}
+        self._sums: dict[_Key, torch.Tensor] = {}
+        self._counts: dict[_Key, int] = {}
 
-    def add(self, key: tuple[str, int], activations: torch.Tensor) -> None:
-        """Adds activations (B, N, C), or (B, C) of one vector for each example."""
+    def add(self, key: _Key, activations: torch.Tensor) -> None:
+        """Adds activations, shape (B, N, C), or (B, C) for one vector per example."""
         assert self.mask is not None
         if activations.dim() == 3:
-            # Some classifiers take their word before, others after their dense layer.
+            # Some classifiers select their word before their dense layer, others after it.
             activations = activations[self.mask]
         squares = activations.double().square().sum(0)
         self._sums[key] = self._sums[key] + squares if key in self._sums else squares
         self._counts[key] = self._counts.get(key, 0) + len(activations)
 
-    def has(self, kind: str) -> bool:
-        return any(name == kind for name, _ in self._sums)
+    def rms(self, key: _Key) -> np.ndarray:
+        """Returns the root mean square of each channel, shape (C,)."""
+        return (self._sums[key] / self._counts[key]).sqrt().cpu().numpy()
 
-    def rms(self, kind: str, layer: int) -> np.ndarray:
-        mean = self._sums[kind, layer] / self._counts[kind, layer]
-        return mean.sqrt().cpu().numpy()
+    def score(self, key: _Key) -> np.ndarray:
+        """Returns how much each input channel adds to the output, shape (C,)."""
+        return self.rms(key) * self.norms[key]
 
 
 def _watch(
-    model: Any, sizes: _SquareSums, pattern: re.Pattern[str], kind: str, *, output: bool = False
+    structure: Structure, sizes: _SquareSums, role: str, *, output: bool = False
 ) -> list[Any]:
-    """Returns hooks on the inputs, or the outputs, of all linear layers with such a name."""
+    """Returns hooks that add the inputs, or the outputs, of all linear layers with a role."""
     hooks = []
-    for name, module in model.named_modules():
-        match = pattern.search(name)
-        if match is None or not isinstance(module, torch.nn.Linear):
-            continue
-        key = (kind, int(match[1]) if pattern.groups else -1)
+    for layer, module in structure.linears(role):
+        key = (role, layer)
         sizes.norms[key] = module.weight.detach().double().norm(dim=0).cpu().numpy()
 
-        def note(_: Any, inputs: Any, result: Any, key: Any = key) -> None:
+        def add(_: Any, inputs: Any, result: Any, key: _Key = key) -> None:
             sizes.add(key, result if output else inputs[0])
 
-        hooks.append(module.register_forward_hook(note))
+        hooks.append(module.register_forward_hook(add))
     return hooks

@@ -1,4 +1,4 @@
-"""The memory that a model takes on the host, each measured in a process of its own."""
+"""The memory that a model takes: measured on the host, and checked before a model is loaded."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.settings.teacher import Inference
+from lkd_tune.models.loading import auto_model, describe_model, load_config, load_model
 from lkd_tune.models.size import LARGE_BATCH, fitting_length
+from lkd_tune.runtime.host_memory import host_memory
+from lkd_tune.runtime.process_group import device
 
 _STATUS = Path("/proc/self/status")
 
@@ -22,8 +28,8 @@ class HostMemory:
     """Resident memory of a process that loads a model and runs one batch, in MB (10⁶ bytes).
 
     Attributes:
-        peak_mb: The most there was.
-        libraries_mb: What Python, PyTorch and transformers alone took before.
+        peak_mb: The peak.
+        libraries_mb: What Python, PyTorch and transformers took before the model was loaded.
     """
 
     peak_mb: float
@@ -33,17 +39,17 @@ class HostMemory:
 def measure_memory(models: Sequence[str], head: str, length: int) -> list[HostMemory]:
     """Returns the memory for loading each model on the CPU and running 32 examples.
 
-    A process of its own each: one that has held another model already hides what this one takes.
+    Each model has a process of its own, as memory that another model has freed would be reused.
 
     Args:
         models: Folders or hub ids.
         head: As in transformers' AutoModelFor….
-        length: Tokens of each example, or what a model has positions for if that is less.
+        length: Tokens of each example, or a model's number of positions if that is less.
 
     Raises:
         SpecError: If a process ends before its model has run.
     """
-    # Side by side: they take seconds to start, and memory of one is no memory of the other.
+    # At the same time: they take seconds to start, and their memory is separate.
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "lkd_tune.models.memory", model, head, str(length)],
@@ -58,8 +64,8 @@ def measure_memory(models: Sequence[str], head: str, length: int) -> list[HostMe
     found = []
     for model, (out, err, code) in zip(models, ended, strict=True):
         if code != 0:
-            said = err.strip().splitlines()[-1] if err.strip() else f"exit code {code}"
-            message = f"its memory can't be measured: {said}"
+            reason = err.strip().splitlines()[-1] if err.strip() else f"exit code {code}"
+            message = f"its memory can't be measured: {reason}"
             raise SpecError(Problem(model, "", message))
         peak, libraries = (float(word) / 1e6 for word in out.split()[-2:])
         found.append(HostMemory(peak, libraries))
@@ -68,16 +74,12 @@ def measure_memory(models: Sequence[str], head: str, length: int) -> list[HostMe
 
 def _measure_here(model: str, head: str, length: int) -> tuple[int, int]:
     """Returns peak and libraries' bytes of this process; see `HostMemory`."""
-    import torch
-
-    from lkd_tune.models.loading import auto_model, load_config, load_model
-
     config = load_config(model)
     with torch.device("meta"):
         auto_model(head).from_config(config)  # imports the code of its family, without weights
     libraries = _resident("VmRSS")
     loaded = load_model(model, head)
-    # From all over the vocabulary: an embedding that no text has asked for yet stays on disk.
+    # From the whole vocabulary: embeddings that no input has used yet are still on disk.
     shape = (LARGE_BATCH, fitting_length(config, length))
     ids = torch.linspace(0, config.vocab_size - 1, math.prod(shape)).long().reshape(shape)
     with torch.inference_mode():
@@ -86,13 +88,49 @@ def _measure_here(model: str, head: str, length: int) -> tuple[int, int]:
 
 
 def _resident(entry: str) -> int:
-    """Returns VmRSS (now) or VmHWM (the most so far) of this process in bytes.
+    """Returns VmRSS (now) or VmHWM (peak so far) of this process in bytes.
 
-    Not getrusage's ru_maxrss: that begins with what the parent had when it started this process.
+    Not getrusage's ru_maxrss, which starts at the parent's memory when it started this process.
     """
     found = re.search(rf"^{entry}:\s+(\d+) kB$", _STATUS.read_text("utf-8"), re.MULTILINE)
     assert found is not None
     return int(found[1]) * 1024
+
+
+def check_memory(model: str, head: str, inference: Inference) -> None:
+    """Checks that one process can hold a model's weights here.
+
+    Only the weights count: batches are made small enough for what they leave.
+
+    Args:
+        model: Folder or hub id.
+        head: As in transformers' AutoModelFor….
+        inference: How the model runs.
+
+    Raises:
+        SpecError: If its weights are larger than the whole memory of the GPU or host they lie in.
+    """
+    needed = _weight_bytes(describe_model(model, head)["parameters"], inference)
+    on_gpu = device().type == "cuda" and inference.placement == "device"
+    if on_gpu:
+        available, where = torch.cuda.mem_get_info()[1], "GPU"
+    else:
+        available, where = host_memory()[0], "host"
+    if needed <= available:
+        return
+    ways = [] if inference.precision == "bf16" else ["teacher.precision=bf16 halves them"]
+    if on_gpu:
+        ways.append("teacher.placement=cpu leaves them in the host's memory")
+    advice = ", ".join(ways) or "use a machine with more memory"
+    message = (
+        f"{model} has {needed / 1e9:.1f} GB of weights, the {where} {available / 1e9:.1f} GB of "
+        f"memory; {advice}"
+    )
+    raise SpecError(Problem("", "teacher", message))
+
+
+def _weight_bytes(parameters: int, inference: Inference) -> int:
+    return parameters * (2 if inference.precision == "bf16" else 4)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Running a model that is not trained, also one whose weights have no room on the device.
+"""Inference with a model, also one whose weights do not fit on the device.
 
-From the host's memory each module's weights are brought to the device when its turn comes, and
-dropped after it. No rank has to wait for another, so one alone can do so at any time.
+Weights in the host's memory are copied to the device module by module and dropped after use. Ranks
+do not wait for each other, so a single rank can run the model at any time.
 
-Shared by the ranks they are fetched from each other, by DeepSpeed's ZeRO-3. Its bookkeeping talks
-to all ranks, so these have to do the same.
+Weights shared by the ranks are gathered by DeepSpeed's ZeRO-3. That is collective: all ranks have
+to run the model at the same time.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from lkd_tune.runtime.deepspeed import forget_zero3_modules, load_deepspeed
 
 @contextmanager
 def running(
-    model: Any, on: torch.device, inference: Inference, *, together: bool = False
+    model: Any, on: torch.device, inference: Inference, *, collective: bool = False
 ) -> Iterator[Any]:
-    """Gives a model that is ready to be run, in the precision and the place that are asked for.
+    """Yields a model that is ready for inference, in the requested precision and placement.
 
-    The model is changed in place. Unless all of it is on the device its weights are gone after
-    this.
+    The model is changed in place. Unless all of it is on the device, its weights are lost when the
+    context ends.
 
     Args:
         model: On the host.
         on: Where it computes.
-        inference: What is asked for.
-        together: All ranks of the process group call, and from then on run the model equally
-            often. Otherwise this rank runs it by itself: `sharded` is `cpu` then.
+        inference: The precision and placement.
+        collective: Whether all ranks of the process group call this, and run the model equally
+            often. Otherwise this rank runs it alone: `sharded` is then `cpu`.
     """
     if inference.precision == "bf16":
         model.to(torch.bfloat16)
     model.eval().requires_grad_(False)
-    sharded = inference.placement == "sharded" and together
+    sharded = inference.placement == "sharded" and collective
     if sharded and dist.get_world_size() > 1:
         place = _shared_by_ranks
     elif sharded or inference.placement == "device":
@@ -58,18 +58,18 @@ def _on_device(model: Any, on: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _on_host(model: Any, on: torch.device) -> Iterator[None]:
-    # Pinned, a copy goes on while the host plans what comes next. Tied weights are one parameter.
-    resting = {
+    # Copies of pinned memory do not block the host. Tied weights are one parameter.
+    on_host = {
         parameter: parameter.data.pin_memory() if on.type == "cuda" else parameter.data
         for parameter in model.parameters()
     }
-    for parameter in resting:
+    for parameter in on_host:
         parameter.data = parameter.new_empty(0)
-    model.to(on)  # what is left: the buffers
+    model.to(on)  # the buffers
 
     def fetch(module: Any, _: Any) -> None:
         for parameter in module.parameters(recurse=False):
-            parameter.data = resting[parameter].to(on, non_blocking=True)
+            parameter.data = on_host[parameter].to(on, non_blocking=True)
 
     def drop(module: Any, *_: Any) -> None:
         for parameter in module.parameters(recurse=False):
@@ -90,8 +90,8 @@ def _on_host(model: Any, on: torch.device) -> Iterator[None]:
 def _shared_by_ranks(model: Any, on: torch.device) -> Iterator[None]:
     deepspeed = load_deepspeed()
     config = {
-        "train_micro_batch_size_per_gpu": 1,  # of no meaning here, but asked for
-        # The "efficient" one would be put in the place of torch's for the student, too.
+        "train_micro_batch_size_per_gpu": 1,  # required, without effect here
+        # Otherwise DeepSpeed replaces torch's linear function for the student too.
         "zero_optimization": {"stage": 3, "memory_efficient_linear": False},
     }
     deepspeed.zero.Init(
@@ -103,7 +103,7 @@ def _shared_by_ranks(model: Any, on: torch.device) -> Iterator[None]:
         yield
     finally:
         hooks.destroy()
-        # DeepSpeed's hooks keep the modules alive.
+        # DeepSpeed's hooks keep references to the modules.
         for parameter in model.parameters():
             for held in (parameter, parameter.ds_tensor):
                 held.data = held.new_empty(0)

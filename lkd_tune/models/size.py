@@ -20,35 +20,37 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.files.atomic import write_once
 from lkd_tune.files.digest import digest
-from lkd_tune.models.loading import auto_model, count_positions, load_config, student_config
-from lkd_tune.models.pruning import resized, width_of_config
+from lkd_tune.models.families import count_positions, resize_config
+from lkd_tune.models.loading import auto_model, load_config
+from lkd_tune.models.pruning import width_of_config
+from lkd_tune.models.student import student_config
 from lkd_tune.records.size import ModelSize
 from lkd_tune.runtime.hardware import timed_on
 from lkd_tune.runtime.usage import count_parameters
 
 LARGE_BATCH = 32
 _LATENCIES = tuple(name for name, cost in COSTS.items() if cost.measured == "timing")
-# A timing goes on for so long, but has at least and at most so many runs.
-_SECONDS, _LEAST, _MOST = 0.5, 3, 50
+# Calls are timed for this long, within these numbers of calls.
+_TIMING_S, _MIN_CALLS, _MAX_CALLS = 0.5, 3, 50
 
 
 def expected_size(
-    spec: TrialSpec, *, known: Path, devices: Collection[str] = ()
+    spec: TrialSpec, *, latencies: Path, devices: Collection[str] = ()
 ) -> ModelSize | None:
-    """Returns what is known of a trial's student before anything is trained.
+    """Returns the size of a trial's student before anything is trained, as far as it is known.
 
-    Nothing is of one whose vocabulary is trimmed: that depends on the training text. Where it is
-    not known what the trial will run on, it is the least that it may be: of the disk's size with
-    `train.precision: auto` on a GPU, and of the latencies on several devices.
+    None for a trimmed vocabulary, whose size depends on the training text. Where the size depends
+    on the device that the trial gets, it is the smallest possible: the disk size of bfloat16 with
+    `train.precision: auto` on a GPU, and the lowest latencies of several devices.
 
     Args:
         spec: The trial.
-        known: Folder with the latencies of architectures that were timed before.
-        devices: What the trial may run on, as `ModelSize.device` has it. Only of a student that
-            was timed on all of them the latencies are known.
+        latencies: Folder with the latencies of architectures that were timed before.
+        devices: What the trial may run on, as in `ModelSize.device`. Latencies are known only if
+            the student was timed on all of them.
 
     Raises:
-        SpecError: If the teacher or the starting point does not exist.
+        SpecError: If the teacher or the model in `student.init` does not exist.
     """
     if spec.student.vocab == "trim":
         return None
@@ -57,7 +59,7 @@ def expected_size(
     bf16 = precision == "bf16" or (precision == "auto" and spec.resources.gpus > 0)
     size, architecture = _expected(spec.teacher, student, kind_of(spec.task).head, length, bf16)
     files = [
-        _timing(known, architecture, device)
+        _timing(latencies, architecture, device)
         for device in devices
         if precision == "auto" or device.endswith(precision)
     ]
@@ -78,28 +80,29 @@ def _expected(
 
 
 def expected_config(student: StudentSettings, teacher: str | None) -> Any:
-    """Returns the configuration that a student is going to have, with all of its vocabulary.
+    """Returns the configuration that a student will have, with its whole vocabulary.
 
     Raises:
-        SpecError: If the teacher or the starting point does not exist, or there is no such student.
+        SpecError: If the teacher or the model in `student.init` does not exist, or the teacher
+            can't be pruned to the student's width.
     """
     teacher_config = load_config(teacher) if teacher is not None else None
     config = student_config(student.init, teacher_config, student.depth)
     if student.init in ("teacher", "random") and asks_for_width(student):
-        config = resized(config, resolve_width(student, width_of_config(config)))
+        config = resize_config(config, resolve_width(student, width_of_config(config)))
     return config
 
 
 def count_size(
     config: Any, head: str, length: int, saved_as: torch.dtype = torch.float32
 ) -> ModelSize:
-    """Returns parameters, FLOPs and disk size of a model, without making its weights.
+    """Returns parameters, FLOPs and disk size of a model, without allocating its weights.
 
     Args:
         config: The model's configuration.
         head: As in transformers' AutoModelFor….
         length: Tokens of the example that FLOPs are counted for.
-        saved_as: What its weights are on disk; the configuration may tell of another model.
+        saved_as: The type of its weights on disk; the configuration may name another one.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -117,13 +120,12 @@ def count_size(
 
 
 def measure_size(
-    config: Any, head: str, length: int, on: torch.device, *, bf16: bool, known: Path
+    config: Any, head: str, length: int, on: torch.device, *, bf16: bool, latencies: Path
 ) -> ModelSize:
     """Returns a student's size with its latencies on a device.
 
-    An architecture is timed once for a whole run on each kind of device and in each precision: two
-    trials of one architecture on alike devices then have one latency, and no noise decides between
-    them.
+    An architecture is timed once in a run for each kind of device and precision. Trials of the
+    same architecture then have the same latency, and noise does not decide between them.
 
     Args:
         config: The student's configuration.
@@ -131,14 +133,15 @@ def measure_size(
         length: Tokens of each example.
         on: Where it is timed, with random weights.
         bf16: Whether it is trained and timed in bfloat16, else in fp32.
-        known: Folder with the latencies that are there; this one's are added.
+        latencies: Folder with the latencies of architectures that were timed before; new ones
+            are added.
     """
     device, fitting = timed_on(on, bf16=bf16), fitting_length(config, length)
-    path = _timing(known, architecture_key(config, head, length), device)
+    path = _timing(latencies, architecture_key(config, head, length), device)
     if path.exists():
         found = path.read_text("utf-8")
     else:
-        with torch.random.fork_rng():  # the trial's own random numbers are not to change by this
+        with torch.random.fork_rng():  # keeps the trial's random numbers
             model = _build(config, head).to(on, _dtype(bf16))
         times = {
             "latency_ms": time_forward(model, 1, fitting),
@@ -150,15 +153,15 @@ def measure_size(
 
 
 def architecture_key(config: Any, head: str, length: int) -> str:
-    """Returns what names an architecture with its head and the length it is timed at."""
-    facts = copy.deepcopy(config).to_dict()
+    """Returns a digest that identifies an architecture with its head and input length."""
+    entries = copy.deepcopy(config).to_dict()
     for key in ("_name_or_path", "id2label", "label2id", "problem_type", "dtype"):
-        facts.pop(key, None)  # of no weight for speed
-    return digest("architecture", head, json.dumps(facts, sort_keys=True, default=str), length)
+        entries.pop(key, None)  # without effect on speed
+    return digest("architecture", head, json.dumps(entries, sort_keys=True, default=str), length)
 
 
-def _timing(known: Path, architecture: str, device: str) -> Path:
-    return known / f"{digest(architecture, device)}.json"
+def _timing(latencies: Path, architecture: str, device: str) -> Path:
+    return latencies / f"{digest(architecture, device)}.json"
 
 
 def _dtype(bf16: bool) -> torch.dtype:
@@ -174,12 +177,14 @@ def time_forward(model: Any, batch: int, length: int) -> float:
 
 
 def time_calls(call: Callable[[], object], on: torch.device) -> float:
-    """Returns the median milliseconds of a call whose work is done on a device."""
+    """Returns the median milliseconds of a call that computes on a device."""
     times: list[float] = []
     for _ in range(2):  # to load kernels and fill caches
         call()
     began = time.perf_counter()
-    while len(times) < _LEAST or (len(times) < _MOST and time.perf_counter() - began < _SECONDS):
+    while len(times) < _MIN_CALLS or (
+        len(times) < _MAX_CALLS and time.perf_counter() - began < _TIMING_S
+    ):
         _wait(on)
         start = time.perf_counter()
         call()
@@ -189,7 +194,7 @@ def time_calls(call: Callable[[], object], on: torch.device) -> float:
 
 
 def fitting_length(config: Any, length: int) -> int:
-    """Returns the length, or what the model's positions allow if that is less."""
+    """Returns the length, or the model's number of positions if that is less."""
     positions = count_positions(config.to_dict())
     return length if positions is None else min(length, positions)
 

@@ -1,19 +1,19 @@
 """A student's own vocabulary: the tokens that its task's training text needs.
 
-Teacher and student have to compare the same words, so training text is cut up by the teacher's
-tokenizer alone, and the student is given the same tokens by its own ids: all of them are kept. Text
-the student is scored on is cut up by its own, trimmed tokenizer, the one it is saved with.
+Teacher and student have to compare the same words. So training text is tokenized by the teacher's
+tokenizer alone, and the student gets the same tokens under its own ids; all of them are kept. Text
+for scoring is tokenized by the student's trimmed tokenizer, which is saved with it.
 
-On text whose tokens are all kept the two agree:
+On text whose tokens are all kept, both tokenizers give the same tokens:
 
-- WordPiece takes the longest token that fits, and that one is still there.
-- BPE merges by rank. Every merge that could have led to a kept token is kept in its place, and a
-  merge that is not would have led to a token that is not.
-- Unigram takes the path of the best score. Scores stay, and there are fewer paths, the best one
-  among them. All single characters are kept, so no character becomes unknown that was not, and so
-  is the token of the lowest score, from which that of an unknown character is reckoned.
+- WordPiece takes the longest token that fits, and that one is kept.
+- BPE merges by rank. Every merge that can lead to a kept token is kept, in the same order; a merge
+  that is not kept leads to a token that is not kept.
+- Unigram takes the path with the best score. Scores stay the same, and the best path remains among
+  the fewer paths. All single characters are kept, so no further character becomes unknown. The
+  token with the lowest score is kept, as the score of an unknown character depends on it.
 
-Dev and test text have no say in what is kept: they stand for text not seen.
+Dev and test text do not count: they stand for unseen text.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.data.types import Batch, Tokens
 
 _BYTE = re.compile(r"^<0x[0-9A-Fa-f]{2}>$")
-_KINDS = ("WordPiece", "WordLevel", "BPE", "Unigram")
+_SUPPORTED = ("WordPiece", "WordLevel", "BPE", "Unigram")
 _CONFIG_IDS = ("pad", "bos", "eos", "cls", "sep", "mask", "unk")
 
 
@@ -41,9 +41,10 @@ class Vocabulary:
     """The tokens a student keeps.
 
     Attributes:
-        tokenizer: Cuts text up with them.
-        kept: The teacher's id of each, rising, shape (kept tokens,).
-        table: The student's id for each of the teacher's, -1 where it is not kept, on the device.
+        tokenizer: The student's tokenizer.
+        kept: The teacher's id of each kept token, ascending, shape (kept tokens,).
+        table: The student's id for each of the teacher's ids, -1 for tokens that are not kept; on
+            the device.
     """
 
     tokenizer: Any
@@ -51,23 +52,23 @@ class Vocabulary:
     table: torch.Tensor
 
     def translate(self, batch: Batch) -> Batch:
-        """Returns a batch of the teacher's ids by the student's."""
+        """Returns a batch with the student's ids in place of the teacher's."""
         return replace(batch, ids=self.table[batch.ids])
 
     def trim(self, model: Any) -> None:
-        """Leaves a model the embeddings of the kept tokens; its outputs for them stay the same.
+        """Removes the embeddings of other tokens from a model; its outputs stay the same.
 
         Raises:
-            SpecError: If the model has another vocabulary than the tokenizer, or predicts tokens.
+            SpecError: If the model predicts tokens, or has fewer tokens than the tokenizer.
         """
         embeddings = model.get_input_embeddings()
         if model.get_output_embeddings() is not None:
-            message = "trim does not go with a model that predicts tokens; use vocab: teacher"
+            message = "trim does not work with a model that predicts tokens; use vocab: teacher"
             raise SpecError(Problem("", "student.vocab", message))
         if self.kept[-1] >= embeddings.num_embeddings:
             message = (
                 f"the model has {embeddings.num_embeddings} tokens, the teacher's tokenizer at "
-                f"least {self.kept[-1] + 1}: they do not belong together"
+                f"least {self.kept[-1] + 1}; use a model that has the teacher's vocabulary"
             )
             raise SpecError(Problem("", "student.vocab", message))
         table = self.table.cpu()
@@ -86,29 +87,29 @@ class Vocabulary:
 
 
 def trim_vocabulary(tokenizer: Any, tokens: Tokens, on: torch.device) -> Vocabulary:
-    """Returns the vocabulary of a student on a training split.
+    """Returns the vocabulary of a student for a training split.
 
-    Kept are the tokens that occur, special and added ones, single characters and bytes, and what
-    the tokenizer needs to come to any of them.
+    It keeps the tokens that occur, special and added tokens, single characters and bytes, and all
+    tokens that the tokenizer needs to reach these.
 
     Args:
-        tokenizer: The teacher's.
-        tokens: The training split, cut up by it.
+        tokenizer: The teacher's tokenizer.
+        tokens: The training split, tokenized by it.
         on: Where the student is trained.
 
     Raises:
-        SpecError: If the tokenizer is of another kind than WordPiece, BPE or Unigram.
+        SpecError: If the tokenizer is not a WordPiece, word-level, BPE or Unigram tokenizer.
     """
     tree = json.loads(tokenizer.backend_tokenizer.to_str())
     model = tree["model"]
-    if model["type"] not in _KINDS:
-        message = f"a {model['type']} tokenizer can't be trimmed; {', '.join(_KINDS)} can"
+    if model["type"] not in _SUPPORTED:
+        message = f"a {model['type']} tokenizer can't be trimmed; {', '.join(_SUPPORTED)} can"
         raise SpecError(Problem("", "student.vocab", message))
     texts = _texts(model)
     added = {entry["id"]: entry["content"] for entry in tree["added_tokens"]}
     wanted = set(np.unique(tokens.ids).tolist()) | set(added)
     wanted |= {i for i, text in texts.items() if _is_single(text, model)}
-    # RoBERTa counts positions from the padding's id on, so that must not move.
+    # RoBERTa numbers positions from the padding id on, so that id must not change.
     wanted |= set(range((tokenizer.pad_token_id or 0) + 1))
     if model["type"] == "Unigram":
         wanted.add(min(texts, key=lambda i: model["vocab"][i][1]))
@@ -116,7 +117,7 @@ def trim_vocabulary(tokenizer: Any, tokens: Tokens, on: torch.device) -> Vocabul
     elif model.get("unk_token") is not None:
         wanted.add(model["vocab"][model["unk_token"]])
     if model["type"] == "BPE":
-        wanted |= _ancestors(wanted, model)
+        wanted |= _merge_parts(wanted, model)
     kept = np.array(sorted(wanted & (set(texts) | set(added))), dtype=np.int64)
     table = np.full(max([*texts, *added]) + 1, -1, dtype=np.int64)
     table[kept] = np.arange(len(kept))
@@ -127,7 +128,7 @@ def trim_vocabulary(tokenizer: Any, tokens: Tokens, on: torch.device) -> Vocabul
 
 
 def _texts(model: dict[str, Any]) -> dict[int, str]:
-    """Returns the text of each token of a tokenizer's model by its id."""
+    """Returns the text of each token by its id."""
     if model["type"] == "Unigram":
         return {i: text for i, (text, _) in enumerate(model["vocab"])}
     return {i: text for text, i in model["vocab"].items()}
@@ -139,8 +140,8 @@ def _is_single(text: str, model: dict[str, Any]) -> bool:
     return len(bare) == 1 or _BYTE.match(text) is not None
 
 
-def _ancestors(wanted: Iterable[int], model: dict[str, Any]) -> set[int]:
-    """Returns the ids of all tokens that merges could have made the wanted ones from."""
+def _merge_parts(wanted: Iterable[int], model: dict[str, Any]) -> set[int]:
+    """Returns the ids of all tokens that can be merged into the wanted ones."""
     vocab, parts = model["vocab"], defaultdict(list)
     for left, right in map(_pair, model["merges"]):
         parts[_merged(left, right, model)].append((left, right))
@@ -164,7 +165,7 @@ def _merged(left: str, right: str, model: dict[str, Any]) -> str:
 
 
 def _rewrite(tree: dict[str, Any], table: np.ndarray) -> None:
-    """Puts the new ids in all places of a tokenizer.json and drops the tokens that have none."""
+    """Replaces all ids in a tokenizer.json by new ones, and drops tokens that have none."""
     model = tree["model"]
     if model["type"] == "Unigram":
         model["vocab"] = [entry for i, entry in enumerate(model["vocab"]) if table[i] >= 0]
@@ -193,11 +194,11 @@ def _rewrite(tree: dict[str, Any], table: np.ndarray) -> None:
 
 
 def _with_backend(tokenizer: Any, text: str) -> Any:
-    """Returns a tokenizer that differs in nothing but its tokenizer.json."""
+    """Returns a copy of a tokenizer with another tokenizer.json."""
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    # The general class: those of the families build a backend of their own from a vocabulary.
+    # The general class: the families' classes build their own backend from a vocabulary.
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(text),
         model_max_length=tokenizer.model_max_length,

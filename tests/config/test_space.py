@@ -10,8 +10,7 @@ from lkd_tune.config.settings.width import Width
 from lkd_tune.config.shipped import shipped_spaces
 from lkd_tune.config.source import apply_override, parse_source
 from lkd_tune.config.space import build_space, load_space
-from lkd_tune.distillation.teacher import teacher_depth
-from lkd_tune.models.pruning import teacher_width
+from lkd_tune.models.teacher_size import teacher_depth, teacher_width
 from tests.support.draws import RandomSuggester
 
 SPACE = """task: acceptability

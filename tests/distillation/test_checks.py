@@ -7,7 +7,7 @@ from lkd_tune.config.errors import SpecError
 from lkd_tune.config.space import load_space
 from lkd_tune.distillation.checks import check_space, read_data
 from lkd_tune.distillation.engine import Distillation
-from lkd_tune.distillation.teacher import build_word_tokenizer
+from lkd_tune.models.from_scratch import build_word_tokenizer
 from tests.support.draws import Told
 from tests.support.families import CONFIGS, WORDS, make_classifier, make_csv
 

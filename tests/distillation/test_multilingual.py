@@ -21,8 +21,8 @@ from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.teacher import Architecture
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.distillation.engine import Distillation
-from lkd_tune.distillation.teacher import build_from_scratch
 from lkd_tune.evaluation.scoring import evaluate_model
+from lkd_tune.models.from_scratch import build_from_scratch
 from lkd_tune.models.loading import load_tokenizer
 from tests.support.tokenizers_of import unigram, wordpiece
 

@@ -5,9 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
-import psutil
 import pytest
-from transformers import BertConfig, BertForSequenceClassification
 from typer.testing import CliRunner
 
 from lkd_tune.cli.main import app
@@ -16,7 +14,6 @@ from lkd_tune.config.settings.teacher import TeacherTraining
 from lkd_tune.distillation.teacher import train_teacher
 from lkd_tune.evaluation.compare import compare_models
 from lkd_tune.evaluation.scoring import evaluate_model
-from lkd_tune.models.memory import measure_memory
 from tests.support.kinds_data import make_task
 from tests.support.run_folder import run_with_student
 
@@ -120,29 +117,3 @@ def test_a_model_alone_is_refused(pair):
         SpecError, match="is not a run's folder; name a second model, or a run alone"
     ):
         CliRunner().invoke(app, ["compare", good], catch_exceptions=False)
-
-
-@pytest.mark.slow
-def test_memory_is_each_model_s_own(tmp_path):
-    """It grows with the weights, and does not count what this process holds."""
-    held = np.ones(400_000_000 // 8)  # 400 MB
-    weights_mb = []
-    for width in (64, 1024):
-        config = BertConfig(
-            vocab_size=50, hidden_size=width, num_hidden_layers=2, num_attention_heads=1,
-            intermediate_size=4 * width, max_position_embeddings=16,
-        )  # fmt: skip
-        folder = tmp_path / str(width)
-        BertForSequenceClassification(config).save_pretrained(folder)
-        weights_mb.append((folder / "model.safetensors").stat().st_size / 1e6)
-    models = [str(tmp_path / str(width)) for width in (64, 1024)]
-    small, large = measure_memory(models, "SequenceClassification", 16)
-    assert large.peak_mb - small.peak_mb > 0.8 * (weights_mb[1] - weights_mb[0]) > 70
-    assert small.peak_mb - small.libraries_mb < 60
-    assert psutil.Process().memory_info().rss > held.nbytes
-    assert small.peak_mb < psutil.Process().memory_info().rss / 1e6
-
-
-def test_a_model_that_can_t_be_loaded_is_told(tmp_path):
-    with pytest.raises(SpecError, match=r"its memory can't be measured: .*can't be loaded"):
-        measure_memory([str(tmp_path)], "SequenceClassification", 16)

@@ -19,7 +19,8 @@ from lkd_tune.export.exported_model import Runnable
 from lkd_tune.export.formats import FORMATS, FormatError, parse_formats, read_conversion
 from lkd_tune.export.onnx import open_onnx
 from lkd_tune.export.torch_export import open_program
-from lkd_tune.models.loading import forward, load_model, load_tokenizer
+from lkd_tune.models.forward import forward
+from lkd_tune.models.loading import load_model, load_tokenizer
 from tests.support.families import CONFIGS
 from tests.support.kinds_data import make_model, make_task
 

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM
 
-from lkd_tune.config.errors import SpecError
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.teacher import PLAIN, Inference
 from lkd_tune.config.trial import TrialSpec
@@ -26,7 +25,6 @@ from lkd_tune.evaluation.scoring import evaluate_model
 from lkd_tune.models.importance import measure_importance
 from lkd_tune.models.loading import load_model, load_tokenizer
 from lkd_tune.models.placement import running
-from lkd_tune.models.room import check_room
 from tests.support.families import CONFIGS, make_classifier, make_csv, without_dropout
 from tests.support.ranks import run_ranks
 
@@ -225,16 +223,3 @@ def test_ranks_that_share_a_teacher_look_for_bad_examples_each_by_itself(tmp_pat
     first, second = _run_two(spec, tmp_path)
     assert first == second
     assert re.match("BadExamplesError: no student can learn from train row", first)
-
-
-def test_a_teacher_that_has_no_room_is_refused_before_it_is_loaded(tmp_path):
-    config = CONFIGS["bert"]().to_dict() | {
-        "hidden_size": 65536, "intermediate_size": 262144, "num_hidden_layers": 100
-    }  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    head = "SequenceClassification"
-    with pytest.raises(SpecError, match=r"GB of weights, the (host|GPU) .*bf16 halves them"):
-        check_room(str(tmp_path), head, PLAIN)
-    with pytest.raises(SpecError, match="use a machine with more memory"):
-        check_room(str(tmp_path), head, Inference(precision="bf16", placement="cpu"))
-    check_room(make_classifier(tmp_path / "small"), head, PLAIN)

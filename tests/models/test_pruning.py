@@ -16,15 +16,11 @@ from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.data.types import Tokens
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.distillation.run import distill
+from lkd_tune.models.forward import forward
 from lkd_tune.models.importance import Importance, load_importance, measure_importance
-from lkd_tune.models.loading import (
-    auto_model,
-    build_student,
-    forward,
-    load_model,
-    load_tokenizer,
-)
-from lkd_tune.models.pruning import narrow, read_width, width_of
+from lkd_tune.models.loading import auto_model, load_model, load_tokenizer
+from lkd_tune.models.pruning import prune_width, read_width, width_of
+from lkd_tune.models.student import build_student
 from tests.support import tiny
 from tests.support.families import CONFIGS, make_classifier, make_csv, without_dropout
 
@@ -45,14 +41,14 @@ def _measured(folder: Path, family: str) -> tuple[object, Importance, Tokens]:
 def test_the_teachers_own_width_changes_nothing(tmp_path, family):
     teacher, importance, _ = _measured(tmp_path, family)
     ids = torch.randint(5, 12, (3, 9))
-    assert torch.equal(narrow(teacher, FULL, importance)(ids).logits, teacher(ids).logits)
+    assert torch.equal(prune_width(teacher, FULL, importance)(ids).logits, teacher(ids).logits)
 
 
 @pytest.mark.parametrize("width", [Width(24, 3, 36), Width(20, 4, 8), Width(32, 4, 16)])
 @pytest.mark.parametrize("family", CONFIGS)
 def test_a_narrow_student_has_its_width_and_loads_again(tmp_path, family, width):
     teacher, importance, _ = _measured(tmp_path, family)
-    student = build_student("teacher", narrow(teacher, width, importance), (2, 4), 2, 2)
+    student = build_student("teacher", prune_width(teacher, width, importance), (2, 4), 2, 2)
     assert width_of(student) == width
     student.save_pretrained(tmp_path / "s")
     assert read_width(str(tmp_path / "s")) == width
@@ -81,7 +77,7 @@ def test_parts_that_do_nothing_are_left_out_without_a_trace(tmp_path, family):
     flat = Importance(
         np.array([float(i in keep) for i in range(32)]), *list(vars(importance).values())[1:]
     )
-    smaller = narrow(teacher, Width(24, 3, 48), flat)
+    smaller = prune_width(teacher, Width(24, 3, 48), flat)
     prefix = (
         "distilbert.transformer"
         if family == "distilbert"
@@ -102,7 +98,7 @@ def test_attention_scores_keep_their_scale_when_heads_shrink(tmp_path):
         teacher.get_submodule(name).weight.zero_()
         teacher.get_submodule(name).bias.fill_(1.0)
     # 8 channels a head become 4, divided by sqrt(4) and no more by sqrt(8).
-    smaller = narrow(teacher, Width(16, 4, 48), importance)
+    smaller = prune_width(teacher, Width(16, 4, 48), importance)
     assert smaller.get_submodule(name).bias.tolist() == pytest.approx([0.5**0.5] * 16)
 
 
@@ -113,10 +109,10 @@ def test_other_heads_are_narrowed_too(tmp_path, family, head):
     model = auto_model(head).from_config(CONFIGS[family](**without_dropout(family))).eval()
     importance = measure_importance(model, tokens, CPU)
     ids = torch.randint(5, 12, (3, 9))
-    unchanged = narrow(model, FULL, importance)(ids)
+    unchanged = prune_width(model, FULL, importance)(ids)
     for old, same in zip(model(ids).values(), unchanged.values(), strict=True):
         assert torch.equal(old, same)
-    found = narrow(model, Width(24, 3, 36), importance)(ids)
+    found = prune_width(model, Width(24, 3, 36), importance)(ids)
     assert [part.shape for part in found.values()] == [part.shape for part in model(ids).values()]
     assert all(part.isfinite().all() for part in found.values())
 
@@ -130,7 +126,7 @@ def test_without_neurons_that_do_nothing_the_outputs_are_the_same(tmp_path, fami
             if name.endswith(("intermediate.dense.weight", "ffn.lin1.weight")):
                 # Others in each layer; their biases are 0 in a new model.
                 weight[rng.permutation(48)[:20]] = 0
-    smaller = narrow(teacher, Width(32, 4, 28), measure_importance(teacher, tokens, CPU))
+    smaller = prune_width(teacher, Width(32, 4, 28), measure_importance(teacher, tokens, CPU))
     batch = tokens.batch(np.arange(8), CPU)
     old, new = (forward(model, batch, hidden_states=True) for model in (teacher, smaller))
     torch.testing.assert_close(new.logits, old.logits)
@@ -140,7 +136,7 @@ def test_without_neurons_that_do_nothing_the_outputs_are_the_same(tmp_path, fami
 def test_electras_embeddings_stay_projected(tmp_path):
     teacher, importance, _ = _measured(tmp_path, "electra")
     with pytest.raises(SpecError, match=r"hidden_size: 16 is the size of the teacher's embeddings"):
-        narrow(teacher, Width(16, 2, 24), importance)
+        prune_width(teacher, Width(16, 2, 24), importance)
 
 
 def test_importance_is_measured_once_for_a_teacher_and_its_data(tmp_path):
@@ -156,8 +152,8 @@ def test_importance_is_measured_once_for_a_teacher_and_its_data(tmp_path):
 def test_a_weight_of_no_known_family_is_named(tmp_path):
     teacher, importance, _ = _measured(tmp_path, "bert")
     teacher.adapter = torch.nn.Linear(32, 32)
-    with pytest.raises(SpecError, match=r"adapter\.weight is no weight of a BERT"):
-        narrow(teacher, Width(24, 3, 36), importance)
+    with pytest.raises(SpecError, match=r"adapter\.weight is not a weight of BERT"):
+        prune_width(teacher, Width(24, 3, 36), importance)
 
 
 def _trial(folder: Path, teacher: Path, **student: object) -> TrialSpec:

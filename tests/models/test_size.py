@@ -38,12 +38,12 @@ def _with(spec, section, **values) -> TrialSpec:
 @pytest.mark.parametrize("family", CONFIGS)
 def test_what_is_expected_is_what_comes_out(tmp_path, family):
     spec = _spec(tmp_path, family)
-    known = tmp_path / "latencies"
-    expected = expected_size(spec, known=known)
+    latencies = tmp_path / "latencies"
+    expected = expected_size(spec, latencies=latencies)
     assert expected is not None
     assert expected.latency_ms is None
     with Distillation(spec) as distillation:
-        measured = distillation.measure_size(known)
+        measured = distillation.measure_size(latencies)
         *_, last = distillation
         distillation.save_student(tmp_path / "student")
     assert measured is not None
@@ -55,7 +55,7 @@ def test_what_is_expected_is_what_comes_out(tmp_path, family):
     assert measured.latency_ms_batch_32 is not None
     assert min(measured.latency_ms, measured.latency_ms_batch_32) > 0
     # From now on the driver knows how fast this architecture is.
-    found = expected_size(spec, known=known, devices={str(measured.device)})
+    found = expected_size(spec, latencies=latencies, devices={str(measured.device)})
     assert found == measured.model_copy(update={"device": None})
 
 
@@ -66,7 +66,7 @@ def test_the_disk_size_is_that_of_what_is_saved(tmp_path, trained_in):
     config = json.loads((tmp_path / "teacher" / "config.json").read_text())
     other = {"bf16": "float32", "fp32": "bfloat16"}[trained_in]
     (tmp_path / "teacher" / "config.json").write_text(json.dumps({**config, "dtype": other}))
-    expected = expected_size(spec, known=tmp_path)
+    expected = expected_size(spec, latencies=tmp_path)
     with Distillation(spec) as distillation:
         measured = distillation.measure_size(tmp_path)
         distillation.save_student(tmp_path / "student")
@@ -80,13 +80,13 @@ def test_the_disk_size_is_that_of_what_is_saved(tmp_path, trained_in):
 
 def test_of_a_gpu_that_is_not_known_the_least_is_expected(tmp_path):
     spec = _spec(tmp_path)
-    here = expected_size(spec, known=tmp_path)
-    on_gpu = expected_size(_with(spec, "resources", gpus=1), known=tmp_path)
+    here = expected_size(spec, latencies=tmp_path)
+    on_gpu = expected_size(_with(spec, "resources", gpus=1), latencies=tmp_path)
     full = _with(_with(spec, "resources", gpus=1), "train", precision="fp32")
     assert here is not None
     assert on_gpu is not None
     assert on_gpu.disk_mb == here.disk_mb / 2
-    assert expected_size(full, known=tmp_path) == here
+    assert expected_size(full, latencies=tmp_path) == here
 
 
 def test_flops_are_those_of_the_matrix_products(tmp_path):
@@ -98,19 +98,19 @@ def test_flops_are_those_of_the_matrix_products(tmp_path):
 
 
 def test_an_architecture_is_timed_once(tmp_path):
-    spec, known = _spec(tmp_path), tmp_path / "latencies"
+    spec, latencies = _spec(tmp_path), tmp_path / "latencies"
     with Distillation(spec) as distillation:
-        first = distillation.measure_size(known)
-    (file,) = known.iterdir()
+        first = distillation.measure_size(latencies)
+    (file,) = latencies.iterdir()
     noted = {"latency_ms": 7.0, "latency_ms_batch_32": 70.0}
     file.write_text(json.dumps({**json.loads(file.read_text()), **noted}))
     with Distillation(spec) as distillation:
-        second = distillation.measure_size(known)
+        second = distillation.measure_size(latencies)
     assert first is not None
     assert second == first.model_copy(update=noted)
     with Distillation(_spec(tmp_path, depth=3)) as distillation:
-        distillation.measure_size(known)
-    assert len([*known.iterdir()]) == 2
+        distillation.measure_size(latencies)
+    assert len([*latencies.iterdir()]) == 2
 
 
 def test_what_was_timed_ahead_is_what_the_trial_has(tmp_path, monkeypatch):
@@ -139,25 +139,25 @@ def test_what_was_timed_ahead_is_what_the_trial_has(tmp_path, monkeypatch):
 
 
 def test_each_device_and_precision_has_its_own_latency(tmp_path):
-    spec, known = _spec(tmp_path), tmp_path / "latencies"
+    spec, latencies = _spec(tmp_path), tmp_path / "latencies"
     measured = {}
     for threads, precision in [(1, "fp32"), (2, "fp32"), (1, "bf16")]:
         torch.set_num_threads(threads)
         try:
             with Distillation(_with(spec, "train", precision=precision)) as distillation:
-                found = distillation.measure_size(known)
+                found = distillation.measure_size(latencies)
         finally:
             torch.set_num_threads(1)
         assert found is not None
         measured[threads, precision] = found
-    assert len([*known.iterdir()]) == len({size.device for size in measured.values()}) == 3
+    assert len([*latencies.iterdir()]) == len({size.device for size in measured.values()}) == 3
     one, two, bf16 = (str(size.device) for size in measured.values())
     assert one.endswith(", 1 thread, fp32")
     assert two.endswith(", 2 threads, fp32")
     assert bf16.endswith(", 1 thread, bf16")
 
     def latency(*devices, of=spec):
-        size = expected_size(of, known=known, devices=devices)
+        size = expected_size(of, latencies=latencies, devices=devices)
         assert size is not None
         return size.latency_ms
 
@@ -187,11 +187,11 @@ def test_the_size_of_a_narrow_student_is_known_that_of_a_trimmed_vocabulary_is_n
         update={"hidden_size": 16, "heads": 2, "intermediate_size": 24}
     )
     spec = spec.model_copy(update={"student": narrow})
-    expected = expected_size(spec, known=tmp_path)
+    expected = expected_size(spec, latencies=tmp_path)
     with Distillation(spec) as distillation:
         measured = distillation.measure_size(tmp_path)
     assert expected is not None
     assert measured is not None
     assert (measured.parameters, measured.flops) == (expected.parameters, expected.flops)
     trimmed = spec.model_copy(update={"student": narrow.model_copy(update={"vocab": "trim"})})
-    assert expected_size(trimmed, known=tmp_path) is None
+    assert expected_size(trimmed, latencies=tmp_path) is None

@@ -155,7 +155,7 @@ def test_the_outputs_are_the_same_and_a_plain_pipeline_loads_it(tmp_path, kind):
 
 def test_a_model_that_predicts_tokens_is_refused():
     model = BertForMaskedLM(_model("wordpiece").config)
-    with pytest.raises(SpecError, match="does not go with a model that predicts tokens"):
+    with pytest.raises(SpecError, match="does not work with a model that predicts tokens"):
         TRIMMED["wordpiece"].trim(model)
 
 

@@ -14,7 +14,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from lkd_tune.distillation.teacher import build_word_tokenizer
+from lkd_tune.models.from_scratch import build_word_tokenizer
 
 WORDS = ["the", "a", "dog", "cat", "dogs", "cats", "sees", "see", "good", "bad", "very", "not"]
 _SIZES = {

@@ -37,7 +37,7 @@ def make_model(folder: Path, task: TaskSettings, family: str = "bert") -> Path:
     import torch
 
     from lkd_tune.data.loading import count_labels, label_names
-    from lkd_tune.distillation.teacher import build_word_tokenizer
+    from lkd_tune.models.from_scratch import build_word_tokenizer
     from lkd_tune.models.loading import auto_model
     from tests.support.families import CONFIGS
 

@@ -37,7 +37,7 @@ def make_teacher(folder: Path, layers: int = 4, hidden: int = 32, seed: int = 0)
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from lkd_tune.distillation.teacher import build_word_tokenizer
+    from lkd_tune.models.from_scratch import build_word_tokenizer
 
     torch.manual_seed(seed)
     tokenizer = build_word_tokenizer(sorted({*GOOD, *BAD, *FILLERS}), 32)

@@ -13,7 +13,7 @@ from lkd_tune.data.tasks.base import Kind
 from lkd_tune.data.types import Batch
 from lkd_tune.losses.inputs import Targets
 from lkd_tune.losses.relations import full_precision, layer_relations, word_relations
-from lkd_tune.models.loading import forward
+from lkd_tune.models.forward import forward
 from lkd_tune.models.placement import running
 
 Maps = tuple[tuple[int, ...], tuple[int, ...]]
@@ -28,7 +28,7 @@ class LiveTeacher:
         on: Where the teacher computes.
         bf16: Computes in bf16 with weights in fp32, unless a precision is asked for.
         inference: How the teacher is run.
-        together: As in `running`: all ranks share it, and call equally often.
+        collective: As in `running`: all ranks share it, and call equally often.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class LiveTeacher:
         *,
         bf16: bool = False,
         inference: Inference = PLAIN,
-        together: bool = False,
+        collective: bool = False,
     ):
         self._kind, self._on, self._inference = kind, on, inference
         self._bf16 = bf16 and inference.precision == "auto"
-        self._together = together and inference.placement == "sharded"
+        self._collective = collective and inference.placement == "sharded"
         run = contextlib.ExitStack()
-        self._teacher = run.enter_context(running(teacher, on, inference, together=together))
+        self._teacher = run.enter_context(running(teacher, on, inference, collective=collective))
         # Not left to the garbage collector, which may let a next teacher come before it.
         weakref.finalize(self, run.close)
 
@@ -55,7 +55,7 @@ class LiveTeacher:
         Args:
             teacher: The same once more, in case this one is shared with other ranks.
         """
-        if not self._together:
+        if not self._collective:
             return self
         return LiveTeacher(
             teacher, self._kind, self._on, bf16=self._bf16, inference=self._inference

@@ -39,7 +39,8 @@ from lkd_tune.losses.relations import (
     layer_relations,
     word_relations,
 )
-from lkd_tune.models.loading import forward, load_to_run, model_digest
+from lkd_tune.models.forward import forward
+from lkd_tune.models.loading import load_to_run, model_digest
 from lkd_tune.models.placement import running
 
 LEVELS = 65535

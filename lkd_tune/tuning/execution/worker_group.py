@@ -106,9 +106,9 @@ class Rank:
         if checkpoint is not None:
             self._distillation.load_checkpoint(Path(checkpoint))
 
-    def measure_size(self, known: str) -> ModelSize | None:
+    def measure_size(self, latencies: str) -> ModelSize | None:
         """Returns what the student's architecture costs, on rank 0."""
-        return self._distillation.measure_size(Path(known))
+        return self._distillation.measure_size(Path(latencies))
 
     def advance(self) -> Measurement:
         """Trains to the next evaluation."""

@@ -48,7 +48,7 @@ def prepare_teacher(
     from lkd_tune.data.tasks.registry import kind_of
     from lkd_tune.distillation.teacher import train_teacher
     from lkd_tune.models.loading import describe_model, load_config
-    from lkd_tune.models.room import check_room
+    from lkd_tune.models.memory import check_memory
     from lkd_tune.models.size import count_size
 
     settings = TeacherSettings.model_validate_json(teacher)
@@ -76,7 +76,7 @@ def prepare_teacher(
         model = copy or str(folder)
     assert model is not None  # TeacherSettings checks it
     head = kind_of(task_settings).head
-    check_room(model, head, settings.inference)
+    check_memory(model, head, settings.inference)
     scores = score_model(threads, model, task, cache, cwd, inference=settings.inference)
     parameters = describe_model(model, head)["parameters"]
     flops = count_size(load_config(model), head, task_settings.max_length).flops
@@ -207,19 +207,19 @@ def time_students(
     head = kind_of(task_settings).head
     bf16 = uses_bf16(TrainSettings.model_validate_json(train))
     with tempfile.TemporaryDirectory() as folder:
-        known = Path(folder)
+        found = Path(folder)
         for student in students:
             try:
                 config = expected_config(StudentSettings.model_validate_json(student), model)
                 measure_size(
-                    config, head, task_settings.max_length, device(), bf16=bf16, known=known
+                    config, head, task_settings.max_length, device(), bf16=bf16, latencies=found
                 )
             except SpecError:
                 continue
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-        return {file.name: file.read_text("utf-8") for file in known.iterdir()}
+        return {file.name: file.read_text("utf-8") for file in found.iterdir()}
 
 
 def score_model(

@@ -28,7 +28,7 @@ def ensure_teacher(session: Session, worker: PreparationWorker) -> dict[str, Any
 
     The teacher is trained, if the settings ask for it, and scored.
     """
-    from lkd_tune.distillation.teacher import teacher_depth
+    from lkd_tune.models.teacher_size import teacher_depth
     from lkd_tune.tuning.preparation.jobs import prepare_teacher
 
     settings, run, view = session.settings, session.run, session.view

@@ -35,7 +35,7 @@ class StudentLimits:
             return {}
         from lkd_tune.models.size import expected_size  # loads torch
 
-        size = expected_size(spec, known=self._latencies, devices=self._devices)
+        size = expected_size(spec, latencies=self._latencies, devices=self._devices)
         found = excesses(self._limits, size)
         return found if any(by > 0 for by in found.values()) else {}
 

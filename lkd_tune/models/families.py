@@ -1,0 +1,261 @@
+"""Where the parts of a model are: the module and configuration names of each family of encoders.
+
+All such names are here, one table per family; a new family is a new entry in `FAMILIES`. Other
+modules ask a `Structure` about a model's weights, and the functions below about its configuration.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+
+from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.settings.width import Width
+
+# What an axis of a weight counts. Queries and keys share one, as they are multiplied. `pooled` is
+# what the classifier reads: the output of a dense layer, or hidden states where there is none.
+Axis = Literal["embedding", "hidden", "query", "value", "neurons", "pooled"]
+
+# The axes of a weight by its module's role. A bias or a norm has the first of them.
+AXES: dict[str, tuple[Axis | None, ...]] = {
+    "embeddings": (None, "embedding"),
+    "embedding_norm": ("embedding",),
+    "embedding_projection": ("hidden", "embedding"),
+    "query": ("query", "hidden"),
+    "key": ("query", "hidden"),
+    "value": ("value", "hidden"),
+    "attention_output": ("hidden", "value"),
+    "feed_forward_input": ("neurons", "hidden"),
+    "feed_forward_output": ("hidden", "neurons"),
+    "layer_norm": ("hidden",),
+    "pooler": ("pooled", "hidden"),
+    "classifier": (None, "pooled"),
+    "span_head": (None, "hidden"),
+    "word_head_dense": ("hidden", "hidden"),
+    "word_head_norm": ("hidden",),
+    "word_head": (None, "hidden"),
+    "word_head_bias": (None,),  # one number for each token
+    "embedding_head_dense": ("embedding", "hidden"),
+    "embedding_head_norm": ("embedding",),
+    "embedding_head": (None, "embedding"),
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """The names of one family.
+
+    Attributes:
+        modules: A regular expression for the modules of each role in `AXES` that the family has.
+        sizes: The configuration entries for `layers` and for the fields of `Width`.
+    """
+
+    modules: Mapping[str, str]
+    sizes: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "layers": "num_hidden_layers",
+            "hidden_size": "hidden_size",
+            "heads": "num_attention_heads",
+            "intermediate_size": "intermediate_size",
+        }
+    )
+
+
+_ALL = {
+    "embeddings": r"\.embeddings\.\w+_embeddings$",
+    "embedding_norm": r"\.embeddings\.LayerNorm$",
+    "span_head": r"^qa_outputs$",
+}
+# RoBERTa and ELECTRA have BERT's layers.
+_BERT_LAYERS = _ALL | {
+    "query": r"\.layer\.\d+\.attention\.self\.query$",
+    "key": r"\.layer\.\d+\.attention\.self\.key$",
+    "value": r"\.layer\.\d+\.attention\.self\.value$",
+    "attention_output": r"\.layer\.\d+\.attention\.output\.dense$",
+    "feed_forward_input": r"\.layer\.\d+\.intermediate\.dense$",
+    "feed_forward_output": r"\.layer\.\d+\.output\.dense$",
+    "layer_norm": r"\.layer\.\d+\..*LayerNorm$",
+}
+FAMILIES = {
+    "BERT": Family(
+        _BERT_LAYERS
+        | {
+            "pooler": r"^\w+\.pooler\.dense$",
+            "classifier": r"^classifier$",
+            "word_head_dense": r"^cls\.predictions\.transform\.dense$",
+            "word_head_norm": r"^cls\.predictions\.transform\.LayerNorm$",
+            "word_head": r"^cls\.predictions\.decoder$",
+            "word_head_bias": r"^cls\.predictions$",
+        }
+    ),
+    "RoBERTa": Family(  # and XLM-R
+        _BERT_LAYERS
+        | {
+            "pooler": r"^(\w+\.pooler|classifier)\.dense$",
+            "classifier": r"^classifier(\.out_proj)?$",
+            "word_head_dense": r"^lm_head\.dense$",
+            "word_head_norm": r"^lm_head\.layer_norm$",
+            "word_head": r"^lm_head\.decoder$",
+            "word_head_bias": r"^lm_head$",
+        }
+    ),
+    "DistilBERT": Family(
+        _ALL
+        | {
+            "query": r"\.layer\.\d+\.attention\.q_lin$",
+            "key": r"\.layer\.\d+\.attention\.k_lin$",
+            "value": r"\.layer\.\d+\.attention\.v_lin$",
+            "attention_output": r"\.layer\.\d+\.attention\.out_lin$",
+            "feed_forward_input": r"\.layer\.\d+\.ffn\.lin1$",
+            "feed_forward_output": r"\.layer\.\d+\.ffn\.lin2$",
+            "layer_norm": r"\.layer\.\d+\.(sa|output)_layer_norm$",
+            "pooler": r"^pre_classifier$",
+            "classifier": r"^classifier$",
+            "word_head_dense": r"^vocab_transform$",
+            "word_head_norm": r"^vocab_layer_norm$",
+            "word_head": r"^vocab_projector$",
+        },
+        sizes={
+            "layers": "n_layers",
+            "hidden_size": "dim",
+            "heads": "n_heads",
+            "intermediate_size": "hidden_dim",
+        },
+    ),
+    "ELECTRA": Family(
+        _BERT_LAYERS
+        | {
+            "embedding_projection": r"\.embeddings_project$",
+            "pooler": r"^classifier\.dense$",
+            "classifier": r"^classifier(\.out_proj)?$",
+            "embedding_head_dense": r"^generator_predictions\.dense$",
+            "embedding_head_norm": r"^generator_predictions\.LayerNorm$",
+            "embedding_head": r"^generator_lm_head$",
+        }
+    ),
+}
+
+# The stack of encoder layers. Other families whose weights are named so, such as MPNet, can be
+# cut in depth too, but not in width.
+_LAYER = re.compile(r"^(.*\.layer\.)(\d+)(\..*)$")
+
+
+class Structure:
+    """The parts of a model, found by the names of its modules.
+
+    Layers are counted from 0, without the embeddings.
+    """
+
+    def __init__(self, model: Any):
+        self._model = model
+
+    def layer_of(self, weight: str) -> int | None:
+        """Returns the encoder layer of a weight, None for one outside the stack of layers."""
+        found = _LAYER.match(weight)
+        return int(found[2]) if found else None
+
+    def in_layer(self, weight: str, layer: int) -> str:
+        """Returns the name that a weight of an encoder layer has in another layer."""
+        found = _LAYER.match(weight)
+        assert found is not None
+        return f"{found[1]}{layer}{found[3]}"
+
+    def role_of(self, weight: str) -> str:
+        """Returns the role of a weight's module, a key of `AXES`.
+
+        Raises:
+            SpecError: If no family has such a weight.
+        """
+        role = _role(weight.rpartition(".")[0])
+        if role is None:
+            message = (
+                f"{weight} is not a weight of {', '.join(FAMILIES)} or XLM-R; leave "
+                "student.hidden_size, heads and intermediate_size out"
+            )
+            raise SpecError(Problem("", "student", message))
+        return role
+
+    def linears(self, role: str) -> Iterator[tuple[int | None, torch.nn.Linear]]:
+        """Yields the linear modules that have a role, each after its layer."""
+        for name, module in self._model.named_modules():
+            if isinstance(module, torch.nn.Linear) and _role(name) == role:
+                yield self.layer_of(f"{name}.weight"), module
+
+
+@lru_cache(maxsize=4096)
+def _role(module: str) -> str | None:
+    # A name means the same in all families that have it, so which one it is does not matter.
+    for family in FAMILIES.values():
+        for role, pattern in family.modules.items():
+            if re.search(pattern, module):
+                return role
+    return None
+
+
+def size_in(config: Mapping[str, Any], size: str) -> int | None:
+    """Returns the `layers` or a field of `Width` from a configuration, None if it is not there."""
+    found = [config[key] for key in _size_keys(size) if isinstance(config.get(key), int)]
+    return found[0] if found else None
+
+
+def width_in(config: Mapping[str, Any], model: str) -> Width:
+    """Returns the width in a configuration.
+
+    Args:
+        config: As plain data.
+        model: What error messages call the model.
+
+    Raises:
+        SpecError: If a size is not there.
+    """
+    sizes = {}
+    for size in Width.__dataclass_fields__:
+        value = size_in(config, size)
+        if value is None:
+            message = (
+                f"{model} has no {_size_keys(size)[0]} in its configuration; encoders such as "
+                "BERT are supported"
+            )
+            raise SpecError(Problem("", "teacher", message))
+        sizes[size] = value
+    return Width(**sizes)
+
+
+def resize_config(config: Any, width: Width) -> Any:
+    """Returns a copy of a configuration with another width."""
+    config = copy.deepcopy(config)
+    if getattr(config, "embedding_size", None) == config.hidden_size:
+        config.embedding_size = width.hidden_size
+    written = config.to_dict()
+    for size, value in vars(width).items():
+        # Under the family's own name only: the general one would be written beside it.
+        own = next(key for key in reversed(_size_keys(size)) if key in written)
+        setattr(config, own, value)
+    return config
+
+
+def count_positions(config: Mapping[str, Any]) -> int | None:
+    """Returns the tokens of a model's longest input, None if its configuration does not have it."""
+    positions = config.get("max_position_embeddings")
+    if not isinstance(positions, int):
+        return None
+    # RoBERTa and XLM-R number positions from behind the padding id, by default 1.
+    if "roberta" in str(config.get("model_type")):
+        positions -= config.get("pad_token_id", 1) + 1
+    return positions
+
+
+def takes_token_types(config: Any) -> bool:
+    """Whether token types change a model's output: RoBERTa has one type, DistilBERT none."""
+    return getattr(config, "type_vocab_size", 0) > 1
+
+
+def _size_keys(size: str) -> list[str]:
+    own = dict.fromkeys(family.sizes[size] for family in FAMILIES.values())
+    return [*own, "num_layers"] if size == "layers" else [*own]

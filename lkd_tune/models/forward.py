@@ -1,0 +1,29 @@
+"""Running a model on a batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lkd_tune.models.families import takes_token_types
+
+
+def forward(model: Any, batch: Any, *, hidden_states: bool) -> Any:
+    """Returns the output of a model, or of a DeepSpeed engine, for a `Batch`."""
+    config = getattr(model, "module", model).config  # an engine has a `config` of its own
+    inputs = model_inputs(config, batch.ids, batch.mask.long(), batch.types)
+    return model(**inputs, output_hidden_states=hidden_states)
+
+
+def model_inputs(
+    config: Any, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Returns the inputs that a model with this configuration takes, by name.
+
+    All have shape (B, N), int64.
+    """
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if takes_token_types(config):
+        inputs["token_type_ids"] = types
+    return inputs

@@ -1,0 +1,144 @@
+"""A student before training: made from its teacher, with random weights, or from another model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.settings.student import StudentSettings
+from lkd_tune.config.settings.teacher import Inference
+from lkd_tune.config.settings.width import Width, asks_for_width, resolve_width
+from lkd_tune.data.types import Tokens
+from lkd_tune.models.families import Structure, resize_config
+from lkd_tune.models.importance import load_importance
+from lkd_tune.models.loading import auto_model, load_config, load_model
+from lkd_tune.models.pruning import prune_width, width_of
+
+
+def build_student(
+    init: str,
+    teacher: Any,
+    layers: Sequence[int],
+    depth: int,
+    labels: int | None,
+    head: str = "SequenceClassification",
+) -> Any:
+    """Returns a student of `depth` encoder layers, in training mode.
+
+    Args:
+        init: 'teacher' (embeddings, selected encoder layers and head of the teacher), 'random' (its
+            configuration with new weights), or a folder or hub id to start from.
+        teacher: The teacher model; None only if `init` is a folder or hub id.
+        layers: For 'teacher': the teacher layer (1 is the first) for each student layer.
+        depth: Number of encoder layers.
+        labels: Width of the head; None for that of the vocabulary.
+        head: As in transformers' AutoModelFor….
+
+    Raises:
+        SpecError: If `init` names a model that does not exist or has another depth.
+    """
+    if init not in ("teacher", "random"):
+        student = load_model(init, head, labels=labels)
+        if student.config.num_hidden_layers != depth:
+            found = student.config.num_hidden_layers
+            message = f"{init} has {found} layers, but student.depth is {depth}"
+            raise SpecError(Problem("", "student.init", message))
+        return student.train()
+    config = student_config(init, teacher.config, depth)
+    student = auto_model(head).from_config(config, dtype=torch.float32)
+    if init == "teacher":
+        student.load_state_dict(select_layers(teacher, layers))
+    return student.train()
+
+
+def student_config(init: str, teacher_config: Any, depth: int) -> Any:
+    """Returns a student's configuration: the teacher's with another depth, or that of `init`.
+
+    Raises:
+        SpecError: If `init` names a model that does not exist.
+    """
+    if init not in ("teacher", "random"):
+        return load_config(init)
+    config = copy.deepcopy(teacher_config)
+    config.num_hidden_layers = depth
+    return config
+
+
+def select_layers(model: Any, layers: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Returns the weights of a model whose i-th encoder layer is layer `layers[i]` of this one.
+
+    Weights outside the encoder layers (embeddings, pooler, head) are those of the model.
+
+    Args:
+        model: The model to select from.
+        layers: Its layers, 1 is the first; a layer may occur more than once.
+    """
+    structure, selected = Structure(model), {}
+    for name, tensor in model.state_dict().items():
+        layer = structure.layer_of(name)
+        if layer is None:
+            selected[name] = tensor
+            continue
+        for new, old in enumerate(layers):
+            if old == layer + 1:
+                selected[structure.in_layer(name, new)] = tensor
+    return selected
+
+
+def teacher_of_width(
+    settings: StudentSettings,
+    name: str | None,
+    teacher: Any,
+    tokens: Tokens,
+    on: torch.device,
+    cache: Path,
+    inference: Inference,
+) -> Any:
+    """Returns the teacher that a student is made from, pruned to the student's width.
+
+    Every rank calls it.
+
+    Args:
+        settings: The student.
+        name: The teacher's folder or hub id.
+        teacher: The teacher; None if there is none.
+        tokens: The training split, on which the teacher's parts are scored.
+        on: Where the teacher runs.
+        cache: Folder for the scores.
+        inference: How the teacher runs.
+
+    Raises:
+        SpecError: If the teacher can't be pruned to this width.
+    """
+    if teacher is None or settings.init not in ("teacher", "random"):
+        return teacher
+    if not asks_for_width(settings):
+        return teacher
+    assert name is not None  # there is a teacher
+    found = width_of(teacher)
+    width = resolve_width(settings, found)
+    if width == found:
+        return teacher
+    if settings.init == "random":
+        return type(teacher)(resize_config(teacher.config, width))
+    importance = load_importance(name, teacher, tokens, on, cache, inference)
+    return prune_width(teacher, width, importance)
+
+
+def check_width(settings: StudentSettings, student: Any) -> None:
+    """Checks that a student has the width of its settings.
+
+    Raises:
+        SpecError: With the first size that differs.
+    """
+    found = width_of(student)
+    for key in Width.__dataclass_fields__:
+        asked = getattr(settings, key)
+        if asked is not None and asked != getattr(found, key):
+            message = f"is {asked}, but {settings.init} has {getattr(found, key)}; leave it out"
+            raise SpecError(Problem("", f"student.{key}", message))

@@ -1,0 +1,53 @@
+"""Depth, width and input length of a teacher, known before it is loaded or trained."""
+
+from __future__ import annotations
+
+from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.config.settings.teacher import TeacherSettings
+from lkd_tune.config.settings.width import Width
+from lkd_tune.models.families import count_positions
+from lkd_tune.models.loading import read_config, read_depth
+from lkd_tune.models.pruning import read_width
+
+
+def teacher_depth(settings: TeacherSettings) -> int:
+    """Returns the number of encoder layers of a teacher.
+
+    Raises:
+        SpecError: If its model can't be read.
+    """
+    if start := _start(settings):
+        return read_depth(start)
+    assert settings.train is not None  # TeacherSettings checks it
+    assert settings.train.architecture is not None
+    return settings.train.architecture.layers
+
+
+def teacher_width(settings: TeacherSettings) -> Width:
+    """Returns the width of a teacher.
+
+    Raises:
+        SpecError: If its model can't be read.
+    """
+    if start := _start(settings):
+        return read_width(start)
+    assert settings.train is not None  # TeacherSettings checks it
+    form = settings.train.architecture
+    assert form is not None
+    return Width(form.hidden_size, form.heads, form.intermediate_size or 4 * form.hidden_size)
+
+
+def teacher_positions(settings: TeacherSettings, task: TaskSettings) -> int | None:
+    """Returns the tokens of a teacher's longest input, None if its configuration lacks them.
+
+    Raises:
+        SpecError: If its model can't be read.
+    """
+    if start := _start(settings):
+        return count_positions(read_config(start))
+    return task.max_length  # as `build_from_scratch` makes it
+
+
+def _start(settings: TeacherSettings) -> str | None:
+    """Returns the model that a teacher is, or is fine-tuned from; None for one from scratch."""
+    return settings.model or (settings.train.model if settings.train else None)
