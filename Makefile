@@ -39,7 +39,7 @@ kills: $(READY)
 
 # Takes hours. Those that look at a finished run are called by themselves.
 bench: $(READY)
-	for script in $(filter-out %/policies.py %/rungs.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out %/__init__.py %/policies.py %/rungs.py,$(wildcard benchmarks/*/*.py)); do $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import math
 import os
@@ -14,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.losses.direct_losses import direct_terms
 from lkd_tune.losses.base import LossSum
 from lkd_tune.losses.ckd import (
     layer_relation_pair,
@@ -173,21 +173,13 @@ def test_layer_triples_by_the_definition():
     assert found.item() == pytest.approx(total / (4**3 * float(mask.sum())), rel=1e-9)
 
 
-def _direct_terms(*args):
-    path = Path(__file__).parents[2] / "benchmarks" / "direct_losses.py"
-    spec = importlib.util.spec_from_file_location("direct_losses", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.direct_terms(*args)
-
-
 @pytest.mark.parametrize("window", [3, 7])
 def test_values_and_gradients_are_those_of_the_direct_form(window):
     student, teacher, mask = _random(3, 4, 10)
     mask = _holes(mask, seed=2)
     student.requires_grad_()
     logits = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
-    direct = _direct_terms(student, teacher, mask, *logits, window)
+    direct = direct_terms(student, teacher, mask, *logits, window)
     ours = {
         "wr_pair": word_relation_pair(student, teacher, mask),
         "wr_triple": word_relation_triple(student, teacher, mask, window=window),

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "scale.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "tuning" / "scale.py"
 
 
 def test_the_simulation_ends_and_tells_its_figures(tmp_path):

@@ -25,7 +25,7 @@ from lkd_tune.tuning.samplers.evolution import LayerMapEvolution
 from lkd_tune.tuning.samplers.tpe import BoundedTPE
 
 # Trials before TPE has a model, known good points included. With ten, as is usual, a search is
-# behind for its first minutes and never ahead: benchmarks/policies.py.
+# behind for its first minutes and never ahead: benchmarks/tuning/policies.py.
 _TPE_STARTUP = 4
 
 

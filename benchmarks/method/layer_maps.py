@@ -1,13 +1,14 @@
-"""Which layer maps make good students: every strictly increasing one, on several tasks.
+"""Scores of students by layer map: every strictly increasing map, on several tasks.
 
-Look at the last lines: how alike two tasks order the maps (rank correlation, Spearman's), and which
-property of a map goes with its score. A rule of thumb that holds on one task alone is none.
+Numbers to look at: the last lines, the rank correlation (Spearman's) of the maps' scores between
+two tasks, and of a property of a map with its score. A rule of thumb that holds on one task only is
+not a rule.
 
-    python benchmarks/layer_maps.py --task acceptability [--seeds 3]
-    python benchmarks/layer_maps.py --task cola,sst2 --data DIR --models DIR --out DIR
+    python benchmarks/method/layer_maps.py --task acceptability [--seeds 3]
+    python benchmarks/method/layer_maps.py --task cola,sst2 --data DIR --models DIR --out DIR
 
-The same folders as in evidence.py, whose searches it takes the loss weights from: what the search
-has found, or the published ones where there was no search. All else is as there.
+Folders and options are those of evidence.py. The loss weights are those of its search, or the
+published ones if there was no search.
 """
 
 from __future__ import annotations
@@ -16,14 +17,11 @@ import argparse
 import itertools
 import os
 import statistics
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import evidence
 from scipy import stats
 
+from benchmarks.method import evidence
 from lkd_tune.config.settings.layer_map import preset_map
 from lkd_tune.config.trial import ResolvedLayerMap
 from lkd_tune.models.loading import read_depth
@@ -43,12 +41,12 @@ FEATURES = {
 
 
 def main() -> None:
-    """Trains what is not trained yet and prints a table over all tasks."""
+    """Trains what is missing and prints a table over all tasks."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     evidence.add_arguments(parser)
-    parser.add_argument("--plot", type=Path, help="where to draw the maps")
+    parser.add_argument("--plot", type=Path, help="file for a plot of the maps")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     scores = {task: measure(task, arguments) for task in arguments.task.split(",")}
@@ -65,19 +63,23 @@ def main() -> None:
         print(f"| {'-'.join(map(str, layer_map))} | {' | '.join(cells)} |")
     print("\nrank correlation with the score, and its p:")
     for one, other in itertools.combinations(tasks, 2):
-        tell(f"{one} and {other}", means(scores[one], maps), means(scores[other], maps))
+        print_correlation(
+            f"{one} and {other}", means(scores[one], maps), means(scores[other], maps)
+        )
     for name, feature in FEATURES.items():
         for task in tasks:
-            tell(f"{name}, {task}", [feature(m) for m in maps], means(scores[task], maps))
+            print_correlation(
+                f"{name}, {task}", [feature(m) for m in maps], means(scores[task], maps)
+            )
     if arguments.plot:
         draw(scores, arguments.plot)
 
 
 def measure(task: str, arguments: argparse.Namespace) -> dict[Map, list[float]]:
-    """Returns each map's scores, one for each seed: the mean of dev and test.
+    """Returns the scores of each map, one for each seed: the mean of dev and test.
 
-    Two are less a matter of chance than one. No map is chosen by either; if the loss weights are
-    those of a search, dev chose them, and all maps have them.
+    The mean of two has less noise than one. Neither split chooses a map. If the loss weights come
+    from a search, dev chose them, for all maps alike.
     """
     space = evidence.space_of(task, arguments)
     teacher = evidence.teacher_of(space)
@@ -94,14 +96,14 @@ def measure(task: str, arguments: argparse.Namespace) -> dict[Map, list[float]]:
         own = spec.model_copy(
             update={"layer_map": ResolvedLayerMap(word=layer_map, layer=layer_map)}
         )
-        told = f"{task}: map {layer_map}"
-        seeds = evidence.seeds_of(told, own, arguments.out / task, arguments.seeds)
+        label = f"{task}: map {layer_map}"
+        seeds = evidence.seeds_of(label, own, arguments.out / task, arguments.seeds)
         found[layer_map] = [(seed["dev"][metric] + seed["score"]) / 2 for seed in seeds]
     return found
 
 
 def ranks(scores: dict[Map, list[float]]) -> dict[Map, float]:
-    """Returns each map's rank by its mean score, the best with the largest."""
+    """Returns the rank of each map by its mean score; the best has the highest."""
     order = stats.rankdata([statistics.mean(seeds) for seeds in scores.values()])
     return dict(zip(scores, order, strict=True))
 
@@ -111,7 +113,7 @@ def means(scores: dict[Map, list[float]], maps: list[Map]) -> list[float]:
     return [statistics.mean(scores[layer_map]) for layer_map in maps]
 
 
-def tell(name: str, one: list[float], other: list[float]) -> None:
+def print_correlation(name: str, one: list[float], other: list[float]) -> None:
     """Prints a rank correlation."""
     if len(set(one)) > 1:
         found = stats.spearmanr(one, other)
@@ -133,7 +135,7 @@ def draw(scores: dict[str, dict[Map, list[float]]], path: Path) -> None:
         colours = pyplot.cm.ScalarMappable(pyplot.Normalize(*_ends(values)), "viridis")
         rising = sorted(values, key=values.__getitem__)  # the best on top
         for place, layer_map in enumerate(rising):
-            # Side by side where maps have an entry in common.
+            # Side by side if maps share an entry.
             shift = 0.3 * (place / max(1, len(rising) - 1) - 0.5)
             axes.plot(
                 range(len(layer_map)),
@@ -161,4 +163,4 @@ def _ends(values: dict[Map, float]) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    evidence.told_plainly(main)
+    evidence.exit_on_spec_error(main)

@@ -1,14 +1,16 @@
-"""How strongly each loss term pulls at a student before its first step, task by task.
+"""The gradient norm of each loss term before the first step, by task.
 
-Look at how a column differs between tasks: the norm of a term's gradient at weight 1, over all
-parameters, as a multiple of the logit loss's. Where one task's is a tenth of another's, the same
-weight means ten times less there. Maps are the presets, student and map carved alike; of the maps
-that copy the teacher's first layers the student is the teacher's own bottom, so nothing pulls.
+Numbers to look at: the differences between tasks in a column: the norm of a term's gradient at
+weight 1, over all parameters, relative to the logit loss. If it is a tenth of that on another task,
+the same weight has a tenth of the effect there. Maps are the presets, and the student has the
+teacher's layers of its map. Of maps that copy the first layers the student equals the teacher's
+bottom, so the relations have no gradient.
 
-    python benchmarks/term_scales.py [--task acceptability] [--depths 2,3,4]
-    python benchmarks/term_scales.py --task cola,sst2 --data DIR --models DIR
+    python benchmarks/method/term_scales.py [--task acceptability] [--depths 2,3,4]
+    python benchmarks/method/term_scales.py --task cola,sst2 --data DIR --models DIR
 
-DIR/cola/train.tsv and dev.tsv are a task's files, DIR/minilm-cola its teacher, as in evidence.py.
+DIR/cola/train.tsv and dev.tsv are the files of a task, DIR/minilm-cola is its teacher, as in
+evidence.py.
 """
 
 from __future__ import annotations
@@ -16,13 +18,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import evidence
-
+from benchmarks.method import evidence
 from lkd_tune.config.settings.layer_map import preset_map
 from lkd_tune.config.settings.losses import TERM_NAMES, LossSettings
 from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
@@ -40,8 +37,8 @@ def main() -> None:
     parser.add_argument("--depths", default="2,3,4")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    print("| task | layer map | wr_pair | wr_triple | ltr_pair | ltr_triple |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    columns = ["task", "layer map", *(name for name in TERM_NAMES if name != "logits")]
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     for task in arguments.task.split(","):
         for depth in map(int, arguments.depths.split(",")):
             arguments.depth = depth
@@ -57,13 +54,14 @@ def main() -> None:
                     losses=LossSettings(),
                     train=space.settings.train,
                 )
-                *relations, logits = gradient_norms(spec)
-                cells = " | ".join(f"{norm / logits:.2g}" for norm in relations)
+                norms = gradient_norms(spec)
+                logits = norms.pop("logits")
+                cells = " | ".join(f"{norm / logits:.2g}" for norm in norms.values())
                 print(f"| {task} | {'-'.join(map(str, layer_map))} | {cells} |", flush=True)
 
 
-def gradient_norms(spec: TrialSpec) -> list[float]:
-    """Returns the norm of each term's gradient at weight 1, the mean over some batches."""
+def gradient_norms(spec: TrialSpec) -> dict[str, float]:
+    """Returns the gradient norm of each term at weight 1 by name, the mean over some batches."""
     import torch
 
     from lkd_tune.distillation.engine import Distillation
@@ -82,8 +80,8 @@ def gradient_norms(spec: TrialSpec) -> list[float]:
                     mean, parameters, retain_graph=True, allow_unused=True
                 )
                 norms[i] += torch.cat([g.flatten() for g in gradients if g is not None]).norm()
-    return (norms / _BATCHES).tolist()
+    return dict(zip(TERM_NAMES, (norms / _BATCHES).tolist(), strict=True))
 
 
 if __name__ == "__main__":
-    evidence.told_plainly(main)
+    evidence.exit_on_spec_error(main)

@@ -1,11 +1,11 @@
-"""What the driver of a search costs: time between trials, and memory over many of them.
+"""The cost of a search's driver: time between trials, and memory over many trials.
 
-Look at the last two lines: the share of the wall time in which no trial ran though one could have,
-and how the driver's memory grew from its 100th trial to its last, beside that of plain Ray Tune's
-with OptunaSearch over the same space. The trials sleep; all else is a search as it is, with
+Numbers to look at: the last two lines, the share of the wall time in which a slot was free but no
+trial ran, and the growth of the driver's memory from the 100th trial to the last, relative to plain
+Ray Tune with OptunaSearch on the same space. The trials sleep. All else is a real search, with
 Optuna's study on disk, trial folders, rungs and leaderboard.
 
-    python benchmarks/driver.py [--trials 100] [--seconds 2] [--many 1000]
+    python benchmarks/tuning/driver.py [--trials 100] [--seconds 2] [--many 1000]
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from lkd_tune.tuning.session import Session
 from lkd_tune.tuning.study.searcher import StudySearcher
 
 WORKERS = 2
-MANY_S = 0.02  # of each of many trials
+MANY_S = 0.02  # duration of each of many trials
 
 
-class PlainlySleeping(tune.Trainable):
-    """The same of plain Ray Tune: two measurements, and nothing written."""
+class PlainSleeping(tune.Trainable):
+    """A sleeping trial of plain Ray Tune: two measurements, and no files."""
 
     def step(self) -> dict[str, Any]:
         """Returns a measurement."""
@@ -45,7 +45,7 @@ class PlainlySleeping(tune.Trainable):
         return {"score": float(self.iteration), "done": self.iteration > 0}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Called with each further trial's config."""
+        """Called with the config of the actor's next trial."""
         return True
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -53,13 +53,13 @@ class PlainlySleeping(tune.Trainable):
 
 
 class Sleeping(DistillationTrainable):
-    """A trial that sleeps in place of training, and writes what a trial writes."""
+    """A trial that sleeps instead of training, and writes the files of a trial."""
 
     def _next_result(self) -> dict[str, Any]:
         if self._began is None:
             self._began = time.monotonic()
             (self._folder.path / "began").write_text(str(time.time()), "utf-8")
-        time.sleep(self._spec.train.warmup * 100 / 2)  # the space's one number to tell it by
+        time.sleep(self._spec.train.warmup * 100 / 2)  # the number that carries the seconds
         done = self._folder.read_checkpoint() is not None
         measurement = Measurement(
             step=2 if done else 1,
@@ -88,10 +88,11 @@ def resident_mib() -> float:
 
 
 def search(trials: int, seconds: float) -> tuple[float, list[float]]:
-    """Returns the seconds from the first trial's first step to the last one's end, and the driver's
-    memory in MiB as each trial was drawn.
+    """Returns wall time, and the driver's memory in MiB as each trial was drawn.
 
-    What is before, actors that load torch, is the start of a trial and not the driver's work."""
+    The time is that from the first step of the first trial to the end of the last trial. Before it
+    actors load torch, which is no work of the driver.
+    """
     memory: list[float] = []
 
     class Watched(StudySearcher):
@@ -123,8 +124,9 @@ def search(trials: int, seconds: float) -> tuple[float, list[float]]:
 
 def plain_search(trials: int) -> list[float]:
     """Returns the driver's memory in MiB as plain Ray Tune draws each trial."""
-    from plain_search import Drawing
     from ray.tune.search.optuna import OptunaSearch
+
+    from benchmarks.tuning.plain_search import Drawing
 
     memory: list[float] = []
 
@@ -136,7 +138,7 @@ def plain_search(trials: int) -> list[float]:
     space = load_space(find_space("layer_map.yaml"))
     with tempfile.TemporaryDirectory() as scratch, connected(None):
         tune.Tuner(
-            tune.with_resources(PlainlySleeping, {"cpu": 1}),
+            tune.with_resources(PlainSleeping, {"cpu": 1}),
             tune_config=tune.TuneConfig(
                 search_alg=Watched(Drawing(space, "none", 6), metric="score", mode="max"),
                 num_samples=trials,
@@ -149,14 +151,17 @@ def plain_search(trials: int) -> list[float]:
 
 
 def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Returns what a function gives in a process whose memory nothing else has used."""
-    # Forked, as Ray's workers can't import classes of a script that was spawned.
+    """Returns the result of a function that runs in a new process, with memory of its own."""
+    # Forked: Ray's workers can't import classes of a script that was spawned.
     with multiprocessing.get_context("fork").Pool(1) as process:
         return process.apply(function, arguments)
 
 
 def growth(memory: list[float]) -> float:
-    """Returns the MiB from the 100th trial to the last but one: the last is not always drawn."""
+    """Returns the growth in MiB from the 100th trial to the last but one.
+
+    The last trial is not always drawn.
+    """
     return memory[-2] - memory[99]
 
 

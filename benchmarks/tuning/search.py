@@ -1,15 +1,15 @@
-"""Wall time until a search has a student as good as plain Ray Tune's best.
+"""Wall time until a search has a student as good as the best of plain Ray Tune.
 
-Look at the last line: how many times sooner `lkd-tune search` has a student as good as the best
-that Optuna's TPE finds in plain Ray Tune, in which each trial has a process of its own, runs the
-teacher, pads to the full length and, without --fast-losses, materialises the differences. All
-search the same space, plain Ray Tune with so many trials as the space has, lkd-tune for a part of
-the time that those take. The third is lkd-tune's trials drawn at random, none stopped. The teacher
-is trained before the clocks start; storing its targets counts.
+Number to look at: the last line, how many times sooner `lkd-tune search` has a student as good as
+the best that Optuna's TPE finds in plain Ray Tune. There each trial has its own process, runs the
+teacher, pads to the full length and, without --fast-losses, materialises the differences. Both
+search the same space: plain Ray Tune with the number of trials in the space, lkd-tune for a part of
+the time that these take. The third curve is lkd-tune with random trials and without early stopping.
+The teacher is trained before the clocks start; storing its targets counts.
 
-    python benchmarks/search.py [--space layer_map.yaml] [--set KEY=VALUE …] [--seeds 5] [--first 0]
+    python benchmarks/tuning/search.py [--space layer_map.yaml] [--set KEY=VALUE …] [--seeds 5]
 
-With --json FILE each seed is kept as it is done, and the command goes on when it is repeated.
+With --json FILE each seed is stored when it is done, and a repeated command continues from there.
 """
 
 from __future__ import annotations
@@ -18,19 +18,16 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 import optuna
 import ray
-from plain_search import search_plainly
 
+from benchmarks.tuning.plain_search import search_plainly
 from lkd_tune.cluster.ray import quieten_ray
 from lkd_tune.config.shipped import find_space
 from lkd_tune.config.space import SearchSpace, load_space
@@ -43,7 +40,7 @@ from lkd_tune.tuning.tuner import run_search
 Curve = list[tuple[float, float]]
 
 
-def ours(space: SearchSpace, folder: Path) -> Curve:
+def lkd_tune_curve(space: SearchSpace, folder: Path) -> Curve:
     """Returns (seconds since the start, score) of each complete trial of `lkd-tune search`."""
     run, began = RunFolder(folder), time.time()
     run_search(space, run, quiet=True)
@@ -55,7 +52,7 @@ def ours(space: SearchSpace, folder: Path) -> Curve:
 
 
 def measure(given: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Returns the curves of one seed; lkd-tune's have a part of the time of plain Ray Tune's."""
+    """Returns the curves of one seed; lkd-tune gets a part of the time of plain Ray Tune."""
     name, overrides = given.space, given.set
     own = [f"search.seed={seed}", "search.baseline=false", "confirm=null"]
     space = load_space(find_space(name), [*overrides, *own])
@@ -81,16 +78,16 @@ def measure(given: argparse.Namespace, seed: int) -> dict[str, Any]:
         }
         minutes = given.part * max(at for at, _ in curves["plain TPE"]) / 60
         limited = ["search.trials=10000", f"search.time_budget={minutes}"]
-        by_chance = [
+        at_random = [
             "search.sampler=random",
             "search.scheduler=none",
             "search.published_start=false",
         ]
-        for kind, more in (("lkd-tune", []), ("random", by_chance)):
+        for kind, more in (("lkd-tune", []), ("random", at_random)):
             space = load_space(find_space(name), [*changes, *limited, *more])
-            # A cache of its own, so that it stores the teacher's targets itself.
+            # Its own cache, so that storing the teacher's targets counts.
             with mock.patch.dict(os.environ, LKD_TUNE_CACHE=str(folder / f"{kind}-cache")):
-                curves[kind] = ours(space, folder / kind)
+                curves[kind] = lkd_tune_curve(space, folder / kind)
     return {"seed": seed, "curves": curves}
 
 
@@ -105,19 +102,23 @@ def reached(curve: Curve, score: float) -> float | None:
 
 
 def main() -> None:
-    """Prints a row a seed and the median of the ratios."""
+    """Prints a row for each seed and the median of the ratios."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--space", default="layer_map.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
-    parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--part", type=float, default=0.25, help="of plain Ray Tune's time")
-    parser.add_argument("--cpus", type=int, default=2, help="of this machine, for each in turn")
-    parser.add_argument("--fast-losses", action="store_true", help="plain Ray Tune has them, too")
-    parser.add_argument("--json", type=Path, help="where to keep the curves")
-    parser.add_argument("--plot", type=Path, help="where to draw them")
+    parser.add_argument(
+        "--cpus", type=int, default=2, help="CPUs for each of the searches, which run in turn"
+    )
+    parser.add_argument(
+        "--fast-losses", action="store_true", help="plain Ray Tune uses the fast losses, too"
+    )
+    parser.add_argument("--json", type=Path, help="file for the curves")
+    parser.add_argument("--plot", type=Path, help="file for a plot of the curves")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     quieten_ray()
@@ -142,7 +143,7 @@ def main() -> None:
 
 
 def show(results: list[dict[str, Any]]) -> None:
-    """Prints a row a seed and the median of the ratios; `never` counts as 0 times sooner."""
+    """Prints a row for each seed and the median of the ratios; `never` counts as 0."""
     print("| seed | plain TPE's best | after s | lkd-tune has it | sooner | its best | random |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     ratios = []

@@ -1,21 +1,20 @@
-"""What distillation brings, term by term and map by map, against plain training: a table a task.
+"""What distillation brings over plain training, by loss term and layer map: a table for each task.
 
-Look at the column `against published`: how much better or worse a row is than the published
-recipe with the uniform layer map, trained for the same steps with the same seeds, and the p of a
-paired t-test; at `of plain`: its CPU-seconds as a multiple of those of the same student's plain
-training; and at a task's last line: what the search cost, and how soon it had beaten the
-recipe. The searched student is trained again with seeds that the search did not see, as all rows,
-and all are scored on text that the search did not see: a test split, or every other line of dev,
-of which the search has the rest.
+Numbers to look at: `against published`, the difference of a row from the published recipe with the
+uniform layer map, trained for the same steps with the same seeds, and the p of a paired t-test; `of
+plain`, the row's CPU-seconds relative to plain training of the same student; and the last line of a
+task, the cost of the search, and how soon it beat the recipe. The searched student is trained again
+with seeds that the search did not see, as are all rows. All are scored on text that the search did
+not see: a test split, or every other line of dev, of which the search has the rest.
 
-    python benchmarks/evidence.py --task acceptability [--seeds 3] [--trials 16]
-    python benchmarks/evidence.py --task cola,sst2 --data DIR --models DIR --out DIR
-    python benchmarks/evidence.py --task cola,stsb --data DIR --models DIR --out DIR \\
+    python benchmarks/method/evidence.py --task acceptability [--seeds 3] [--trials 16]
+    python benchmarks/method/evidence.py --task cola,sst2 --data DIR --models DIR --out DIR
+    python benchmarks/method/evidence.py --task cola,stsb --data DIR --models DIR --out DIR \\
         --set "stsb:teacher={train: {model: DIR}}"
 
-DIR/cola/train.tsv and dev.tsv are a task's files, DIR/minilm-cola its teacher, unless --set names
-another; acceptability has neither. Each training that is done is a file in --out, so that the
-command goes on where it was stopped.
+DIR/cola/train.tsv and dev.tsv are the files of a task, DIR/minilm-cola is its teacher unless --set
+names another; acceptability needs neither. Each finished training is a file in --out, so a repeated
+command continues where it stopped.
 """
 
 from __future__ import annotations
@@ -32,14 +31,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 from scipy import stats
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.published import published_recipe
 from lkd_tune.config.settings.layer_map import PRESETS, preset_map
-from lkd_tune.config.settings.losses import LossSettings
+from lkd_tune.config.settings.losses import TERM_NAMES, LossSettings
 from lkd_tune.config.shipped import find_space
 from lkd_tune.config.space import SearchSpace, load_space
 from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
@@ -54,14 +51,16 @@ COSTS = ("train_s", "cpu_s", "peak_gib", "samples_per_s")
 
 
 def main() -> None:
-    """Trains what is not trained yet and prints a table for each task."""
+    """Trains what is missing and prints a table for each task."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add_arguments(parser)
-    parser.add_argument("--rows", help="only those that begin so, commas between, and the recipe")
+    parser.add_argument("--rows", help="prefixes of the rows to print, separated by commas")
     parser.add_argument(
-        "--winners", type=Path, help="the --out of a search of fewer epochs: a row for its winner"
+        "--winners",
+        type=Path,
+        help="the --out of a search with fewer epochs; adds a row for its winner",
     )
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
@@ -72,14 +71,16 @@ def main() -> None:
         tables[task] = dict(measure(task, space, arguments))
         show(task, tables[task])
         if arguments.trials:
-            tell_search(RunFolder(arguments.out / task / "search"))
+            print_search_cost(RunFolder(arguments.out / task / "search"))
     if arguments.plot:
         draw(tables, arguments.plot)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what says which students are trained, and on what."""
-    parser.add_argument("--task", default="acceptability", help="one or several, commas between")
+    """Adds the options that say which students are trained, and on what."""
+    parser.add_argument(
+        "--task", default="acceptability", help="one or several, separated by commas"
+    )
     parser.add_argument("--data", type=Path, help="folder of the tasks' folders")
     parser.add_argument("--models", type=Path, help="folder of the teachers")
     parser.add_argument(
@@ -88,18 +89,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="[TASK:]KEY=VALUE",
         dest="settings",
-        help="as of lkd-tune search; of one task alone where it is named",
+        help="as in lkd-tune search; for one task if its name is given",
     )
     parser.add_argument("--depth", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=2, help="of tasks with files")
-    parser.add_argument("--lr", type=float, help="of all rows; none: 1e-3 from scratch, else 2e-4")
+    parser.add_argument(
+        "--lr", type=float, help="of all rows. Default: 1e-3 for acceptability, else 2e-4"
+    )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--trials", type=int, default=16, help="of the search; 0: none")
+    parser.add_argument("--trials", type=int, default=16, help="of the search. 0: no search")
     parser.add_argument("--out", type=Path, default=Path("evidence"))
 
 
-def told_plainly(main: Callable[[], None]) -> None:
-    """Runs a benchmark; what is wrong with its input is told in a line, and its exit code is 2."""
+def exit_on_spec_error(main: Callable[[], None]) -> None:
+    """Runs a benchmark; prints an error in its settings and exits with code 2."""
     try:
         main()
     except SpecError as error:
@@ -108,7 +111,7 @@ def told_plainly(main: Callable[[], None]) -> None:
 
 
 def space_of(task: str, arguments: argparse.Namespace) -> SearchSpace:
-    """Returns what the search for a task goes through: weights and layer maps, nothing else."""
+    """Returns the space of a task's search: loss weights and layer maps."""
     generated = task == "acceptability"
     settings = [
         f"task={task}",
@@ -133,23 +136,23 @@ def space_of(task: str, arguments: argparse.Namespace) -> SearchSpace:
 
 
 def settings_of(task: str, arguments: argparse.Namespace) -> list[str]:
-    """Returns those of --set that hold for a task, without its name.
+    """Returns the values of --set that apply to a task, without its name.
 
     Raises:
-        SpecError: If one is of a task that is none of --task; it would change nothing.
+        SpecError: If one is for a task that is not in --task, as it would have no effect.
     """
     own = []
     for setting in arguments.settings:
         name = setting.partition("=")[0].rpartition(":")[0]
         if name not in ("", *arguments.task.split(",")):
-            raise SpecError(Problem("--set", name, f"is none of --task {arguments.task}"))
+            raise SpecError(Problem("--set", name, f"is not a task of --task {arguments.task}"))
         if name in ("", task):
             own.append(setting.removeprefix(f"{task}:"))
     return own
 
 
 def halves(path: Path, folder: Path) -> tuple[Path, Path]:
-    """Returns files of a header-less file's even and odd lines, which are written if need be."""
+    """Writes the even and the odd lines of a file without a header; returns both files."""
     lines = path.read_text("utf-8").splitlines(keepends=True)
     folder.mkdir(parents=True, exist_ok=True)
     files = folder / "dev.tsv", folder / "test.tsv"
@@ -161,7 +164,7 @@ def halves(path: Path, folder: Path) -> tuple[Path, Path]:
 def measure(
     task: str, space: SearchSpace, arguments: argparse.Namespace
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Gives each row's name and what its seeds gave."""
+    """Yields the name of each row and the results of its seeds."""
     from lkd_tune.models.loading import read_depth
 
     teacher = teacher_of(space)
@@ -171,7 +174,7 @@ def measure(
         rows = {SEARCHED: searched, PUBLISHED: rows[PUBLISHED], **rows}
     if arguments.winners:
         folder = arguments.winners / task / "search"
-        RunFolder(folder).read_manifest()  # no search is begun where there is none
+        RunFolder(folder).read_manifest()  # fails if there is no search, instead of starting one
         winner = search(space, teacher, folder)
         found = {"losses": winner.last_losses, "layer_map": winner.layer_map}
         rows = {SHORTER: rows[PUBLISHED].model_copy(update=found), **rows}
@@ -179,12 +182,12 @@ def measure(
     folder = arguments.out / task
     for name, spec in rows.items():
         if name == PUBLISHED or name.startswith(wanted):
-            told = f"{task}: {name}"
-            yield name, seeds_of(told, spec, folder, arguments.seeds, name == REGRESSION)
+            label = f"{task}: {name}"
+            yield name, seeds_of(label, spec, folder, arguments.seeds, name == REGRESSION)
 
 
 def teacher_of(space: SearchSpace) -> str:
-    """Returns the folder of a space's teacher, which is trained if need be."""
+    """Returns the folder of a space's teacher, which is trained if it is missing."""
     from lkd_tune.distillation.teacher import train_teacher
 
     settings = space.settings
@@ -195,16 +198,16 @@ def teacher_of(space: SearchSpace) -> str:
 
 
 def seeds_of(
-    told: str, spec: TrialSpec, folder: Path, seeds: int, regression: bool = False
+    label: str, spec: TrialSpec, folder: Path, seeds: int, regression: bool = False
 ) -> list[dict[str, Any]]:
-    """Returns what each seed gave, trained now or before."""
+    """Returns the result of each seed, trained now or before."""
     done = []
     for seed in range(1, seeds + 1):
         own = spec.model_copy(update={"seed": seed})
         path = folder / f"{own.digest()}{'-hidden' * regression}.json"
         if not path.exists():
-            print(f"{told}, seed {seed}", file=sys.stderr, flush=True)
-            # A process for each, so that its memory is its own.
+            print(f"{label}, seed {seed}", file=sys.stderr, flush=True)
+            # Each in its own process, so that its memory is not mixed with others.
             context = multiprocessing.get_context("spawn")
             worker = context.Process(target=train, args=(own, regression, path))
             worker.start()
@@ -214,10 +217,10 @@ def seeds_of(
 
 
 def rows_of(task: str, space: SearchSpace, teacher: str, layers: int) -> dict[str, TrialSpec]:
-    """Returns the rows but the searched one; all differ from the published in one thing."""
+    """Returns all rows but the searched one; each differs from the recipe in one thing."""
     depth = space.settings.student.depth
     losses = LossSettings.model_validate(published_recipe(task)["losses"])
-    relations = ("wr_pair", "wr_triple", "ltr_pair", "ltr_triple")
+    relations = [name for name in TERM_NAMES if name != "logits"]
     logits = losses.with_weights(dict.fromkeys(relations, 0.0))
     labels = logits.model_copy(update={"logits": losses.logits.model_copy(update={"alpha": 1.0})})
 
@@ -238,7 +241,7 @@ def rows_of(task: str, space: SearchSpace, teacher: str, layers: int) -> dict[st
         REGRESSION: spec(logits.with_weights({"wr_pair": 1.0})),
         PUBLISHED: spec(losses),
     }
-    for term in (*relations, "logits"):
+    for term in TERM_NAMES:
         rows[f"without {term}"] = spec(losses.with_weights({term: 0.0}))
     for preset in PRESETS:
         if preset_map(preset, layers, depth) != preset_map("skip", layers, depth):
@@ -248,7 +251,7 @@ def rows_of(task: str, space: SearchSpace, teacher: str, layers: int) -> dict[st
 
 
 def search(space: SearchSpace, teacher: str, folder: Path) -> TrialSpec:
-    """Returns the best spec of a search, which is run, or gone on with, if it is not done."""
+    """Returns the best spec of a search, which is run or resumed if it is not finished."""
     from lkd_tune.tuning.tuner import resume_search, run_search
 
     run = RunFolder(folder)
@@ -258,11 +261,11 @@ def search(space: SearchSpace, teacher: str, folder: Path) -> TrialSpec:
     return spec.model_copy(update={"teacher": teacher})
 
 
-def tell_search(run: RunFolder) -> None:
-    """Prints what the search cost, and when it had a better student than the recipe.
+def print_search_cost(run: RunFolder) -> None:
+    """Prints the cost of the search, and when it first had a better student than the recipe.
 
-    Its unit is the search's own training of the recipe: it is counted as all trials are, by the
-    cores that it held, and ran beside as many others.
+    The unit is the search's own training of the recipe. Like all trials it counts by the cores that
+    it held, and it ran beside as many others.
     """
     trials = [record for record in run.read_trials() if record.is_drawn and record.outcome]
     held = [record.outcome.cpu_s for record in trials if record.outcome]
@@ -274,7 +277,7 @@ def tell_search(run: RunFolder) -> None:
         if record.state == "complete" and (record.score or 0.0) > (recipe.score or 0.0)
     )
     number = next(better, None)
-    beaten = f"trial {number} was the first" if number else "none was seen"
+    beaten = f"trial {number} was the first" if number else "no trial was seen"
     whole = "" if recipe.state == "complete" else f", which was {recipe.state},"
     print(
         f"\nthe search: {len(trials)} trials held cores for {sum(held):.0f} s, as long as "
@@ -286,8 +289,8 @@ def tell_search(run: RunFolder) -> None:
 def train(spec: TrialSpec, regression: bool, path: Path) -> None:
     """Trains one student in this process and writes its scores and costs."""
     import torch
-    from hidden_regression import HiddenRegression
 
+    from benchmarks.method.hidden_regression import HiddenRegression
     from lkd_tune.distillation.engine import Distillation
 
     torch.set_num_threads(1)
@@ -339,7 +342,7 @@ def show(task: str, table: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def p_value(scores: list[float], published: list[float]) -> str:
-    """Returns the p of a paired t-test as text, nothing where there is none."""
+    """Returns the p of a paired t-test as text, empty if there is none."""
     if scores == published or len(scores) < 2:
         return ""
     return f"{stats.ttest_rel(scores, published).pvalue:.3f}"
@@ -380,4 +383,4 @@ def draw(tables: dict[str, dict[str, list[dict[str, Any]]]], path: Path) -> None
 
 
 if __name__ == "__main__":
-    told_plainly(main)
+    exit_on_spec_error(main)

@@ -1,44 +1,41 @@
-"""Milliseconds of a trial's optimizer step, all of it, by its losses and its precision.
+"""Milliseconds of a whole optimizer step of a trial, by its losses and its precision.
 
-Look at the column "of labels": what the five losses with stored targets cost over training by the
-labels alone, in the same precision; and at "of fp32": the time over that in fp32. A step is reading
-a batch, forward, losses, backward, and DeepSpeed's step; on a GPU a small student's is as long as
-its operations take to start, so that their number counts and not their size.
+Numbers to look at: "of labels", the time of all loss terms with stored targets relative to training
+on the labels alone in the same precision; and "of fp32", the time relative to fp32. A step reads a
+batch and runs forward pass, losses, backward pass and DeepSpeed's step. On a GPU the step of a
+small student takes as long as launching its operations, so their number counts and not their size.
 
-The teachers are BERTs with random weights, of the size of the embedded task's and of MiniLM, on a
-GPU of MiniLM and of BERT-base; the students have half of their layers; batches of 32 sentences of 4
-to 40 words.
+The teachers are BERTs with random weights, of the size of the embedded task's teacher and of
+MiniLM; on a GPU of MiniLM and of BERT-base. The students have half of their layers; batches have 32
+sentences of 4 to 40 words.
 
-    python benchmarks/engine_step.py [--sizes 6x384 12x768] [--steps 60]
+    python benchmarks/distillation/engine_step.py [--sizes 6x384 12x768] [--steps 60]
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as trials have it; read by torch
 
 import torch
-from gpu_share import make_spec
-from large_teacher import make_data, make_teacher
 
+from benchmarks.random_teacher import make_data, make_spec, make_teacher
 from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings
 from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.runtime.hardware import cpu_name
 
-WARM = 30  # steps before the clock starts
+WARM = 30  # warm-up steps
 
 
 def milliseconds(spec: Any, cache: Path, steps: int) -> float:
-    """Returns the mean time of a step after some that are not counted."""
+    """Returns the mean time of a step, after some warm-up steps."""
     with Distillation(spec, cache=cache) as distillation:
         distillation._train_until(WARM)
         _wait()

@@ -1,8 +1,7 @@
-"""A search as plain Ray Tune would run it: a fresh process and the whole recipe in each trial."""
+"""A search as plain Ray Tune runs it: each trial has a new process and runs the whole recipe."""
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ from lkd_tune.config.trial import TrialSpec
 
 
 class Drawing:
-    """OptunaSearch's define-by-run space; a class, as a local function can't be pickled."""
+    """The define-by-run space of OptunaSearch; a class, as a local function can't be pickled."""
 
     def __init__(self, space: SearchSpace, teacher: str, layers: int):
         self._space, self._teacher, self._layers = space, teacher, layers
 
     def __call__(self, trial: Any) -> dict[str, str]:
-        """Returns the trial's spec as what Tune adds to its config."""
+        """Returns the trial's spec, for Tune to add to its config."""
         spec = self._space.draw(
             trial,
             teacher=self._teacher,
@@ -32,11 +31,10 @@ class Drawing:
 
 
 def plain_trial(config: dict[str, Any]) -> None:
-    """Trains one student: live teacher, padding to the full length, materialised losses or not."""
+    """Trains one student with a live teacher and padding to the full length."""
     from ray import tune
 
     torch.set_num_threads(1)
-    sys.path.insert(0, config["benchmarks"])
     spec = TrialSpec.model_validate_json(config["spec"])
     tune.report({"score": train(spec, Path(config["cache"]), fast=config["fast_losses"])})
 
@@ -49,7 +47,7 @@ def terms_from_distances(
     teacher_logits: torch.Tensor,
     window: int,
 ) -> dict[str, torch.Tensor]:
-    """Returns the five terms by name, each 0-dim; as `direct_terms` gives them."""
+    """Returns the terms by name, each 0-dim, as `direct_terms` does."""
     from lkd_tune.losses import ckd as losses
     from lkd_tune.losses.logits import soft_label_loss
 
@@ -69,10 +67,9 @@ def train(spec: TrialSpec, cache: Path, *, fast: bool) -> float:
     Args:
         spec: What to train.
         cache: Folder of tokenised data.
-        fast: Whether the losses are lkd-tune's, else each difference is materialised.
+        fast: Uses lkd-tune's losses. Otherwise each difference is materialised.
     """
-    from direct_losses import direct_terms
-
+    from benchmarks.losses.direct_losses import direct_terms
     from lkd_tune.data.tokenize import load_tokens
     from lkd_tune.data.types import Batch
     from lkd_tune.distillation.optimizer import build_optimizer
@@ -152,7 +149,6 @@ def search_plainly(
     tune.Tuner(
         tune.with_resources(plain_trial, {"cpu": resources.cpus, "gpu": resources.gpus}),
         param_space={
-            "benchmarks": str(Path(__file__).parent),
             "cache": str(cache),
             "fast_losses": fast,
         },

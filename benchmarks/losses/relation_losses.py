@@ -1,13 +1,13 @@
-"""Time and memory of the five losses against a direct form written from the formulas.
+"""Time and memory of the loss terms against a direct form written from the formulas.
 
-Look at the two ratios: `times faster` and `of the memory`, forward and backward together, relations
-included. Each form runs in a process of its own, so that one's memory is not the other's: on a CPU
-the growth of resident memory during a call, on a GPU the allocator's peak above what was there.
-Time is the best of several calls. Both forms run with OMP_WAIT_POLICY=passive unless it is set:
-threads that wait for each other by spinning, OpenMP's default here, took the fast form from 0.1 s
-to between 0.5 and 7 s on cores that other processes used too.
+Numbers to look at: `times faster` and `of the memory`, for forward and backward pass together,
+relations included. Each form runs in its own process, so that memory is not mixed. Memory on a CPU
+is the growth of resident memory during a call, on a GPU the allocator's peak above the start. Time
+is the best of several calls. Both forms run with OMP_WAIT_POLICY=passive unless it is set: with
+OpenMP's default, spinning, the fast form took 0.5 to 7 s instead of 0.1 s on cores shared with
+other processes.
 
-    python benchmarks/relation_losses.py [--threads 2] [--device cuda] [--student-width 384]
+    python benchmarks/losses/relation_losses.py [--threads 2] [--device cuda] [--student-width 384]
 """
 
 from __future__ import annotations
@@ -23,15 +23,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parent))
-from direct_losses import direct_objective, direct_terms
-
+from benchmarks.losses.direct_losses import direct_objective, direct_terms
+from lkd_tune.config.settings.losses import TERM_NAMES
 from lkd_tune.losses.ckd import (
     ltr_pair,
     ltr_triple,
@@ -52,7 +50,7 @@ def fast_objective(
     teacher_logits: Tensor,
     window: int,
 ) -> Tensor:
-    """Returns the sum of the five terms as the training loop computes them."""
+    """Returns the sum of the terms as the training loop computes it."""
     terms = fast_terms(student, teacher, mask, student_logits, teacher_logits, window)
     return torch.stack(list(terms.values())).sum()
 
@@ -65,7 +63,7 @@ def fast_terms(
     teacher_logits: Tensor,
     window: int,
 ) -> dict[str, Tensor]:
-    """Returns the five terms by name, each 0-dim."""
+    """Returns the terms by name, each 0-dim."""
     with torch.no_grad():
         word_t, layer_t = word_relations(teacher, mask), layer_relations(teacher, mask)
     word, layer = word_relations(student, mask), layer_relations(student, mask)
@@ -108,7 +106,7 @@ def run_form(form: str, args: argparse.Namespace) -> dict[str, float]:
         loss.backward()
         return loss.item()  # also waits for the GPU
 
-    # Warm up on one example, so that thread pools and kernels stand before memory is watched.
+    # Warm up on one example, so that thread pools and kernels exist before memory is measured.
     objective(student[:1], teacher[:1], mask[:1], *(x[:1] for x in logits), WINDOW).backward()
     student.grad = logits[0].grad = None
     memory = _gpu_peak(once) if student.is_cuda else _cpu_peak(once)
@@ -122,9 +120,9 @@ def run_form(form: str, args: argparse.Namespace) -> dict[str, float]:
 
 
 def compare_forms(args: argparse.Namespace) -> dict[str, float]:
-    """Returns the largest relative difference of each term, and of each term's gradient.
+    """Returns the relative difference between both forms, for each term and its gradient.
 
-    A gradient's is the norm of the difference over the norm.
+    For a gradient it is the norm of the difference over the norm.
     """
     torch.set_num_threads(args.threads)
     student, teacher, mask, logits = make_inputs(args)
@@ -135,7 +133,7 @@ def compare_forms(args: argparse.Namespace) -> dict[str, float]:
         return term.item(), torch.autograd.grad(term, leaf)[0]
 
     found = {}
-    for name in ("wr_pair", "wr_triple", "ltr_pair", "ltr_triple", "logits"):
+    for name in TERM_NAMES:
         (direct, slope), (fast, fast_slope) = (
             values(function, name) for function in (direct_terms, fast_terms)
         )
@@ -152,10 +150,10 @@ def _gpu_peak(once: Callable[[], float]) -> float:
 
 
 def _cpu_peak(once: Callable[[], float]) -> float:
-    """Returns the growth of resident memory during a call, looked at every 0.2 ms."""
+    """Returns the growth of resident memory in MiB during a call, sampled every 0.2 ms."""
     process, peak, done = psutil.Process(), [0], threading.Event()
     gc.collect()
-    # What the warm-up freed must not serve the call unseen. In glibc alone.
+    # Otherwise the call could reuse memory that the warm-up freed. glibc only.
     getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
     before, mark = process.memory_info().rss, _high_water()
 
@@ -169,7 +167,7 @@ def _cpu_peak(once: Callable[[], float]) -> float:
     once()
     done.set()
     watcher.join()
-    # The kernel's own high-water mark sees what the watcher missed, if it is this call's.
+    # The kernel's high-water mark includes what the watcher missed, if this call raised it.
     highest = max(peak[0], _high_water() if _high_water() > mark else 0)
     return (highest - before) / 2**20
 

@@ -1,14 +1,13 @@
-"""What the driver of a large search costs: 10, 100 and 1,000 trials at a time, 10,000 in all.
+"""The cost of the driver of a large search: 10, 100 and 1,000 trials at a time, 10,000 in all.
 
-Look at `utilisation`: the share of the slots' time in which a trial trains. A slot waits whenever
-its trial has a measurement or an end that the single driver has yet to decide on, or wants the next
-trial. Study, sampler, scheduler, keeper and files are the product's own; trials are simulated on a
-clock of their own (minutes each, some fail, some lose their node), on which each decision takes as
-long as it really took. `limit` is the number of slots at which the driver would be busy all the
-time. The first table has one suggestion's time as the study grows, for Optuna's TPE as it is and
-for the product's.
+Number to look at: `utilisation`, the share of the slots' time in which a trial trains. A slot waits
+while the single driver has not yet handled its trial's measurement or end, or has not drawn the
+next trial. Study, sampler, scheduler, callbacks and files are the real ones. Trials are simulated
+on their own clock: they take minutes, some fail, some lose their node; each decision of the driver
+takes its real time. `limit` is the number of slots at which the driver would be busy all the time.
+The first table has the time of one suggestion as the study grows, for Optuna's TPE and for ours.
 
-    python benchmarks/scale.py [--slots 10 100 1000] [--trials 500 1500 8000] [--quick]
+    python benchmarks/tuning/scale.py [--slots 10 100 1000] [--trials 500 1500 8000] [--quick]
 """
 
 from __future__ import annotations
@@ -52,14 +51,14 @@ from lkd_tune.tuning.stop import StopRequest
 from lkd_tune.tuning.study.searcher import StudySearcher
 
 TEACHER_LAYERS, STEPS = 6, 1000
-# Of a whole training; the logarithm of its seconds is normal.
+# Of the seconds of a whole training, which are log-normal.
 MEDIAN_S, SPREAD = 600.0, 0.4
-# Of all trials: a loss is not finite; a node is lost more often than is allowed.
-FAILS, IS_LOST = 0.03, 0.01
+# Shares of the trials: a loss is not finite; a node is lost more often than allowed.
+FAILS, LOST = 0.03, 0.01
 
 
 def load(trials: int) -> SearchSpace:
-    """Returns the shipped space for so many trials: a monotone map, five weights, 14 numbers."""
+    """Returns the shipped space for N trials: a monotone map, all weights, 14 numbers."""
     return load_space(find_space("layer_map.yaml"), [f"search.trials={trials}", "confirm=null"])
 
 
@@ -76,7 +75,7 @@ def quality(spec: TrialSpec) -> float:
 
 @dataclass
 class Trial:
-    """What will become of a trial, and what of it the driver sees, as Tune's own trial has it.
+    """A simulated trial with the attributes of Tune's own that the driver reads.
 
     Attributes:
         seconds: Of training, up to each evaluation.
@@ -100,13 +99,13 @@ class Trial:
         shares = [2.0**-k for k in reversed(range(self.evaluations))]
         self.seconds = list(np.diff([0.0, *shares]) * whole)
         draw = rng.random()
-        self.fate = "fails" if draw < FAILS else "lost" if draw < FAILS + IS_LOST else "complete"
+        self.fate = "fails" if draw < FAILS else "lost" if draw < FAILS + LOST else "complete"
         if self.fate != "complete":
             self.seconds = self.seconds[: rng.randint(1, self.evaluations)]
         self.score = quality(TrialSpec.model_validate_json(self.config["spec"]))
 
     def next_result(self) -> dict[str, Any] | None:
-        """Returns what the trial tells next, None if it is lost."""
+        """Returns the trial's next result, None if its node is lost."""
         share = 2.0 ** -(self.evaluations - 1 - self.at)
         self.at += 1
         result: dict[str, Any] = {"wall_s": 1.0, "worker_s": 1.0, "error": None}
@@ -130,7 +129,7 @@ class Trial:
 
 
 class Driver:
-    """What decides, one event after the other, as Ray Tune would call it."""
+    """The driver's parts, called one event after the other as Ray Tune would."""
 
     def __init__(self, space: SearchSpace, run: RunFolder):
         settings = space.settings
@@ -151,7 +150,7 @@ class Driver:
         self._count_writes()
 
     def next_trial(self) -> Trial | None:
-        """Draws a trial, and places it."""
+        """Draws and starts a trial; None if there is none left."""
         number = next(self._ids)
         config = self._searcher.suggest(str(number))
         if not isinstance(config, dict):
@@ -161,7 +160,7 @@ class Driver:
         return trial
 
     def continues(self, trial: Trial, result: dict[str, Any] | None) -> bool:
-        """Takes what a trial told; returns whether it trains on."""
+        """Handles a trial's result; returns whether the trial continues."""
         name = str(trial.number)
         if result is None:
             trial.error_file = None  # type: ignore[attr-defined]
@@ -182,7 +181,7 @@ class Driver:
         keep_best(self._run, self._top, ended=name)
 
     def write_end(self, trial: Trial, result: dict[str, Any]) -> None:
-        """Writes what the trial's own process would have written at its end."""
+        """Writes the files that the trial's own process would write at its end."""
         folder = self._run.trial(trial.config["name"])
         outcome = outcome_of(
             "complete" if result["state"] == "complete" else "failed", ResourceSettings(), 1.0
@@ -204,7 +203,7 @@ class Driver:
 
 
 def simulate(space: SearchSpace, slots: int, folder: Path) -> dict[str, float]:
-    """Returns the figures of one search; see the table's head."""
+    """Returns the figures of one search, by the columns of the table."""
     run = RunFolder(folder)
     driver = Driver(space, run)
     events: list[tuple[float, int, Trial | None]] = [(0.0, slot, None) for slot in range(slots)]
@@ -242,7 +241,7 @@ def simulate(space: SearchSpace, slots: int, folder: Path) -> dict[str, float]:
             heapq.heappush(events, (free_at + seconds, next(order), trial))
             trained += seconds
         if drawn == total and not full_until:
-            # Until the last trial is drawn all slots are wanted; what comes later is not counted.
+            # All slots are in use until the last trial is drawn; the time after it does not count.
             full_until = free_at
             trained_by_then = trained - sum(max(0.0, at - free_at) for at, _, _ in events)
     busy = sum(spent.values())
@@ -265,7 +264,7 @@ def simulate(space: SearchSpace, slots: int, folder: Path) -> dict[str, float]:
 
 
 def grown(space: SearchSpace, sizes: list[int]) -> Any:
-    """Gives a study in memory each time that it has as many trials as one of the sizes."""
+    """Yields a study in memory whenever it has reached one of the sizes."""
     study = optuna.create_study(direction="maximize")
     study.sampler = optuna.samplers.RandomSampler(seed=0)
     for size in sizes:
@@ -328,8 +327,10 @@ def main() -> None:
     parser.add_argument("--slots", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--trials", type=int, nargs="+", default=[500, 1500, 8000])
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 3000, 10000])
-    parser.add_argument("--quick", action="store_true", help="few trials, to see that it runs")
-    parser.add_argument("--folder", type=Path, help="where runs are written; default: a new one")
+    parser.add_argument("--quick", action="store_true", help="few trials, to check that it runs")
+    parser.add_argument(
+        "--folder", type=Path, help="folder for the runs. Default: a temporary folder"
+    )
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.slots, arguments.trials, arguments.sizes = [4], [24], [20, 40]

@@ -1,15 +1,15 @@
-"""What ways of drawing and stopping trials are worth, simulated on trials that were really run.
+"""The value of ways to draw and stop trials, simulated on trials that were really run.
 
-Look at the columns: the true score of the student that a search would hand over after so many
-seconds, the mean over simulated searches. A model of the learning curves (a Gaussian process for
-each evaluation) is fitted to the trials of RUN; searches with the real samplers and rungs then
-take their scores from it, some noise added, on two workers. How well the model predicts trials
-that it was not fitted to is printed first.
+Numbers to look at: the true score of the student that a search returns after a number of seconds,
+averaged over simulated searches. A model of the learning curves, a Gaussian process for each
+evaluation, is fitted to the trials of RUN. Simulated searches with the real samplers and rungs take
+their scores from it, with noise, on two workers. The first lines say how well the model predicts
+trials that it was not fitted to.
 
     lkd-tune search --space layer_map.yaml --name chance --set search.trials=170 \\
         --set search.sampler=random --set search.scheduler=none --set confirm=null \\
         --set search.published_start=false --set search.baseline=false
-    python benchmarks/policies.py runs/chance [more runs of that space] [--searches 24]
+    python benchmarks/tuning/policies.py runs/chance [more runs of that space] [--searches 24]
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ from lkd_tune.tuning.schedulers.asha import SuccessiveHalving
 from lkd_tune.tuning.study.ask_tell import report, tell
 
 _WORKERS = 2
-# Between two trials of a reused actor.
+# Time between two trials of a reused actor.
 _START_S = 0.7
 _SECONDS = (30, 60, 90, 180)
 
 
 def main() -> None:
-    """Prints a row for each way to search."""
+    """Prints a row for each way to draw and stop trials."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def standard_error(scores: Sequence[float]) -> float:
-    """Returns that of the mean, 0 of a single score."""
+    """Returns the standard error of the mean, 0 for a single score."""
     return statistics.stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else 0.0
 
 
@@ -115,7 +115,7 @@ class Curves:
     """Learning curves as a function of a trial's spec.
 
     Args:
-        records: Trials of one space; those that were stopped have the first part of a curve.
+        records: Trials of one space; stopped trials have the first part of a curve.
     """
 
     def __init__(self, records: Sequence[TrialRecord]):
@@ -151,7 +151,7 @@ class Curves:
         }
 
     def of(self, spec: TrialSpec) -> dict[int, float]:
-        """Returns a trial's expected scores by halvings of its steps."""
+        """Returns the expected scores of a trial by halvings of its steps."""
         key = spec.digest()
         if key not in self._known:
             point = self._features(spec)[None]
@@ -159,7 +159,7 @@ class Curves:
         return self._known[key]
 
     def seconds(self, spec: TrialSpec) -> float:
-        """Returns how long a whole trial takes."""
+        """Returns the seconds of a complete trial."""
         return self._seconds[spec.student.depth]
 
     def _features(self, spec: TrialSpec) -> np.ndarray:
@@ -190,15 +190,15 @@ def _by_depth(records: Sequence[TrialRecord]) -> dict[int, list[TrialRecord]]:
 
 @dataclass
 class Simulation:
-    """One search whose trials are looked up.
+    """One search whose trials take their scores from the model.
 
     Attributes:
-        curves: What trials give.
-        space: What they are drawn from.
-        sampler: Builds what draws, from a seed for each trial.
+        curves: The model of the scores.
+        space: The space that trials are drawn from.
+        sampler: Builds the sampler, from a seed for each trial.
         seed: Of the search.
-        noise: Standard deviation of a trial's scores; most of it is common to them.
-        begun: Trials so far.
+        noise: Standard deviation of a trial's scores; most of it is common to all of them.
+        begun: Trials started so far.
     """
 
     curves: Curves
@@ -209,12 +209,12 @@ class Simulation:
     begun: int = 0
 
     def run(self, rungs: SuccessiveHalving | None, points: Sequence[dict[str, Any]]) -> list[float]:
-        """Returns the true score of what seems best after each of `_SECONDS`."""
+        """Returns the true score of the seemingly best student after each of `_SECONDS`."""
         self._rng = np.random.default_rng(self.seed)
         self._study = optuna.create_study(direction="maximize")
         for point in points:
             self._study.enqueue_trial(point)
-        ended: list[tuple[float, float, float]] = []  # when, as it seems, true
+        ended: list[tuple[float, float, float]] = []  # time, measured score, true score
         events: list[tuple[float, int, Any]] = []
         for worker in range(_WORKERS):
             heapq.heappush(events, (0.0, worker, None))
@@ -233,7 +233,7 @@ class Simulation:
             seconds = trial.seconds * (0.5 ** trial.left[0] - trial.done)
             trial.done = 0.5 ** trial.left[0]
             heapq.heappush(events, (now + seconds, worker, trial))
-        return [_handed_over([e for e in ended if e[0] <= limit]) for limit in _SECONDS]
+        return [_returned([e for e in ended if e[0] <= limit]) for limit in _SECONDS]
 
     def _begin(self) -> Any:
         while True:
@@ -259,7 +259,7 @@ class Simulation:
         )  # fmt: skip
 
     def _continues(self, trial: Any, rungs: SuccessiveHalving | None) -> bool:
-        """Tells the study of an evaluation, and of an end if it is one."""
+        """Reports an evaluation to the study; returns whether the trial continues."""
         halvings = trial.left.pop(0)
         score = trial.scores[halvings]
         report(self._study, trial.trial, {100 >> halvings: score})
@@ -274,8 +274,8 @@ class Simulation:
         return False
 
 
-def _handed_over(ended: Sequence[tuple[float, float, float]]) -> float:
-    """Returns the true score of what seems best, that of a useless student if there is none."""
+def _returned(ended: Sequence[tuple[float, float, float]]) -> float:
+    """Returns the true score of the seemingly best student, 0 if there is none."""
     return max(ended, key=lambda each: each[1])[2] if ended else 0.0
 
 

@@ -1,13 +1,13 @@
-"""How much more a GPU trains when several trials share it (`resources.gpus`: 0.5, 0.25, …).
+"""Throughput of a GPU that several trials share (`resources.gpus`: 0.5, 0.25, …).
 
-Look at the column "of one": the examples per second of all trials together over those of one trial
-that has the GPU for itself. A small student leaves most of a large GPU free (`engine_step.py`), so
-trials may cost each other little until the GPU, or the CPU cores that feed it, are full.
+Number to look at: "of one", the examples per second of all trials together relative to one trial
+that has the GPU to itself. A small student leaves most of a large GPU idle (see `engine_step.py`),
+so trials slow each other down little until the GPU, or the CPU cores that feed it, are saturated.
 
-Each trial is a process of its own, as in a search, and trains a student of half the teacher's
-layers under all five losses, with stored targets; the teacher is a BERT with random weights.
+Each trial is its own process, as in a search, and trains a student with half of the teacher's
+layers under all loss terms, with stored targets. The teacher is a BERT with random weights.
 
-    python benchmarks/gpu_share.py [--layers 12] [--hidden 768] [--trials 1 2 4 8] [--steps 200]
+    python benchmarks/tuning/gpu_share.py [--layers 12] [--hidden 768] [--trials 1 2 4 8]
 """
 
 from __future__ import annotations
@@ -15,47 +15,24 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
 
-
-def make_spec(folder: Path, layers: int, batch: int, steps: int, seed: int = 0) -> Any:
-    """Returns a trial with every second of the teacher's layers."""
-    from lkd_tune.config.trial import TrialSpec
-
-    every_second = tuple(range(0, layers + 1, 2))
-    return TrialSpec.model_validate(
-        {
-            "task": {
-                "name": "random",
-                "train": str(folder / "data.csv"),
-                "dev": str(folder / "dev.csv"),
-            },
-            "teacher": str(folder / "teacher"),
-            "student": {"depth": len(every_second) - 1},
-            "layer_map": {"word": every_second, "layer": every_second},
-            "train": {"steps": steps, "batch_size": batch, "evaluations": 1},
-            "seed": seed,
-        }
-    )
-
-
-def train_when_told(
+def train_in_rounds(
     folder: Path, given: argparse.Namespace, place: int, rounds: Any, found: Any
 ) -> None:
-    """Trains in each round that has room for this process; tells its peak GiB."""
+    """Trains in each round that includes this process, and reports its peak GiB."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     torch.set_num_threads(1)
+    from benchmarks.random_teacher import make_spec
     from lkd_tune.distillation.engine import Distillation
 
-    # To load kernels and to store the targets.
+    # Warm-up: loads kernels and stores the targets.
     cache, size = folder / "cache", (given.layers, given.batch)
     with Distillation(make_spec(folder, *size, 5, place), cache=cache) as distillation:
         next(distillation)
@@ -82,10 +59,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         context = multiprocessing.get_context("spawn")
-        with context.Pool(1) as apart:  # this process is to hold no GPU
-            where, parameters = apart.apply(prepare, (folder, given))
+        with context.Pool(1) as helper:  # this process must not use the GPU
+            where, parameters = helper.apply(prepare, (folder, given))
         if not where:
-            print("there is no GPU here")
+            print("this benchmark needs a GPU, and there is none")
             return
         print(
             f"a teacher of {parameters / 1e6:.0f} M parameters, batches of {given.batch}, {where}"
@@ -94,7 +71,7 @@ def main() -> None:
         most = max(given.trials)
         rounds, found = context.Barrier(most + 1, timeout=600), context.Queue()
         processes = [
-            context.Process(target=train_when_told, args=(folder, given, i, rounds, found))
+            context.Process(target=train_in_rounds, args=(folder, given, i, rounds, found))
             for i in range(most)
         ]
         for process in processes:
@@ -113,9 +90,10 @@ def main() -> None:
 
 
 def prepare(folder: Path, given: argparse.Namespace) -> tuple[str, int]:
-    """Writes data and teacher; returns the GPU's name, if any, and the teacher's parameters."""
+    """Writes data and teacher; returns the GPU's name (or "") and the teacher's parameters."""
     import torch
-    from large_teacher import make_data, make_teacher
+
+    from benchmarks.random_teacher import make_data, make_teacher
 
     make_data(folder, 4096, 4, 40)
     parameters = make_teacher(folder, given.layers, given.hidden)

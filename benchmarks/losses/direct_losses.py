@@ -1,7 +1,7 @@
-"""The relation losses written straight from their formulas: what the fast form is measured against.
+"""The loss terms written directly from their formulas: the baseline of the fast form.
 
-Every difference of two words is materialised, (B·L, N, W, H) for the windowed triple, as a first
-implementation would do. The values are those of `lkd_tune.losses.ckd` in its default form.
+Every difference of two words is materialised, (B·L, N, W, H) for the windowed triple, as in a first
+implementation. The values equal those of `lkd_tune.losses.ckd` with its defaults.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def direct_objective(
     teacher_logits: Tensor,
     window: int,
 ) -> Tensor:
-    """Returns the sum of the five terms; hidden states (B, L, N, H), mask (B, N)."""
+    """Returns the sum of the terms; hidden states (B, L, N, H), mask (B, N)."""
     terms = direct_terms(student, teacher, mask, student_logits, teacher_logits, window)
     return torch.stack(list(terms.values())).sum()
 
@@ -32,7 +32,7 @@ def direct_terms(
     teacher_logits: Tensor,
     window: int,
 ) -> dict[str, Tensor]:
-    """Returns the five terms by name, each 0-dim."""
+    """Returns the terms by name, each 0-dim."""
     soft = (teacher_logits.softmax(-1) * student_logits.log_softmax(-1)).sum(-1)
     return {
         "wr_pair": _word_pair(student, teacher, mask),

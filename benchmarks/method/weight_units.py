@@ -1,15 +1,15 @@
-"""Whether loss weights are easier to search in units of how strongly each term pulls.
+"""Whether loss weights are easier to search in units of the terms' gradient norms.
 
-Look at the expected best of 4 and of 12 draws. `as they are` draws each weight from the range of
-layer_map.yaml; `in units of the pull` draws it from a range around 1, times the logit loss's
-gradient norm over the term's own (term_scales.py), so that 1 means that a term pulls as strongly
-as the logits at the start, whatever the task and the size. Both take the same random points; the
-layer map is the uniform one, all else as in evidence.py.
+Numbers to look at: the expected best of 4 and of 12 draws. `as they are` draws each weight from its
+range in layer_map.yaml. `in units of the pull` draws it from a range around 1, times the gradient
+norm of the logit loss over that of the term (see term_scales.py); then 1 means that a term's
+gradient is as large as that of the logits at the start, on any task and at any size. Both use the
+same random points and the uniform layer map; all else is as in evidence.py.
 
-    python benchmarks/weight_units.py --task acceptability [--draws 24]
-    python benchmarks/weight_units.py --task sst2 --data DIR --models DIR --out DIR
+    python benchmarks/method/weight_units.py --task acceptability [--draws 24]
+    python benchmarks/method/weight_units.py --task sst2 --data DIR --models DIR --out DIR
 
-The same folders as in evidence.py; what is trained is kept, so the command goes on when repeated.
+Folders are those of evidence.py. Finished trainings are kept, so a repeated command continues.
 """
 
 from __future__ import annotations
@@ -20,14 +20,11 @@ import os
 import random
 import statistics
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import evidence
 from scipy import stats
-from term_scales import gradient_norms
 
+from benchmarks.method import evidence
+from benchmarks.method.term_scales import gradient_norms
 from lkd_tune.config.settings.losses import TERM_NAMES, LossSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.models.loading import read_depth
@@ -38,7 +35,7 @@ _IN_UNITS = (0.1, 10.0)
 
 
 def main() -> None:
-    """Trains what is not trained yet and prints two rows a task."""
+    """Trains what is missing and prints two rows for each task."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -58,8 +55,8 @@ def compare(task: str, arguments: argparse.Namespace) -> None:
     teacher = evidence.teacher_of(space)
     recipe = evidence.rows_of(task, space, teacher, read_depth(teacher))[evidence.PUBLISHED]
     plain = recipe.model_copy(update={"losses": LossSettings()})
-    *norms, logits = gradient_norms(plain)
-    units = [logits / norm for norm in norms]
+    norms = gradient_norms(plain)
+    units = [norms["logits"] / norms[name] for name in _RELATIONS]
     print(f"# {task}: units {', '.join(f'{unit:.3g}' for unit in units)}", file=sys.stderr)
     published = score(f"{task}: recipe", recipe, task, arguments)
     arms = {
@@ -96,17 +93,17 @@ def drawn(
     return recipe.model_copy(update={"losses": losses.model_copy(update={"logits": logits})})
 
 
-def score(told: str, spec: TrialSpec, task: str, arguments: argparse.Namespace) -> float:
+def score(label: str, spec: TrialSpec, task: str, arguments: argparse.Namespace) -> float:
     """Returns a student's mean score over the seeds, on dev, as a search sees it."""
-    runs = evidence.seeds_of(told, spec, arguments.out / task, arguments.seeds)
+    runs = evidence.seeds_of(label, spec, arguments.out / task, arguments.seeds)
     return statistics.mean(run["dev"][spec.task.metric] for run in runs)
 
 
 def best_of(count: int, scores: list[float]) -> float:
-    """Returns the expected best of some of the draws, taken without putting back."""
+    """Returns the expected best of some of the draws, taken without replacement."""
     rising, total = sorted(scores), math.comb(len(scores), count)
     return sum(value * math.comb(i, count - 1) for i, value in enumerate(rising)) / total
 
 
 if __name__ == "__main__":
-    evidence.told_plainly(main)
+    evidence.exit_on_spec_error(main)

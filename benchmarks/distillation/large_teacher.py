@@ -1,16 +1,16 @@
-"""Memory of a distillation beside a large teacher, and of storing such a teacher's targets.
+"""Memory of a distillation with a large teacher, and of storing the targets of such a teacher.
 
-Look at the column "of the first": the peak of a row over that of the first row, which has the whole
-teacher in fp32 beside the student and keeps all activations. "off by" is how far the row's loss is
-from the first row's: 0 but for bf16. Each row is a process of its own; the teacher is a BERT with
-random weights, by default as large as BERT-large, the student has a quarter of its layers. Rows of
-two workers have two processes, ZeRO-3 for the student, and tell the larger peak of both; on GPUs
-each of them has its own, and on a single one these rows are left out.
+Numbers to look at: "of the first", the peak of a row relative to the first row, which has the whole
+teacher in fp32 beside the student and keeps all activations; and "off by", the relative difference
+of the row's loss from the first row's, which is 0 except in bf16. Each row runs in its own process.
+The teacher is a BERT with random weights, by default as large as BERT-large; the student has a
+quarter of its layers. Rows with two workers use two processes, with ZeRO-3 for the student, and
+report the larger peak. They need two GPUs or none.
 
-On a CPU the device is the host, so that only bf16 and activation checkpointing can save there, and
-the peak has Python and its libraries in it. On a GPU it is PyTorch's count of allocated memory.
+On a CPU the device is the host, so only bf16 and activation checkpointing can save memory there,
+and the peak includes Python and its libraries. On a GPU it is PyTorch's count of allocated memory.
 
-    python benchmarks/large_teacher.py [--layers 24] [--hidden 1024] [--batch 8] [--steps 2]
+    python benchmarks/distillation/large_teacher.py [--layers 24] [--hidden 1024] [--steps 2]
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.random_teacher import make_data, make_teacher
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.teacher import Inference
 from lkd_tune.config.trial import TrialSpec
@@ -35,12 +35,10 @@ from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.distillation.run import distill
 from lkd_tune.distillation.targets.store import ensure_store
-from lkd_tune.models.from_scratch import build_word_tokenizer
 from lkd_tune.models.loading import load_tokenizer
 from lkd_tune.runtime.process_group import device, free_address, join_process_group
 
-LENGTH = 128
-# What each row has: the teacher's precision and placement, and activation checkpointing.
+# For each row: the teacher's precision and placement, and activation checkpointing.
 LIVE = {
     "as it is": ("fp32", "device", False),
     "teacher in bf16": ("bf16", "device", False),
@@ -63,37 +61,8 @@ STORED = {
 }
 
 
-def make_data(
-    folder: Path, rows: int, shortest: int = LENGTH - 2, longest: int = LENGTH - 2
-) -> None:
-    """Writes csv files of random sentences of so many words, and the tokenizer of a teacher."""
-    rng, lengths = random.Random(0), random.Random(1)
-    words = [f"word{i}" for i in range(200)]
-    sizes = [lengths.randint(shortest, longest) for _ in range(rows)]
-    lines = [f"{' '.join(rng.choices(words, k=k))},{i % 2}" for i, k in enumerate(sizes)]
-    (folder / "data.csv").write_text("\n".join(["text,label", *lines]) + "\n", "utf-8")
-    (folder / "dev.csv").write_text("text,label\nword1 word2,0\nword3,1\n", "utf-8")
-    build_word_tokenizer(words, LENGTH).save_pretrained(folder / "teacher")
-
-
-def make_teacher(folder: Path, layers: int, hidden: int) -> int:
-    """Writes a BERT with random weights; returns the number of its parameters."""
-    from transformers import BertConfig, BertForSequenceClassification
-
-    config = BertConfig(
-        num_hidden_layers=layers,
-        hidden_size=hidden,
-        num_attention_heads=hidden // 64,
-        intermediate_size=4 * hidden,
-    )
-    torch.manual_seed(0)
-    model = BertForSequenceClassification(config)
-    model.save_pretrained(folder / "teacher")
-    return model.num_parameters()
-
-
 def train(folder: Path, row: str, layers: int, batch: int, steps: int) -> dict[str, float]:
-    """Returns peak GiB, the objective, and seconds a step of a few steps with a live teacher."""
+    """Returns peak GiB, objective and seconds per step of a few steps with a live teacher."""
     precision, placement, anew = (LIVE | SHARED)[row]
     depth = max(1, layers // 4)
     layer_map = tuple(layers * i // depth for i in range(depth + 1))
@@ -124,11 +93,11 @@ def train(folder: Path, row: str, layers: int, batch: int, steps: int) -> dict[s
     }
 
 
-def train_together(given: argparse.Namespace) -> None:
-    """Has two processes train one student; the first prints what `train` returns."""
+def train_on_two_ranks(given: argparse.Namespace) -> None:
+    """Trains one student in two processes; the first prints what `train` returns."""
     _, port = free_address()
     context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=train_as, args=(rank, port, given)) for rank in range(2)]
+    ranks = [context.Process(target=train_rank, args=(rank, port, given)) for rank in range(2)]
     for process in ranks:
         process.start()
     for process in ranks:
@@ -137,15 +106,15 @@ def train_together(given: argparse.Namespace) -> None:
         sys.exit(f"{given.row}: a worker failed")
 
 
-def train_as(rank: int, port: int, given: argparse.Namespace) -> None:
-    """Trains as one of two workers."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = str(rank)  # as Ray has it for a worker; before its use
+def train_rank(rank: int, port: int, given: argparse.Namespace) -> None:
+    """Trains as one of two ranks."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(rank)  # as Ray does for a worker; before CUDA is used
     torch.set_num_threads(1)
     join_process_group(rank, 2, "127.0.0.1", port)
     found = train(given.folder, given.row, given.layers, given.batch, given.steps)
     if rank == 0:
         print(json.dumps(found), flush=True)
-    os._exit(0)  # gloo's threads may outlive a tidy exit
+    os._exit(0)  # gloo's threads may keep a normal exit from ending
 
 
 def store(folder: Path, row: str) -> dict[str, float]:
@@ -167,13 +136,13 @@ def store(folder: Path, row: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measures each row in a process of its own and prints the table."""
+    """Measures each row in its own process and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--row", help="of the table: measured here, in --folder")
+    parser.add_argument("--row", help="of the table; measured in this process, in --folder")
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
     if given.row in LIVE:
@@ -181,7 +150,7 @@ def main() -> None:
         print(json.dumps(found))
         return
     if given.row in SHARED:
-        train_together(given)
+        train_on_two_ranks(given)
         return
     if given.row is not None:
         print(json.dumps(store(given.folder, given.row)))

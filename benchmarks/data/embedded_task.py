@@ -1,8 +1,9 @@
-"""How hard the generated acceptability task is: bag of words, one layer, the shipped teacher.
+"""The difficulty of the generated acceptability task, for three models.
 
-Look at Matthews on test: the teacher of `layer_map.yaml` must stand clear of the other two.
+Number to look at: Matthews on test. The teacher of `layer_map.yaml` must be clearly better than a
+bag of words and a BERT with one layer.
 
-    python benchmarks/embedded_task.py
+    python benchmarks/data/embedded_task.py
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def bert(task: TaskSettings, training: TeacherTraining, cache: Path) -> float:
 
 
 def main() -> None:
-    """Prints one line a model."""
+    """Prints one line for each model."""
     torch.set_num_threads(1)
     settings = load_space(find_space("layer_map.yaml")).settings
     task, training = settings.task, settings.teacher.train

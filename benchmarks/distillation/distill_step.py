@@ -1,17 +1,17 @@
-"""Training examples per second of a distillation, from the direct recipe to what trials run.
+"""Training examples per second, from a direct implementation to what trials run.
 
-Look at the last column, the speed over the direct recipe, and at the last line: what distillation
-costs over plain fine-tuning of the same student. Each row adds one thing to the row above.
+Numbers to look at: the last column, the speed relative to the direct implementation, and the last
+line, the cost of distillation over plain fine-tuning of the same student. Each row adds one thing
+to the row above.
 
 A 6-layer teacher and a 3-layer student, both 384 wide, on sentences with the lengths of a file.
 
-    python benchmarks/distill_step.py [--lengths sentences.txt] [--threads 2] [--device cuda]
+    python benchmarks/distillation/distill_step.py [--lengths FILE] [--threads 2] [--device cuda]
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,9 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from direct_losses import direct_objective
-
+from benchmarks.losses.direct_losses import direct_objective
 from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings
 from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.data.batches import Batches
@@ -44,7 +42,7 @@ BATCH, PADDED, VOCABULARY = 32, 128, 30522
 
 @dataclass
 class Setup:
-    """What all rows share."""
+    """What all rows have in common."""
 
     teacher: Any
     tokens: Tokens
@@ -52,12 +50,12 @@ class Setup:
     device: torch.device
 
     def student(self) -> Any:
-        """Returns a student carved from the teacher."""
+        """Returns a student initialised from layers of the teacher."""
         torch.manual_seed(0)
         return build_student("teacher", self.teacher, LAYERS[1:], 3, 2).to(self.device)
 
     def padded(self) -> Iterator[Batch]:
-        """Gives random batches, all padded to 128 tokens."""
+        """Yields random batches, all padded to 128 tokens."""
         rng = np.random.default_rng(0)
         while True:
             batch = self.tokens.batch(rng.integers(0, len(self.tokens), BATCH), self.device)
@@ -68,14 +66,14 @@ class Setup:
             yield Batch(ids, types, mask, batch.labels, batch.examples)
 
     def bucketed(self) -> Iterator[Batch]:
-        """Gives batches of similar lengths."""
+        """Yields batches of similar lengths."""
         batches = Batches(self.tokens.lengths, TrainSettings(batch_size=BATCH), 0)
         for examples in batches.starting_at(0):
             yield self.tokens.batch(examples, self.device)
 
 
 def direct_loss(setup: Setup, student: Any, batch: Batch) -> torch.Tensor:
-    """Returns the objective from a live teacher and materialised differences."""
+    """Returns the objective, from a live teacher and with materialised differences."""
     with torch.no_grad():
         theirs = forward(setup.teacher, batch, hidden_states=True)
         teacher = torch.stack([theirs.hidden_states[i] for i in LAYERS], 1)
@@ -129,7 +127,7 @@ def make_tokens(lengths: np.ndarray) -> Tokens:
 
 
 def read_lengths(file: Path | None) -> np.ndarray:
-    """Returns token counts: 1.25 a word and two special ones; by default those of CoLA's kind."""
+    """Returns token counts: 1.25 per word and two special tokens. Default: like those of CoLA."""
     if file is None:
         return np.random.default_rng(0).gamma(4.5, 2.4, 2000).clip(4, 60).astype(int)
     columns = (line.rstrip("\n").split("\t") for line in file.open(encoding="utf-8"))
@@ -160,12 +158,14 @@ def _wait(device: torch.device) -> None:
 
 
 def main() -> None:
-    """Prints one line a row."""
+    """Prints one line for each row."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--lengths", type=Path, help="a sentence a line, or in the longest column")
+    parser.add_argument(
+        "--lengths", type=Path, help="one sentence per line, or in the longest column"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seconds", type=float, default=8.0, help="for each row")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of training for each row")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device, teacher = torch.device(args.device), make_teacher()

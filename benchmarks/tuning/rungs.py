@@ -1,16 +1,16 @@
-"""Whether early scores tell late ones, and what stopping by them brings, on a task's own curves.
+"""How well early scores predict final ones, and the gain of early stopping, on a task's own curves.
 
-Look at the rank correlations, and at which row is best: simulated searches in which trials are
-drawn at random from those of a run, two at a time, and stopped by the rungs as in a search. The run
-has to have trials that went to their ends whatever they scored:
+Numbers to look at: the rank correlations, and the best row of the table. Simulated searches draw
+trials at random from those of a run, two at a time, and stop them at rungs as a search does. The
+trials of the run must have been trained to the end whatever they scored:
 
-    lkd-tune search --space SPACE --name all --set search.sampler=random \
+    lkd-tune search --space SPACE --name all --set search.sampler=random \\
         --set search.scheduler=none --set search.published_start=false --set search.trials=24
-    python benchmarks/rungs.py runs/all [--evaluations 3] [--searches 1500]
+    python benchmarks/tuning/rungs.py runs/all [--evaluations 3] [--searches 1500]
 
-With `--against PAIR START TRAINING` also how much sooner such a search has the best of 8 trials
-that plain Ray Tune runs to their ends: it takes PAIR seconds for two of them, the search START
-seconds before its first trials and TRAINING for two that are not stopped.
+With `--against PAIR START TRAINING` it also prints how much sooner such a search has the best of 8
+trials that plain Ray Tune trains to the end. Plain Ray Tune takes PAIR seconds for two trials. The
+search takes START seconds before its first trials and TRAINING for two that are not stopped.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from lkd_tune.tuning.schedulers.asha import SuccessiveHalving
 Curve = tuple[Measurement, ...]
 AS_SHIPPED = 2.0
 FACTORS = {"none": None, "not the best 1/2": AS_SHIPPED, "not the best 1/3": 3.0}
-TIMES = (2, 3, 4, 6, 8)  # in trainings to the end
+TIMES = (2, 3, 4, 6, 8)  # in complete trainings
 PLAIN = 8
 
 
 def search(
     curves: list[Curve], factor: float | None, until: float, rng: random.Random
 ) -> list[tuple[float, float]]:
-    """Returns when trials that went to their ends did so, in trainings, and their scores."""
+    """Returns (end, score) of the trials that were trained to the end; ends in trainings."""
     rungs = SuccessiveHalving(factor) if factor else None
     ends: list[tuple[float, float]] = []
     names = itertools.count()
-    # When a trial is measured next, its name, curve and measurement.
+    # Time of the next measurement, name of the trial, its curve, index of the measurement.
     due: list[tuple[float, int, Curve, int]] = []
 
     def begin(now: float) -> None:
@@ -66,7 +66,7 @@ def search(
 
 
 def against_plain(curves: list[Curve], costs: tuple[float, float, float], searches: int) -> None:
-    """Prints how many times sooner the best of plain trials is found."""
+    """Prints how many times sooner a search has the best of the plain trials."""
     pair, start, training = costs
     whole = pair * PLAIN / 2
     ratios: dict[str, list[float]] = {"than it came there": [], "than all of its time": []}
@@ -93,13 +93,13 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path)
     parser.add_argument("--searches", type=int, default=1500)
-    parser.add_argument("--evaluations", type=int, help="stop at the last so many only")
+    parser.add_argument("--evaluations", type=int, help="stop only at the last N of them")
     parser.add_argument("--against", type=float, nargs=3, metavar=("PAIR", "START", "TRAINING"))
     arguments = parser.parse_args()
     records = RunFolder(arguments.run).read_trials()
     curves = [r.measurements for r in records if r.is_drawn and r.state == "complete"]
     if not curves:
-        parser.error(f"{arguments.run}: has no drawn trial that went to its end")
+        parser.error(f"{arguments.run}: has no drawn trial that was trained to the end")
     last = [curve[-1].score for curve in curves]
     print(
         f"{len(curves)} trials, {min(last):.3f} to {max(last):.3f}; rank correlation with the last"

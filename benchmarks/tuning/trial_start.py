@@ -1,13 +1,13 @@
-"""How long a trial takes to start: in a fresh actor, and in one that has run a trial before.
+"""Seconds that a trial takes to start: in a new actor, and in one that has run a trial before.
 
-Look at the median of the reused actors, which is to be below a second, also where the trial before
-was of another depth. Each trial is one optimizer step with one evaluation, so what is measured is
-starting: processes, imports, the process group, the models, DeepSpeed's engine; and the step, two
-short evaluations (on dev and on test) and writing how the trial ended on top of it. Once with the
-labels alone, once with all five losses and the teacher's targets, which are stored before. On a GPU
-where there is one.
+Number to look at: the median of the reused actors, which should be below a second, also after a
+trial of another depth. Each trial is one optimizer step with one evaluation. So the time is that of
+starting (processes, imports, the process group, the models, DeepSpeed's engine), one step, two
+short evaluations (on dev and on test) and writing the outcome. It is measured with the labels
+alone, and with all loss terms and the teacher's targets, which are stored before. On a GPU if there
+is one.
 
-    python benchmarks/trial_start.py
+    python benchmarks/tuning/trial_start.py
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from lkd_tune.records.trial_folder import TrialFolder
 from lkd_tune.tuning.execution.trainable import DistillationTrainable
 
 MAPS = {2: (0, 2, 4), 3: (0, 1, 2, 4)}
-# Fresh actors of each kind, and in each of them trials of these depths, the first of depth 2.
+# Number of new actors, and the depths of the further trials in each; its first has depth 2.
 FRESH, REUSED = 3, (2, 3, 3, 2, 2, 3)
 GPUS = min(1, torch.cuda.device_count())
 
@@ -65,7 +65,7 @@ def make_config(folder: Path, name: str, depth: int, losses: LossSettings) -> di
 
 
 def measure(folder: Path, kind: str, losses: LossSettings) -> None:
-    """Prints the times of trials in fresh actors, and in reused ones by what changed."""
+    """Prints the times of trials in new actors, and in reused ones by the change of depth."""
     actor_class = ray.remote(num_gpus=GPUS)(DistillationTrainable)
 
     def timed(name: str, depth: int, actor: Any = None) -> tuple[float, Any]:

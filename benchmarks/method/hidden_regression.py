@@ -1,4 +1,4 @@
-"""Distillation by regression of hidden states, as PKD and TinyBERT have it, for comparison."""
+"""Distillation by regression of hidden states, as in PKD and TinyBERT, for comparison."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from lkd_tune.runtime.process_group import device
 
 
 class HiddenRegression(Distillation):
-    """The product's own loop with another term in the place of `wr_pair`, beside the logits.
+    """The real training loop, with the regression as the term `wr_pair` beside the logits.
 
-    Over the mapped layers, the mean squared difference of student and teacher in all words (Jiao
-    et al., "TinyBERT", 2020, equation 8, without its projection: both are of one width here). For
-    one worker and one micro-batch.
+    The term is the mean squared difference of student and teacher in all words, summed over the
+    mapped layers (Jiao et al., "TinyBERT", 2020, equation 8, without its projection, as both have
+    the same width here). For one worker and one micro-batch.
     """
 
     def __init__(self, spec: TrialSpec):
@@ -33,7 +33,7 @@ class HiddenRegression(Distillation):
 
 
 class _RegressedStates:
-    """A trial's losses, whose `wr_pair` is the regression."""
+    """The losses of a trial, with the regression as `wr_pair`."""
 
     def __init__(self, losses: BatchLosses, spec: TrialSpec):
         assert spec.teacher is not None
@@ -44,9 +44,9 @@ class _RegressedStates:
         return getattr(self._losses, name)
 
     def sums(self, student: Any, batch: Any, maps: Any) -> list[LossSum]:
-        """Returns each term's sum over a batch and what it is to be divided by."""
+        """Returns the sum of each term over a batch, with its divisor."""
         objective = self._losses.objective
-        # Whatever it is divided by later, the mean is what counts.
+        # The loop divides by this count; the term is a mean already.
         count = objective.counts([batch], maps)[TERM_NAMES.index("wr_pair")].float()
         batch = batch.to(device())
         output = forward(student, batch, hidden_states=True)

@@ -1,0 +1,1 @@
+"""Benchmarks, in a folder for each room of the package; RESULTS.md has their figures."""

@@ -1,0 +1,1 @@
+"""Benchmarks of a distillation: seconds and memory of its steps."""

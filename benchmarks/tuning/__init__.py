@@ -1,0 +1,1 @@
+"""Benchmarks of the search: how soon it is done, and what it costs."""
