@@ -157,7 +157,8 @@ class Run:
         `pandas.DataFrame(run.leaderboard())` makes a table of them. What the columns mean is told
         at `lkd_tune.results.leaderboard.Row`; the weights of the terms are `weight_wr_pair`, ….
         """
-        from lkd_tune.results.leaderboard import flat_row, read_leaderboard
+        from lkd_tune.results.leaderboard import flat_row
+        from lkd_tune.results.leaderboard_files import read_leaderboard
 
         return [flat_row(row) for row in read_leaderboard(self.folder).rows]
 
@@ -195,7 +196,7 @@ class Run:
 
     def students(self) -> list[Path]:
         """Returns the folders of the students that are kept, the best first."""
-        from lkd_tune.results.leaderboard import read_leaderboard
+        from lkd_tune.results.leaderboard_files import read_leaderboard
 
         return [self.folder.student(row.name) for row in read_leaderboard(self.folder).kept]
 
@@ -207,7 +208,7 @@ class Run:
         """
         from lkd_tune.config.errors import Problem, SpecError
         from lkd_tune.models.loading import load_model, load_tokenizer
-        from lkd_tune.results.leaderboard import read_leaderboard
+        from lkd_tune.results.leaderboard_files import read_leaderboard
 
         board = read_leaderboard(self.folder)
         if not board.kept:
@@ -245,7 +246,7 @@ class Run:
 
 def _ended(result: SearchResult) -> Run:
     """Returns a run after a search, with its leaderboard written."""
-    from lkd_tune.results.leaderboard import write_leaderboard
+    from lkd_tune.results.leaderboard_files import write_leaderboard
 
     if result.disk_full:
         warnings.warn(f"the search stopped: {result.disk_full}", stacklevel=3)

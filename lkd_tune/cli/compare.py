@@ -70,7 +70,7 @@ def compare(
 def _teacher_and_best(run: str) -> tuple[str, str]:
     """Returns a run's teacher and its best kept student, each as a model folder or a hub id."""
     from lkd_tune.config.errors import Problem, SpecError
-    from lkd_tune.results.leaderboard import read_leaderboard
+    from lkd_tune.results.leaderboard_files import read_leaderboard
     from lkd_tune.storage.fetch import read_run
 
     folder = read_run(run, students=True)

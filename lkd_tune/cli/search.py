@@ -123,7 +123,7 @@ def show_result(result: SearchResult) -> int:
     from collections import Counter
 
     from lkd_tune.cli.tables import place_of, show_leaderboard
-    from lkd_tune.results.leaderboard import write_leaderboard
+    from lkd_tune.results.leaderboard_files import write_leaderboard
     from lkd_tune.storage.fetch import send_files
 
     board = write_leaderboard(result.run)

@@ -13,7 +13,7 @@ from lkd_tune.export.card import student_card
 from lkd_tune.export.formats import read_conversion
 from lkd_tune.files.atomic import atomic_folder
 from lkd_tune.records.run import RunFolder
-from lkd_tune.results.leaderboard import read_leaderboard
+from lkd_tune.results.leaderboard_files import read_leaderboard
 
 
 def export_students(

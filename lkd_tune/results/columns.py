@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lkd_tune.config.objectives import COSTS
 from lkd_tune.config.trial import TrialSpec
@@ -28,9 +28,7 @@ from lkd_tune.results.formatting import (
     percent,
     short,
 )
-
-if TYPE_CHECKING:
-    from lkd_tune.results.leaderboard import Leaderboard, Row
+from lkd_tune.results.leaderboard import Leaderboard, Row
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,13 @@
-"""One row a trial, read from a run folder: what came out and what it cost."""
+"""The leaderboard of a run: one row for each trial, with its result and what it cost."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lkd_tune.config.settings.task_kinds import KINDS
-from lkd_tune.config.space import load_recorded_space
-from lkd_tune.files.atomic import write_atomically
-from lkd_tune.records.ranking import Ranking, rank_trials
-from lkd_tune.records.run import BASELINE, RunFolder, TrialRecord
-from lkd_tune.results.columns import COLUMNS, TrialContext, energy_j
+from lkd_tune.records.run import BASELINE
 
-COSTS = ("wall_s", "gpu_s", "cpu_s", "energy_j")
+_COST_KEYS = ("wall_s", "gpu_s", "cpu_s", "energy_j")
 
 
 @dataclass(frozen=True)
@@ -118,40 +110,37 @@ class Row:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """A run at a glance.
-
-    Attributes:
-        run: Its folder or address.
-        task: Name of the task.
-        metric: What scores on dev: the task's metric, or `sst2 accuracy` of `evaluate_on`.
-        task_metric: What trials have at each measurement: the task's metric.
-        teacher: The manifest's facts about the teacher, empty before it was scored.
-        manifest: All facts of the manifest.
-        rows: Complete trials best first, then the baseline, running, stopped and failed ones.
-        head: Of the student, as in transformers' AutoModelFor….
-        objectives: What is best.
-        seeds: How many other seeds the best were confirmed with, 0 for none.
-        costs: What the run has cost, part by part: trials (the baseline, other seeds and ablations
-            included), teacher, targets, evaluate_on, latencies and test, each with wall_s, gpu_s,
-            cpu_s, and energy_j, 0 where NVML tells nothing. Parts that were not done are not there.
-    """
+    """The results of a run: its trials, its teacher and what it cost."""
 
     run: str
+    """The run's folder or address."""
     task: str
+    """Name of the task."""
     metric: str
+    """What the score on dev is: the task's metric, or `sst2 accuracy` with `evaluate_on`."""
     task_metric: str
+    """The task's metric, which trials have at each measurement."""
     head: str
+    """The student's head, as in transformers' AutoModelFor…."""
     teacher: dict[str, Any]
+    """What the manifest says of the teacher; empty before it was scored."""
     manifest: dict[str, Any]
+    """The whole manifest."""
     rows: list[Row]
+    """Complete trials best first, then the baseline, running, stopped, refused and failed ones."""
     objectives: list[str]
+    """Names of the objectives of the search."""
     seeds: int
+    """Number of other seeds that the best trials were confirmed with; 0 for none."""
     costs: dict[str, dict[str, float]]
+    """What each part of the run has cost: trials (with the baseline, other seeds and ablations),
+    teacher, targets, evaluate_on, latencies and test. Each has wall_s, gpu_s, cpu_s and energy_j;
+    energy_j is 0 if NVML did not measure it. Parts that were not run are left out."""
 
     @property
     def totals(self) -> dict[str, float]:
-        """What all parts together have cost."""
-        return {name: sum(cost[name] for cost in self.costs.values()) for name in COSTS}
+        """The costs of all parts, added up."""
+        return {name: sum(cost[name] for cost in self.costs.values()) for name in _COST_KEYS}
 
     @property
     def best(self) -> Row | None:
@@ -171,104 +160,21 @@ class Leaderboard:
 
     @property
     def teacher_score(self) -> float | None:
-        """The teacher's metric on dev; it has none of the task in `evaluate_on`."""
+        """The teacher's metric on dev; None with `evaluate_on`, for which it has no score."""
         return self.teacher.get("dev", {}).get(self.metric)
 
     @property
     def lead_score(self) -> float | None:
-        """The metric on dev of a document's first sentences, of summaries only."""
+        """For summaries: the metric on dev of each document's first sentences."""
         return self.teacher.get("dev", {}).get(f"lead_{self.metric}")
 
     def count(self, state: str) -> int:
-        """Returns the number of drawn trials in a state."""
+        """Returns the number of trials of the search (not the baseline) in a state."""
         return sum(row.state == state and row.name.isdigit() for row in self.rows)
 
 
-def read_leaderboard(run: RunFolder) -> Leaderboard:
-    """Returns a run's leaderboard; also while it runs, and after a crash.
-
-    Raises:
-        SpecError: If the folder is not that of a run.
-    """
-    manifest = run.read_manifest()
-    records = run.read_trials()
-    asked = records[0].spec if records else load_recorded_space(run.space).settings
-    metric, task = asked.score_name, asked.task
-    teacher = manifest.get("teacher") or {}
-    teacher_score = teacher.get("dev", {}).get(metric)
-    confirmed = {entry["trial"]: entry for entry in run.read_confirmation()}
-    objectives = manifest.get("objectives", ["score"])
-    ranking = rank_trials(records, objectives, confirmed.values())
-    order = {"running": 1, "stopped": 2, "refused": 3, "failed": 4}
-    others = sorted(
-        # The other seeds of a trial are told in its own row.
-        (r for r in records if r.name not in ranking.names and (r.is_drawn or r.name == BASELINE)),
-        key=lambda r: (r.name != BASELINE, order.get(r.state, 0), -(r.score or 0.0), r.name),
-    )
-    by_name = {record.name: record for record in records}
-    ordered = [*(by_name[name] for name in ranking.names), *others]
-    rows = [
-        _row(run, record, ranking, metric, teacher_score, confirmed.get(record.name, {}))
-        for record in ordered
-    ]
-    seeds = max((len(c["seeds"]) for c in confirmed.values()), default=0)
-    return Leaderboard(
-        run.where,
-        task.name,
-        metric,
-        str(task.metric),
-        KINDS[task.kind].head,
-        teacher,
-        manifest,
-        rows,
-        objectives,
-        seeds,
-        {"trials": _cost_of(records), **manifest.get("costs", {})},
-    )
-
-
-def write_leaderboard(run: RunFolder) -> Leaderboard:
-    """Writes leaderboard.csv and leaderboard.json and returns what is in them."""
-    board = read_leaderboard(run)
-    write_atomically(
-        run.leaderboard_json,
-        json.dumps({**asdict(board), "totals": board.totals}, indent=2, ensure_ascii=False) + "\n",
-    )
-    out = io.StringIO()
-    rows = [flat_row(row) for row in board.rows]
-    if rows:
-        writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    write_atomically(run.leaderboard_csv, out.getvalue())
-    return board
-
-
-def _row(
-    run: RunFolder,
-    record: TrialRecord,
-    ranking: Ranking,
-    metric: str,
-    teacher_score: float | None,
-    confirmed: dict[str, Any],
-) -> Row:
-    test = run.trial(record.name) / "test.json"
-    metrics = json.loads(test.read_text("utf-8")) if test.exists() else {}
-    trial = TrialContext(record, ranking, metric, teacher_score, confirmed, metrics)
-    return Row(**{column.name: column.value(trial) for column in COLUMNS})
-
-
-def _cost_of(records: list[TrialRecord]) -> dict[str, float]:
-    outcomes = [record.outcome for record in records if record.outcome]
-    held = {
-        name: sum(getattr(outcome, name) for outcome in outcomes)
-        for name in ("wall_s", "gpu_s", "cpu_s")
-    }
-    return {**held, "energy_j": sum(energy_j(record) or 0.0 for record in records)}
-
-
 def flat_row(row: Row) -> dict[str, Any]:
-    """Returns a row of leaderboard.csv: each term's weight is a column of its own."""
+    """Returns a row of leaderboard.csv, in which each term's weight has its own column."""
     flat = asdict(row)
     weights = flat.pop("weights")
     return {**flat, **{f"weight_{name}": weight for name, weight in weights.items()}}

@@ -10,7 +10,8 @@ from pathlib import Path
 from lkd_tune.config.settings.known_tasks import OFFICIAL_METRICS
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.run import RunFolder
-from lkd_tune.results.leaderboard import Row, read_leaderboard
+from lkd_tune.results.leaderboard import Row
+from lkd_tune.results.leaderboard_files import read_leaderboard
 
 
 @dataclass(frozen=True)

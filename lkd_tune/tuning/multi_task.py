@@ -14,7 +14,7 @@ from lkd_tune.config.shipped import find_space
 from lkd_tune.config.space import SearchSpace, load_space
 from lkd_tune.distillation.checks import check_space
 from lkd_tune.records.run import RunFolder
-from lkd_tune.results.leaderboard import write_leaderboard
+from lkd_tune.results.leaderboard_files import write_leaderboard
 from lkd_tune.storage.fetch import send_files
 from lkd_tune.tuning.mirror.run_mirror import holds_search
 from lkd_tune.tuning.tuner import SearchResult, resume_search, run_search

@@ -10,7 +10,7 @@ from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.export.card import student_card
 from lkd_tune.files.atomic import write_atomically
-from lkd_tune.results.leaderboard import read_leaderboard
+from lkd_tune.results.leaderboard_files import read_leaderboard
 from lkd_tune.results.plots.learning import plot_learning
 from tests.support.run_folder import HandMade, full_run, measurement
 

@@ -13,7 +13,8 @@ from lkd_tune.config.objectives import OBJECTIVES
 from lkd_tune.config.space import load_space
 from lkd_tune.results import columns
 from lkd_tune.results.columns import COLUMNS, Column, Shown, page_columns, terminal_columns
-from lkd_tune.results.leaderboard import Row, read_leaderboard, write_leaderboard
+from lkd_tune.results.leaderboard import Row
+from lkd_tune.results.leaderboard_files import read_leaderboard, write_leaderboard
 from lkd_tune.results.report.page import write_report
 from lkd_tune.tuning.trackers.base import tracked
 from tests.support.html_page import Page

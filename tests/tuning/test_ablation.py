@@ -9,7 +9,7 @@ import pytest
 
 from lkd_tune.config.errors import SpecError
 from lkd_tune.records.run import RunFolder
-from lkd_tune.results.leaderboard import read_leaderboard
+from lkd_tune.results.leaderboard_files import read_leaderboard
 from lkd_tune.results.report.page import write_report
 from lkd_tune.results.study import read_study
 from lkd_tune.tuning.ablation import ablate

@@ -8,7 +8,7 @@ import pytest
 
 from lkd_tune.cli.tables import show_leaderboard
 from lkd_tune.records.run import BASELINE, RunFolder
-from lkd_tune.results.leaderboard import read_leaderboard, write_leaderboard
+from lkd_tune.results.leaderboard_files import read_leaderboard, write_leaderboard
 from lkd_tune.tuning.tuner import resume_search, run_search
 from tests.support.tiny import LABELS, make_space
 

@@ -21,7 +21,7 @@ from lkd_tune.config.trial import read_trial_spec
 from lkd_tune.distillation.once import distill_here
 from lkd_tune.models.loading import load_tokenizer
 from lkd_tune.records.run import RunFolder
-from lkd_tune.results.leaderboard import write_leaderboard
+from lkd_tune.results.leaderboard_files import write_leaderboard
 from lkd_tune.tuning.execution.callback import Follower
 from lkd_tune.tuning.preparation.jobs import prepare_fine_tuning
 from lkd_tune.tuning.study.journal import open_study

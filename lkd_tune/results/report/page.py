@@ -16,7 +16,8 @@ from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results import summary as facts
 from lkd_tune.results.columns import page_columns
-from lkd_tune.results.leaderboard import Leaderboard, read_leaderboard
+from lkd_tune.results.leaderboard import Leaderboard
+from lkd_tune.results.leaderboard_files import read_leaderboard
 from lkd_tune.results.plots.figures import ablation_label, write_plots
 from lkd_tune.results.plots.style import css_variables
 

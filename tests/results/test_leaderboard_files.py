@@ -7,7 +7,7 @@ import pytest
 from lkd_tune.cli.tables import show_leaderboard
 from lkd_tune.config.errors import SpecError
 from lkd_tune.records.run import BASELINE, RunFolder
-from lkd_tune.results.leaderboard import read_leaderboard, write_leaderboard
+from lkd_tune.results.leaderboard_files import read_leaderboard, write_leaderboard
 from tests.support.run_folder import COSTS, HandMade, full_run
 
 
