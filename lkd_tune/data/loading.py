@@ -46,12 +46,12 @@ def load_split(task: TaskSettings, split: str, *, cache: Path | None = None) -> 
     if len(table) == 0:
         raise SpecError(Problem("", f"task.{split}", f"{where} holds no examples"))
     kind = kind_of(task)
-    text = kind.texts(list(table[columns.text]), where, columns.text)
+    text = kind.read_texts(list(table[columns.text]), where, columns.text)
     pair = [_as_text(value) for value in table[columns.pair]] if columns.pair else None
     unlabelled = Split(text, pair, [])
     raw = list(table[columns.label]) if columns.label else []
     names = label_names(task, cache=cache)
-    label = kind.labels(raw, unlabelled, names, where, str(columns.label))
+    label = kind.read_labels(raw, unlabelled, names, where, str(columns.label))
     return Split(text, pair, label)
 
 
@@ -64,13 +64,13 @@ def label_names(task: TaskSettings, *, cache: Path | None = None) -> list[str] |
         SpecError: If they are needed and the data can't be had, or don't fit the task's metric.
     """
     kind, names = kind_of(task), task.labels or None
-    if names is None and kind.outputs is not None:
-        names = kind.names([], "", "")
+    if names is None and kind.num_outputs is not None:
+        names = kind.class_names([], "", "")
     elif names is None and task.data == GENERATED:
-        names = kind.names([0, 1], GENERATED, "label")
+        names = kind.class_names([0, 1], GENERATED, "label")
     elif names is None and task.columns.label is not None:
         names = _names_in_data(task.model_dump_json(), source_fingerprint(task, "train"), cache)
-    if names is not None and (problem := kind.misfit(task, names)):
+    if names is not None and (problem := kind.metric_problem(task, names)):
         raise SpecError(problem)
     return names
 
@@ -84,14 +84,14 @@ def _names_in_data(task: str, _content: str, cache: Path | None) -> list[str] | 
     if getattr(feature, "names", None):
         return list(feature.names)
     column = str(settings.columns.label)
-    return kind_of(settings).names(list(table[column]), _called(settings, "train"), column)
+    return kind_of(settings).class_names(list(table[column]), _called(settings, "train"), column)
 
 
 def count_labels(task: TaskSettings, *, cache: Path | None = None) -> int | None:
     """Returns the width of the task's output, None if that is the vocabulary."""
     kind = kind_of(task)
-    if not KINDS[task.kind].has_labels or kind.outputs is not None:
-        return kind.outputs
+    if not KINDS[task.kind].has_labels or kind.num_outputs is not None:
+        return kind.num_outputs
     names = label_names(task, cache=cache)
     assert names is not None  # a kind without classes says its outputs
     return len(names)

@@ -181,7 +181,7 @@ def _named(
 ) -> BadExample:
     copies = spec.task.augment.copies if spec.task.augment and spec.teacher else 0
     rows = len(tokens) // (copies + 1)  # the copies follow all of the split itself
-    row = kind_of(spec.task).row(example % rows, tokens)
+    row = kind_of(spec.task).data_row(example % rows, tokens)
     return BadExample(
         example=example, row=row + 1, copy_of_row=example // rows, term=term, found=found
     )

@@ -74,7 +74,7 @@ class BatchLosses:
     def read(self, examples: np.ndarray, step: int) -> Batch:
         """Returns examples as student and teacher see them in a step, on the host."""
         batch = self.tokens.batch(examples, torch.device("cpu"))
-        return self._kind.drawn(batch, self.tokens, self.spec.seed, step)
+        return self._kind.prepare_batch(batch, self.tokens, self.spec.seed, step)
 
     def sums(self, student: Any, batch: Batch, maps: Maps) -> list[LossSum]:
         """Returns each term's sum over a batch and what it is to be divided by.

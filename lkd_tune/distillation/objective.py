@@ -56,7 +56,7 @@ class Objective:
         word_layers, layer_layers = map(len, maps)
         counts = []
         for batch in batches:
-            rows = self._kind.count(batch)
+            rows = self._kind.count_loss_rows(batch)
             sizes = BatchSizes(batch.mask, rows, word_layers, layer_layers)
             counts.append(
                 torch.stack([term.count(settings, sizes) for term, settings in self._terms])

@@ -133,7 +133,7 @@ def compare_models(
     rows = len(text.text)
     draws = np.random.default_rng(seed).integers(0, rows, (_RESAMPLES, rows))
     answered = list(zip(outputs, splits, strict=True))
-    scores = [kind.resampled(found, of, task.metric, draws) for found, of in answered]
+    scores = [kind.bootstrap_metric(found, of, task.metric, draws) for found, of in answered]
     metrics = [kind.score(found, of) for found, of in answered]
     sides = [
         Side(model, found[task.metric], *_interval(drawn), found, size)

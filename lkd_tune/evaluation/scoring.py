@@ -64,9 +64,9 @@ def predict(
     parts = []
     with torch.no_grad():
         for examples in mine:
-            batch = kind.drawn(tokens.batch(examples, _HOST), tokens, seed=0, step=0).to(on)
+            batch = kind.prepare_batch(tokens.batch(examples, _HOST), tokens, seed=0, step=0).to(on)
             found = kind.logits(forward(model, batch, hidden_states=False))
-            parts.append((examples, kind.answers(found, batch).float().cpu().numpy()))
+            parts.append((examples, kind.scoring_outputs(found, batch).float().cpu().numpy()))
     model.train(training)
     if world > 1:
         gathered: list[Any] = [None] * world

@@ -40,16 +40,16 @@ class Targets:
 class TaskKind(Protocol):
     """The part of `lkd_tune.data.tasks.base.Kind` that the logit loss calls."""
 
-    def rows(self, logits: Tensor, batch: Any) -> Tensor:
+    def loss_rows(self, logits: Tensor, batch: Any) -> Tensor:
         """Returns the logits that the loss compares, shape (R, C)."""
 
-    def goals(self, batch: Any) -> Tensor:
+    def loss_labels(self, batch: Any) -> Tensor:
         """Returns the labels of the rows, shape (R,) or (R, C)."""
 
-    def hard(self, rows: Tensor, goals: Tensor) -> Tensor:
+    def hard_label_loss(self, rows: Tensor, labels: Tensor) -> Tensor:
         """Returns the loss against the labels, summed over the rows, 0-dim."""
 
-    def soft(self, rows: Tensor, teacher: Tensor, temperature: float) -> LossSum:
+    def soft_label_loss(self, rows: Tensor, teacher: Tensor, temperature: float) -> LossSum:
         """Returns the loss against the teacher's rows, summed."""
 
 

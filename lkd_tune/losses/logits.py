@@ -71,12 +71,12 @@ def logit_total(settings: LogitLoss, inputs: LossInputs) -> LossSum:
     """Returns (1 - alpha) × soft + alpha × hard, summed over the rows of a micro-batch."""
     kind, batch = inputs.kind, inputs.batch
     student, teacher = inputs.logits
-    rows = kind.rows(student.float(), batch)
+    rows = kind.loss_rows(student.float(), batch)
     total = rows.new_zeros(())
     if settings.alpha > 0:
-        total = total + settings.alpha * kind.hard(rows, kind.goals(batch))
+        total = total + settings.alpha * kind.hard_label_loss(rows, kind.loss_labels(batch))
     if settings.alpha < 1 and teacher is not None:
-        soft = kind.soft(rows, kind.rows(teacher, batch), settings.temperature)
+        soft = kind.soft_label_loss(rows, kind.loss_rows(teacher, batch), settings.temperature)
         total = total + (1 - settings.alpha) * soft.total
     return LossSum(total, lambda: torch.tensor(float(len(rows))))
 

@@ -105,8 +105,10 @@ def test_rows_that_are_drawn_again_are_scored_as_if_they_were_all(tmp_path, kind
     size = int(tokens.starts[-1]) if own.per_token else len(tokens)
     outputs = np.random.default_rng(0).normal(size=(size, width)).astype(np.float32)
     every = np.arange(12)
-    found = own.resampled(outputs, tokens, metric, np.stack([every, every[::-1], every // 6]))
+    found = own.bootstrap_metric(
+        outputs, tokens, metric, np.stack([every, every[::-1], every // 6])
+    )
     assert found[:2] == pytest.approx([own.score(outputs, tokens)[metric]] * 2)
-    ones = own.resampled(outputs, tokens, metric, np.array([[0], [1]]))
-    twice = own.resampled(outputs, tokens, metric, np.array([[0, 0], [1, 1]]))
+    ones = own.bootstrap_metric(outputs, tokens, metric, np.array([[0], [1]]))
+    twice = own.bootstrap_metric(outputs, tokens, metric, np.array([[0, 0], [1, 1]]))
     assert ones == pytest.approx(twice)

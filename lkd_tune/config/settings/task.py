@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from lkd_tune.config.settings.base import Settings, block_from
 from lkd_tune.config.settings.known_tasks import is_file_name, with_task_defaults
-from lkd_tune.config.settings.task_kinds import KINDS
-
-TaskKind = Literal[
-    "classification", "regression", "multi_label", "tagging", "question_answering",
-    "extractive_summary", "masked_lm",
-]  # fmt: skip
-Metric = Literal[
-    "accuracy", "exact_match", "f1", "macro_f1", "matthews", "micro_f1", "pearson", "precision",
-    "recall", "rouge1", "rouge2", "rougeL", "spearman",
-]  # fmt: skip
-assert set(TaskKind.__args__) == set(KINDS)  # type: ignore[attr-defined]
+from lkd_tune.config.settings.task_kinds import KINDS, MetricName, TaskKindName
 
 
 class Columns(Settings):
@@ -56,7 +46,7 @@ class TaskSettings(Settings):
     name: str
     """A known task (acceptability, one of GLUE's, squad, squad_v2, wnut17, goemotions,
     cnn_dailymail, xsum), or any name for data of your own."""
-    kind: TaskKind = "classification"
+    kind: TaskKindName = "classification"
     """One class or a number for a text or a pair, several classes, a tag for each word, the
     answer's place in a text, the sentences that sum a text up, or masked words, for a student
     that is not of one task."""
@@ -77,7 +67,7 @@ class TaskSettings(Settings):
     conll file."""
     labels: list[str] | None = None
     """Names of the classes, in the order of their ids; none: those in the training split."""
-    metric: Metric = "accuracy"
+    metric: MetricName = "accuracy"
     """What scores a student on `dev`; the search maximises it. f1 is that of class 1, of entities
     in tagging, of words in question_answering; rouge1, rouge2 and rougeL are F1 too."""
     max_length: int = Field(128, ge=4)
@@ -129,8 +119,6 @@ class TaskSettings(Settings):
             raise ValueError(f"columns.pair is needed for {self.kind}: {kind.needs_pair}")
         if self.augment is not None and not kind.of_whole_texts:
             raise ValueError(f"augment would move what {self.kind} is to find; leave it out")
-        if self.kind == "extractive_summary" and len(self.labels or "ab") != 2:
-            raise ValueError("labels of extractive_summary name two classes: out, in")
-        if self.kind == "question_answering" and self.stride >= self.max_length - 8:
-            raise ValueError(f"stride {self.stride} leaves no room in max_length {self.max_length}")
+        if problem := kind.problem(self):
+            raise ValueError(problem)
         return self

@@ -1,71 +1,112 @@
-"""What is known of each kind of task before anything is loaded; `distill/tasks/` has the rest."""
+"""The kinds of tasks, as far as settings need them; the code of each is in `data/tasks/`.
+
+A new kind has its entry here, its class in a file of `data/tasks/` and a line in
+`data/tasks/registry.py`. A new metric has its name here and its code in the kind's class.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+
+def _no_problem(task: Any) -> str | None:
+    return None
 
 
 @dataclass(frozen=True)
-class KindFacts:
+class TaskKindInfo:
     """A kind of task.
 
     Attributes:
-        metrics: All of them to be large; the first is the default.
+        metrics: What `task.metric` may name, each to be maximised; the first is the default.
         head: The head of its models, as in transformers' AutoModelFor….
-        columns: What the columns of its data are usually called; `label` is None if it has none.
-        needs_pair: What the second text is, if there has to be one.
-        of_whole_texts: Whether a label is of a text as a whole, so that words may be replaced.
+        reported: Further values that scoring reports; a search can't maximise them.
+        columns: The usual names of the columns of its data; `label` is None if it has no labels.
+        needs_pair: What the second text is, if the kind needs one.
+        of_whole_texts: Whether a label belongs to a text as a whole, so that augmentation may
+            replace words.
         usual: Other defaults of the task's settings.
+        problem: Returns what is wrong with the kind's own settings of a `TaskSettings`, or None.
     """
 
     metrics: tuple[str, ...]
     head: str
+    reported: tuple[str, ...] = ()
     columns: Mapping[str, str | None] = field(default_factory=dict)
     needs_pair: str | None = None
     of_whole_texts: bool = False
     usual: Mapping[str, Any] = field(default_factory=dict)
+    problem: Callable[[Any], str | None] = _no_problem
 
     @property
     def has_labels(self) -> bool:
-        """Whether its data have labels; else they are raw text."""
+        """Whether its data have labels; without labels they are raw text."""
         return self.columns.get("label", "label") is not None
 
 
-KINDS: Mapping[str, KindFacts] = {
-    "classification": KindFacts(
+def _stride_problem(task: Any) -> str | None:
+    if task.stride < task.max_length - 8:
+        return None
+    return f"stride {task.stride} leaves no room in max_length {task.max_length}"
+
+
+def _summary_labels_problem(task: Any) -> str | None:
+    if not task.labels or len(task.labels) == 2:
+        return None
+    return "labels of extractive_summary name two classes: out, in"
+
+
+KINDS: Mapping[str, TaskKindInfo] = {
+    "classification": TaskKindInfo(
         metrics=("accuracy", "f1", "macro_f1", "matthews"),
         head="SequenceClassification",
         of_whole_texts=True,
     ),
-    "regression": KindFacts(
+    "regression": TaskKindInfo(
         metrics=("spearman", "pearson"), head="SequenceClassification", of_whole_texts=True
     ),
-    "multi_label": KindFacts(
+    "multi_label": TaskKindInfo(
         metrics=("macro_f1", "micro_f1", "accuracy"),
         head="SequenceClassification",
         of_whole_texts=True,
     ),
-    "tagging": KindFacts(
+    "tagging": TaskKindInfo(
         metrics=("f1", "precision", "recall", "accuracy"),
         head="TokenClassification",
         columns={"text": "tokens", "label": "ner_tags"},
     ),
-    "question_answering": KindFacts(
+    "question_answering": TaskKindInfo(
         metrics=("f1", "exact_match"),
         head="QuestionAnswering",
         columns={"text": "question", "pair": "context", "label": "answers"},
         needs_pair="the context",
         usual={"max_length": 384},
+        problem=_stride_problem,
     ),
-    "extractive_summary": KindFacts(
+    "extractive_summary": TaskKindInfo(
         metrics=("rouge1", "rouge2", "rougeL"),
         head="TokenClassification",
+        # Those of each document's first sentences.
+        reported=("lead_rouge1", "lead_rouge2", "lead_rougeL"),
         columns={"text": "document", "label": "summary"},
         usual={"max_length": 512},
+        problem=_summary_labels_problem,
     ),
-    "masked_lm": KindFacts(
-        metrics=("accuracy",), head="MaskedLM", columns={"text": "text", "label": None}
+    "masked_lm": TaskKindInfo(
+        metrics=("accuracy",),
+        head="MaskedLM",
+        reported=("loss", "perplexity"),
+        columns={"text": "text", "label": None},
     ),
 }
+
+METRICS = tuple(sorted({metric for kind in KINDS.values() for metric in kind.metrics}))
+
+if TYPE_CHECKING:
+    TaskKindName = str
+    MetricName = str
+else:
+    TaskKindName = Literal[tuple(KINDS)]
+    MetricName = Literal[METRICS]

@@ -34,9 +34,9 @@ class Kind(ABC):
     """Whether the logits are of tokens, shape (B, N, C), not (B, C)."""
     token_labels: ClassVar[bool] = False
     """Whether the labels are of tokens, too."""
-    live: ClassVar[bool] = False
+    has_dynamic_inputs: ClassVar[bool] = False
     """Whether inputs change from step to step, so that nothing of the teacher can be stored."""
-    outputs: ClassVar[int | None] = None
+    num_outputs: ClassVar[int | None] = None
     """C, where the kind alone says it, and so the names of classes, too: no data are asked."""
     link: ClassVar[str] = "softmax"
     """What turns logits into predictions; see `soft_label_loss`."""
@@ -46,7 +46,7 @@ class Kind(ABC):
         """The head, as in transformers' AutoModelFor…"""
         return KINDS[self.name].head
 
-    def names(self, raw: list[Any], where: str, column: str) -> list[str] | None:
+    def class_names(self, raw: list[Any], where: str, column: str) -> list[str] | None:
         """Returns the names of the classes in a training split, None if the kind has no classes.
 
         Args:
@@ -59,11 +59,11 @@ class Kind(ABC):
         """
         return None
 
-    def misfit(self, task: TaskSettings, names: list[str]) -> Problem | None:
+    def metric_problem(self, task: TaskSettings, names: list[str]) -> Problem | None:
         """Returns what of the task's settings does not go with the names of its classes."""
         return None
 
-    def texts(self, raw: list[Any], where: str, column: str) -> list[Any]:
+    def read_texts(self, raw: list[Any], where: str, column: str) -> list[Any]:
         """Returns the text of each example, checked: here as strings.
 
         Args:
@@ -77,7 +77,7 @@ class Kind(ABC):
         return ["" if value is None else str(value) for value in raw]
 
     @abstractmethod
-    def labels(
+    def read_labels(
         self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
     ) -> list[Any]:
         """Returns the labels of a split, checked.
@@ -105,10 +105,10 @@ class Kind(ABC):
             return_token_type_ids=True,
             return_attention_mask=False,
         )
-        labels = self.as_array(split.label, names)
+        labels = self.label_array(split.label, names)
         return Encoded(encoded["input_ids"], encoded["token_type_ids"], labels, {})
 
-    def as_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
+    def label_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
         """Returns the labels of a split as an array, one entry for an example."""
         return np.asarray(label, np.int64)
 
@@ -116,7 +116,7 @@ class Kind(ABC):
         """Returns what of a model's output is compared, shape (B, C) or (B, N, C)."""
         return output.logits
 
-    def drawn(self, batch: Batch, tokens: Tokens, seed: int, step: int) -> Batch:
+    def prepare_batch(self, batch: Batch, tokens: Tokens, seed: int, step: int) -> Batch:
         """Returns a batch as student and teacher are to see it in a step.
 
         Args:
@@ -127,27 +127,27 @@ class Kind(ABC):
         """
         return batch
 
-    def answers(self, logits: Tensor, batch: Batch) -> Tensor:
+    def scoring_outputs(self, logits: Tensor, batch: Batch) -> Tensor:
         """Returns what scoring needs of the logits, for each example or, if `per_token`, token."""
         return logits
 
-    def rows(self, logits: Tensor, batch: Batch) -> Tensor:
+    def loss_rows(self, logits: Tensor, batch: Batch) -> Tensor:
         """Returns the logits that the loss compares, shape (R, C)."""
         return logits
 
-    def goals(self, batch: Batch) -> Tensor:
+    def loss_labels(self, batch: Batch) -> Tensor:
         """Returns the labels of the rows, shape (R,) or (R, C)."""
         return batch.labels
 
-    def count(self, batch: Batch) -> int:
+    def count_loss_rows(self, batch: Batch) -> int:
         """Returns R."""
         return len(batch.labels)
 
-    def hard(self, rows: Tensor, goals: Tensor) -> Tensor:
+    def hard_label_loss(self, rows: Tensor, labels: Tensor) -> Tensor:
         """Returns the loss against the labels, summed over the rows, 0-dim."""
-        return torch.nn.functional.cross_entropy(rows, goals, reduction="sum")
+        return torch.nn.functional.cross_entropy(rows, labels, reduction="sum")
 
-    def soft(self, rows: Tensor, teacher: Tensor, temperature: float) -> LossSum:
+    def soft_label_loss(self, rows: Tensor, teacher: Tensor, temperature: float) -> LossSum:
         """Returns the loss against the teacher's rows, summed."""
         return soft_labels(rows, teacher, temperature=temperature, link=self.link)
 
@@ -160,7 +160,7 @@ class Kind(ABC):
             tokens: The split.
         """
 
-    def resampled(
+    def bootstrap_metric(
         self, outputs: np.ndarray, tokens: Tokens, metric: str, draws: np.ndarray
     ) -> np.ndarray:
         """Returns a metric on rows of the data that are drawn again, shape (draws,).
@@ -173,7 +173,7 @@ class Kind(ABC):
         """
         raise NotImplementedError  # never asked of a kind without labels
 
-    def row(self, example: int, tokens: Tokens) -> int:
+    def data_row(self, example: int, tokens: Tokens) -> int:
         """Returns the number of the row of the data that an example is of, from 0."""
         return example
 
@@ -197,15 +197,15 @@ class Kind(ABC):
 class LabelledTokens(Kind):
     """A kind whose loss compares the tokens that have a label; R is their number."""
 
-    def rows(self, logits: Tensor, batch: Batch) -> Tensor:
+    def loss_rows(self, logits: Tensor, batch: Batch) -> Tensor:
         """Returns the logits of the tokens with a label, shape (R, C)."""
         return logits[batch.labels != IGNORED]
 
-    def goals(self, batch: Batch) -> Tensor:
+    def loss_labels(self, batch: Batch) -> Tensor:
         """Returns their labels, shape (R,)."""
         return batch.labels[batch.labels != IGNORED]
 
-    def count(self, batch: Batch) -> int:
+    def count_loss_rows(self, batch: Batch) -> int:
         """Returns R."""
         return int((batch.labels != IGNORED).sum())
 
@@ -215,7 +215,7 @@ def rounded(number: float) -> float:
     return float(f"{number:.6g}")
 
 
-def refuse(where: str, column: str, row: int, message: str) -> SpecError:
+def row_error(where: str, column: str, row: int, message: str) -> SpecError:
     """Returns the error for a row of the data (the first is 1) that can't be used."""
     return SpecError(Problem("", "task.columns", f"{where}, row {row}, column {column}: {message}"))
 
@@ -271,7 +271,7 @@ def classes_in(labels: Iterable[tuple[int, Any]], where: str, column: str) -> li
                 raise ValueError(f"{value!r} is no class: all have to be ids, or all names")
             last = max(last, class_id(value, None if are_ids else [str(value)]))
         except ValueError as error:
-            raise refuse(where, column, row, str(error)) from None
+            raise row_error(where, column, row, str(error)) from None
         names.add(str(value))
     return [f"LABEL_{number}" for number in range(last + 1)] if are_ids else sorted(names)
 

@@ -14,13 +14,13 @@ from scipy.special import expit, softmax
 from torch import Tensor
 from typing_extensions import override
 
-from lkd_tune.data.tasks.base import Kind, class_id, classes_in, refuse, rounded
+from lkd_tune.data.tasks.base import Kind, class_id, classes_in, rounded, row_error
 from lkd_tune.data.types import Split, Tokens
 from lkd_tune.losses.base import LossSum
 from lkd_tune.losses.logits import soft_labels
 
 
-class Sentences(Kind):
+class WholeText(Kind):
     """What is scored by its labels alone, each metric by itself."""
 
     @abstractmethod
@@ -38,24 +38,24 @@ class Sentences(Kind):
         return {name: _value(metric) for name, metric in metrics.items()}
 
     @override
-    def resampled(
+    def bootstrap_metric(
         self, outputs: np.ndarray, tokens: Tokens, metric: str, draws: np.ndarray
     ) -> np.ndarray:
         drawn = (self.metrics(outputs[rows], tokens.labels[rows])[metric] for rows in draws)
         return np.array([_value(each) for each in drawn])
 
 
-class Classification(Sentences):
+class Classification(WholeText):
     """One class for each text or pair."""
 
     name = "classification"
 
     @override
-    def names(self, raw: list[Any], where: str, column: str) -> list[str]:
+    def class_names(self, raw: list[Any], where: str, column: str) -> list[str]:
         return classes_in(enumerate(raw, 1), where, column)
 
     @override
-    def labels(
+    def read_labels(
         self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
     ) -> list[int]:
         found = []
@@ -63,7 +63,7 @@ class Classification(Sentences):
             try:
                 found.append(class_id(value, names))
             except ValueError as error:
-                raise refuse(where, column, row, str(error)) from None
+                raise row_error(where, column, row, str(error)) from None
         return found
 
     @override
@@ -99,15 +99,15 @@ class Classification(Sentences):
         ]
 
 
-class Regression(Sentences):
+class Regression(WholeText):
     """A number for each text or pair."""
 
     name = "regression"
-    outputs = 1
+    num_outputs = 1
     link = "identity"
 
     @override
-    def labels(
+    def read_labels(
         self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
     ) -> list[float]:
         found = []
@@ -117,20 +117,20 @@ class Regression(Sentences):
                 if not np.isfinite(number):
                     raise ValueError
             except (TypeError, ValueError):
-                raise refuse(where, column, row, f"{value!r} is no number") from None
+                raise row_error(where, column, row, f"{value!r} is no number") from None
             found.append(number)
         return found
 
     @override
-    def as_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
+    def label_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
         return np.asarray(label, np.float32)
 
     @override
-    def hard(self, rows: Tensor, goals: Tensor) -> Tensor:
-        return torch.nn.functional.mse_loss(rows[:, 0], goals, reduction="sum")
+    def hard_label_loss(self, rows: Tensor, labels: Tensor) -> Tensor:
+        return torch.nn.functional.mse_loss(rows[:, 0], labels, reduction="sum")
 
     @override
-    def soft(self, rows: Tensor, teacher: Tensor, temperature: float) -> LossSum:
+    def soft_label_loss(self, rows: Tensor, teacher: Tensor, temperature: float) -> LossSum:
         """Returns the squared differences from the teacher's numbers, summed.
 
         A temperature softens probabilities. The published form divides both numbers by it; as the
@@ -161,19 +161,19 @@ class Regression(Sentences):
         ]
 
 
-class MultiLabel(Sentences):
+class MultiLabel(WholeText):
     """Any number of classes for each text or pair: a yes or no for each class."""
 
     name = "multi_label"
     link = "sigmoid"
 
     @override
-    def names(self, raw: list[Any], where: str, column: str) -> list[str]:
+    def class_names(self, raw: list[Any], where: str, column: str) -> list[str]:
         labels = ((row, value) for row, values in enumerate(raw, 1) for value in _several(values))
         return classes_in(labels, where, column)
 
     @override
-    def labels(
+    def read_labels(
         self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
     ) -> list[list[int]]:
         found = []
@@ -181,21 +181,21 @@ class MultiLabel(Sentences):
             try:
                 found.append(sorted({class_id(value, names) for value in _several(values)}))
             except ValueError as error:
-                raise refuse(where, column, row, str(error)) from None
+                raise row_error(where, column, row, str(error)) from None
         return found
 
     @override
-    def as_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
+    def label_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
         array = np.zeros((len(label), len(names or ())), np.float32)
         for row, ids in enumerate(label):
             array[row, ids] = 1
         return array
 
     @override
-    def hard(self, rows: Tensor, goals: Tensor) -> Tensor:
+    def hard_label_loss(self, rows: Tensor, labels: Tensor) -> Tensor:
         """Returns the mean cross-entropy of the yes or no of each class, summed over the rows."""
         entropy = torch.nn.functional.binary_cross_entropy_with_logits
-        return entropy(rows, goals, reduction="none").mean(-1).sum()
+        return entropy(rows, labels, reduction="none").mean(-1).sum()
 
     @override
     def metrics(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:

@@ -25,7 +25,7 @@ from typing_extensions import override
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.task import TaskSettings
-from lkd_tune.data.tasks.base import LabelledTokens, refuse
+from lkd_tune.data.tasks.base import LabelledTokens, row_error
 from lkd_tune.data.tasks.rouge import best_sentences, rouge, words
 from lkd_tune.data.tasks.sentence_splitting import split_sentences
 from lkd_tune.data.types import IGNORED, Encoded, Split, Tokens
@@ -37,20 +37,20 @@ _AT_A_TIME = 1000
 _EMPTY = 0.01
 
 
-class Summaries(LabelledTokens):
+class ExtractiveSummary(LabelledTokens):
     """Whether a sentence is in the summary; its [CLS] stands for it."""
 
     name = "extractive_summary"
     per_token = True
     token_labels = True
-    outputs = 2
+    num_outputs = 2
 
     @override
-    def names(self, raw: list[Any], where: str, column: str) -> list[str]:
+    def class_names(self, raw: list[Any], where: str, column: str) -> list[str]:
         return _NAMES
 
     @override
-    def texts(self, raw: list[Any], where: str, column: str) -> list[list[str]]:
+    def read_texts(self, raw: list[Any], where: str, column: str) -> list[list[str]]:
         """Returns the sentences of each document, which is given as a text or as a list of them."""
         documents = []
         for row, document in enumerate(raw, 1):
@@ -60,13 +60,13 @@ class Summaries(LabelledTokens):
                 sentences = [text.strip() for text in document if text.strip()]
             else:
                 message = f"{shortened(document)} is neither a text nor a list of sentences"
-                raise refuse(where, column, row, message)
+                raise row_error(where, column, row, message)
             documents.append(sentences)
         _refuse_empty(documents, where, column, "the document has no sentence")
         return documents
 
     @override
-    def labels(
+    def read_labels(
         self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
     ) -> list[str]:
         """Returns the summaries, each given as a text or as a list of sentences."""
@@ -74,7 +74,7 @@ class Summaries(LabelledTokens):
         for row, summary in enumerate(raw, 1):
             text = "\n".join(summary) if _are_texts(summary) else summary or ""
             if not isinstance(text, str):
-                raise refuse(where, column, row, f"{shortened(summary)} is no text")
+                raise row_error(where, column, row, f"{shortened(summary)} is no text")
             found.append(text)
         _refuse_empty([*map(words, found)], where, column, "the summary has no words")
         return found
@@ -117,7 +117,7 @@ class Summaries(LabelledTokens):
         return {**own, **_lead(tokens.folder)}
 
     @override
-    def resampled(
+    def bootstrap_metric(
         self, outputs: np.ndarray, tokens: Tokens, metric: str, draws: np.ndarray
     ) -> np.ndarray:
         return _rouge(outputs, tokens)[metric][draws].mean(-1)
@@ -215,7 +215,7 @@ def _refuse_empty(values: Sequence[Any], where: str, column: str, message: str) 
     empty = [row for row, value in enumerate(values, 1) if not value]
     if len(empty) > _EMPTY * len(values):
         share = f"{len(empty)} of {len(values)} rows; {_EMPTY:.0%} may be empty"
-        raise refuse(where, column, empty[0], f"{message} ({share})")
+        raise row_error(where, column, empty[0], f"{message} ({share})")
 
 
 def _are_texts(value: Any) -> bool:

@@ -28,21 +28,21 @@ from lkd_tune.data.types import IGNORED, Batch, Encoded, Split, Tokens
 _MASKED, _REPLACED = 0.8, 0.1
 
 
-class MaskedWords(LabelledTokens):
+class MaskedLM(LabelledTokens):
     """The words that were masked; a row of the loss is one of them, over the vocabulary."""
 
     name = "masked_lm"
-    live = True
+    has_dynamic_inputs = True
 
     @override
-    def texts(self, raw: list[Any], where: str, column: str) -> list[str]:
-        texts = super().texts(raw, where, column)
+    def read_texts(self, raw: list[Any], where: str, column: str) -> list[str]:
+        texts = super().read_texts(raw, where, column)
         if not any(text.strip() for text in texts):
             raise SpecError(Problem("", "task.columns", f"{where}, column {column}: holds no text"))
         return texts
 
     @override
-    def labels(
+    def read_labels(
         self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
     ) -> list[int]:
         return [0] * len(split.text)
@@ -74,7 +74,7 @@ class MaskedWords(LabelledTokens):
         return Encoded(blocks, types, np.zeros(len(blocks), np.int64), {}, facts)
 
     @override
-    def drawn(self, batch: Batch, tokens: Tokens, seed: int, step: int) -> Batch:
+    def prepare_batch(self, batch: Batch, tokens: Tokens, seed: int, step: int) -> Batch:
         assert tokens.folder is not None
         facts = _facts(tokens.folder)
         ids = batch.ids.numpy().copy()
@@ -95,7 +95,7 @@ class MaskedWords(LabelledTokens):
         return replace(batch, ids=torch.from_numpy(ids), labels=torch.from_numpy(labels))
 
     @override
-    def answers(self, logits: Tensor, batch: Batch) -> Tensor:
+    def scoring_outputs(self, logits: Tensor, batch: Batch) -> Tensor:
         """Returns of each block its loss, its right words and its words to predict, (B, 3)."""
         chosen = batch.labels != IGNORED
         goals = batch.labels.clamp(min=0)

@@ -17,7 +17,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lkd_tune.config.settings.task import TaskSettings
-from lkd_tune.data.tasks.base import Kind, refuse, rounded
+from lkd_tune.data.tasks.base import Kind, rounded, row_error
 from lkd_tune.data.types import Batch, Encoded, Split, Tokens
 
 # Candidates for a start and for an end, and the longest answer in tokens: BERT's own.
@@ -31,10 +31,10 @@ class QuestionAnswering(Kind):
 
     name = "question_answering"
     per_token = True
-    outputs = 2
+    num_outputs = 2
 
     @override
-    def labels(
+    def read_labels(
         self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
     ) -> list[dict[str, list[Any]]]:
         assert split.pair is not None  # the columns of this kind have one
@@ -45,12 +45,12 @@ class QuestionAnswering(Kind):
                 pairs = list(zip(texts, starts, strict=True))
             except (KeyError, TypeError, ValueError, OverflowError):
                 message = f"{answers!r} has no lists text and answer_start of one length"
-                raise refuse(where, column, row, message) from None
+                raise row_error(where, column, row, message) from None
             for text, at in pairs:
                 known = isinstance(text, str) and text and at >= 0
                 if not known or not context.startswith(text, at):
                     message = f"the answer {text!r} is not in the context at character {at}"
-                    raise refuse(where, column, row, message)
+                    raise row_error(where, column, row, message)
             found.append({"text": texts, "answer_start": starts})
         return found
 
@@ -96,17 +96,17 @@ class QuestionAnswering(Kind):
         return torch.stack([output.start_logits, output.end_logits], dim=-1)
 
     @override
-    def rows(self, logits: Tensor, batch: Batch) -> Tensor:
+    def loss_rows(self, logits: Tensor, batch: Batch) -> Tensor:
         """Returns the logits of all tokens to be the start or the end, shape (2 B, N)."""
         over_tokens = logits.transpose(1, 2).masked_fill(~batch.mask[:, None], _NEVER)
         return over_tokens.reshape(-1, logits.shape[1])
 
     @override
-    def goals(self, batch: Batch) -> Tensor:
+    def loss_labels(self, batch: Batch) -> Tensor:
         return batch.labels.reshape(-1)
 
     @override
-    def count(self, batch: Batch) -> int:
+    def count_loss_rows(self, batch: Batch) -> int:
         return 2 * len(batch.labels)
 
     @override
@@ -117,7 +117,7 @@ class QuestionAnswering(Kind):
         return score_answers(found, references["answers"])
 
     @override
-    def resampled(
+    def bootstrap_metric(
         self, outputs: np.ndarray, tokens: Tokens, metric: str, draws: np.ndarray
     ) -> np.ndarray:
         references = tokens.references()
@@ -129,7 +129,7 @@ class QuestionAnswering(Kind):
         return np.array(each)[draws].mean(-1)
 
     @override
-    def row(self, example: int, tokens: Tokens) -> int:
+    def data_row(self, example: int, tokens: Tokens) -> int:
         return int(tokens.extra("questions")[example])
 
     @override

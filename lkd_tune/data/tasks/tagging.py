@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from lkd_tune.config.errors import Problem
 from lkd_tune.config.settings.task import TaskSettings
-from lkd_tune.data.tasks.base import LabelledTokens, are_numbered, class_id, classes_in, refuse
+from lkd_tune.data.tasks.base import LabelledTokens, are_numbered, class_id, classes_in, row_error
 from lkd_tune.data.types import IGNORED, Encoded, Split, Tokens
 
 _OUTSIDE = "O"
@@ -27,14 +27,14 @@ class Tagging(LabelledTokens):
     token_labels = True
 
     @override
-    def names(self, raw: list[Any], where: str, column: str) -> list[str]:
+    def class_names(self, raw: list[Any], where: str, column: str) -> list[str]:
         rows = enumerate(_lists(raw, "tags", where, column), 1)
         names = classes_in(((row, tag) for row, tags in rows for tag in tags), where, column)
         # Outside all names first, as is the custom.
         return sorted(names, key=lambda tag: tag != _OUTSIDE)
 
     @override
-    def misfit(self, task: TaskSettings, names: list[str]) -> Problem | None:
+    def metric_problem(self, task: TaskSettings, names: list[str]) -> Problem | None:
         others = _of_no_entity(names)
         if task.metric == "accuracy" or not others:
             return None
@@ -45,15 +45,15 @@ class Tagging(LabelledTokens):
         return Problem("", "task.metric", message)
 
     @override
-    def texts(self, raw: list[Any], where: str, column: str) -> list[list[str]]:
+    def read_texts(self, raw: list[Any], where: str, column: str) -> list[list[str]]:
         for row, words in enumerate(_lists(raw, "words", where, column), 1):
             for word in words:
                 if not isinstance(word, str):
-                    raise refuse(where, column, row, f"{word!r} is no word")
+                    raise row_error(where, column, row, f"{word!r} is no word")
         return raw
 
     @override
-    def labels(
+    def read_labels(
         self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
     ) -> list[list[int]]:
         found = []
@@ -61,11 +61,11 @@ class Tagging(LabelledTokens):
         for row, (tags, words) in enumerate(zip(several, split.text, strict=True), 1):
             if len(tags) != len(words):
                 message = f"{len(tags)} tags for {len(words)} words"
-                raise refuse(where, column, row, message)
+                raise row_error(where, column, row, message)
             try:
                 found.append([class_id(tag, names) for tag in tags])
             except ValueError as error:
-                raise refuse(where, column, row, str(error)) from None
+                raise row_error(where, column, row, str(error)) from None
         return found
 
     @override
@@ -112,7 +112,7 @@ class Tagging(LabelledTokens):
         return {name: float(value) for name, value in _metrics(counts).items()}
 
     @override
-    def resampled(
+    def bootstrap_metric(
         self, outputs: np.ndarray, tokens: Tokens, metric: str, draws: np.ndarray
     ) -> np.ndarray:
         counts = _counts(outputs, tokens)  # no entity goes beyond its sentence
@@ -197,5 +197,5 @@ def _lists(raw: list[Any], what: str, where: str, column: str) -> list[list[Any]
     """Returns a column after checking that it holds lists."""
     for row, values in enumerate(raw, 1):
         if not isinstance(values, list):
-            raise refuse(where, column, row, f"{values!r} is no list of {what}")
+            raise row_error(where, column, row, f"{values!r} is no list of {what}")
     return raw

@@ -145,7 +145,7 @@ def stored_targets_fit(
     settings: TargetSettings, tokens: Tokens, layers: int, classes: int | None, kind: Kind
 ) -> bool:
     """Returns whether targets are to be stored: asked for, possible, and within their limit."""
-    if kind.live or classes is None:
+    if kind.has_dynamic_inputs or classes is None:
         return False
     size = target_bytes(tokens, layers, classes, kind)
     return settings.source == "auto" and size <= settings.max_gb * 1e9

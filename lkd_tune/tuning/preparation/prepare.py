@@ -89,7 +89,7 @@ def ensure_targets(session: Session, worker: PreparationWorker, model: str) -> N
     settings, run, view = session.settings, session.run, session.view
     if run.read_manifest().get("targets") is not None or settings.targets.source == "live":
         return
-    if kind_of(settings.task).live:
+    if kind_of(settings.task).has_dynamic_inputs:
         view.phase("the teacher runs in every trial, because each step draws its input anew")
         return
     view.phase("storing the teacher's targets")

@@ -63,9 +63,9 @@ def test_the_loss_is_of_the_sentences_alone(tmp_path):
     tokens, _ = _tokens(tmp_path, task)
     kind, batch = kind_of(task), tokens.batch(np.array([0, 1]), torch.device("cpu"))
     logits = torch.arange(batch.ids.numel() * 2.0).reshape(*batch.ids.shape, 2)
-    assert kind.rows(logits, batch).shape == (5, 2)
-    assert kind.goals(batch).tolist() == [0, 1, 0, 1, 1]
-    assert kind.count(batch) == 5
+    assert kind.loss_rows(logits, batch).shape == (5, 2)
+    assert kind.loss_labels(batch).tolist() == [0, 1, 0, 1, 1]
+    assert kind.count_loss_rows(batch) == 5
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_few_empty_documents_and_summaries_teach_nothing_and_score_nothing(tmp
     labels = [tokens.labels[tokens.starts[row] : tokens.starts[row + 1]] for row in (0, 98, 99)]
     assert [int((label != IGNORED).sum()) for label in labels] == [4, 0, 0]
     outputs = _outputs(tokens, *[[1, 3]] * 100)
-    each = kind_of(task).resampled(outputs, tokens, "rouge1", np.arange(100)[:, None])
+    each = kind_of(task).bootstrap_metric(outputs, tokens, "rouge1", np.arange(100)[:, None])
     assert each[0] > 0.9
     assert each[98:].tolist() == [0, 0]
     with pytest.raises(SpecError, match=r"row 97, .* no sentence \(3 of 99 rows; 1% may be empty"):

@@ -51,7 +51,7 @@ def test_shares_of_masked_replaced_and_kept_words(tmp_path):
     tokenizer, tokens = _tokens(tmp_path, _task(tmp_path, lines=3000, mask_share=0.3))
     kind = kind_of(_task(tmp_path, lines=3000, mask_share=0.3))
     plain = tokens.batch(np.arange(len(tokens)), CPU)
-    drawn = kind.drawn(plain, tokens, seed=1, step=2)
+    drawn = kind.prepare_batch(plain, tokens, seed=1, step=2)
     chosen = drawn.labels != IGNORED
     special = torch.isin(plain.ids, torch.tensor(tokenizer.all_special_ids))
     assert not (chosen & special).any()
@@ -72,7 +72,7 @@ def test_masks_change_with_step_and_seed_and_not_with_the_batch(tmp_path):
 
     def masks(examples, seed, step):
         batch = tokens.batch(np.asarray(examples), CPU)
-        return kind.drawn(batch, tokens, seed=seed, step=step).labels
+        return kind.prepare_batch(batch, tokens, seed=seed, step=step).labels
 
     first = masks([0, 1, 2, 3], 0, 5)
     assert torch.equal(first, masks([0, 1, 2, 3], 0, 5))
@@ -87,7 +87,7 @@ def test_a_short_block_is_masked_alone_as_beside_longer_ones(tmp_path):
     last, length = len(tokens) - 1, int(tokens.lengths[-1])
     assert length < tokens.lengths[0]
     alone, beside = (
-        kind_of(task).drawn(tokens.batch(np.array(examples), CPU), tokens, seed=0, step=3)
+        kind_of(task).prepare_batch(tokens.batch(np.array(examples), CPU), tokens, seed=0, step=3)
         for examples in ([last], [0, last])
     )
     assert alone.ids.shape[1] < beside.ids.shape[1]

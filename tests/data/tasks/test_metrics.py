@@ -1,10 +1,19 @@
-"""Metrics of sentences against values counted by hand, so that none is taken for another."""
+"""Metrics of whole texts against values counted by hand; each kind computes those it lists."""
+
+from typing import get_args
 
 import numpy as np
 import pytest
 
+from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.config.settings.task_kinds import KINDS
 from lkd_tune.data.tasks.classification import Classification, MultiLabel, Regression
+from lkd_tune.data.tasks.registry import TASK_KINDS
+from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.data.types import Tokens
+from lkd_tune.models.from_scratch import build_word_tokenizer
+from tests.support.kinds_data import make_task
+from tests.support.tiny import BAD, FILLERS, GOOD
 
 
 def _tokens(labels):
@@ -56,3 +65,24 @@ def test_numbers():
 def test_constant_numbers_have_no_correlation(same):
     scores = Regression().score(np.array(same), _tokens(np.arange(len(same), dtype=float)))
     assert scores == {"spearman": 0.0, "pearson": 0.0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_computes_the_metrics_that_it_lists(kind, tmp_path):
+    task = make_task(tmp_path / "data", kind, rows=8)
+    tokenizer = build_word_tokenizer(sorted({*GOOD, *BAD, *FILLERS}), 40)
+    tokens = load_tokens(task, "dev", tokenizer, cache=tmp_path)
+    rows = int(tokens.starts[-1]) if TASK_KINDS[kind].per_token else len(tokens)
+    # Three columns: the classes, or what masked_lm scores of each block.
+    outputs = np.ones((rows, TASK_KINDS[kind].num_outputs or 3), np.float32)
+    found = TASK_KINDS[kind].score(outputs, tokens)
+    assert set(found) == {*KINDS[kind].metrics, *KINDS[kind].reported}
+    assert not {*KINDS[kind].metrics} & {*KINDS[kind].reported}
+
+
+def test_settings_and_code_know_the_same_kinds_and_metrics():
+    assert list(TASK_KINDS) == list(KINDS)
+    fields = TaskSettings.model_fields
+    assert set(get_args(fields["kind"].annotation)) == set(KINDS)
+    allowed = {metric for kind in KINDS.values() for metric in kind.metrics}
+    assert set(get_args(fields["metric"].annotation)) == allowed

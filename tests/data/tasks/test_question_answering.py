@@ -168,10 +168,11 @@ def test_padding_takes_no_part_in_the_loss(tmp_path):
     torch.manual_seed(0)
     logits = torch.randn(*batch.ids.shape, 2)
     noise = torch.where(batch.mask[..., None], logits, torch.full_like(logits, 50.0))
-    rows, same = kind.rows(logits, batch), kind.rows(noise, batch)
-    goals = kind.goals(batch)
-    torch.testing.assert_close(kind.hard(rows, goals), kind.hard(same, goals))
-    teacher = kind.rows(torch.randn_like(logits), batch)
-    found = kind.soft(rows, teacher, 2.0).total
-    torch.testing.assert_close(found, kind.soft(same, teacher, 2.0).total)
+    rows, same = kind.loss_rows(logits, batch), kind.loss_rows(noise, batch)
+    labels = kind.loss_labels(batch)
+    found, expected = (kind.hard_label_loss(each, labels) for each in (rows, same))
+    torch.testing.assert_close(found, expected)
+    teacher = kind.loss_rows(torch.randn_like(logits), batch)
+    found = kind.soft_label_loss(rows, teacher, 2.0).total
+    torch.testing.assert_close(found, kind.soft_label_loss(same, teacher, 2.0).total)
     assert torch.isfinite(found)

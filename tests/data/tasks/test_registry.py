@@ -110,9 +110,9 @@ def test_a_temperature_does_not_scale_numbers():
     """Else `alpha` would mix the squared difference with a ninth of it."""
     regression = kind_of(TaskSettings(name="own", kind="regression", train="a.csv", dev="a.csv"))
     student, teacher = torch.tensor([[1.0], [4.0]]), torch.tensor([[2.0], [1.0]])
-    soft = regression.soft(student, teacher, 3.0)
+    soft = regression.soft_label_loss(student, teacher, 3.0)
     assert (soft.total.item(), soft.count.item()) == (10.0, 2.0)
-    assert regression.hard(student, teacher[:, 0]).item() == 10.0
+    assert regression.hard_label_loss(student, teacher[:, 0]).item() == 10.0
 
 
 @pytest.mark.parametrize("kind", KINDS)
