@@ -99,7 +99,7 @@ def look_again(
     teacher = load_teacher(spec, cache)
     student = starting_student(spec, teacher, tokens, losses.vocabulary, cache)
     student.to(device()).eval()
-    losses.work_alone(teacher)  # ranks that find bad examples look more often than others
+    losses.use_own_teacher(teacher)  # ranks that find bad examples look more often than others
     maps = losses.maps(step)
 
     def losses_of(examples: np.ndarray) -> Sequence[float]:

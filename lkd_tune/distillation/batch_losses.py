@@ -1,4 +1,4 @@
-"""From the numbers of some examples to the sums of their losses."""
+"""From the indices of training examples to the sums of their losses."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from lkd_tune.runtime.process_group import device
 
 
 class BatchLosses:
-    """What a trial asks of a student, on any batch and at any step.
+    """The losses of a trial, for any batch of its training examples and any step.
 
     Args:
         spec: The trial.
         tokens: Its training examples.
-        vocabulary: The student's own, None if it has the teacher's.
-        targets: Gives the teacher's part, None if only the labels count.
+        vocabulary: The student's own; None if it has the teacher's.
+        targets: Returns the teacher's part; None if only the labels count.
         teacher_layers: Encoder layers of the teacher.
 
     Attributes:
         spec, tokens, vocabulary: As given.
-        objective: The terms and their weights.
+        objective: The terms, with the weights of the current step.
     """
 
     def __init__(
@@ -44,23 +44,23 @@ class BatchLosses:
         self.spec, self.tokens, self.vocabulary = spec, tokens, vocabulary
         self._targets, self._teacher_layers = targets, teacher_layers
         self._kind = kind_of(spec.task)
-        self.take_weights(0)
+        self.set_step_weights(0)
 
-    def take_weights(self, step: int) -> None:
-        """Makes the weights those that hold after so many steps."""
+    def set_step_weights(self, step: int) -> None:
+        """Switches to the weights that apply after a number of steps."""
         self.objective = Objective(self.spec.losses_at(step), self._kind)
 
-    def work_alone(self, teacher: Any) -> None:
-        """Has this rank need no other one from here on.
+    def use_own_teacher(self, teacher: Any) -> None:
+        """Makes this rank independent of other ranks.
 
         Args:
-            teacher: On the host, for the case that ranks share the one that runs.
+            teacher: On the host; used if the ranks share the teacher that runs now.
         """
         if isinstance(self._targets, LiveTeacher):
             self._targets = self._targets.alone(teacher)
 
     def maps(self, step: int) -> Maps:
-        """Returns the layer maps of a step (the first is 0)."""
+        """Returns the layer maps of a step, counted from 0."""
         spec = self.spec
         if not spec.losses.needs_relations:
             return (0,), (0,)
@@ -72,16 +72,16 @@ class BatchLosses:
         )
 
     def read(self, examples: np.ndarray, step: int) -> Batch:
-        """Returns examples as student and teacher see them in a step, on the host."""
+        """Returns examples as student and teacher read them in a step, on the host."""
         batch = self.tokens.batch(examples, torch.device("cpu"))
         return self._kind.prepare_batch(batch, self.tokens, self.spec.seed, step)
 
     def sums(self, student: Any, batch: Batch, maps: Maps) -> list[LossSum]:
-        """Returns each term's sum over a batch and what it is to be divided by.
+        """Returns the sum of each term over a batch, with its divisor.
 
         Args:
             student: The model, or the DeepSpeed engine around it.
-            batch: As read.
+            batch: As `read` returns it.
             maps: The layer maps.
         """
         batch = batch.to(device())

@@ -271,7 +271,7 @@ class Distillation:
         """Trains to a step and returns what was seen on the way."""
         begin = time.perf_counter()
         # Weights change at evaluations only, so they are the same for all that is seen here.
-        self._losses.take_weights(self._step)
+        self._losses.set_step_weights(self._step)
         self._engine.train()
         seen = torch.zeros(len(TERM_NAMES), dtype=torch.float64, device=device())
         counts = torch.zeros(len(TERM_NAMES), dtype=torch.float64)

@@ -1,1 +1,1 @@
-"""The loss terms, as functions of hidden states and logits; they know no trial and no model."""
+"""The loss terms: functions of hidden states and logits, independent of trials and models."""

@@ -1,8 +1,8 @@
-"""Differences of what pairs of vectors form, similarities or distances, with their gradient.
+"""Differences between student and teacher in similarities or distances of pairs of vectors.
 
-As with the angles, the loss is a sum, so its gradient with respect to the relations is computed
-along with it, one part of the batch at a time, and only that gradient is kept for the backward
-pass. Left to autograd, four tensors of the size of the distances would wait for it.
+The loss is a sum, so its gradient with respect to the relations is computed in the forward pass,
+one chunk of the batch at a time. Only that gradient is kept for the backward pass; autograd would
+keep four tensors of the size of the distances.
 
 B examples; n is the number of vectors compared with each other.
 """
@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lkd_tune.losses.relations import LayerRelations, WordRelations, batch_parts, gpu_kernels
+from lkd_tune.losses.relations import LayerRelations, WordRelations, batch_chunks, gpu_kernels
 
-# Similarities lie in [−1, 1]; this one has weight 0 in a softmax and, unlike −inf, no NaN in a
-# row without any real word.
-_NEVER = -1e4
-# Elements of the distances that are worked on at a time: about ten such tensors live at once.
-_PART = 2**17
+# Similarities lie in [−1, 1]. This value has weight 0 in a softmax and, unlike −inf, gives no NaN
+# in a row without any real word.
+_MASKED_SIMILARITY = -1e4
+# Elements of the distances in a chunk; about ten such tensors exist at once.
+_CHUNK_ELEMENTS = 2**17
 
 
 def pair_differences(
@@ -32,17 +32,19 @@ def pair_differences(
     distance: str,
     discrepancy: str,
 ) -> Tensor:
-    """Returns the sum over pairs of distinct vectors of how student and teacher differ, 0-dim.
+    """Returns the difference between student and teacher, summed over pairs of vectors, 0-dim.
+
+    A vector is not paired with itself.
 
     Args:
         student: Squared norms (B, …, n) and distances (B, …, n, n).
         teacher: The same for the matched vectors; no gradient flows into it.
-        real: Which vectors there are, bool, with as many dimensions as (B, …, n) and
+        real: True where a vector exists, bool, with as many dimensions as (B, …, n) and
             broadcastable to it.
         distance: 'cosine': similarities; 'l2': squared distances over the mean of the positive
             ones in their own matrix (n, n).
         discrepancy: 'kl' (cosine only): KL divergence of the student's softmax over each row from
-            the teacher's; 'l2', 'l1', 'smooth_l1' between the values themselves.
+            the teacher's. 'l2', 'l1', 'smooth_l1': of the values themselves.
     """
     return _PairDifferences.apply(
         student.sq_norm, student.sq_dist, teacher, real, distance, discrepancy
@@ -76,13 +78,13 @@ class _PairDifferences(torch.autograd.Function):
         need_gradient = any(ctx.needs_input_grad[:2])
         gradients = (torch.empty_like(sq_norm), torch.empty_like(sq_dist)) if need_gradient else ()
         total = sq_dist.new_zeros(())
-        for part in batch_parts(sq_dist, _PART):
+        for part in batch_chunks(sq_dist, _CHUNK_ELEMENTS):
             ours = tuple(x[part].detach().requires_grad_(need_gradient) for x in (sq_norm, sq_dist))
             theirs = (teacher.sq_norm[part].detach(), teacher.sq_dist[part].detach())
             with torch.set_grad_enabled(need_gradient):
-                loss = _total(ours, theirs, pairs[part], distance, discrepancy)
+                loss = _pair_sum(ours, theirs, pairs[part], distance, discrepancy)
             if need_gradient:
-                # The norms play no part in distances.
+                # Distances do not depend on the norms.
                 found = torch.autograd.grad(loss, ours, allow_unused=True, materialize_grads=True)
                 for gradient, value in zip(gradients, found, strict=True):
                     gradient[part] = value
@@ -96,26 +98,26 @@ class _PairDifferences(torch.autograd.Function):
         return *(gradient * outer for gradient in ctx.saved_tensors), None, None, None, None
 
 
-def _total(
+def _pair_sum(
     student: tuple[Tensor, ...],
     teacher: tuple[Tensor, ...],
     pairs: Tensor,
     distance: str,
     discrepancy: str,
 ) -> Tensor:
-    """Sums over a part of the batch; student and teacher are norms and distances, squared."""
+    """Returns the sum over a chunk; student and teacher are squared norms and distances."""
     size = student[1].shape[-1]
-    # A vector with itself has similarity 1 and distance 0 in both, a zero vector not even that.
+    # A vector with itself is left out: student and teacher do not differ there.
     others = pairs & ~torch.eye(size, dtype=torch.bool, device=pairs.device)
     if discrepancy == "kl":
-        log_student = _cosine(*student).masked_fill(~others, _NEVER).log_softmax(-1)
-        log_teacher = _cosine(*teacher).masked_fill(~others, _NEVER).log_softmax(-1)
+        log_student = _cosine(*student).masked_fill(~others, _MASKED_SIMILARITY).log_softmax(-1)
+        log_teacher = _cosine(*teacher).masked_fill(~others, _MASKED_SIMILARITY).log_softmax(-1)
         divergence = log_teacher.exp() * (log_teacher - log_student)
         return divergence.masked_fill(~others, 0.0).sum()
     if distance == "cosine":
         ours, theirs = _cosine(*student), _cosine(*teacher)
     else:
-        ours, theirs = _over_mean(student[1], pairs), _over_mean(teacher[1], pairs)
+        ours, theirs = _divide_by_mean(student[1], pairs), _divide_by_mean(teacher[1], pairs)
     return compare(ours, theirs, discrepancy).masked_fill(~others, 0.0).sum()
 
 
@@ -127,7 +129,7 @@ def _cosine(sq_norm: Tensor, sq_dist: Tensor) -> Tensor:
     return (sums - sq_dist) * (0.5 * inverse[..., :, None] * inverse[..., None, :])
 
 
-def _over_mean(sq_dist: Tensor, pairs: Tensor) -> Tensor:
+def _divide_by_mean(sq_dist: Tensor, pairs: Tensor) -> Tensor:
     """Returns squared distances divided by the mean of the positive ones in their matrix."""
     positive = pairs & (sq_dist > 0)
     total = sq_dist.masked_fill(~positive, 0.0).sum((-2, -1), keepdim=True)

@@ -1,4 +1,4 @@
-"""Relations of hidden states: squared norms and distances, all that the CKD losses ask for.
+"""Relations of hidden states: squared norms and distances, all that the CKD losses need.
 
 B examples, L layers (embeddings may be one of them), N positions, H hidden size.
 """
@@ -18,12 +18,12 @@ from torch.autograd.function import once_differentiable
 
 logger = logging.getLogger(__name__)
 
-# A squared distance below this share of the two vectors' own squared lengths is rounding: the
-# vectors count as equal. In multiples of the type's machine epsilon.
-_EQUAL = 16.0
-# Elements of hidden states that are worked on at a time. The backward pass holds about four such
-# tensors at once, 8 MB in fp32, which stay in a CPU's cache: twice the part takes twice the time.
-_PART = 2**19
+# A squared distance below this share of the two vectors' squared lengths is rounding: the vectors
+# count as equal. In multiples of the dtype's machine epsilon.
+_EQUAL_EPSILONS = 16.0
+# Elements of hidden states in a chunk. The backward pass holds about four such tensors at once,
+# 8 MB in fp32, which fit a CPU's cache; with twice the chunk it takes twice the time.
+_CHUNK_ELEMENTS = 2**19
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ def word_relations(hidden: Tensor, mask: Tensor) -> WordRelations:
         mask: True (or 1) where a word is real, shape (B, N).
 
     Returns:
-        In float32, or float64 for float64 input, whatever autocast or TF32 are set to. Padded
-        positions have their values too, which the losses do not count except in the paper variant
-        of the triple; so hidden states must be finite there.
+        In float32, or float64 for float64 input, regardless of autocast and TF32. Padded positions
+        have values too. Only the paper variant of the triple counts them, but hidden states must
+        be finite there.
     """
     return WordRelations(
         *_Relations.apply(hidden, mask.bool()[:, None, :].expand(hidden.shape[:3]))
@@ -92,16 +92,19 @@ def layer_relations(hidden: Tensor, mask: Tensor) -> LayerRelations:
 class _Relations(torch.autograd.Function):
     """Squared norms (…, n) and distances (…, n, n) of vectors (B, …, n, H).
 
-    Left to autograd it would keep several copies of the hidden states. Here nothing as large as
-    they are is made but their gradient: the work goes through the batch in parts, and the centred
-    vectors are made again in the backward pass.
+    Autograd would keep several copies of the hidden states. Here the only tensor of their size is
+    their gradient: the batch is processed in chunks, and the backward pass computes the centred
+    vectors again.
     """
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(vectors, real)
         with full_precision(vectors.device.type):
-            parts = [_relate(vectors[part], real[part]) for part in batch_parts(vectors, _PART)]
+            parts = [
+                _norms_and_distances(vectors[part], real[part])
+                for part in batch_chunks(vectors, _CHUNK_ELEMENTS)
+            ]
         if len(parts) == 1:
             return parts[0]
         norms, distances = zip(*parts, strict=True)
@@ -112,12 +115,12 @@ class _Relations(torch.autograd.Function):
     def backward(ctx: Any, grad_norm: Tensor, grad_dist: Tensor) -> tuple[Tensor, None]:
         vectors, real = ctx.saved_tensors
         gradient = torch.empty_like(vectors)
-        # Also here: who calls backward under autocast would have the products in bf16.
+        # Needed here too: a backward pass under autocast would have the products in bf16.
         with full_precision(vectors.device.type):
-            for part in batch_parts(vectors, _PART):
+            for part in batch_chunks(vectors, _CHUNK_ELEMENTS):
                 x = _centred(vectors[part], real[part])
-                # d D_ij / d x_i = 2 (x_i − x_j), and D_ij and D_ji both depend on x_i. Nothing
-                # flows through the mean: moving all vectors alike changes no distance.
+                # d D_ij / d x_i = 2 (x_i − x_j), and D_ij and D_ji both depend on x_i. The
+                # mean has no gradient: moving all vectors alike changes no distance.
                 both = grad_dist[part] + grad_dist[part].transpose(-1, -2)
                 pull = torch.baddbmm(
                     (x * both.sum(-1, keepdim=True)).flatten(0, -3),
@@ -125,53 +128,54 @@ class _Relations(torch.autograd.Function):
                     x.flatten(0, -3),
                     alpha=-1,
                 ).view_as(x)
-                pull.add_(_exact(vectors[part]) * grad_norm[part][..., None]).mul_(2)
+                pull.add_(_as_exact(vectors[part]) * grad_norm[part][..., None]).mul_(2)
                 gradient[part] = pull
         return gradient, None
 
 
-def _relate(vectors: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    exact = _exact(vectors)
+def _norms_and_distances(vectors: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    exact = _as_exact(vectors)
     x = _centred(vectors, real)
     gram = x @ x.transpose(-1, -2)
     sq = gram.diagonal(dim1=-2, dim2=-1)
     sums = sq[..., :, None] + sq[..., None, :]
     distances = gram.mul_(-2).add_(sums)
     # Also the diagonal: a vector has distance 0 from itself.
-    rounding = sums.mul_(_EQUAL * torch.finfo(sums.dtype).eps)
+    rounding = sums.mul_(_EQUAL_EPSILONS * torch.finfo(sums.dtype).eps)
     distances.masked_fill_(distances <= rounding, 0.0)
     return torch.linalg.vecdot(exact, exact), distances
 
 
 def _centred(vectors: Tensor, real: Tensor) -> Tensor:
-    """Returns the vectors, padded ones too, with the mean of the real ones taken off.
+    """Returns all vectors minus the mean of the real ones.
 
-    Distances do not change by it, but their numbers get better: BERT's states share a large mean,
-    and |x|² + |y|² − 2xy would lose the angles to cancellation.
+    This changes no distance but avoids cancellation in |x|² + |y|² − 2xy: BERT's states share a
+    large mean, and the angles would be lost in rounding.
     """
-    weight = real[..., None].to(_exact(vectors).dtype)
+    weight = real[..., None].to(_as_exact(vectors).dtype)
     count = weight.sum(-2, keepdim=True).clamp_(min=1)
-    exact = _exact(vectors)
+    exact = _as_exact(vectors)
     return exact - (weight.transpose(-1, -2) @ exact).div_(count)
 
 
-def batch_parts(tensor: Tensor, elements: int) -> list[slice]:
-    """Returns the parts of a batch (B, …) that are worked on at a time.
+def batch_chunks(tensor: Tensor, elements: int) -> list[slice]:
+    """Returns slices of a batch (B, …) that are processed one after the other.
 
     Args:
         tensor: The batch.
-        elements: At most how many of its elements make a part on a CPU, 16 times as many on a
-            GPU; never less than one example.
+        elements: Most elements of a chunk on a CPU; on a GPU it is 16 times as many. A chunk has
+            at least one example.
     """
     limit = elements if tensor.device.type == "cpu" else 16 * elements
     size = max(1, limit // max(1, tensor[:1].numel()))
-    # One empty part for an empty batch, so that what comes back has its shape.
+    # One empty chunk for an empty batch, so that results have its shape.
     return [slice(start, start + size) for start in range(0, max(1, len(tensor)), size)]
 
 
 def gpu_kernels(distances: Tensor) -> Any:
-    """Returns the module of kernels for distances where they lie; None on a CPU, in float64, and
-    where Triton is not there or can't compile.
+    """Returns the module of Triton kernels for some distances, or None.
+
+    None on a CPU, in float64, and if Triton is missing or can't compile.
     """
     if distances.device.type != "cuda" or distances.dtype != torch.float32:
         return None
@@ -180,7 +184,7 @@ def gpu_kernels(distances: Tensor) -> Any:
 
 @cache
 def _kernels(on: torch.device) -> Any:
-    # Triton comes with PyTorch's builds for GPUs, but takes a C compiler and Python's headers.
+    # Triton comes with PyTorch's builds for GPUs, but needs a C compiler and Python's headers.
     try:
         from lkd_tune.losses import triton_kernels
 
@@ -189,16 +193,20 @@ def _kernels(on: torch.device) -> Any:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        logger.warning("steps take longer than they need, as Triton has no kernels: %s", reason)
+        logger.warning(
+            "training steps are slower because Triton can't compile the kernels of the losses; "
+            "install a C compiler and Python's headers: %s",
+            reason,
+        )
         return None
     return triton_kernels
 
 
 @contextlib.contextmanager
 def full_precision(device_type: str) -> Iterator[None]:
-    """Runs products of matrices in the inputs' own type: no autocast, no TF32 and the like."""
-    # By backend, where there is such a setting (torch 2.9): asked for the older, common one, torch
-    # raises an error if a program has used the newer.
+    """Computes matrix products in the dtype of the inputs: no autocast, TF32 or bf16."""
+    # By backend if there is such a setting (torch 2.9): reading the older, common setting raises an
+    # error if a program has used the newer one.
     matmuls: list[Any] = [
         torch.backends.cuda.matmul,
         getattr(torch.backends.mkldnn, "matmul", None),
@@ -222,6 +230,6 @@ def full_precision(device_type: str) -> Iterator[None]:
             torch.set_float32_matmul_precision(common)
 
 
-def _exact(vectors: Tensor) -> Tensor:
-    """Returns the vectors in a type in which sums over H are exact enough."""
+def _as_exact(vectors: Tensor) -> Tensor:
+    """Returns the vectors in a dtype in which sums over H are exact enough."""
     return vectors if vectors.dtype == torch.float64 else vectors.float()

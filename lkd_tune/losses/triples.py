@@ -1,12 +1,12 @@
-"""Differences of the angles that triples form, with a backward pass of its own.
+"""Differences between student and teacher in the angles that triples of vectors form.
 
 For a centre i and two others j, k, with D the squared distances:
 
     cos(i; j, k) = (D_ij + D_ik − D_jk) / (2 √(D_ij D_ik))
 
-The loss is a sum over all triples, so its gradient with respect to D is computed along with it,
-one slice of triples at a time, and only that gradient, as large as D, is kept for the backward
-pass. No tensor with one element for each triple ever exists.
+The loss is a sum over all triples, so its gradient with respect to D is computed in the forward
+pass, one slice of triples at a time. Only that gradient, as large as D, is kept for the backward
+pass. No tensor has one element for each triple.
 
 B examples, L layers, N positions; n is the number of vectors compared with each other.
 """
@@ -19,28 +19,28 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lkd_tune.losses.relations import batch_parts, gpu_kernels
+from lkd_tune.losses.relations import batch_chunks, gpu_kernels
 
-# Elements of the distances that are worked on at a time. The work takes many short operations, so
-# parts are not cut as small as a cache would like.
-_PART = 2**19
+# Elements of the distances in a chunk. The work takes many short operations, so chunks are larger
+# than what fits a CPU's cache.
+_CHUNK_ELEMENTS = 2**19
 
 
 def angle_differences(
     student: Tensor, teacher: Tensor, real: Tensor, discrepancy: str, window: int | None = None
 ) -> Tensor:
-    """Returns the sum over all triples of the discrepancy between student's and teacher's cosine.
+    """Returns the discrepancy between the cosines of student and teacher, summed over all triples.
 
-    A triple counts if its three vectors are real and distinct, and within the window both others
-    lie at most window // 2 from the centre. An angle with a side of length 0 has cosine 0.
+    A triple counts if its three vectors are real and distinct and, with a window, both others lie
+    at most window // 2 from the centre. An angle with a side of length 0 has cosine 0.
 
     Args:
         student: Squared distances, (B, …, n, n), exactly 0 for equal vectors.
         teacher: The same for the matched vectors; no gradient flows into it.
-        real: Which vectors there are, bool, with as many dimensions as (B, …, n) and
+        real: True where a vector exists, bool, with as many dimensions as (B, …, n) and
             broadcastable to it.
         discrepancy: 'l2', 'l1' or 'smooth_l1'.
-        window: Odd width; none: all triples.
+        window: Odd width; None: all triples.
 
     Returns:
         The sum, 0-dim, over ordered triples (i; j, k) and (i; k, j).
@@ -61,7 +61,7 @@ class _AngleDifferences(torch.autograd.Function):
         real = real.expand(len(student), *real.shape[1:])
         gradient = torch.empty_like(student) if ctx.needs_input_grad[0] else None
         total = student.new_zeros(())
-        for part in batch_parts(student, _PART):
+        for part in batch_chunks(student, _CHUNK_ELEMENTS):
             values = (student[part], teacher[part], real[part], discrepancy)
             if window is None or window // 2 >= student.shape[-1] - 1:
                 loss, slope = _all_triples(*values, gradient is not None)
@@ -84,7 +84,7 @@ class _AngleDifferences(torch.autograd.Function):
 def _all_triples(
     student: Tensor, teacher: Tensor, real: Tensor, discrepancy: str, need_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """One slice is one centre i with all (j, k): (…, n, n)."""
+    """Returns loss and gradient; one slice is one centre i with all (j, k): (…, n, n)."""
     inverse, inverse_t = _inverse_lengths(student, real), _inverse_lengths(teacher, real)
     total = student.new_zeros(())
     gradient = torch.zeros_like(student) if need_gradient else None
@@ -116,7 +116,10 @@ def _windowed(
     window: int,
     need_gradient: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """One slice is the offset a of j from all centres, with all offsets b > a of k: (…, N, W)."""
+    """Returns loss and gradient with a window.
+
+    One slice is the offset a of j from all centres, with all offsets b > a of k: (…, N, W).
+    """
     radius = window // 2
     ours = _Windows(student, real, radius)
     theirs = _Windows(teacher, real, radius)
@@ -126,7 +129,7 @@ def _windowed(
     grad_sides = torch.zeros_like(ours.sides)  # (…, N, W): gradient of D between centre and a
     for a in range(window - 1):
         if a == radius:
-            continue  # the centre itself is no other
+            continue  # the centre itself
         rest = slice(a + 1, window)
         cosine, found = ours.cosines(a, rest), theirs.cosines(a, rest)
         loss, slope = _discrepancy(cosine, found, discrepancy)
@@ -140,12 +143,12 @@ def _windowed(
             grad_sides[..., a] += pairs.sum(-1) - cosine.sum(-1) * ours.inverse[..., a].square()
     if gradient is None or grad is None:
         return 2 * total, None
-    # For each offset alone, since windows overlap: a view can't be added to as a whole.
+    # Offset by offset: windows overlap, so the view can't be added to as a whole.
     for a in range(window):
         grad[..., radius, a].add_(grad_sides[..., a], alpha=0.5)
     length = student.shape[-1]
     inner = slice(radius, radius + length)
-    # Only (a, b) with a < b were visited, each for two mirrored triples.
+    # Only (a, b) with a < b were visited; each stands for two mirrored triples.
     return 2 * total, 2 * gradient[..., inner, inner]
 
 

@@ -1,12 +1,12 @@
-"""The differences of angles and of pairs on a GPU, each in one kernel, written in Triton.
+"""The sums of `triples.py` and `pairs.py` on a GPU, each in one kernel, written in Triton.
 
-On a GPU a small operation takes longer to start than to run, and `angles.py` and `pairs.py` start
-some hundreds of them in each step. Here each row of distances is one program: it goes through all
-triples, or pairs, that the row is part of, and writes the row's share of the loss and the gradient
-of the whole loss with respect to the row. No two programs write to the same place, so that sums
-have one order, and a seed gives one result.
+On a GPU a small operation takes longer to launch than to run, and `triples.py` and `pairs.py`
+launch hundreds of them in each step. Here each row of distances is one program. It visits all
+triples, or pairs, that contain the row, and writes the row's share of the loss and the gradient of
+the whole loss with respect to the row. No two programs write to the same place, so sums have one
+order and results are deterministic.
 
-M matrices of n vectors each; the forms are those of `angles.py` and `pairs.py`.
+M matrices of n vectors each; the formulas are those of `triples.py` and `pairs.py`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def angle_sum(
     Args:
         student: Squared distances, float32, (…, n, n).
         teacher: The same for the matched vectors.
-        real: Which vectors there are, bool, (…, n), broadcastable.
+        real: True where a vector exists, bool, (…, n), broadcastable.
         discrepancy: 'l2', 'l1' or 'smooth_l1'.
-        window: Odd width; none: all triples.
+        window: Odd width; None: all triples.
     """
     size = student.shape[-1]
     ours, theirs, exists = student.contiguous(), teacher.contiguous(), _expanded(real, student)
@@ -51,7 +51,7 @@ def pair_sum(
     Args:
         student: Squared norms (…, n) and squared distances (…, n, n), float32.
         teacher: The same for the matched vectors.
-        real: Which vectors there are, bool, (…, n), broadcastable.
+        real: True where a vector exists, bool, (…, n), broadcastable.
 
     Returns:
         The sum, 0-dim, and its gradients with respect to the student's norms and distances.
@@ -71,10 +71,10 @@ def pair_sum(
 
 
 def try_out(on: torch.device) -> None:
-    """Compiles and runs the kernels on next to nothing.
+    """Compiles the kernels and runs them on tiny input.
 
     Raises:
-        Exception: What keeps Triton from it.
+        Exception: Whatever Triton raises if it can't.
     """
     distances = torch.ones(1, 4, 4, device=on)
     real = torch.ones(1, 4, dtype=torch.bool, device=on)
@@ -157,7 +157,7 @@ def _angles(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _log_softmax(value, valid):  # type: ignore[no-untyped-def]
-    # Over the valid ones; of no meaning elsewhere.
+    # Over the valid elements; undefined elsewhere.
     most = tl.max(tl.where(valid, value, -2.0), 0)
     total = tl.sum(tl.where(valid, tl.exp(value - most), 0.0), 0)
     return value - most - tl.log(tl.where(total > 0, total, 1.0))
@@ -194,7 +194,7 @@ def _pairs(  # type: ignore[no-untyped-def]
     by = ours - theirs  # the derivative by the student's cosine
     pull = 0.5 * by * inv * inverse
     tl.store(of_distance + row * size + k, -pull, mask=inside)
-    # d cos / d |x_j|² = 1/2 (inv_j inv_k − cos inv_j²); the other end's, by column, is added up
-    # when all rows are done.
+    # d cos / d |x_j|² = 1/2 (inv_j inv_k − cos inv_j²). The share of the other end, by column, is
+    # summed when all rows are done.
     tl.store(of_norm + row, tl.sum(pull - 0.5 * by * cosine * inv * inv, 0))
     tl.store(of_column + row * size + k, pull - 0.5 * by * cosine * inverse * inverse, mask=inside)

@@ -427,8 +427,8 @@ def test_relations_in_parts_make_no_difference(term, monkeypatch):
     student, teacher, mask = _random(5, 3, 6)
     results = []
     for part in (1, 2**20):
-        monkeypatch.setattr("lkd_tune.losses.triples._PART", part)
-        monkeypatch.setattr("lkd_tune.losses.pairs._PART", part)
+        monkeypatch.setattr("lkd_tune.losses.triples._CHUNK_ELEMENTS", part)
+        monkeypatch.setattr("lkd_tune.losses.pairs._CHUNK_ELEMENTS", part)
         x = student.clone().requires_grad_()
         loss = function(build(x, mask), build(teacher, mask), mask, **options).mean()
         loss.backward()

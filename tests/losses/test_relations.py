@@ -150,7 +150,7 @@ def test_the_parts_of_a_batch_make_no_difference(kind, monkeypatch):
     hidden, mask = _hidden(5, 3, 6)
     results = []
     for part in (1, 2 * 3 * 6 * 6, 2**20):
-        monkeypatch.setattr(module, "_PART", part)
+        monkeypatch.setattr(module, "_CHUNK_ELEMENTS", part)
         x = hidden.clone().requires_grad_()
         found = BUILD[kind](x, mask)
         (found.sq_dist.square().sum() + found.sq_norm.sum()).backward()
