@@ -25,7 +25,7 @@ import psutil
 from lkd_tune.models.loading import load_model
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results.leaderboard_files import read_leaderboard
-from lkd_tune.tuning.study.journal import open_study
+from tests.support.studies import open_study
 from tests.system.driver import family, living, start, wait_until, what_became, write_space
 
 TRIALS = 16

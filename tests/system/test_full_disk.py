@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lkd_tune.records.run import RunFolder
-from lkd_tune.tuning.study.journal import open_study
 from tests.support.clusters import LocalCluster
+from tests.support.studies import open_study
 from tests.support.tiny import LABELS, make_space, make_teacher
 from tests.system.driver import PATIENCE_S, what_became
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from lkd_tune.records.run import RunFolder
-from lkd_tune.tuning.study.journal import open_study
+from tests.support.studies import open_study
 from tests.system.driver import (
     PATIENCE_S,
     family,

@@ -18,10 +18,10 @@ from lkd_tune.config.space import load_space
 from lkd_tune.storage.fetch import open_run, read_run, send_model
 from lkd_tune.storage.object_store import Store
 from lkd_tune.tuning.session import Session
-from lkd_tune.tuning.study.journal import open_study
 from lkd_tune.tuning.tuner import run_search
 from tests.support.clusters import LocalCluster
 from tests.support.object_store import s3_server
+from tests.support.studies import open_study
 from tests.support.tiny import LABELS, make_space, make_teacher
 from tests.system.driver import PATIENCE_S, family, living, wait_until, write_space
 

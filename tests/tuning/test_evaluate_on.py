@@ -24,9 +24,9 @@ from lkd_tune.records.run import RunFolder
 from lkd_tune.results.leaderboard_files import write_leaderboard
 from lkd_tune.tuning.execution.callback import Follower
 from lkd_tune.tuning.preparation.jobs import prepare_fine_tuning
-from lkd_tune.tuning.study.journal import open_study
 from lkd_tune.tuning.tuner import run_search
 from tests.support.draws import RandomSuggester
+from tests.support.studies import open_study
 from tests.support.tiny import make_csv, make_teacher
 
 pytestmark = pytest.mark.usefixtures("two_cores")

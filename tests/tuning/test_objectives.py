@@ -19,9 +19,9 @@ from lkd_tune.records.run import RunFolder
 from lkd_tune.records.size import ModelSize
 from lkd_tune.records.trial_folder import TrialFolder, outcome_of
 from lkd_tune.tuning.best_students import keep_best
-from lkd_tune.tuning.study.journal import open_study
 from lkd_tune.tuning.study.searcher import StudySearcher
 from tests.support.families import make_classifier
+from tests.support.studies import open_study
 from tests.tuning.study.test_searcher import SPACE, drawn, result, searcher
 
 BOTH = SPACE + "objectives: [score, parameters]\n"

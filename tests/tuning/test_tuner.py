@@ -9,8 +9,8 @@ from optuna.trial import TrialState
 
 from lkd_tune.config.space import load_space
 from lkd_tune.records.run import BASELINE, RunFolder
-from lkd_tune.tuning.study.journal import open_study
 from lkd_tune.tuning.tuner import resume_search, run_search
+from tests.support.studies import open_study
 from tests.support.tiny import LABELS, make_space
 
 pytestmark = pytest.mark.usefixtures("two_cores")

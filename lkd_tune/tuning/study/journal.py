@@ -93,11 +93,6 @@ def study_in(journal: Journal, objectives: Sequence[str]) -> optuna.Study:
     )
 
 
-def open_study(journal: Path, objectives: Sequence[str] = ("score",)) -> optuna.Study:
-    """Returns the study in a journal, a new one if there is none. One process at a time."""
-    return study_in(open_journal(journal), objectives)
-
-
 def trial_names(path: Path) -> set[str]:
     """Returns the names of the trials that were drawn, according to a journal."""
     if not path.exists():

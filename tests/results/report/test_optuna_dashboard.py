@@ -11,8 +11,8 @@ import urllib.request
 import optuna
 import pytest
 
-from lkd_tune.tuning.study.journal import open_study
 from tests.support.run_folder import HandMade
+from tests.support.studies import open_study
 
 
 @pytest.fixture

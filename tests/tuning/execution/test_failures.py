@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from lkd_tune.distillation.run import distill
 from lkd_tune.models.loading import load_tokenizer
 from lkd_tune.records.run import BASELINE, RunFolder
-from lkd_tune.tuning.study.journal import open_study
 from lkd_tune.tuning.tuner import run_search
 from tests.support.killing import killing
+from tests.support.studies import open_study
 from tests.support.tiny import LABELS, make_space
 
 torch.set_num_threads(1)  # as the trials have, for results that are equal

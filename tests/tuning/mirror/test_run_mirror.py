@@ -19,9 +19,9 @@ from lkd_tune.storage.object_store import Store
 from lkd_tune.tuning.best_students import keep_best
 from lkd_tune.tuning.mirror.node_storage import NodeCopy
 from lkd_tune.tuning.mirror.run_mirror import LostRunError, Mirror, fetch_state, holds_search
-from lkd_tune.tuning.study.journal import open_study
 from tests.support.object_store import s3_server
 from tests.support.run_folder import HandMade, measurement
+from tests.support.studies import open_study
 
 pytestmark = pytest.mark.slow
 

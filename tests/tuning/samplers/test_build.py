@@ -19,8 +19,8 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.samplers.build import SAMPLERS, build_sampler
 from lkd_tune.tuning.samplers.evolution import LayerMapEvolution
-from lkd_tune.tuning.study.journal import open_study
 from lkd_tune.tuning.study.searcher import StudySearcher
+from tests.support.studies import open_study
 from tests.tuning.study.test_searcher import SPACE, drawn, result, searcher
 
 # The grid ends with its space; it has tests of its own.

@@ -18,8 +18,8 @@ from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import TrialFolder
 from lkd_tune.tuning.ablation import without_each_term
 from lkd_tune.tuning.schedulers import population
-from lkd_tune.tuning.study.journal import open_study
 from lkd_tune.tuning.tuner import resume_search, run_search
+from tests.support.studies import open_study
 from tests.support.tiny import make_space
 
 

@@ -15,8 +15,8 @@ from lkd_tune.config.source import parse_source
 from lkd_tune.config.space import SearchSpace, build_space
 from lkd_tune.config.starts import Start
 from lkd_tune.records.run import RunFolder
-from lkd_tune.tuning.study.journal import open_study
 from lkd_tune.tuning.study.searcher import StudySearcher
+from tests.support.studies import open_study
 from tests.tuning.study.test_searcher import drawn, result
 
 TEXT = """

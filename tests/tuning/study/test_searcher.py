@@ -18,8 +18,8 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.run import RunFolder, append_measurement
 from lkd_tune.records.trial_folder import TrialFolder, outcome_of
-from lkd_tune.tuning.study.journal import open_study
 from lkd_tune.tuning.study.searcher import StudySearcher
+from tests.support.studies import open_study
 
 SPACE = """
 task: {name: tiny, train: train.csv, dev: dev.csv}
