@@ -125,13 +125,13 @@ def backends():
 def test_products_are_in_full_precision_and_the_setting_is_left_as_it_was(backends, monkeypatch):
     # TF32 itself exists on a GPU alone; what holds anywhere is the setting under which we multiply.
     seen = []
-    relate = module._relate
+    relate = module._norms_and_distances
 
     def look(*args):
         seen.append([backend.fp32_precision for backend in backends])
         return relate(*args)
 
-    monkeypatch.setattr(module, "_relate", look)
+    monkeypatch.setattr(module, "_norms_and_distances", look)
     for backend in backends:
         backend.fp32_precision = "tf32"
     hidden, mask = _hidden(2, 2, 4, dtype=torch.float32)
@@ -139,7 +139,7 @@ def test_products_are_in_full_precision_and_the_setting_is_left_as_it_was(backen
     assert seen == [["ieee"] * len(backends)]
     assert [backend.fp32_precision for backend in backends] == ["tf32"] * len(backends)
 
-    monkeypatch.setattr(module, "_relate", lambda *args: 1 / 0)
+    monkeypatch.setattr(module, "_norms_and_distances", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         word_relations(hidden, mask)
     assert [backend.fp32_precision for backend in backends] == ["tf32"] * len(backends)
