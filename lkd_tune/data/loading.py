@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.config.errors import Problem, SpecError, did_you_mean
-from lkd_tune.config.settings.known_tasks import is_file_name
+from lkd_tune.config.settings.known_tasks import GENERATED, is_file_name
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
 from lkd_tune.data.acceptability.task import Sentence, build_acceptability
 from lkd_tune.data.readers import (
     UNREADABLE,
-    as_the_task_calls,
-    file_columns,
     load_table,
+    read_columns,
+    rename_columns,
 )
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.types import Split
 from lkd_tune.files.cache import cache_dir
 
-GENERATED = "generated"
 SPLITS = ("train", "dev", "test")
 
 
@@ -112,7 +111,7 @@ def _table(task: TaskSettings, split: str, cache: Path | None) -> Any:
         said = "holds no examples" if empty else f"can't be read: {error}"
         raise SpecError(Problem("", f"task.{split}", f"{getattr(task, split)} {said}")) from None
     if is_file_name(getattr(task, split)):
-        ours = as_the_task_calls(task, table.column_names)
+        ours = rename_columns(task, table.column_names)
         if ours != table.column_names:
             table = table.rename_columns(dict(zip(table.column_names, ours, strict=True)))
             if task.name == "qqp":
@@ -175,7 +174,7 @@ def check_data(task: TaskSettings) -> list[tuple[str, str]]:
             problems.append((split, _is_no_file(file)))
             continue
         try:
-            columns = file_columns(task, path)
+            columns = read_columns(task, path)
         except UNREADABLE as error:
             problems.append((split, f"{file} can't be read: {error}"))
             continue

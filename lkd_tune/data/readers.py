@@ -1,4 +1,4 @@
-"""Tables of a task's data: from the hub or from local files of many kinds."""
+"""Tables of a task's data, from the hub or from local files: one reader for each suffix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,52 +18,45 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.known_tasks import FILE_COLUMNS, is_file_name
 from lkd_tune.config.settings.task import TaskSettings
 
-# What readers raise for a file that is broken, or not what its suffix says.
 UNREADABLE = (OSError, ValueError, EOFError, csv.Error, zlib.error)
+"""What readers raise for a file that is broken, or does not hold what its suffix says."""
 
 
-def file_columns(task: TaskSettings, path: Path) -> list[str]:
+@dataclass(frozen=True)
+class Reader:
+    """How files with one suffix are read.
+
+    Attributes:
+        columns: Returns the names of a file's columns as they stand in the file, [] if it is
+            empty. It reads as little of the file as it can.
+        table: Returns the file as a `datasets` table. The folder is for converted files.
+    """
+
+    columns: Callable[[TaskSettings, Path], list[str]]
+    table: Callable[[TaskSettings, Path, Path], Any]
+
+
+def read_columns(task: TaskSettings, path: Path) -> list[str]:
     """Returns the names of a local file's columns, as the task calls them.
 
-    A csv or tsv file has a header if its first row holds the columns the task needs; else its
-    columns are those of `task.column_names`.
+    A csv or tsv file has a header if its first row holds the columns that the task needs.
+    Otherwise its columns are those of `task.column_names`.
 
     Raises:
         UNREADABLE: If the file can't be read as what its suffix says.
     """
-    return as_the_task_calls(task, _own_columns(task, path))
+    return rename_columns(task, READERS[_suffix(path)].columns(task, path))
 
 
-def as_the_task_calls(task: TaskSettings, columns: Sequence[str]) -> list[str]:
-    """Returns a local file's columns, those renamed that a known task's authors call otherwise."""
+def rename_columns(task: TaskSettings, columns: Sequence[str]) -> list[str]:
+    """Returns a local file's columns, with the names that the hub gives to those of a known task.
+
+    A known task's files may name columns as its authors do, see `FILE_COLUMNS`.
+    """
     wanted = {task.columns.text, task.columns.pair, task.columns.label} - {*columns}
     known = FILE_COLUMNS.get(task.name, {})
     ours = {theirs: name for name, theirs in known.items() if name in wanted}
     return [ours.get(name, name) for name in columns]
-
-
-def _own_columns(task: TaskSettings, path: Path) -> list[str]:
-    suffix = _suffix(path)
-    if suffix == "parquet":
-        import pyarrow.parquet
-
-        return list(pyarrow.parquet.read_schema(path).names)
-    if suffix == "txt":
-        return ["text"]
-    if suffix == "conll":
-        return list(next(_conll_rows(task, path), {}))
-    with _open_text(path) as file:
-        if suffix in ("json", "jsonl"):
-            text = file.readline() if suffix == "jsonl" else file.read()
-            first = _first_json(text)
-            if _is_nested(first):
-                return list(next(_nested_rows(first), {}))
-            rows = first if isinstance(first, list) else [first]
-            if not rows or not isinstance(rows[0], Mapping):
-                raise ValueError("a list of objects, or one object a line, is needed")
-            return list(rows[0])
-        first = next(csv.reader(file, **_dialect(path)), [])
-    return list(first if _has_header(task, first) else task.column_names or first)
 
 
 def load_table(task: TaskSettings, split: str, cache: Path) -> Any:
@@ -73,7 +68,7 @@ def load_table(task: TaskSettings, split: str, cache: Path) -> Any:
         cache: Folder for converted files.
 
     Raises:
-        SpecError: If there is no such split.
+        SpecError: If the task has no such split.
         UNREADABLE: If a local file can't be read.
     """
     import datasets
@@ -83,82 +78,104 @@ def load_table(task: TaskSettings, split: str, cache: Path) -> Any:
     if where is None:
         raise SpecError(Problem("", f"task.{split}", "is not given, so there is nothing to score"))
     if not is_file_name(where):
-        limit = task.train_examples
-        try:
-            if limit is None or "[" in where:  # a slice of a split can't be streamed
-                return datasets.load_dataset(task.data, task.config, split=where)
-            # Streamed, the rest is not even downloaded; dev and test as well: to load one split,
-            # datasets downloads and converts them all.
-            stream = datasets.load_dataset(task.data, task.config, split=where, streaming=True)
-            rows = islice(stream, limit if split == "train" else None)
-            return datasets.Dataset.from_list(list(rows), stream.features)
-        except Exception as error:  # datasets raises many kinds for 'not there' and 'no network'
-            line = str(error).strip().splitlines()[0] if str(error).strip() else ""
-            what = f"{task.data} {task.config or ''} {where}".strip()
-            message = f"{what} can't be loaded from the hub: {type(error).__name__}: {line}"
-            raise SpecError(Problem("", "task.data", message)) from error
-    path = Path(where)
-    suffix = _suffix(path)
-    if suffix == "conll":
-        return datasets.Dataset.from_list(list(_conll_rows(task, path)))
-    options: dict[str, Any] = {"split": "train", "cache_dir": str(cache)}
-    data_file = str(path.resolve())
-    if suffix in ("txt", "parquet"):
-        return _converted("text" if suffix == "txt" else suffix, data_file, **options)
-    if suffix == "json":
-        with _open_text(path) as file:
-            first = _first_json(file.read())
-        if _is_nested(first):
-            return datasets.Dataset.from_list(list(_nested_rows(first)))
-    if suffix in ("json", "jsonl"):
-        return _converted("json", data_file, **options)
-    dialect = _dialect(path)
-    options |= {
+        return _hub_table(task, split, where)
+    return READERS[_suffix(Path(where))].table(task, Path(where), cache)
+
+
+def _hub_table(task: TaskSettings, split: str, where: str) -> Any:
+    import datasets
+
+    limit = task.train_examples
+    try:
+        if limit is None or "[" in where:  # a slice of a split can't be streamed
+            return datasets.load_dataset(task.data, task.config, split=where)
+        # Streaming does not download the rest of the split. Dev and test are streamed as well: to
+        # load one split, datasets downloads and converts all of them.
+        stream = datasets.load_dataset(task.data, task.config, split=where, streaming=True)
+        rows = islice(stream, limit if split == "train" else None)
+        return datasets.Dataset.from_list(list(rows), stream.features)
+    except Exception as error:  # datasets raises many kinds for 'not there' and 'no network'
+        line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        what = f"{task.data} {task.config or ''} {where}".strip()
+        message = f"{what} can't be loaded from the hub: {type(error).__name__}: {line}"
+        raise SpecError(Problem("", "task.data", message)) from error
+
+
+# Reading csv and tsv. Tab-separated corpora (GLUE, CoLA, STS-B) do not quote: a lone " is part of
+# the sentence.
+_COMMAS: Mapping[str, Any] = {"delimiter": ",", "quoting": csv.QUOTE_MINIMAL}
+_TABS: Mapping[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+
+
+def _delimited_columns(dialect: Mapping[str, Any], task: TaskSettings, path: Path) -> list[str]:
+    first = _first_row(dialect, path)
+    return list(first if _has_header(task, first) else task.column_names or first)
+
+
+def _delimited_table(
+    dialect: Mapping[str, Any], task: TaskSettings, path: Path, cache: Path
+) -> Any:
+    options: dict[str, Any] = {
         "sep": dialect["delimiter"],
         "quoting": dialect["quoting"],
         "keep_default_na": False,
     }
-    with _open_text(path) as file:
-        header = next(csv.reader(file, **dialect), [])
+    header = _first_row(dialect, path)
     if not _has_header(task, header):
-        # Only these are used: some lines of the STS benchmark have more.
+        # Only these columns are read: some lines of the STS benchmark have more fields.
         header = task.column_names or []
         options |= {"names": header, "usecols": header, "header": None}
-    # As it is written: 007 would become 7, and the next 10,000 rows be of another type.
+    # All values stay text. Inferred types would turn 007 into 7, and could differ between blocks of
+    # 10,000 rows.
     options["converters"] = dict.fromkeys(header, str)
-    return _converted("csv", data_file, **options)
+    return _convert("csv", path, cache, **options)
 
 
-def _converted(form: str, file: str, **options: Any) -> Any:
-    """Returns the table that `datasets` makes of a file.
-
-    Raises:
-        ValueError: If the file is not what it should be.
-    """
-    import datasets
-
-    try:
-        return datasets.load_dataset(form, data_files=file, **options)
-    except datasets.exceptions.DatasetGenerationError as error:
-        cause = " ".join(str(error.__cause__ or error).split())
-        if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", cause):
-            names, line, fields = found.groups()
-            cause = f"line {line} has {fields} fields, where the header has {names}"
-        raise ValueError(cause) from error
+def _first_row(dialect: Mapping[str, Any], path: Path) -> list[str]:
+    with _open_text(path) as file:
+        return next(csv.reader(file, **dialect), [])
 
 
 def _has_header(task: TaskSettings, first: list[str]) -> bool:
     needed: set[str | None] = {task.columns.text, task.columns.label}
-    if needed <= set(as_the_task_calls(task, first)):
+    if needed <= set(rename_columns(task, first)):
         return True
     return task.column_names is None or len(first) < len(task.column_names)
 
 
+def _text_columns(task: TaskSettings, path: Path) -> list[str]:
+    return ["text"]
+
+
+def _text_table(task: TaskSettings, path: Path, cache: Path) -> Any:
+    return _convert("text", path, cache)
+
+
+def _parquet_columns(task: TaskSettings, path: Path) -> list[str]:
+    import pyarrow.parquet
+
+    return list(pyarrow.parquet.read_schema(path).names)
+
+
+def _parquet_table(task: TaskSettings, path: Path, cache: Path) -> Any:
+    return _convert("parquet", path, cache)
+
+
+def _conll_columns(task: TaskSettings, path: Path) -> list[str]:
+    return list(next(_conll_rows(task, path), {}))
+
+
+def _conll_table(task: TaskSettings, path: Path, cache: Path) -> Any:
+    import datasets
+
+    return datasets.Dataset.from_list(list(_conll_rows(task, path)))
+
+
 def _conll_rows(task: TaskSettings, path: Path) -> Iterator[dict[str, list[str]]]:
-    """Yields sentences of a file with a word and its tags a line, and empty lines between.
+    """Yields the sentences of a file with a word and its tags per line, and empty lines between.
 
     Raises:
-        ValueError: If a line has another number of fields than the others.
+        ValueError: If a line has more or fewer fields than there are columns.
     """
     names = task.column_names or [task.columns.text, str(task.columns.label)]
     rows: list[list[str]] = []
@@ -177,13 +194,46 @@ def _conll_rows(task: TaskSettings, path: Path) -> Iterator[dict[str, list[str]]
         yield {name: [row[i] for row in rows] for i, name in enumerate(names)}
 
 
+def _jsonl_columns(task: TaskSettings, path: Path) -> list[str]:
+    with _open_text(path) as file:
+        return _json_columns_of(_first_json(file.readline()))
+
+
+def _jsonl_table(task: TaskSettings, path: Path, cache: Path) -> Any:
+    return _convert("json", path, cache)
+
+
+def _json_columns(task: TaskSettings, path: Path) -> list[str]:
+    with _open_text(path) as file:
+        return _json_columns_of(_first_json(file.read()))
+
+
+def _json_table(task: TaskSettings, path: Path, cache: Path) -> Any:
+    import datasets
+
+    with _open_text(path) as file:
+        first = _first_json(file.read())
+    if _is_nested(first):
+        return datasets.Dataset.from_list(list(_nested_rows(first)))
+    return _convert("json", path, cache)
+
+
+def _json_columns_of(first: Any) -> list[str]:
+    if _is_nested(first):
+        return list(next(_nested_rows(first), {}))
+    rows = first if isinstance(first, list) else [first]
+    if not rows or not isinstance(rows[0], Mapping):
+        raise ValueError("it does not hold a list of objects, or one object per line")
+    return list(rows[0])
+
+
 def _is_nested(first: Any) -> bool:
-    """Returns whether JSON is nested as SQuAD's: articles, paragraphs, questions."""
+    """Returns whether JSON is nested like SQuAD's: articles, paragraphs, questions."""
     return isinstance(first, Mapping) and isinstance(first.get("data"), list)
 
 
 def _nested_rows(first: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields a row for each question of a SQuAD file, in the hub's form.
+    """Yields a row for each question of a SQuAD file, in the layout of the hub's data set.
 
     Raises:
         ValueError: If it is nested in another way.
@@ -207,22 +257,47 @@ def _nested_rows(first: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         raise ValueError(f"is not nested as SQuAD's files are, see {error}") from None
 
 
+def _convert(builder: str, path: Path, cache: Path, **options: Any) -> Any:
+    """Returns the table that a builder of `datasets` (csv, json, …) makes of a file.
+
+    Raises:
+        ValueError: If the builder can't read the file.
+    """
+    import datasets
+
+    try:
+        file = str(path.resolve())
+        return datasets.load_dataset(
+            builder, data_files=file, split="train", cache_dir=str(cache), **options
+        )
+    except datasets.exceptions.DatasetGenerationError as error:
+        cause = " ".join(str(error.__cause__ or error).split())
+        if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", cause):
+            names, line, fields = found.groups()
+            cause = f"line {line} has {fields} fields, where the header has {names}"
+        raise ValueError(cause) from error
+
+
+READERS: Mapping[str, Reader] = {
+    ".csv": Reader(partial(_delimited_columns, _COMMAS), partial(_delimited_table, _COMMAS)),
+    ".tsv": Reader(partial(_delimited_columns, _TABS), partial(_delimited_table, _TABS)),
+    ".txt": Reader(_text_columns, _text_table),
+    ".json": Reader(_json_columns, _json_table),
+    ".jsonl": Reader(_jsonl_columns, _jsonl_table),
+    ".parquet": Reader(_parquet_columns, _parquet_table),
+    ".conll": Reader(_conll_columns, _conll_table),
+}
+"""Readers by suffix, that of `.gz` left out; the suffixes are those of `FILE_SUFFIXES`."""
+
+
 def _suffix(path: Path) -> str:
-    return path.name.removesuffix(".gz").rsplit(".", 1)[-1]
+    return "." + path.name.removesuffix(".gz").rsplit(".", 1)[-1]
 
 
 def _open_text(path: Path) -> Any:
     opener = gzip.open if path.suffix == ".gz" else open
     # MRPC's files begin with a byte order mark.
     return opener(path, "rt", encoding="utf-8-sig", newline="")
-
-
-def _dialect(path: Path) -> dict[str, Any]:
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".csv"):
-        return {"delimiter": ",", "quoting": csv.QUOTE_MINIMAL}
-    # Tab-separated corpora (GLUE, CoLA, STS-B) do not quote: a lone " is part of the sentence.
-    return {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
 
 
 def _first_json(text: str) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.settings.known_tasks import is_file_name
+from lkd_tune.config.settings.known_tasks import GENERATED, is_file_name
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.space import SearchSpace
-from lkd_tune.data.loading import GENERATED, SPLITS, check_data, load_split
+from lkd_tune.data.loading import SPLITS, check_data, load_split
 from lkd_tune.evaluation.scoring import check_labels
 from lkd_tune.models.loading import check_vocabulary, load_config
 from lkd_tune.models.teacher_size import teacher_depth, teacher_positions, teacher_width

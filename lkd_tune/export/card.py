@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lkd_tune.config.settings.known_tasks import is_file_name
+from lkd_tune.config.settings.known_tasks import GENERATED, is_file_name
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.export.formats import FORMATS, Conversion
 from lkd_tune.export.usage import usage
@@ -215,7 +215,7 @@ def _results(board: Leaderboard, row: Row, spec: TrialSpec) -> list[Any] | None:
 
 def _is_hub_id(name: str | None) -> bool:
     """Returns whether a name is one of the hub's, and no path or file here."""
-    if name is None or name == "generated" or is_file_name(name) or Path(name).exists():
+    if name is None or name == GENERATED or is_file_name(name) or Path(name).exists():
         return False
     return not name.startswith((".", "/", "~")) and name.count("/") <= 1
 

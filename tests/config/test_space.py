@@ -158,7 +158,7 @@ BAD = [
     ("teacher: t\ntask: mine", "s.yaml:2 task: task 'mine' is not known by name, so task.train is"),
     (
         "teacher: t\ntask: {name: mine, train: a.csv, dev: b.txt2}",
-        "'b.txt2' is no csv, tsv, txt, json, jsonl, parquet or conll file",
+        "'b.txt2' is not a csv, tsv, txt, json, jsonl, parquet or conll file",
     ),
     (
         "teacher: t\ntask: {name: cola, metric: spearman}",

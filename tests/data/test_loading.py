@@ -6,8 +6,10 @@ import json
 import pytest
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.settings.known_tasks import FILE_SUFFIXES, file_types
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.loading import check_data, count_labels, label_names, load_split
+from lkd_tune.data.readers import READERS
 
 ROWS = [("the dog", "a"), ("", "b"), ('a "quoted cat', "a")]
 
@@ -37,6 +39,13 @@ def _write(folder, suffix):
     else:
         path.write_text(text)
     return path
+
+
+def test_each_suffix_of_the_settings_has_a_reader_and_is_documented():
+    assert tuple(READERS) == FILE_SUFFIXES
+    assert f"a local {file_types()} file" in " ".join(
+        str(TaskSettings.model_fields["train"].description).split()
+    )
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".jsonl", ".parquet", ".tsv.gz"])

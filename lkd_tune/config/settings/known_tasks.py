@@ -7,13 +7,16 @@ from typing import Any
 
 from lkd_tune.config.settings.task_kinds import KINDS
 
+GENERATED = "generated"
+"""What `task.data` says of the built-in data set."""
+
 # What `task: NAME` stands for; each setting can be overridden. `column_names` serves local files
 # without a header, in the layout in which the task's authors distribute it; see FILE_COLUMNS, too.
 _GLUE = {"data": "nyu-mll/glue", "train": "train", "dev": "validation"}
 
 TASKS: Mapping[str, Mapping[str, Any]] = {
     "acceptability": {
-        "data": "generated",
+        "data": GENERATED,
         "train": "train",
         "dev": "dev",
         "test": "test",
@@ -197,11 +200,18 @@ OFFICIAL_METRICS: Mapping[str, tuple[str, ...]] = {
     "stsb": ("pearson", "spearman"),
 }
 
+# Suffixes of local data files; `data/readers.py` has a reader for each.
 FILE_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet", ".conll")
 
 
+def file_types() -> str:
+    """Returns the types of local data files, for messages: `csv, tsv, … or conll`."""
+    *others, last = (suffix.removeprefix(".") for suffix in FILE_SUFFIXES)
+    return f"{', '.join(others)} or {last}"
+
+
 def is_file_name(name: str) -> bool:
-    """Tells whether a split is named as a local file and not as a split of a hub data set."""
+    """Returns whether a split is named as a local file, not as a split of a hub data set."""
     return name.removesuffix(".gz").endswith(FILE_SUFFIXES)
 
 

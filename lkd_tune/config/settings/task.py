@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from lkd_tune.config.settings.base import Settings, block_from
-from lkd_tune.config.settings.known_tasks import is_file_name, with_task_defaults
+from lkd_tune.config.settings.known_tasks import file_types, is_file_name, with_task_defaults
 from lkd_tune.config.settings.task_kinds import KINDS, MetricName, TaskKindName
 
 
@@ -104,7 +104,7 @@ class TaskSettings(Settings):
             for split in (self.train, self.dev, self.test):
                 if split is not None and not is_file_name(split):
                     raise ValueError(
-                        f"{split!r} is no csv, tsv, txt, json, jsonl, parquet or conll file; "
+                        f"{split!r} is not a {file_types()} file; "
                         "for a split of a hub data set name the data set in task.data"
                     )
         kind = KINDS[self.kind]
