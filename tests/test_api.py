@@ -111,7 +111,7 @@ def test_a_run_that_is_not_finished(tmp_path):
         run.measurements("003")
     with pytest.raises(SpecError, match="keeps no student yet"):
         load_run(HandMade(tmp_path / "empty").run.path).load_best()
-    with pytest.raises(SpecError, match="is no run folder"):
+    with pytest.raises(SpecError, match="is not a run folder"):
         load_run(tmp_path)
 
 

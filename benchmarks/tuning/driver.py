@@ -27,7 +27,8 @@ from lkd_tune.config.shipped import find_space
 from lkd_tune.config.space import load_space
 from lkd_tune.records.manifest import new_manifest, write_manifest
 from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.run import RunFolder, append_measurement
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_folder import append_measurement
 from lkd_tune.tuning.execution.trainable import DistillationTrainable
 from lkd_tune.tuning.session import Session
 from lkd_tune.tuning.study.searcher import StudySearcher

@@ -42,7 +42,8 @@ from lkd_tune.config.shipped import find_space
 from lkd_tune.config.space import SearchSpace, load_space
 from lkd_tune.config.starts import published_starts
 from lkd_tune.config.trial import TrialSpec
-from lkd_tune.records.run import RunFolder, TrialRecord
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_record import TrialRecord
 from lkd_tune.tuning.samplers.build import build_tpe
 from lkd_tune.tuning.schedulers.asha import SuccessiveHalving
 from lkd_tune.tuning.study.ask_tell import report, tell

@@ -40,7 +40,7 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.manifest import write_manifest
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.run import RunFolder
-from lkd_tune.records.trial_folder import outcome_of
+from lkd_tune.records.trial_record import outcome_of
 from lkd_tune.tuning.best_students import keep_best
 from lkd_tune.tuning.execution.callback import Follower
 from lkd_tune.tuning.execution.retries import Retries

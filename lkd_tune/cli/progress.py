@@ -7,8 +7,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.pace import Pace
+from lkd_tune.records.measurement import Measurement, TrainingProgress
 from lkd_tune.tuning.progress.events import duration
 
 
@@ -23,12 +22,12 @@ def show_measurement(measurement: Measurement, metric: str) -> None:
 
 
 @contextmanager
-def shown_steps() -> Iterator[Callable[[Pace], None]]:
+def shown_steps() -> Iterator[Callable[[TrainingProgress], None]]:
     """Gives what shows on a terminal's last line how far a training is; elsewhere nothing."""
     with Console().status("starting") as status:
 
-        def show(pace: Pace) -> None:
-            left = duration(pace.left_s)
+        def show(pace: TrainingProgress) -> None:
+            left = duration(pace.remaining_s)
             status.update(f"step {pace.step}/{pace.total_steps}, about {left} left")
 
         yield show

@@ -54,8 +54,8 @@ def report(
     path = write_report(folder, [read_run(other) for other in compare or []])
     send_files(folder, [file for file in folder.report.rglob("*") if file.is_file()])
     print(path)
-    if folder.home is not None:
-        print(f"{folder.home}/{path.relative_to(folder.path)}")
+    if folder.remote_uri is not None:
+        print(f"{folder.remote_uri}/{path.relative_to(folder.path)}")
     if show and typer.launch(path.absolute().as_uri()) != 0:
         print("no browser could be opened", file=sys.stderr)
 

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.space import SearchSpace
-from lkd_tune.records.run import BASELINE, RunFolder
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_record import BASELINE
 from lkd_tune.results.columns import terminal_columns
 from lkd_tune.results.formatting import interval, layer_maps, number
 from lkd_tune.results.leaderboard import Leaderboard, Row

@@ -80,7 +80,7 @@ def check_cluster(space: SearchSpace, run: RunFolder, *, is_local_cluster: bool)
         space.settings.resources,
         space.source,
         is_local_cluster=is_local_cluster,
-        one_node=run.home is not None,
+        one_node=run.remote_uri is not None,
     )
     if not is_local_cluster:
         check_nodes(run)
@@ -102,7 +102,7 @@ def check_nodes(run: RunFolder) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     mark = f"{run.where}/.seen-{uuid.uuid4().hex}"
-    if run.home is None:
+    if run.remote_uri is None:
         try:
             run.path.mkdir(parents=True, exist_ok=True)
             Path(mark).write_text("driver", "utf-8")
@@ -116,7 +116,7 @@ def check_nodes(run: RunFolder) -> None:
             on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
             answers[check.options(scheduling_strategy=on_node).remote(mark)] = node
     ready, _ = ray.wait([*answers], num_returns=len(answers), timeout=_NODE_TIMEOUT_S)
-    if run.home is None:
+    if run.remote_uri is None:
         Path(mark).unlink(missing_ok=True)
     problems = []
     for answer, node in answers.items():
@@ -160,7 +160,7 @@ def _node_problem(answer: Any, run: RunFolder) -> str | None:
         return f"can't run lkd_tune ({last}); install lkd-tune=={__version__} on every node"
     if (difference := _version_problem(versions, installed_versions())) is not None:
         return difference
-    if problem is not None and run.home is None:
+    if problem is not None and run.remote_uri is None:
         return f"{problem}: {run.path}; {_SHARED_FOLDER_ADVICE}"
     return problem
 

@@ -22,7 +22,7 @@ from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.types import Tokens
 from lkd_tune.distillation.batch_losses import BatchLosses
 from lkd_tune.distillation.build import load_teacher, starting_student
-from lkd_tune.records.bad_example import BadExample
+from lkd_tune.records.measurement import BadExample
 from lkd_tune.runtime.oom import is_out_of_memory
 from lkd_tune.runtime.process_group import device
 

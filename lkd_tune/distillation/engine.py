@@ -50,9 +50,7 @@ from lkd_tune.evaluation.scoring import evaluate
 from lkd_tune.models.loading import load_tokenizer
 from lkd_tune.models.size import measure_size
 from lkd_tune.models.vocabulary import Vocabulary, trim_vocabulary
-from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.pace import Pace
-from lkd_tune.records.size import ModelSize
+from lkd_tune.records.measurement import Measurement, ModelSize, TrainingProgress
 from lkd_tune.runtime.cpu import bf16_matmul
 from lkd_tune.runtime.deepspeed import collect_garbage, forget_zero3_modules, free_engine
 from lkd_tune.runtime.process_group import (
@@ -98,7 +96,7 @@ class Distillation:
         cache: Path | None = None,
         accumulation: int = 1,
         skipped: Sequence[int] = (),
-        on_progress: Callable[[Pace], object] | None = None,
+        on_progress: Callable[[TrainingProgress], object] | None = None,
     ):
         """Loads data and models and builds the DeepSpeed engine.
 
@@ -296,7 +294,7 @@ class Distillation:
                 unchecked = []
                 if self._on_progress is not None:
                     so_far = self._train_s + time.perf_counter() - begin
-                    self._on_progress(Pace(self._step, self.total, so_far))
+                    self._on_progress(TrainingProgress(self._step, self.total, so_far))
             if self._step == until:
                 break
         seconds = time.perf_counter() - begin

@@ -11,8 +11,7 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.atomic import write_atomically
-from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.pace import Pace
+from lkd_tune.records.measurement import Measurement, TrainingProgress
 from lkd_tune.records.student_file import evaluated_on
 
 
@@ -21,7 +20,7 @@ def distill_here(
     *,
     to: Path | None = None,
     threads: int | None = None,
-    on_progress: Callable[[Pace], object] | None = None,
+    on_progress: Callable[[TrainingProgress], object] | None = None,
 ) -> Iterator[tuple[str, Measurement]]:
     """Gives the measurements of a trial, each after the name of its score; see `to`.
 

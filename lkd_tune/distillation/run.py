@@ -9,8 +9,7 @@ from pathlib import Path
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.distillation.bad_examples import BadExamplesError
 from lkd_tune.distillation.engine import Distillation
-from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.pace import Pace
+from lkd_tune.records.measurement import Measurement, TrainingProgress
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +19,7 @@ def distill(
     *,
     cache: Path | None = None,
     finish: Callable[[Distillation], None] | None = None,
-    on_progress: Callable[[Pace], object] | None = None,
+    on_progress: Callable[[TrainingProgress], object] | None = None,
 ) -> Iterator[Measurement]:
     """Trains a student and gives a measurement at each evaluation, the last one at the end.
 

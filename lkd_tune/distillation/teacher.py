@@ -27,8 +27,7 @@ from lkd_tune.models.loading import (
     model_digest,
     read_depth,
 )
-from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.pace import Pace
+from lkd_tune.records.measurement import Measurement, TrainingProgress
 from lkd_tune.runtime.cpu import threads_for_width
 from lkd_tune.runtime.process_group import ensure_process_group
 
@@ -40,7 +39,7 @@ def train_teacher(
     workers: int = 1,
     cache: Path | None = None,
     progress: Callable[[Measurement], None] | None = None,
-    on_progress: Callable[[Pace], object] | None = None,
+    on_progress: Callable[[TrainingProgress], object] | None = None,
 ) -> Path:
     """Returns the folder of a teacher fine-tuned on the task's labels.
 
@@ -107,7 +106,7 @@ def _train_into(
     workers: int,
     cache: Path,
     progress: Callable[[Measurement], None] | None,
-    on_progress: Callable[[Pace], object] | None,
+    on_progress: Callable[[TrainingProgress], object] | None,
 ) -> None:
     """Trains a teacher and writes it to a folder; None on the ranks that do not write it."""
     start = training.model

@@ -18,7 +18,7 @@ from lkd_tune.data.types import Split
 from lkd_tune.evaluation.scoring import check_labels, check_of_rows, predict
 from lkd_tune.models.loading import load_config, load_model, load_tokenizer
 from lkd_tune.models.size import count_size, fitting_length, time_forward
-from lkd_tune.records.size import ModelSize
+from lkd_tune.records.measurement import ModelSize
 
 _RESAMPLES = 1000
 _SHOWN = 10

@@ -24,7 +24,7 @@ from lkd_tune.models.families import count_positions, resize_config
 from lkd_tune.models.loading import auto_model, load_config
 from lkd_tune.models.pruning import width_of_config
 from lkd_tune.models.student import student_config
-from lkd_tune.records.size import ModelSize
+from lkd_tune.records.measurement import ModelSize
 from lkd_tune.runtime.hardware import timed_on
 from lkd_tune.runtime.usage import count_parameters
 

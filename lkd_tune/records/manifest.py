@@ -1,4 +1,4 @@
-"""The manifest of a run: what it ran with, and what became of it."""
+"""The manifest of a run: its settings, versions and costs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PACKAGES = ("torch", "ray", "deepspeed", "transformers", "optuna", "datasets", 
 
 
 def new_manifest(settings: SpaceSettings, cwd: str) -> dict[str, Any]:
-    """Returns the facts that are known before a search begins."""
+    """Returns the manifest of a run that starts now."""
     return {
         "started": now(),
         "finished": None,
@@ -38,17 +38,17 @@ def new_manifest(settings: SpaceSettings, cwd: str) -> dict[str, Any]:
 
 
 def update_manifest(run: RunFolder, **facts: Any) -> None:
-    """Writes facts beside those the manifest holds."""
+    """Adds facts to the manifest or replaces them."""
     manifest = run.read_manifest() if run.manifest.exists() else {}
     write_manifest(run, {**manifest, **facts})
 
 
 def add_cost(run: RunFolder, part: str, cost: dict[str, float]) -> None:
-    """Adds what work outside of the trials has cost to the manifest's `costs`.
+    """Adds the cost of work outside the trials to the manifest's `costs`.
 
     Args:
         run: The run.
-        part: Which work: teacher, targets, evaluate_on, latencies or test.
+        part: The work: teacher, targets, evaluate_on, latencies or test.
         cost: wall_s, gpu_s, cpu_s and energy_j, as in `Leaderboard.totals`.
     """
     costs = run.read_manifest().get("costs", {})
@@ -63,7 +63,7 @@ def write_manifest(run: RunFolder, manifest: dict[str, Any]) -> None:
 
 
 def now() -> str:
-    """Returns the time as text: UTC, ISO 8601, to the second."""
+    """Returns the current time as ISO 8601 text in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

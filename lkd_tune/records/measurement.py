@@ -1,21 +1,22 @@
-"""What a distillation tells at each evaluation: the gate back to the search."""
+"""Measurements of a student as plain data: its evaluations, progress, size, and bad examples."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Measurement(BaseModel):
-    """A student's state after `step` optimizer steps."""
+    """A student's state after `step` optimizer steps, measured at an evaluation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     step: int
-    """Optimizer steps done: the only clock that a scheduler sees."""
+    """Optimizer steps done; the only clock that a scheduler sees."""
     total_steps: int
-    """Steps of the whole trial."""
+    """Optimizer steps of the whole trial."""
     score: float
     """The task's metric on dev; larger is better."""
     metrics: dict[str, float]
@@ -23,27 +24,27 @@ class Measurement(BaseModel):
     losses: dict[str, float]
     """Mean of each unweighted term since the last measurement, and `total`, the weighted sum."""
     lr: float | None = None
-    """Learning rate by then, as its schedule has it; None in runs of earlier versions."""
+    """Learning rate at this step; None in runs of earlier versions."""
     parameters: int
-    """The student's parameters, embeddings included."""
+    """Number of the student's parameters, embeddings included."""
     train_s: float
-    """Seconds of training so far, evaluations not counted, earlier parts of a resumed trial
-    included."""
+    """Seconds of training so far, without evaluations. Includes the time before a trial was
+    resumed."""
     samples_per_s: float
     """Training examples per second since the last measurement, over all workers."""
     padding: float = 0.0
-    """Share of the tokens in batches since the last measurement that were padding."""
+    """Share of padding among the tokens of batches since the last measurement."""
     skipped: int = 0
-    """Training examples that are left out as bad ones."""
+    """Number of bad training examples that are left out."""
     peak_host_gib: float = 0.0
-    """Largest resident memory of a worker on the host."""
+    """Peak resident memory of a worker on the host; the largest of all workers."""
     peak_memory_gib: float
-    """Largest memory of a worker in this trial: GPU memory allocated, or on a CPU resident
-    memory of the process."""
+    """Peak memory of a worker; the largest of all workers. Allocated GPU memory, or on a CPU the
+    resident memory of the process."""
 
     energy_j: float | None = None
-    """Joules that the workers' GPUs took so far, by NVML's counters; None where there
-    are none. All that runs on a GPU is counted, so of a GPU that trials share each has it all."""
+    """Joules that the workers' GPUs have used so far, from NVML's counters; None without them. A
+    counter includes everything that runs on its GPU, so trials that share one each count all."""
 
     @property
     def share(self) -> float:
@@ -52,9 +53,10 @@ class Measurement(BaseModel):
 
     @property
     def halvings(self) -> int:
-        """How often the trial's steps were halved to give this one: 0 at the end, 2 at a quarter.
+        """How often the trial's steps are halved to get this step: 0 at the end, 2 at a quarter.
 
-        Trials of any number of steps are compared by it; of an odd number a half is rounded.
+        It makes trials with different numbers of steps comparable. Halves of odd numbers are
+        rounded.
         """
         return round(math.log2(self.total_steps / self.step))
 
@@ -62,3 +64,79 @@ class Measurement(BaseModel):
     def finished(self) -> bool:
         """Whether this is the trial's last measurement."""
         return self.step >= self.total_steps
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """The progress of a training between two evaluations.
+
+    Attributes:
+        step: Optimizer steps done.
+        total_steps: Optimizer steps of the whole training.
+        train_s: Seconds that the steps took, without evaluations.
+    """
+
+    step: int
+    total_steps: int
+    train_s: float
+
+    @property
+    def remaining_s(self) -> float:
+        """Estimated seconds of the remaining steps, from the mean time of a step so far."""
+        return self.train_s * (self.total_steps - self.step) / self.step
+
+    def total_s_since(self, earlier: TrainingProgress) -> float:
+        """Returns the estimated seconds of all steps, from the steps since `earlier`.
+
+        It leaves out the first steps of a process, which wait for kernels to load, most of all on
+        a GPU.
+        """
+        return (self.train_s - earlier.train_s) * self.total_steps / (self.step - earlier.step)
+
+
+class ModelSize(BaseModel):
+    """What a student's architecture costs; all but the latencies are known before it trains.
+
+    Its fields, without `device`, are the costs in `config/objectives.py`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    parameters: int
+    """Number of parameters, embeddings included."""
+    flops: int
+    """Floating-point operations of one forward pass for one example of `task.max_length` tokens,
+    matrix products only; a multiplication and an addition are two."""
+    disk_mb: float
+    """Size of the saved weights in MB (10⁶ bytes): in bfloat16 if the student is trained in it,
+    else in fp32."""
+    latency_ms: float | None = None
+    """Milliseconds for one example of `task.max_length` tokens on the trial's device."""
+    latency_ms_batch_32: float | None = None
+    """Milliseconds for a batch of 32 such examples."""
+    device: str | None = None
+    """Device and precision of the latencies, for example `NVIDIA H200, bf16`."""
+
+
+class BadExample(BaseModel):
+    """A training example that a student can't learn from: what is wrong with it and where it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    example: int
+    """Index among the training examples, from 0; copies and windows count as examples."""
+    split: str = "train"
+    """The split that contains it."""
+    row: int
+    """Row of the split, from 1, without a header; in masked_lm a block of the text."""
+    copy_of_row: int = 0
+    """With augmented text: the number of the copy; 0 is the row itself."""
+    term: str | None = None
+    """The loss term that is not finite; None if the example raised an error."""
+    found: str
+    """`nan`, `inf` or `-inf`, or the error that was raised."""
+
+    def __str__(self) -> str:
+        copied = f", copy {self.copy_of_row}" if self.copy_of_row else ""
+        wrong = f"{self.term} is {self.found}" if self.term else self.found
+        return f"{self.split} row {self.row}{copied} ({wrong})"

@@ -1,6 +1,7 @@
-"""Several objectives: the Pareto front, and its knee.
+"""The Pareto front of several objectives, its knee, and an order of all trials by it.
 
-Costs are tuples in which less is better in every place; a score stands there with its sign turned.
+Costs are tuples with one entry for each objective; smaller is better in every entry, so the score
+has its sign changed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from lkd_tune.config.objectives import OBJECTIVES, SCORE
-from lkd_tune.records.size import ModelSize
+from lkd_tune.records.measurement import ModelSize
 
 Costs = tuple[float, ...]
 
@@ -27,10 +28,10 @@ def costs_of(objectives: Sequence[str], score: float, size: ModelSize | None) ->
     return tuple(costs)
 
 
-def excesses(limits: Mapping[str, float], size: ModelSize | None) -> dict[str, float]:
-    """Returns by how much a student is above each limit, as a share of it; below 0: within.
+def violations(limits: Mapping[str, float], size: ModelSize | None) -> dict[str, float]:
+    """Returns by how much a student exceeds each limit, as a share of the limit.
 
-    Limits on what is not measured yet are left out.
+    Values at most 0 are within the limit. Limits on costs that are not measured yet are left out.
     """
     found = {}
     for name, limit in limits.items():
@@ -41,7 +42,7 @@ def excesses(limits: Mapping[str, float], size: ModelSize | None) -> dict[str, f
 
 
 def front_of(costs: Mapping[str, Costs]) -> list[str]:
-    """Returns the names that no other dominates; of equal costs the first alone."""
+    """Returns the names that no other one dominates; of those with equal costs the first."""
     import moocore  # takes a moment
 
     if not costs:
@@ -51,25 +52,27 @@ def front_of(costs: Mapping[str, Costs]) -> list[str]:
 
 
 def knee_of(costs: Mapping[str, Costs], among: Iterable[str] | None = None) -> str | None:
-    """Returns the member of the front nearest to the point that has the best of every objective.
+    """Returns the member of the front that is nearest to the ideal point.
 
-    Each objective counts from 0, the front's best, to 1, its worst.
+    The ideal point has the best value of every objective. Each objective is scaled to [0, 1], from
+    the best value on the front to the worst. Returns None if there are no costs.
 
     Args:
-        costs: Of all.
-        among: Only these are eligible, as far as they are on the front; none: all.
+        costs: All costs by name.
+        among: The names that may be returned if they are on the front. Default: all.
     """
     scaled = normalised({name: costs[name] for name in front_of(costs)})
     eligible = set(scaled if among is None else among) & {*scaled}
     return min(eligible, key=lambda name: (math.hypot(*scaled[name]), name), default=None)
 
 
-def by_front(costs: Mapping[str, Costs]) -> list[str]:
-    """Returns all names, those of the front first, then the front of the others, and so on.
+def nondominated_order(costs: Mapping[str, Costs]) -> list[str]:
+    """Returns all names: first the Pareto front, then the front of the others, and so on.
 
-    Within a front each next one is the farthest from those before it (an epsilon net), so that
-    any first part of the list spans the front, as in multi-objective successive halving (Schmucker
-    et al., "Multi-objective Asynchronous Successive Halving", 2021). Equal costs stay together.
+    Within a front, each name is the farthest from those before it (an epsilon net), so that the
+    first names span the front. Names with equal costs stay together.
+
+    Source: Schmucker et al., "Multi-objective Asynchronous Successive Halving", 2021.
     """
     import moocore
 
@@ -82,7 +85,7 @@ def by_front(costs: Mapping[str, Costs]) -> list[str]:
 
 
 def normalised(costs: Mapping[str, Costs]) -> dict[str, Costs]:
-    """Returns costs of which each place goes from 0 (the best) to 1 (the worst)."""
+    """Returns the costs with every entry scaled to [0, 1], from the best value to the worst."""
     if not costs:
         return {}
     lows = [min(column) for column in zip(*costs.values(), strict=True)]
@@ -97,14 +100,14 @@ def normalised(costs: Mapping[str, Costs]) -> dict[str, Costs]:
 
 
 def _table(costs: Mapping[str, Costs]) -> list[Costs]:
-    """Returns costs as rows; a column of zeros more, as a single objective is no front's."""
+    """Returns the costs as rows; a column of zeros is added because moocore needs two."""
     return [(*own, 0.0) for own in costs.values()]
 
 
 def _spread(points: Mapping[str, Costs]) -> list[str]:
-    """Returns names such that each is the farthest from those before; the best score first."""
+    """Returns the names so that each is the farthest from those before it; lowest costs first."""
     left = sorted(points, key=lambda name: points[name])
-    near = dict.fromkeys(left, math.inf)  # how far each is from the nearest of those before
+    near = dict.fromkeys(left, math.inf)  # distance to the nearest name before
     ordered = []
     while left:
         last = max(left, key=lambda name: near[name])

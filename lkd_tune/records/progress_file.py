@@ -1,7 +1,8 @@
-"""How far a trial is between two of its evaluations, told by a file in its folder.
+"""A file with the progress of a training between two evaluations.
 
-A driver can't ask an actor that trains, and evaluations may be hours apart. Where the driver does
-not see the trial's folder it learns of the evaluations alone.
+The driver can't ask an actor that is training, and evaluations may be hours apart, so the actor
+writes its progress to a file in the folder of the trial. A driver that does not see that folder
+gets the evaluations only.
 """
 
 from __future__ import annotations
@@ -13,34 +14,34 @@ from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
 
-from lkd_tune.records.pace import Pace
+from lkd_tune.records.measurement import TrainingProgress
 
-_SELDOM_S = 1.0
+_MIN_INTERVAL_S = 1.0
 
 
-def pace_in(folder: Path) -> Path:
-    """Returns the file that tells how far a training is, in the folder of the trial or teacher."""
+def progress_path(folder: Path) -> Path:
+    """Returns the path of the progress file in the folder of a trial or a teacher."""
     return folder / ".pace"
 
 
-def pace_noter(path: Path) -> Callable[[Pace], None]:
-    """Returns what writes a pace to a file, at most once a second."""
-    noted = float("-inf")
+def progress_writer(path: Path) -> Callable[[TrainingProgress], None]:
+    """Returns a function that writes progress to a file, at most once per second."""
+    written = float("-inf")
 
-    def note(pace: Pace) -> None:
-        nonlocal noted
-        if time.monotonic() - noted < _SELDOM_S:
+    def write(progress: TrainingProgress) -> None:
+        nonlocal written
+        if time.monotonic() - written < _MIN_INTERVAL_S:
             return
-        noted = time.monotonic()
-        with contextlib.suppress(OSError):  # no training is to end for want of it
-            path.write_text(json.dumps(astuple(pace)), "utf-8")
+        written = time.monotonic()
+        with contextlib.suppress(OSError):  # training continues without the file
+            path.write_text(json.dumps(astuple(progress)), "utf-8")
 
-    return note
+    return write
 
 
-def read_pace(path: Path) -> Pace | None:
-    """Returns the pace in a file, None if there is none or it is being written."""
+def read_progress(path: Path) -> TrainingProgress | None:
+    """Returns the progress in a file; None if there is no file or it is being written."""
     try:
-        return Pace(*json.loads(path.read_text("utf-8")))
+        return TrainingProgress(*json.loads(path.read_text("utf-8")))
     except (FileNotFoundError, ValueError):
         return None

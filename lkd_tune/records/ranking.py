@@ -1,4 +1,4 @@
-"""Which trial is the best, and which come next."""
+"""The order of a run's trials, best first."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lkd_tune.records.pareto import by_front, costs_of, front_of, knee_of
-from lkd_tune.records.run import BASELINE, RunFolder, TrialRecord
+from lkd_tune.records.pareto import costs_of, front_of, knee_of, nondominated_order
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_record import BASELINE, TrialRecord
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The complete trials in order.
+    """The complete trials of a search in order.
 
     Attributes:
-        names: Best first.
-        front: Those of the Pareto front; with one objective the best alone.
+        names: Their names, best first.
+        front: Names on the Pareto front; with one objective only the best.
     """
 
     names: list[str]
     front: list[str]
 
     def rank(self, name: str) -> int | None:
-        """Returns 1 for the best; None for a trial that is not complete."""
+        """Returns a trial's rank, 1 for the best; None if the trial is not complete."""
         return self.names.index(name) + 1 if name in self.names else None
 
 
 def rank_run(run: RunFolder) -> Ranking:
-    """Returns the order of a run's trials, as `rank_trials`.
+    """Returns the order of a run's trials; see `rank_trials`.
 
     Raises:
-        SpecError: If the folder is not that of a run.
+        SpecError: If the folder is not a run folder.
     """
     objectives = run.read_manifest().get("objectives", ["score"])
     return rank_trials(run.read_trials(), objectives, run.read_confirmation())
@@ -42,16 +43,16 @@ def rank_trials(
     objectives: Sequence[str],
     confirmed: Iterable[Mapping[str, Any]] = (),
 ) -> Ranking:
-    """Returns the order of the drawn trials that are complete.
+    """Returns the order of the complete trials that the search drew.
 
-    Trials that were confirmed with other seeds come first, by their mean: what one seed scored
-    has chosen them, and can't be compared with a mean. Of equal ones the earlier comes first, as
-    with the kept students. With several objectives the first is the knee of those of the front
-    that are kept.
+    Trials that were confirmed with other seeds come first, ordered by their mean score: they were
+    chosen by the score of one seed, which is biased upwards and not comparable with a mean. Of
+    equal trials the earlier comes first. With several objectives the best trial is the knee of the
+    kept students on the Pareto front.
 
     Args:
         records: All trials.
-        objectives: What is best.
+        objectives: Names of the objectives.
         confirmed: The entries of confirmation.json.
     """
     means = _trusted_means(confirmed)
@@ -71,15 +72,15 @@ def rank_trials(
     kept = [record.name for record in drawn if record.kept]
     knee = knee_of(costs, among=list(with_mean) or kept or None) or knee_of(costs)
     first = [knee] if knee is not None else []
-    rest = [name for part in (with_mean, others) for name in by_front(part) if name != knee]
-    return Ranking([*first, *rest], front)
+    ordered = [*nondominated_order(with_mean), *nondominated_order(others)]
+    return Ranking([*first, *(name for name in ordered if name != knee)], front)
 
 
 def _trusted_means(confirmed: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Returns the mean scores of other seeds that trials are ranked by, by trial.
+    """Returns the mean score over other seeds by which each confirmed trial is ranked.
 
-    Left out are those of which a seed failed, whose mean is one of the lucky seeds; unless there
-    are no others.
+    Trials with a failed seed are left out, because their mean is over the lucky seeds only; unless
+    all trials have one.
     """
     entries = [entry for entry in confirmed if entry["trial"] != BASELINE]
     whole = [entry for entry in entries if not entry.get("failed")]

@@ -1,4 +1,4 @@
-"""One run, one folder: where everything of a search lies, and how it is read and written.
+"""The folder of a run: the paths of its files, and reading them.
 
 RUN/
   space.yaml        the space with overrides applied
@@ -7,17 +7,17 @@ RUN/
   ray/              Ray Tune's own
   trials/0007/      spec.json, size.json, measurements.jsonl, workers.jsonl, outcome.json;
                     checkpoint-<step>/ and .pace while it runs, then student/ until that is kept or
-                    dropped; origin, accumulation, bad_examples.json, fine_tuned.json, test.json,
-                    error.txt where there is anything to tell
-  teacher/          measurements.jsonl of a teacher that is trained first; its model, for a cluster
-  latencies/        of each architecture on each device, timed once
-  confirmation.json the best trials again with other seeds
+                    dropped; if they apply, origin, accumulation, bad_examples.json,
+                    fine_tuned.json, test.json, error.txt
+  teacher/          measurements.jsonl of a teacher that the run trains; its model on a cluster
+  latencies/        latencies of each architecture on each device
+  confirmation.json results of the best trials with other seeds
   population.json   who took over whom, with `search.scheduler: pbt`
-  ablation.json     the best trial again without each of its loss terms
+  ablation.json     results of the best trial without each of its loss terms
   students/0007/    a kept student: a Hugging Face folder and student.json
   leaderboard.csv, leaderboard.json
-  report/           report.html, and each of its plots as SVG and PNG
-  tensorboard/, wandb/, trackers.json   what trackers were told, and what they have all of
+  report/           report.html and its plots as SVG and PNG
+  tensorboard/, wandb/, trackers.json   what was logged to trackers, and which trials completely
 """
 
 from __future__ import annotations
@@ -25,123 +25,48 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.trial import TrialSpec
-from lkd_tune.files.atomic import append_line
-from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.size import ModelSize
-
-Ending = Literal["complete", "stopped", "refused", "failed"]
-State = Literal["running", "complete", "stopped", "refused", "failed"]
-BASELINE = "baseline"
-
-
-class Outcome(BaseModel):
-    """How a trial ended, and what it cost."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    state: Ending
-    """complete: reached its last step; stopped: by the scheduler; refused: above a limit, so it
-    did not train; failed: see `error`."""
-    error: str | None = None
-    """The reason of a refusal or a failure, in one line; the traceback of a failure is in
-    error.txt beside it."""
-    diverged: bool = False
-    """Whether it failed by its settings: a loss was not finite. The sampler learns it."""
-    wall_s: float = 0.0
-    """Seconds from the trial's start to its end, evaluations included."""
-    gpu_s: float = 0.0
-    """Seconds times GPUs held."""
-    cpu_s: float = 0.0
-    """Seconds times CPU cores held."""
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """A trial as its folder tells it.
-
-    Attributes:
-        name: `0007` for the seventh trial after the first, or `baseline`.
-        spec: What was run.
-        measurements: All so far, by step.
-        outcome: None while it runs, or after a crash until it is resumed.
-        kept: Whether its student is kept.
-        size: What its architecture costs, None before that was measured.
-        origin: Where its settings are from if no sampler drew them: `published`, or the trial of
-            another run that the search was started from.
-        accumulation: Into how many parts its micro-batches were cut, as memory was short.
-        fine_tuned: The end of its student's fine-tuning on `evaluate_on`.
-    """
-
-    name: str
-    spec: TrialSpec
-    measurements: tuple[Measurement, ...]
-    outcome: Outcome | None
-    kept: bool
-    size: ModelSize | None = None
-    origin: str | None = None
-    accumulation: int = 1
-    fine_tuned: Measurement | None = None
-
-    @property
-    def is_drawn(self) -> bool:
-        """Whether it is one of the search, and not made for comparison like the baseline."""
-        return self.name.isdigit()
-
-    @property
-    def state(self) -> State:
-        """`running` until there is an outcome."""
-        return self.outcome.state if self.outcome else "running"
-
-    @property
-    def score(self) -> float | None:
-        """Score of the last measurement; with `evaluate_on` that of the fine-tuned student.
-
-        Then it is None until there is that: what a trial measures on the way is something else.
-        """
-        if self.spec.evaluate_on is not None:
-            return self.fine_tuned.score if self.fine_tuned else None
-        return self.measurements[-1].score if self.measurements else None
+from lkd_tune.records.trial_folder import TrialFolder
+from lkd_tune.records.trial_record import TrialRecord
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run, and reading and writing what lies there.
+    """The paths of a run's files, and reading them.
 
     Attributes:
-        path: Its folder.
-        home: Where that is mirrored to, as `s3://bucket/runs/first`; None: the folder is all.
+        path: The folder.
+        remote_uri: Where the folder is mirrored to, for example `s3://bucket/runs/first`; None if
+            it is not mirrored.
     """
 
     path: Path
-    home: str | None = None
+    remote_uri: str | None = None
 
     @property
     def where(self) -> str:
-        """The run's place as a user names it."""
-        return self.home or str(self.path)
+        """The run's location as the user names it."""
+        return self.remote_uri or str(self.path)
 
     def absolute(self) -> RunFolder:
-        """Returns the same run by its absolute path."""
-        return RunFolder(self.path.absolute(), self.home)
+        """Returns the same run with an absolute path."""
+        return RunFolder(self.path.absolute(), self.remote_uri)
 
     def below(self, name: str) -> RunFolder:
-        """Returns the run of that name inside of this folder."""
-        return RunFolder(self.path / name, self.home and f"{self.home}/{name}")
+        """Returns the run of that name inside this folder."""
+        remote_uri = self.remote_uri and f"{self.remote_uri}/{name}"
+        return RunFolder(self.path / name, remote_uri)
 
     @property
     def space(self) -> Path:
-        """The space file as it was run."""
+        """The space file of the search, with overrides applied."""
         return self.path / "space.yaml"
 
     @property
     def manifest(self) -> Path:
-        """Facts about the run as JSON."""
+        """The facts about the run, as JSON."""
         return self.path / "manifest.json"
 
     @property
@@ -156,17 +81,17 @@ class RunFolder:
 
     @property
     def latencies(self) -> Path:
-        """The folder of latencies, one file for each architecture on each device."""
+        """The folder of measured latencies, one file for each architecture and device."""
         return self.path / "latencies"
 
     @property
     def confirmation(self) -> Path:
-        """What the best trials gave with other seeds, as JSON."""
+        """The results of the best trials with other seeds, as JSON."""
         return self.path / "confirmation.json"
 
     @property
     def ablation(self) -> Path:
-        """What the best trial gave without each of its loss terms, as JSON."""
+        """The results of the best trial without each of its loss terms, as JSON."""
         return self.path / "ablation.json"
 
     @property
@@ -176,17 +101,17 @@ class RunFolder:
 
     @property
     def report(self) -> Path:
-        """The folder of the page and its plots."""
+        """The folder of the report and its plots."""
         return self.path / "report"
 
     @property
     def leaderboard_csv(self) -> Path:
-        """One row a trial."""
+        """The leaderboard as CSV, one row per trial."""
         return self.path / "leaderboard.csv"
 
     @property
     def leaderboard_json(self) -> Path:
-        """The same as JSON, with the run's facts."""
+        """The leaderboard as JSON, with facts about the run."""
         return self.path / "leaderboard.json"
 
     def trial(self, name: str) -> Path:
@@ -201,66 +126,28 @@ class RunFolder:
         """Returns the manifest.
 
         Raises:
-            SpecError: If the folder is not that of a run.
+            SpecError: If the folder is not a run folder.
         """
         try:
             return json.loads(self.manifest.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            message = "is no run folder: it has no manifest.json"
+            message = "is not a run folder: it has no manifest.json"
             raise SpecError(Problem(self.where, "", message)) from None
         except (OSError, json.JSONDecodeError) as error:
             raise SpecError(Problem(str(self.manifest), "", f"can't be read: {error}")) from None
 
     def read_confirmation(self) -> list[dict[str, Any]]:
-        """Returns what the best trials gave with other seeds, best first; [] before that."""
+        """Returns the results of the best trials with other seeds, best first; [] without them."""
         if not self.confirmation.exists():
             return []
         return json.loads(self.confirmation.read_text("utf-8"))["trials"]
 
     def read_trials(self) -> list[TrialRecord]:
-        """Returns all trials that were started, by name; the baseline comes last."""
+        """Returns all trials that were started, by name; the baseline is last."""
         folders = sorted((self.path / "trials").glob("*/spec.json"))
         return [self.read_trial(spec.parent.name) for spec in folders]
 
     def read_trial(self, name: str) -> TrialRecord:
         """Returns one trial."""
-        folder = self.trial(name)
-        outcome, size, origin = folder / "outcome.json", folder / "size.json", folder / "origin"
-        accumulation = folder / "accumulation"
-        fine_tuned = folder / "fine_tuned.json"
-        return TrialRecord(
-            name=name,
-            spec=TrialSpec.from_record((folder / "spec.json").read_text("utf-8")),
-            measurements=tuple(read_measurements(folder)),
-            outcome=Outcome.model_validate_json(outcome.read_text("utf-8"))
-            if outcome.exists()
-            else None,
-            kept=(self.student(name) / "student.json").exists(),
-            size=ModelSize.model_validate_json(size.read_text("utf-8")) if size.exists() else None,
-            origin=origin.read_text("utf-8") if origin.exists() else None,
-            accumulation=int(accumulation.read_text("utf-8")) if accumulation.exists() else 1,
-            fine_tuned=Measurement.model_validate_json(fine_tuned.read_text("utf-8"))
-            if fine_tuned.exists()
-            else None,
-        )
-
-
-def read_measurements(trial: Path) -> list[Measurement]:
-    """Returns a trial's measurements by step.
-
-    A line cut off by a crash is left out; of a step that was measured twice (once before the
-    crash, once after resuming from an earlier checkpoint) the later one counts.
-    """
-    path = trial / "measurements.jsonl"
-    if not path.exists():
-        return []
-    by_step: dict[int, Measurement] = {}
-    for line in path.read_text("utf-8").split("\n")[:-1]:
-        measurement = Measurement.model_validate_json(line)
-        by_step[measurement.step] = measurement
-    return [by_step[step] for step in sorted(by_step)]
-
-
-def append_measurement(trial: Path, measurement: Measurement) -> None:
-    """Adds a line to a trial's measurements."""
-    append_line(trial / "measurements.jsonl", measurement.model_dump_json())
+        kept = (self.student(name) / "student.json").exists()
+        return TrialFolder(self.trial(name)).read_record(kept=kept)

@@ -1,4 +1,4 @@
-"""What several seeds of a configuration tell: mean, confidence interval, and who is as good."""
+"""Statistics over the seeds of a configuration: mean, confidence interval, ties with the best."""
 
 from __future__ import annotations
 
@@ -8,45 +8,46 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
-_LEVEL = 0.95
+_CONFIDENCE = 0.95
 
 
-class Confirmed(BaseModel):
-    """A configuration trained with seeds that had no part in choosing it."""
+class SeedStats(BaseModel):
+    """Results of a configuration with seeds that had no part in choosing it."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     trial: str
-    """The trial of the search that had these settings, or the baseline."""
+    """Name of the trial with these settings, or `baseline`."""
     seeds: list[int]
     scores: list[float]
     """Metric on dev for each seed."""
     failed: list[int]
-    """Seeds that ended without a score: what diverges with one seed in three is no recipe."""
+    """Seeds that ended without a score. A configuration that diverges with some seeds ranks below
+    those that do not."""
     mean: float
     low: float | None
-    """Lower end of the mean's 95 % confidence interval (Student's t); None for a single seed."""
+    """Lower end of the 95 % confidence interval of the mean (Student's t); None for one seed."""
     high: float | None
     """Its upper end."""
     test_scores: list[float]
-    """Metric on test for each seed, where there is a test split."""
+    """Metric on test for each seed, if there is a test split."""
     ties_with_best: bool
-    """Whether it can't be told apart from the best mean (Welch's t-test, p > 0.05)."""
+    """Whether it is statistically indistinguishable from the best (Welch's t-test, p > 0.05)."""
 
 
-def summarise(
+def summarise_seeds(
     scores: Mapping[str, Mapping[int, float]],
     tests: Mapping[str, Sequence[float]],
     failed: Mapping[str, Sequence[int]],
-) -> list[Confirmed]:
-    """Returns what the seeds of each configuration tell, the best mean first.
+) -> list[SeedStats]:
+    """Returns the statistics of each configuration, the best mean first.
 
-    Configurations of which a seed failed come after the others.
+    Configurations with a failed seed come after the others.
 
     Args:
-        scores: Metric on dev by seed, by the configuration's name; those without any are left out.
-        tests: Metrics on test by name.
-        failed: Seeds that failed by name.
+        scores: Metric on dev by configuration and seed. Configurations without any are left out.
+        tests: Metrics on test by configuration.
+        failed: Failed seeds by configuration.
     """
     means = {name: statistics.mean(own.values()) for name, own in scores.items() if own}
     ordered = sorted(means, key=lambda name: (bool(failed.get(name)), -means[name], name))
@@ -55,7 +56,7 @@ def summarise(
         values = list(scores[name].values())
         low, high = _interval(values)
         confirmed.append(
-            Confirmed(
+            SeedStats(
                 trial=name,
                 seeds=list(scores[name]),
                 scores=values,
@@ -64,7 +65,7 @@ def summarise(
                 low=low,
                 high=high,
                 test_scores=list(tests.get(name, [])),
-                ties_with_best=alike(values, list(scores[ordered[0]].values())),
+                ties_with_best=is_indistinguishable(values, list(scores[ordered[0]].values())),
             )
         )
     return confirmed
@@ -76,14 +77,17 @@ def _interval(values: list[float]) -> tuple[float | None, float | None]:
     mean, error = statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
     if error == 0:
         return mean, mean
-    low, high = stats.t.interval(_LEVEL, len(values) - 1, loc=mean, scale=error)
+    low, high = stats.t.interval(_CONFIDENCE, len(values) - 1, loc=mean, scale=error)
     return float(low), float(high)
 
 
-def alike(values: list[float], best: list[float]) -> bool:
-    """Whether scores can't be told from the best's; too few to judge by can't."""
+def is_indistinguishable(values: list[float], best: list[float]) -> bool:
+    """Whether scores are statistically indistinguishable from the best ones.
+
+    True if there are too few scores for a test.
+    """
     if values == best or min(len(values), len(best)) < 2:
         return True
-    if len({*values}) == len({*best}) == 1:  # no spread to judge by
+    if len({*values}) == len({*best}) == 1:  # the t-test needs some variance
         return values[0] == best[0]
-    return bool(stats.ttest_ind(values, best, equal_var=False).pvalue > 1 - _LEVEL)
+    return bool(stats.ttest_ind(values, best, equal_var=False).pvalue > 1 - _CONFIDENCE)

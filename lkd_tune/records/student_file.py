@@ -1,4 +1,4 @@
-"""The student.json beside a student's weights: what it is, what it scores, how it was trained."""
+"""The student.json beside a student's weights: its settings, its scores and its costs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.config.trial import TrialSpec
-from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.run import Outcome
-from lkd_tune.records.size import ModelSize
+from lkd_tune.records.measurement import Measurement, ModelSize
+from lkd_tune.records.trial_record import Outcome
 
 
 def describe_student(
@@ -24,11 +23,12 @@ def describe_student(
 
     Args:
         name: The trial's name.
-        spec: The trial.
+        spec: The trial's settings.
         last: Its last measurement.
         outcome: How it ended.
         size: What its architecture costs.
-        fine_tuned: The end of the fine-tuning on `evaluate_on`; without it there is no score yet.
+        fine_tuned: Last measurement of the fine-tuning on `evaluate_on`. With `evaluate_on`, a
+            student has no score without it.
     """
     scored = fine_tuned if spec.evaluate_on is not None else last
     facts: dict[str, Any] = {
@@ -48,7 +48,7 @@ def describe_student(
 
 
 def read_student(folder: Path) -> dict[str, Any] | None:
-    """Returns the student.json of a student, None if there is none."""
+    """Returns the content of a student's student.json; None if there is no such file."""
     try:
         return json.loads((folder / "student.json").read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -59,8 +59,8 @@ def evaluated_on(spec: TrialSpec, fine_tuned: Measurement | None) -> dict[str, A
     """Returns the entry for the task that gives the score; None if that is the trial's own task.
 
     Args:
-        spec: The trial.
-        fine_tuned: The last measurement of the fine-tuning, None before there is one.
+        spec: The trial's settings.
+        fine_tuned: Last measurement of the fine-tuning, None before there is one.
     """
     if spec.evaluate_on is None:
         return None

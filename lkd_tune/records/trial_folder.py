@@ -1,7 +1,7 @@
-"""A trial's folder: its checkpoint, its student until that is kept or dropped, and its end.
+"""The folder of one trial: its files, its checkpoint, and its student until that is kept.
 
-What has its final name there is whole: folders are written under a name with a dot, have all of
-their files on the disk, and are then renamed.
+Checkpoints and students under their final name are complete: they are written under a name that
+starts with a dot, flushed to the disk, and then renamed.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from lkd_tune.config.settings.training import ResourceSettings
+from pydantic import BaseModel
+
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.atomic import append_line, atomic_folder, remove_folder, write_atomically
-from lkd_tune.records.bad_example import BadExample
-from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.progress_file import pace_in
-from lkd_tune.records.run import Ending, Outcome, read_measurements
-from lkd_tune.records.size import ModelSize
+from lkd_tune.records.measurement import BadExample, Measurement, ModelSize
+from lkd_tune.records.progress_file import progress_path
+from lkd_tune.records.trial_record import Outcome, TrialRecord
 
-_PREFIX = "checkpoint-"
+_CHECKPOINT_PREFIX = "checkpoint-"
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint.
+    """A complete checkpoint.
 
     Attributes:
         path: Its folder.
-        step: The optimizer step it was written at.
+        step: The optimizer step at which it was written.
         wall_s: Seconds that the trial had taken by then.
-        worker_s: These seconds times the workers that it had, which may have changed.
+        worker_s: The same summed over the workers, whose number may have changed.
     """
 
     path: Path
@@ -46,115 +46,127 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class TrialFolder:
-    """What a search writes for one trial, beside its measurements."""
+    """Reads and writes the files of one trial, except its measurements.
+
+    Methods that read return None if there is no such file.
+    """
 
     path: Path
 
     @property
     def student(self) -> Path:
-        """The finished student, until it is kept or dropped."""
+        """The folder of the finished student, until it is kept or dropped."""
         return self.path / "student"
 
     @property
-    def pace(self) -> Path:
-        """The file that tells how far the trial is between its measurements, while it runs."""
-        return pace_in(self.path)
+    def progress(self) -> Path:
+        """The file with the trial's progress between two measurements, while it runs."""
+        return progress_path(self.path)
 
-    def write_spec(self, spec: TrialSpec) -> None:
-        """Writes spec.json, which makes the trial known to readers of the run."""
-        write_atomically(self.path / "spec.json", spec.to_json())
+    def read_record(self, *, kept: bool) -> TrialRecord:
+        """Returns the trial as plain data.
+
+        Args:
+            kept: Whether its student is kept, which the trial's folder does not tell.
+
+        Raises:
+            FileNotFoundError: If there is no spec.json.
+        """
+        return TrialRecord(
+            name=self.path.name,
+            spec=TrialSpec.from_record((self.path / "spec.json").read_text("utf-8")),
+            measurements=tuple(read_measurements(self.path)),
+            outcome=self.read_outcome(),
+            kept=kept,
+            size=self.read_size(),
+            origin=self._read_text("origin"),
+            accumulation=self.read_accumulation(),
+            fine_tuned=self.read_fine_tuned(),
+        )
 
     def read_spec(self) -> TrialSpec | None:
-        """Returns what spec.json holds, None before there is one."""
-        try:
-            return TrialSpec.from_record((self.path / "spec.json").read_text("utf-8"))
-        except FileNotFoundError:
-            return None
+        """Returns the trial's settings."""
+        text = self._read_text("spec.json")
+        return TrialSpec.from_record(text) if text is not None else None
+
+    def write_spec(self, spec: TrialSpec) -> None:
+        """Writes the trial's settings; from then on the trial belongs to its run."""
+        self._write("spec.json", spec.to_json())
 
     def write_origin(self, origin: str) -> None:
-        """Notes where the trial's settings are from, if no sampler drew them."""
-        write_atomically(self.path / "origin", origin)
+        """Writes where the trial's settings come from, if no sampler drew them."""
+        self._write("origin", origin)
 
     def read_accumulation(self) -> int:
-        """Returns into how many parts micro-batches are cut, as memory was short; else 1."""
-        path = self.path / "accumulation"
-        return int(path.read_text("utf-8")) if path.exists() else 1
+        """Returns the number of parts that micro-batches are split into; 1 without splitting."""
+        parts = self._read_text("accumulation")
+        return int(parts) if parts is not None else 1
 
     def write_accumulation(self, parts: int) -> None:
-        """Notes into how many parts micro-batches are to be cut from now on."""
-        write_atomically(self.path / "accumulation", str(parts))
+        """Writes the number of parts that micro-batches are split into from now on."""
+        self._write("accumulation", str(parts))
 
     def read_bad_examples(self) -> list[BadExample]:
-        """Returns the training examples that were found to be bad so far."""
-        path = self.path / "bad_examples.json"
-        if not path.exists():
-            return []
-        return [BadExample(**bad) for bad in json.loads(path.read_text("utf-8"))]
+        """Returns the bad training examples that were found so far."""
+        text = self._read_text("bad_examples.json")
+        return [BadExample(**bad) for bad in json.loads(text)] if text is not None else []
 
     def add_bad_examples(self, found: Iterable[BadExample]) -> None:
-        """Adds training examples to bad_examples.json, each of them once."""
+        """Adds bad training examples; each example is listed once."""
         known = {bad.example: bad for bad in (*self.read_bad_examples(), *found)}
         facts = [known[example].model_dump() for example in sorted(known)]
-        write_atomically(self.path / "bad_examples.json", json.dumps(facts, indent=2))
+        self._write("bad_examples.json", json.dumps(facts, indent=2))
 
     def read_size(self) -> ModelSize | None:
-        """Returns what the student's architecture costs, None if that was not measured yet."""
-        try:
-            return ModelSize.model_validate_json((self.path / "size.json").read_text("utf-8"))
-        except FileNotFoundError:
-            return None
+        """Returns what the student's architecture costs."""
+        return self._read_model("size.json", ModelSize)
 
     def write_size(self, size: ModelSize) -> None:
         """Writes what the student's architecture costs."""
-        write_atomically(self.path / "size.json", size.model_dump_json(indent=2))
+        self._write("size.json", size.model_dump_json(indent=2))
 
     def read_fine_tuned(self) -> Measurement | None:
-        """Returns the end of the fine-tuning that scores the trial, None if that is not done."""
-        try:
-            text = (self.path / "fine_tuned.json").read_text("utf-8")
-        except FileNotFoundError:
-            return None
-        return Measurement.model_validate_json(text)
+        """Returns the last measurement of the fine-tuning that scores the trial."""
+        return self._read_model("fine_tuned.json", Measurement)
 
     def write_fine_tuned(self, measurement: Measurement) -> None:
-        """Writes the end of the fine-tuning that scores the trial."""
-        write_atomically(self.path / "fine_tuned.json", measurement.model_dump_json(indent=2))
+        """Writes the last measurement of the fine-tuning that scores the trial."""
+        self._write("fine_tuned.json", measurement.model_dump_json(indent=2))
 
-    def note_start(self, facts: dict[str, Any]) -> None:
-        """Adds a line that says where the trial begins or goes on: its `workers`, and more."""
+    def append_start(self, facts: dict[str, Any]) -> None:
+        """Appends facts about a start or a resumption of the trial, such as its `workers`."""
         append_line(self.path / "workers.jsonl", json.dumps(facts))
 
-    def read_start(self) -> dict[str, Any] | None:
-        """Returns what was noted when the trial was started last, None if nothing is known here."""
-        path = self.path / "workers.jsonl"
-        lines = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
+    def read_last_start(self) -> dict[str, Any] | None:
+        """Returns the facts about the last start."""
+        text = self._read_text("workers.jsonl") or ""
+        lines = text.split("\n")[:-1]
         return json.loads(lines[-1]) if lines else None
 
     def read_nodes(self) -> set[str]:
-        """Returns the nodes on which the trial was started last, none if that is not known here."""
-        start = self.read_start()
+        """Returns the nodes of the last start; the empty set if they are unknown here."""
+        start = self.read_last_start()
         return {worker["node"] for worker in start["workers"]} if start else set()
 
-    def note_full_disk(self, told: str) -> None:
-        """Notes, if there is room for it, that a worker ends as it has none on a disk."""
+    def write_full_disk(self, message: str) -> None:
+        """Writes why a worker ends because of a full disk, if there is room for the message."""
         with contextlib.suppress(OSError):
-            write_atomically(self.path / "full_disk", told)
+            self._write("full_disk", message)
 
-    def take_full_disk(self) -> str | None:
-        """Returns and forgets what was noted so."""
-        path = self.path / "full_disk"
-        if not path.exists():
-            return None
-        told = path.read_text("utf-8")
-        path.unlink()
-        return told
+    def pop_full_disk(self) -> str | None:
+        """Returns that message and removes it."""
+        message = self._read_text("full_disk")
+        if message is not None:
+            (self.path / "full_disk").unlink()
+        return message
 
     def read_checkpoint(self) -> Checkpoint | None:
-        """Returns the newest whole checkpoint."""
+        """Returns the newest complete checkpoint."""
         found = {}
-        for path in self.path.glob(f"{_PREFIX}*"):
-            if path.name.removeprefix(_PREFIX).isdigit():
-                found[int(path.name.removeprefix(_PREFIX))] = path
+        for path in self.path.glob(f"{_CHECKPOINT_PREFIX}*"):
+            step = path.name.removeprefix(_CHECKPOINT_PREFIX)
+            if step.isdigit():
+                found[int(step)] = path
         if not found:
             return None
         newest = found[max(found)]
@@ -162,7 +174,11 @@ class TrialFolder:
         return Checkpoint(newest, max(found), facts["wall_s"], facts["worker_s"])
 
     def waits_at(self, halvings: int) -> bool:
-        """Whether the trial has nothing to do before so many halvings of its steps are passed."""
+        """Whether the trial has reached the rung at which trials wait for each other.
+
+        Args:
+            halvings: The rung, as `Measurement.halvings`; 0 is the end, where no trial waits.
+        """
         checkpoint = self.read_checkpoint()
         if checkpoint is None or halvings == 0:
             return False
@@ -171,72 +187,81 @@ class TrialFolder:
 
     @contextmanager
     def new_checkpoint(self, step: int, wall_s: float, worker_s: float) -> Iterator[Path]:
-        """Gives a folder to write into; afterwards it is the trial's only checkpoint."""
-        final = self.path / f"{_PREFIX}{step}"
+        """Gives a folder to write to, which becomes the trial's only checkpoint.
+
+        Args:
+            step: The optimizer step.
+            wall_s: Seconds that the trial has taken so far.
+            worker_s: The same summed over its workers.
+        """
+        final = self.path / f"{_CHECKPOINT_PREFIX}{step}"
         with atomic_folder(final) as folder:
             yield folder
             facts = {"wall_s": wall_s, "worker_s": worker_s}
             (folder / "trial.json").write_text(json.dumps(facts), "utf-8")
-        for path in self.path.glob(f"{_PREFIX}*"):
+        for path in self.path.glob(f"{_CHECKPOINT_PREFIX}*"):
             if path != final:
                 remove_folder(path)
 
     @contextmanager
     def new_student(self) -> Iterator[Path]:
-        """Gives a folder to write into; afterwards it is the trial's student."""
+        """Gives a folder to write to, which becomes the trial's student."""
         with atomic_folder(self.student) as folder:
             yield folder
 
     def remove_checkpoints(self) -> None:
-        """Removes all checkpoints, and what else only a trial that runs has or a crash left."""
-        self.pace.unlink(missing_ok=True)
-        for path in self.path.glob(f"{_PREFIX}*"):
+        """Removes all checkpoints, the progress file, and drafts that a crash has left."""
+        self.progress.unlink(missing_ok=True)
+        for path in self.path.glob(f"{_CHECKPOINT_PREFIX}*"):
             remove_folder(path)
         for path in self.path.glob(".*"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
 
     def read_outcome(self) -> Outcome | None:
-        """Returns how the trial ended, None if it has not."""
+        """Returns how the trial ended."""
+        return self._read_model("outcome.json", Outcome)
+
+    def write_outcome(self, outcome: Outcome, trace: str | None = None) -> None:
+        """Writes how the trial ended, and the traceback of a failure to error.txt."""
+        if trace is not None:
+            self._write("error.txt", trace)
+        self._write("outcome.json", outcome.model_dump_json(indent=2))
+
+    def write_test_metrics(self, metrics: dict[str, float]) -> None:
+        """Writes the metrics on test, of the winner and of the baseline."""
+        self._write("test.json", json.dumps(metrics, indent=2))
+
+    def _write(self, name: str, text: str) -> None:
+        write_atomically(self.path / name, text)
+
+    def _read_text(self, name: str) -> str | None:
         try:
-            return Outcome.model_validate_json((self.path / "outcome.json").read_text("utf-8"))
+            return (self.path / name).read_text("utf-8")
         except FileNotFoundError:
             return None
 
-    def write_outcome(self, outcome: Outcome, trace: str | None = None) -> None:
-        """Writes how the trial ended, and the traceback of a failure into error.txt."""
-        if trace is not None:
-            write_atomically(self.path / "error.txt", trace)
-        write_atomically(self.path / "outcome.json", outcome.model_dump_json(indent=2))
-
-    def write_test_metrics(self, metrics: dict[str, float]) -> None:
-        """Writes the metrics on test, which the winner and the baseline have."""
-        write_atomically(self.path / "test.json", json.dumps(metrics, indent=2))
+    def _read_model(self, name: str, model: type[_Model]) -> _Model | None:
+        text = self._read_text(name)
+        return model.model_validate_json(text) if text is not None else None
 
 
-def outcome_of(
-    state: Ending,
-    resources: ResourceSettings,
-    wall_s: float,
-    error: str | None = None,
-    *,
-    worker_s: float | None = None,
-) -> Outcome:
-    """Returns an outcome with the cost of holding a trial's resources for `wall_s` seconds.
+def read_measurements(folder: Path) -> list[Measurement]:
+    """Returns the measurements in a folder of a trial or a teacher, by step.
 
-    Args:
-        state: How the trial ended.
-        resources: What each of its workers had.
-        wall_s: Seconds from its start to its end.
-        error: Why it was refused or failed.
-        worker_s: These seconds times workers; none: it had as many from start to end.
+    A line that a crash cut off is left out. If a step was measured twice, before a crash and after
+    resuming from an earlier checkpoint, the later measurement counts.
     """
-    if worker_s is None:
-        worker_s = wall_s * resources.workers
-    return Outcome(
-        state=state,
-        error=error,
-        wall_s=wall_s,
-        gpu_s=worker_s * resources.gpus,
-        cpu_s=worker_s * resources.cpus,
-    )
+    path = folder / "measurements.jsonl"
+    if not path.exists():
+        return []
+    by_step: dict[int, Measurement] = {}
+    for line in path.read_text("utf-8").split("\n")[:-1]:
+        measurement = Measurement.model_validate_json(line)
+        by_step[measurement.step] = measurement
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def append_measurement(folder: Path, measurement: Measurement) -> None:
+    """Appends a measurement to those in a folder of a trial or a teacher."""
+    append_line(folder / "measurements.jsonl", measurement.model_dump_json())

@@ -17,7 +17,7 @@ from lkd_tune.config.objectives import COSTS
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.ranking import Ranking
-from lkd_tune.records.run import TrialRecord
+from lkd_tune.records.trial_record import TrialRecord
 from lkd_tune.results.formatting import (
     duration,
     interval,

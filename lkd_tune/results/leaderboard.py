@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lkd_tune.records.run import BASELINE
+from lkd_tune.records.trial_record import BASELINE
 
 _COST_KEYS = ("wall_s", "gpu_s", "cpu_s", "energy_j")
 

@@ -12,7 +12,8 @@ from lkd_tune.config.settings.task_kinds import KINDS
 from lkd_tune.config.space import load_recorded_space
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.ranking import Ranking, rank_trials
-from lkd_tune.records.run import BASELINE, RunFolder, TrialRecord
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_record import BASELINE, TrialRecord
 from lkd_tune.results.columns import COLUMNS, TrialContext, energy_j
 from lkd_tune.results.leaderboard import Leaderboard, Row, flat_row
 

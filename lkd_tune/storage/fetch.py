@@ -105,9 +105,9 @@ def send_files(run: RunFolder, files: Iterable[Path]) -> None:
     Raises:
         StorageError: If the store can't be written.
     """
-    if run.home is None:
+    if run.remote_uri is None:
         return
-    store = Store(run.home)
+    store = Store(run.remote_uri)
     for path in files:
         store.write(path.relative_to(run.path).as_posix(), path.read_bytes())
 

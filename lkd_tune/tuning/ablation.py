@@ -17,7 +17,7 @@ from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.manifest import update_manifest
 from lkd_tune.records.ranking import rank_run
 from lkd_tune.records.run import RunFolder
-from lkd_tune.records.seed_stats import alike, summarise
+from lkd_tune.records.seed_stats import is_indistinguishable, summarise_seeds
 from lkd_tune.tuning.confirm import seed_name, train_fixed_trials
 from lkd_tune.tuning.lock import locked
 from lkd_tune.tuning.mirror.run_mirror import fetch_state
@@ -63,7 +63,7 @@ def ablate(
             searched, or it has settings that were removed.
     """
     run = run.absolute()
-    if run.home is not None:
+    if run.remote_uri is not None:
         with locked(run):
             fetch_state(run)
     manifest = run.read_manifest()
@@ -163,7 +163,7 @@ def _summarise(
             record = session.run.read_trial(name)
             if record.state == "complete" and record.score is not None:
                 own[spec.seed] = record.score
-    ended = {entry.trial: entry for entry in summarise(scores, {}, {})}
+    ended = {entry.trial: entry for entry in summarise_seeds(scores, {}, {})}
     if "" not in ended or len(ended) < 2:
         return None
     all_terms = ended.pop("")
@@ -176,7 +176,7 @@ def _summarise(
             "low": entry.low,
             "high": entry.high,
             "difference": entry.mean - all_terms.mean,
-            "ties_with_winner": alike(entry.scores, all_terms.scores),
+            "ties_with_winner": is_indistinguishable(entry.scores, all_terms.scores),
         }
         for entry in (all_terms, *sorted(ended.values(), key=lambda e: (e.mean, e.trial)))
     ]

@@ -14,9 +14,9 @@ import moocore
 
 from lkd_tune.files.atomic import remove_folder, write_atomically
 from lkd_tune.files.tombstones import note_removal
+from lkd_tune.records.measurement import ModelSize
 from lkd_tune.records.pareto import Costs, costs_of, front_of, knee_of, normalised
 from lkd_tune.records.run import RunFolder
-from lkd_tune.records.size import ModelSize
 from lkd_tune.records.student_file import read_student
 from lkd_tune.records.trial_folder import TrialFolder
 

@@ -10,9 +10,9 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.files.tombstones import note_removal
 from lkd_tune.records.ranking import rank_run
-from lkd_tune.records.run import BASELINE, TrialRecord
-from lkd_tune.records.seed_stats import summarise
+from lkd_tune.records.seed_stats import summarise_seeds
 from lkd_tune.records.trial_folder import TrialFolder
+from lkd_tune.records.trial_record import BASELINE, TrialRecord
 from lkd_tune.tuning.session import Session
 
 
@@ -136,7 +136,7 @@ def _write_confirmation(session: Session, names: list[str]) -> None:
         ]
         for name, done in runs.items()
     }
-    confirmed = summarise(scores, tests, failed)
+    confirmed = summarise_seeds(scores, tests, failed)
     content = {"metric": metric, "trials": [entry.model_dump() for entry in confirmed]}
     write_atomically(session.run.confirmation, json.dumps(content, indent=2))
 

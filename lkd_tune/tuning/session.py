@@ -75,14 +75,16 @@ class Session:
         if capacity.awaited is not None:
             self.view.note(f"no node can run a trial yet; waiting for {capacity.awaited}")
         self.cwd, self.cache = os.getcwd(), str(cache_dir())
-        requirements = NodeRequirements(None if run.home else str(run.path), installed_versions())
+        requirements = NodeRequirements(
+            None if run.remote_uri else str(run.path), installed_versions()
+        )
         self.nodes = SearchNodes(requirements, settings.resources, self.view.note)
         # Written before any trial starts: workers of an earlier session stop when they see it.
         session = uuid.uuid4().hex
         update_manifest(run, session=session, cluster=describe_cluster(), finished=None)
         self.common = {
             "run": str(run.path),
-            "home": run.home,
+            "remote_uri": run.remote_uri,
             "session": session,
             "cache": self.cache,
             "cwd": self.cwd,
@@ -91,7 +93,7 @@ class Session:
         }
         self._trackers: Trackers | None = None
         self._mirror: Mirror | None = None
-        if run.home is not None:
+        if run.remote_uri is not None:
             from lkd_tune.tuning.mirror.run_mirror import Mirror
 
             self._mirror = Mirror(run, self.view.note, self.stop.interrupt)
@@ -166,7 +168,7 @@ class Session:
         if self._mirror is None:
             return str(self.run.student(name))
         retry_until_available(self._mirror.flush, give_up=lambda: bool(self.stop))
-        return f"{self.run.home}/students/{name}"
+        return f"{self.run.remote_uri}/students/{name}"
 
     def keep_best(self, ended: str | None = None) -> list[str]:
         """Keeps the best students; returns their names, best first. See `best_students.py`."""

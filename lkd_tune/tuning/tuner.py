@@ -111,7 +111,7 @@ def resume_search(
             differs that must not, or as `run_search`.
     """
     run = run.absolute()
-    if run.home is not None:
+    if run.remote_uri is not None:
         with locked(run):
             fetch_state(run)
     manifest = run.read_manifest()

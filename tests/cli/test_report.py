@@ -50,14 +50,14 @@ def test_open_opens_the_page(called, tmp_path, monkeypatch):
 def test_no_run(called, tmp_path, command):
     code, _, err = called(command, tmp_path / "nowhere")
     assert code == 2
-    assert "is no run folder: it has no manifest.json" in err
+    assert "is not a run folder: it has no manifest.json" in err
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_run_to_compare_with_is_none(called, tmp_path):
     code, _, err = called("report", full_run(tmp_path / "run").path, "--compare", tmp_path / "no")
     assert code == 2
-    assert f"{tmp_path / 'no'}: is no run folder" in err
+    assert f"{tmp_path / 'no'}: is not a run folder" in err
 
 
 def test_a_port_that_is_taken(called, tmp_path):

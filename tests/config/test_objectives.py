@@ -8,7 +8,7 @@ import pytest
 
 from lkd_tune.config.objectives import COSTS, OBJECTIVES, SCORE, ObjectiveName
 from lkd_tune.config.settings.search import LimitSettings
-from lkd_tune.records.size import ModelSize
+from lkd_tune.records.measurement import ModelSize
 from lkd_tune.results.leaderboard import Row
 
 HOW_TO = Path(__file__).parents[2] / "docs/how-to/objectives-and-limits.md"

@@ -181,8 +181,8 @@ def test_more_refusals_of_the_driver(tmp_path, lkd_tune):
     mlflow = ["--name", "new", "--set", "trackers=mlflow"]
     for arguments, told in (
         (nowhere, ": can't be written by the driver"),
-        (nothing, "is no run folder"),
-        ([*where, *warm], "/runs/none is no run folder"),
+        (nothing, "is not a run folder"),
+        ([*where, *warm], "/runs/none is not a run folder"),
         ([*where, *mlflow], "the address of a server"),
     ):
         assert told in lkd_tune("submit", *arguments, code=2)

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lkd_tune.records.measurement import ModelSize
 from lkd_tune.records.pareto import (
     Costs,
-    by_front,
     costs_of,
-    excesses,
     front_of,
     knee_of,
+    nondominated_order,
     normalised,
+    violations,
 )
-from lkd_tune.records.size import ModelSize
 
 SIZE = ModelSize(parameters=100, flops=2000, disk_mb=0.4, latency_ms=3.0)
 COSTS = st.lists(
@@ -38,9 +38,9 @@ def test_a_score_costs_its_negative():
 
 
 def test_excesses_are_shares_of_the_limit():
-    found = excesses({"parameters": 80, "disk_mb": 0.5, "latency_ms_batch_32": 1}, SIZE)
+    found = violations({"parameters": 80, "disk_mb": 0.5, "latency_ms_batch_32": 1}, SIZE)
     assert found == {"parameters": pytest.approx(0.25), "disk_mb": pytest.approx(-0.2)}
-    assert excesses({"parameters": 80}, None) == {}
+    assert violations({"parameters": 80}, None) == {}
 
 
 @given(COSTS)
@@ -55,7 +55,7 @@ def test_the_front_is_all_that_nothing_dominates_each_cost_once(costs):
 
 @given(COSTS)
 def test_fronts_come_one_after_the_other(costs):
-    ordered = by_front(costs)
+    ordered = nondominated_order(costs)
     assert sorted(ordered) == sorted(costs)
     for i, j in itertools.combinations(range(len(ordered)), 2):
         assert not dominates(costs[ordered[j]], costs[ordered[i]])
@@ -63,7 +63,7 @@ def test_fronts_come_one_after_the_other(costs):
 
 def test_the_first_of_a_front_span_it():
     line = {f"{i}": (float(i), float(10 - i)) for i in range(11)}
-    first = by_front(line)[:3]
+    first = nondominated_order(line)[:3]
     assert {*first[:2]} == {"0", "10"}
     assert first[2] == "5"
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from lkd_tune.cluster.nodes import NodeRequirements, SearchNodes
 from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.distillation.engine import Distillation
-from lkd_tune.records.pace import Pace
-from lkd_tune.records.progress_file import pace_noter, read_pace
+from lkd_tune.records.measurement import TrainingProgress
+from lkd_tune.records.progress_file import progress_writer, read_progress
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import TrialFolder
 from lkd_tune.tuning.execution.callback import Follower
@@ -23,7 +23,7 @@ from tests.tuning.study.test_searcher import drawn, measurement, searcher
 
 
 def test_a_distillation_tells_its_steps_and_seconds_between_evaluations(tmp_path):
-    told: list[Pace] = []
+    told: list[TrainingProgress] = []
     train = {"steps": 50, "batch_size": 4, "lr": 1e-3, "evaluations": 1}
     with Distillation(_spec(tmp_path, train=train), on_progress=told.append) as distillation:
         (measurement,) = distillation
@@ -33,30 +33,30 @@ def test_a_distillation_tells_its_steps_and_seconds_between_evaluations(tmp_path
 
 
 def test_a_pace_is_written_at_most_once_a_second(tmp_path):
-    note = pace_noter(tmp_path / "pace")
-    note(Pace(20, 200, 4.0))
-    note(Pace(40, 200, 8.0))
-    assert read_pace(tmp_path / "pace") == Pace(20, 200, 4.0)
+    note = progress_writer(tmp_path / "pace")
+    note(TrainingProgress(20, 200, 4.0))
+    note(TrainingProgress(40, 200, 8.0))
+    assert read_progress(tmp_path / "pace") == TrainingProgress(20, 200, 4.0)
 
 
 @pytest.mark.parametrize("text", [None, "", "[20, 2"])
 def test_a_pace_that_is_not_there_or_half_written_is_none(tmp_path, text):
     if text is not None:
         (tmp_path / "pace").write_text(text)
-    assert read_pace(tmp_path / "pace") is None
+    assert read_progress(tmp_path / "pace") is None
 
 
 def test_no_training_ends_because_its_pace_can_not_be_noted(tmp_path):
-    pace_noter(tmp_path / "nowhere" / "pace")(Pace(20, 200, 4.0))
+    progress_writer(tmp_path / "nowhere" / "pace")(TrainingProgress(20, 200, 4.0))
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_trial_that_has_ended_has_no_pace(tmp_path):
     folder = TrialFolder(tmp_path)
-    pace_noter(folder.pace)(Pace(20, 200, 4.0))
-    assert folder.pace.exists()
+    progress_writer(folder.progress)(TrainingProgress(20, 200, 4.0))
+    assert folder.progress.exists()
     folder.remove_checkpoints()
-    assert not folder.pace.exists()
+    assert not folder.progress.exists()
 
 
 def test_the_first_steps_which_load_kernels_are_not_in_an_estimate(tmp_path):
@@ -64,12 +64,12 @@ def test_the_first_steps_which_load_kernels_are_not_in_an_estimate(tmp_path):
     console = Console(file=io.StringIO(), width=100)
     with View(4, "accuracy", console=console) as view:
         for name, pace in (
-            ("0000", Pace(20, 200, 4.0)),
-            ("0001", Pace(40, 200, 5.0)),
-            ("0000", Pace(20, 200, 4.0)),  # the same look again
-            ("0001", Pace(20, 200, 4.0)),  # lost, and back at its checkpoint
-            ("0001", Pace(60, 200, 8.0)),
-            ("0000", Pace(80, 200, 5.0)),
+            ("0000", TrainingProgress(20, 200, 4.0)),
+            ("0001", TrainingProgress(40, 200, 5.0)),
+            ("0000", TrainingProgress(20, 200, 4.0)),  # the same look again
+            ("0001", TrainingProgress(20, 200, 4.0)),  # lost, and back at its checkpoint
+            ("0001", TrainingProgress(60, 200, 8.0)),
+            ("0000", TrainingProgress(80, 200, 5.0)),
         ):
             view.trial_started(name, spec)
             view.stepped(name, pace)
@@ -81,8 +81,8 @@ def test_of_a_teacher_that_is_trained_steps_and_time_are_told():
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
     with View(4, "accuracy", console=console) as view:
         view.teacher_trains([], None)
-        view.teacher_trains([], Pace(20, 200, 7.0))
-        view.teacher_trains([measurement(4, 0.5)], Pace(100, 200, 31.0))
+        view.teacher_trains([], TrainingProgress(20, 200, 7.0))
+        view.teacher_trains([measurement(4, 0.5)], TrainingProgress(100, 200, 31.0))
         said, console.file = console.file.getvalue(), io.StringIO()
         view._live.refresh()
         shown = console.file.getvalue()
@@ -95,7 +95,7 @@ def test_steps_and_an_estimate_are_shown_before_an_evaluation(tmp_path, monkeypa
     run = RunFolder(tmp_path / "run")
     for name in ("0000", "0001"):
         run.trial(name).mkdir(parents=True)
-    pace_noter(TrialFolder(run.trial("0001")).pace)(Pace(20, 200, 6.0))
+    progress_writer(TrialFolder(run.trial("0001")).progress)(TrainingProgress(20, 200, 6.0))
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
     actors = dict.fromkeys(("0000", "0001"))
     with View(4, "accuracy", console=console) as view:
@@ -113,7 +113,7 @@ def test_steps_and_an_estimate_are_shown_before_an_evaluation(tmp_path, monkeypa
         for name in actors:
             view.trial_started(name, spec)
         follower.on_step_end(0, [])
-        pace_noter(TrialFolder(run.trial("0001")).pace)(Pace(40, 200, 12.0))
+        progress_writer(TrialFolder(run.trial("0001")).progress)(TrainingProgress(40, 200, 12.0))
         follower.on_step_end(0, [])
         said, console.file = console.file.getvalue(), io.StringIO()
         view._live.refresh()

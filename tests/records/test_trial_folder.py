@@ -9,7 +9,9 @@ import pytest
 
 from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.files.disk import FullDiskError
-from lkd_tune.records.trial_folder import TrialFolder, outcome_of
+from lkd_tune.records.trial_folder import TrialFolder, append_measurement, read_measurements
+from lkd_tune.records.trial_record import outcome_of
+from tests.records.test_run import measured
 
 
 def write_checkpoint(folder: TrialFolder, step: int, wall_s: float = 1.0) -> None:
@@ -130,15 +132,51 @@ def test_a_checkpoint_that_finds_no_room_leaves_what_there_was(small_disk):
 
 def test_where_it_was_started_is_read_though_the_line_before_was_cut_off(tmp_path):
     folder = TrialFolder(tmp_path)
-    assert folder.read_start() is None
-    folder.note_start({"workers": [{"node": "a"}]})
+    assert folder.read_last_start() is None
+    folder.append_start({"workers": [{"node": "a"}]})
     (tmp_path / "workers.jsonl").open("a").write('{"workers": [{"no')
-    folder.note_start({"workers": [{"node": "b"}]})
+    folder.append_start({"workers": [{"node": "b"}]})
     assert folder.read_nodes() == {"b"}
 
 
 def test_a_full_disk_is_told_once(tmp_path):
     folder = TrialFolder(tmp_path)
-    folder.note_full_disk("no room")
-    assert folder.take_full_disk() == "no room"
-    assert folder.take_full_disk() is None
+    folder.write_full_disk("no room")
+    assert folder.pop_full_disk() == "no room"
+    assert folder.pop_full_disk() is None
+
+
+def test_measurements_there_and_back(tmp_path):
+    for step in (10, 20, 30):
+        append_measurement(tmp_path, measured(step))
+    assert read_measurements(tmp_path) == [measured(10), measured(20), measured(30)]
+    assert [m.finished for m in read_measurements(tmp_path)] == [False, False, True]
+
+
+def test_no_measurements_yet(tmp_path):
+    assert read_measurements(tmp_path) == []
+
+
+@pytest.mark.parametrize("kept", [0, 1, 40])
+def test_a_line_cut_off_is_left_out_and_replaced(tmp_path, kept):
+    path = tmp_path / "measurements.jsonl"
+    append_measurement(tmp_path, measured(10))
+    append_measurement(tmp_path, measured(20))
+    first, second, _ = path.read_text().split("\n")
+    path.write_text(first + "\n" + second[:kept])
+    assert read_measurements(tmp_path) == [measured(10)]
+    append_measurement(tmp_path, measured(20, 0.7))
+    assert read_measurements(tmp_path) == [measured(10), measured(20, 0.7)]
+
+
+def test_the_very_first_line_cut_off(tmp_path):
+    (tmp_path / "measurements.jsonl").write_text('{"step": 1')
+    assert read_measurements(tmp_path) == []
+    append_measurement(tmp_path, measured(10))
+    assert read_measurements(tmp_path) == [measured(10)]
+
+
+def test_of_a_step_measured_twice_the_later_counts(tmp_path):
+    for step, score in ((10, 0.1), (20, 0.2), (10, 0.3)):
+        append_measurement(tmp_path, measured(step, score))
+    assert [(m.step, m.score) for m in read_measurements(tmp_path)] == [(10, 0.3), (20, 0.2)]

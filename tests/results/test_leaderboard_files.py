@@ -6,7 +6,8 @@ import pytest
 
 from lkd_tune.cli.tables import show_leaderboard
 from lkd_tune.config.errors import SpecError
-from lkd_tune.records.run import BASELINE, RunFolder
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_record import BASELINE
 from lkd_tune.results.leaderboard_files import read_leaderboard, write_leaderboard
 from tests.support.run_folder import COSTS, HandMade, full_run
 
@@ -106,7 +107,7 @@ def test_a_run_interrupted_before_its_first_trial_names_task_metric_and_teacher(
 
 
 def test_no_run_folder(tmp_path):
-    with pytest.raises(SpecError, match="is no run folder"):
+    with pytest.raises(SpecError, match="is not a run folder"):
         read_leaderboard(RunFolder(tmp_path))
 
 

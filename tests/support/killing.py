@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from lkd_tune.records.run import RunFolder, read_measurements
-from lkd_tune.records.trial_folder import TrialFolder
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_folder import TrialFolder, read_measurements
 
 # Of the processor since its last checkpoint: it is at its steps, and not at writing that.
 _BUSY_S = 0.15
@@ -50,7 +50,7 @@ def killing(
         while folder.read_checkpoint() is None:
             if over.wait(0.005):
                 return
-        start = folder.read_start()
+        start = folder.read_last_start()
         assert start is not None
         worker = psutil.Process(start["workers"][0]["pid"])
         busy = _seconds(worker) + _BUSY_S

@@ -12,7 +12,9 @@ from lkd_tune.config.space import load_space
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.run import BASELINE, Outcome, RunFolder, append_measurement
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_folder import append_measurement
+from lkd_tune.records.trial_record import BASELINE, Outcome
 from tests.support.draws import RandomSuggester
 
 SPACE = """task: acceptability

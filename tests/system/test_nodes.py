@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lkd_tune.records.run import RunFolder, read_measurements
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_folder import read_measurements
 from tests.support.clusters import LocalCluster
 from tests.support.tiny import LABELS, make_space
 from tests.system.driver import wait_until

@@ -9,7 +9,8 @@ import pytest
 
 from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.records.run import RunFolder
-from lkd_tune.records.trial_folder import TrialFolder, outcome_of
+from lkd_tune.records.trial_folder import TrialFolder
+from lkd_tune.records.trial_record import outcome_of
 from lkd_tune.tuning.best_students import add_test_metrics, keep_best
 
 

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from lkd_tune.cli.tables import show_leaderboard
-from lkd_tune.records.run import BASELINE, RunFolder
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_record import BASELINE
 from lkd_tune.results.leaderboard_files import read_leaderboard, write_leaderboard
 from lkd_tune.tuning.tuner import resume_search, run_search
 from tests.support.tiny import LABELS, make_space
@@ -108,7 +109,7 @@ def test_a_search_begins_with_the_best_of_an_earlier_run(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("make", "message"),
-    [(False, "is no run folder"), (True, "has no complete trial")],
+    [(False, "is not a run folder"), (True, "has no complete trial")],
 )
 def test_a_warm_start_from_nothing_is_refused(tmp_path, make, message):
     from lkd_tune.config.errors import SpecError

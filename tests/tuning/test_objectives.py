@@ -15,9 +15,10 @@ from lkd_tune.config.source import parse_source
 from lkd_tune.config.space import build_space
 from lkd_tune.config.starts import Start
 from lkd_tune.files.atomic import write_atomically
+from lkd_tune.records.measurement import ModelSize
 from lkd_tune.records.run import RunFolder
-from lkd_tune.records.size import ModelSize
-from lkd_tune.records.trial_folder import TrialFolder, outcome_of
+from lkd_tune.records.trial_folder import TrialFolder
+from lkd_tune.records.trial_record import outcome_of
 from lkd_tune.tuning.best_students import keep_best
 from lkd_tune.tuning.study.searcher import StudySearcher
 from tests.support.families import make_classifier

@@ -8,7 +8,8 @@ import pytest
 from optuna.trial import TrialState
 
 from lkd_tune.config.space import load_space
-from lkd_tune.records.run import BASELINE, RunFolder
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_record import BASELINE
 from lkd_tune.tuning.tuner import resume_search, run_search
 from tests.support.studies import open_study
 from tests.support.tiny import LABELS, make_space

@@ -9,7 +9,7 @@ from statistics import mean
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lkd_tune.records.run import TrialRecord
+from lkd_tune.records.trial_record import TrialRecord
 from lkd_tune.results.leaderboard import Leaderboard
 from lkd_tune.results.plots.style import (
     add_scale,

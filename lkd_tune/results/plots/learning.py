@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from lkd_tune.records.run import TrialRecord
+from lkd_tune.records.trial_record import TrialRecord
 from lkd_tune.results.leaderboard import Leaderboard
 from lkd_tune.results.plots.style import colour, finish_axes, new_figure, series_style
 from lkd_tune.results.plots.tradeoff import draw_references

@@ -14,9 +14,10 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.manifest import update_manifest
 from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.progress_file import read_pace
+from lkd_tune.records.progress_file import read_progress
 from lkd_tune.records.run import RunFolder
-from lkd_tune.records.trial_folder import TrialFolder, outcome_of
+from lkd_tune.records.trial_folder import TrialFolder
+from lkd_tune.records.trial_record import outcome_of
 from lkd_tune.tuning.execution.oom import killed_by_ray
 from lkd_tune.tuning.execution.retries import Retries, error_of
 from lkd_tune.tuning.progress.events import MAX_ROWS
@@ -98,7 +99,7 @@ class Follower(Callback):
         name = trial.config["name"]
         self._actors.pop(name, None)
         folder, error = TrialFolder(self._run.trial(name)), error_of(trial)
-        full_disk = folder.take_full_disk()
+        full_disk = folder.pop_full_disk()
         if full_disk is not None:
             self._stop.stop_for_full_disk(full_disk)
         elif "StorageError" in error:
@@ -135,7 +136,7 @@ class Follower(Callback):
         if time.monotonic() - self._looked > _LOOK_EVERY_S:
             self._looked = time.monotonic()
             for name in itertools.islice(self._actors, MAX_ROWS):  # those that are shown
-                if (pace := read_pace(TrialFolder(self._run.trial(name)).pace)) is not None:
+                if (pace := read_progress(TrialFolder(self._run.trial(name)).progress)) is not None:
                     self._view.stepped(name, pace)
         if time.monotonic() - self._noted > _NOTE_EVERY_S:
             self._noted = time.monotonic()

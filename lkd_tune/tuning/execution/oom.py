@@ -44,11 +44,11 @@ def note_start(
         workers: The `node`, `host` and `pid` of each; the first is this process.
         session: The driver's.
     """
-    before = folder.read_start()
+    before = folder.read_last_start()
     now = {"workers": workers, "session": session, "oom_kills": _oom_kills()}
     if before is not None and _killed_by_kernel(before, now):
         cut_micro_batches(folder, spec)
-    folder.note_start(now)
+    folder.append_start(now)
 
 
 def _killed_by_kernel(before: dict[str, Any], now: dict[str, Any]) -> bool:

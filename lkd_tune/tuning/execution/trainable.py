@@ -18,16 +18,17 @@ from lkd_tune.config.errors import SpecError
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.atomic import remove_folder, write_atomically
 from lkd_tune.files.disk import explain, is_full_disk
-from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.pareto import excesses
-from lkd_tune.records.run import Ending, Outcome, RunFolder, append_measurement, read_measurements
-from lkd_tune.records.size import ModelSize
+from lkd_tune.records.measurement import Measurement, ModelSize
+from lkd_tune.records.pareto import violations
+from lkd_tune.records.run import RunFolder
 from lkd_tune.records.student_file import describe_student, read_student
 from lkd_tune.records.trial_folder import (
     Checkpoint,
     TrialFolder,
-    outcome_of,
+    append_measurement,
+    read_measurements,
 )
+from lkd_tune.records.trial_record import Ending, Outcome, outcome_of
 from lkd_tune.runtime.oom import gpu_is_lost, is_out_of_memory
 from lkd_tune.storage.object_store import StorageError
 from lkd_tune.tuning.execution.oom import cut_micro_batches, note_start
@@ -57,8 +58,8 @@ class DistillationTrainable(tune.Trainable):
     would go wrong again, so the trial ends as failed and the actor goes on to the next.
     Only the loss of a process is raised, for Tune to start the trial again elsewhere.
 
-    The config holds `run`, `home`, `session`, `cache`, `cwd` and `limits`, the same for all trials
-    of a session, and `name` and `spec`. With `pause_at` the trial pauses where so many
+    The config holds `run`, `remote_uri`, `session`, `cache`, `cwd`, `limits`, the same for all
+    trials of a session, and `name` and `spec`. With `pause_at` the trial pauses where so many
     halvings of its steps are left, to go on in a later call of Tune.
     """
 
@@ -66,7 +67,7 @@ class DistillationTrainable(tune.Trainable):
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """Returns one bundle for each worker; all on one node where nodes share no folder."""
         resources = TrialSpec.model_validate_json(config["spec"]).resources
-        strategy = "PACK" if config.get("home") is None else "STRICT_PACK"
+        strategy = "PACK" if config.get("remote_uri") is None else "STRICT_PACK"
         return trial_bundles(resources, strategy)
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -200,13 +201,13 @@ class DistillationTrainable(tune.Trainable):
             str(checkpoint.path) if checkpoint else None,
             self._folder.read_accumulation(),
             [*skipped],
-            str(self._folder.pace),
+            str(self._folder.progress),
         )
 
     def _refuse_if_above_a_limit(self) -> dict[str, Any] | None:
         """Ends a trial whose student is too slow, before it trains."""
         assert self._gang is not None
-        above = [name for name, by in excesses(self._limits, self._size).items() if by > 0]
+        above = [name for name, by in violations(self._limits, self._size).items() if by > 0]
         if not above:
             return None
         reason = ", ".join(
@@ -321,7 +322,7 @@ class DistillationTrainable(tune.Trainable):
         If the trial may go on without some examples, Tune starts it again.
         """
         if is_full_disk(error):
-            self._folder.note_full_disk(explain(error, self._run.path))
+            self._folder.write_full_disk(explain(error, self._run.path))
         elif not self._leaves_out(error):
             self._write_failure(error)
 

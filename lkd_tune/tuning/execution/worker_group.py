@@ -19,9 +19,8 @@ from lkd_tune.cluster.nodes import WITHOUT_GPUS, NodeRequirements, check_this_no
 from lkd_tune.config.settings.training import ResourceSettings, trials_on_a_gpu
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.cache import node_cache
-from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.progress_file import pace_noter
-from lkd_tune.records.size import ModelSize
+from lkd_tune.records.measurement import Measurement, ModelSize
+from lkd_tune.records.progress_file import progress_writer
 from lkd_tune.storage.fetch import local_model
 from lkd_tune.storage.object_store import retry_until_available
 
@@ -101,7 +100,7 @@ class Rank:
             cache=node_cache(cache),
             accumulation=accumulation,
             skipped=skipped,
-            on_progress=pace_noter(Path(pace)) if self._rank == 0 else None,
+            on_progress=progress_writer(Path(pace)) if self._rank == 0 else None,
         )
         if checkpoint is not None:
             self._distillation.load_checkpoint(Path(checkpoint))

@@ -35,15 +35,15 @@ class NodeCopy:
     """
 
     def __init__(self, run: RunFolder, trial: str, session: str, cache: str):
-        assert run.home is not None
+        assert run.remote_uri is not None
         try:
             self.apart = run.read_manifest().get("session") != session
         except SpecError:
             self.apart = True
-        own = RunFolder(node_cache(cache) / "runs" / cache_path(run.home), run.home)
+        own = RunFolder(node_cache(cache) / "runs" / cache_path(run.remote_uri), run.remote_uri)
         self.run = own if self.apart else run
         self._trial = trial
-        self._sync = Sync(Store(run.home), self.run.path)
+        self._sync = Sync(Store(run.remote_uri), self.run.path)
 
     def read_manifest(self) -> dict[str, Any]:
         """Returns the run's manifest as it is now.
@@ -100,7 +100,7 @@ class NodeCopy:
 
 def node_copy(config: dict[str, Any]) -> NodeCopy | None:
     """Returns a trial's `NodeCopy` from its config, None for a run without a home."""
-    if config.get("home") is None:
+    if config.get("remote_uri") is None:
         return None
-    run = RunFolder(Path(config["run"]), config["home"])
+    run = RunFolder(Path(config["run"]), config["remote_uri"])
     return NodeCopy(run, config["name"], config["session"], config["cache"])

@@ -53,9 +53,9 @@ class Mirror:
     """
 
     def __init__(self, run: RunFolder, tell: Callable[[str], None], on_lost: Callable[[], None]):
-        assert run.home is not None
+        assert run.remote_uri is not None
         self._run, self._tell, self._on_lost = run, tell, on_lost
-        self._sync = Sync(Store(run.home), run.path)
+        self._sync = Sync(Store(run.remote_uri), run.path)
         self._session = run.read_manifest().get("session")
         self._begun = False
         self._journal_bytes = 0  # of the study, in the store
@@ -159,7 +159,7 @@ class Mirror:
             return
         message = (
             f"has lost its manifest.json, so the search ends; `lkd-tune search --resume "
-            f"{self._run.home}` goes on with what is there"
+            f"{self._run.remote_uri}` goes on with what is there"
         )
         raise LostRunError(Problem(str(self._run.path), "", message))
 
@@ -169,7 +169,7 @@ class Mirror:
         if len(lines) < self._journal_bytes:  # it only ever grows
             message = (
                 "has lost trials, so the search ends; remove it, and `lkd-tune search --resume "
-                f"{self._run.home}` goes on with what is there"
+                f"{self._run.remote_uri}` goes on with what is there"
             )
             raise LostRunError(Problem(str(self._run.study), "", message))
         return lines
@@ -181,7 +181,7 @@ class Mirror:
         # Twice: a note of a removal comes a moment after it.
         if again := sorted(self._lost & lost):
             message = f"{len(again)} file(s) have gone from {self._run.path}, as {again[0]}"
-            self._tell(f"{message}; {self._run.home} keeps them, and --resume fetches them")
+            self._tell(f"{message}; {self._run.remote_uri} keeps them, and --resume fetches them")
         self._lost = None if again else lost
 
     def _refuse_if_replaced(self) -> None:
@@ -220,14 +220,14 @@ def holds_search(run: RunFolder) -> bool:
         SpecError: If other things lie where the run is to be in its store.
         StorageError: If the store can't be written.
     """
-    if run.home is None:
+    if run.remote_uri is None:
         return run.manifest.exists()
-    store = Store(run.home)
+    store = Store(run.remote_uri)
     store.check_writable()
     there = [name for name in store.list() if is_sent(name)]
     if there and "manifest.json" not in there:
         message = f"holds other things ({there[0]}), and no run; name another folder"
-        raise SpecError(Problem(run.home, "", message))
+        raise SpecError(Problem(run.remote_uri, "", message))
     return bool(there)
 
 
@@ -242,12 +242,12 @@ def fetch_state(run: RunFolder) -> None:
         SpecError: If there is no such run.
         StorageError: If the store can't be read.
     """
-    assert run.home is not None
-    store = Store(run.home)
+    assert run.remote_uri is not None
+    store = Store(run.remote_uri)
     manifest = store.read("manifest.json")
     if manifest is None:
         store.list()  # tells of a bucket that is not there
-        raise SpecError(Problem(run.home, "", "is no run: it has no manifest.json"))
+        raise SpecError(Problem(run.remote_uri, "", "is no run: it has no manifest.json"))
     session = json.loads(manifest).get("session")
     if not run.manifest.exists() or run.read_manifest().get("session") != session:
         clear(run)
@@ -271,7 +271,7 @@ def fetch_state(run: RunFolder) -> None:
 
 def clear(run: RunFolder) -> None:
     """Removes what an earlier search left in the folder that a run with a home works in."""
-    if run.home is None or not run.path.exists():
+    if run.remote_uri is None or not run.path.exists():
         return
     run.manifest.unlink(missing_ok=True)
     for path in run.path.iterdir():

@@ -21,8 +21,8 @@ from lkd_tune.config.uri import is_address
 from lkd_tune.files.atomic import atomic_folder
 from lkd_tune.files.cache import node_cache
 from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.progress_file import pace_in, pace_noter
-from lkd_tune.records.run import append_measurement
+from lkd_tune.records.progress_file import progress_path, progress_writer
+from lkd_tune.records.trial_folder import append_measurement
 from lkd_tune.storage.fetch import send_model
 
 
@@ -65,9 +65,9 @@ def prepare_teacher(
             settings.train,
             cache=node_cache(cache),
             progress=append,
-            on_progress=pace_noter(pace_in(Path(progress))),
+            on_progress=progress_writer(progress_path(Path(progress))),
         )
-        pace_in(Path(progress)).unlink(missing_ok=True)
+        progress_path(Path(progress)).unlink(missing_ok=True)
         if copy is not None and is_address(copy):
             send_model(folder, copy)
         elif copy is not None:

@@ -11,8 +11,8 @@ from lkd_tune.config.objectives import OBJECTIVES
 from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.files.atomic import write_once
 from lkd_tune.records.manifest import update_manifest
-from lkd_tune.records.progress_file import pace_in, read_pace
-from lkd_tune.records.run import read_measurements
+from lkd_tune.records.progress_file import progress_path, read_progress
+from lkd_tune.records.trial_folder import read_measurements
 from lkd_tune.tuning.session import Session
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ def ensure_teacher(session: Session, worker: PreparationWorker) -> dict[str, Any
         trained = settings.teacher.train is not None
         view.phase("training the teacher" if trained else "scoring the teacher")
         progress = run.path / "teacher"
-        pace_in(progress).unlink(missing_ok=True)  # of a session that was interrupted
+        progress_path(progress).unlink(missing_ok=True)  # of a session that was interrupted
         # On one machine all trials see the cache. On a cluster some nodes may not, now or later;
         # they all see the run folder.
         copy = str(progress / "model") if session.is_multi_node else None
-        if run.home is not None:  # it has to outlive this machine
-            copy = f"{run.home}/teacher/model"
+        if run.remote_uri is not None:  # it has to outlive this machine
+            copy = f"{run.remote_uri}/teacher/model"
         teacher = worker.run(
             "teacher",
             prepare_teacher,
@@ -53,7 +53,7 @@ def ensure_teacher(session: Session, worker: PreparationWorker) -> dict[str, Any
             str(progress),
             copy,
             poll=lambda: view.teacher_trains(
-                read_measurements(progress), read_pace(pace_in(progress))
+                read_measurements(progress), read_progress(progress_path(progress))
             ),
         )
         if teacher is None:

@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.live import Live
 
 from lkd_tune.config.trial import TrialSpec
-from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.pace import Pace
-from lkd_tune.records.run import TrialRecord
+from lkd_tune.records.measurement import Measurement, TrainingProgress
+from lkd_tune.records.trial_record import TrialRecord
 from lkd_tune.tuning.progress.events import SearchState, duration, event_from_line, event_to_line
 
 # Set for a search that runs as a cluster job. Its log then has the events, too, so that
@@ -68,7 +67,7 @@ class View:
         self._state = SearchState()
         self._specs: dict[str, TrialSpec] = {}
         self._estimated = self._teacher_estimated = False
-        self._first_paces: dict[str, Pace] = {}
+        self._first_paces: dict[str, TrainingProgress] = {}
         self._event("search", trials=trials, metric=metric, score=self._score)
         for record in records:
             if record.outcome and record.is_drawn:
@@ -109,14 +108,16 @@ class View:
         self._event("teacher", score=score)
         self._say(f"teacher: {self._metric} {score:.4f} on dev")
 
-    def teacher_trains(self, measurements: list[Measurement], pace: Pace | None) -> None:
+    def teacher_trains(
+        self, measurements: list[Measurement], pace: TrainingProgress | None
+    ) -> None:
         """Shows the progress of the teacher's training, and prints once how long it takes."""
         if pace is None:
             return
         if not self._teacher_estimated and (seconds := self._whole_s("teacher", pace)) is not None:
             self._teacher_estimated = True
             self._say(f"the teacher's training takes about {duration(seconds)}")
-        left = duration(pace.left_s)
+        left = duration(pace.remaining_s)
         score = f", {self._metric} {measurements[-1].score:.4f}" if measurements else ""
         text = f"training the teacher: step {_steps(pace)}{score}, about {left} left"
         self._event("phase", frequent=True, text=text)
@@ -138,11 +139,11 @@ class View:
 
     def measured(self, name: str, measurement: Measurement) -> None:
         """Shows a trial's measurement."""
-        pace = Pace(measurement.step, measurement.total_steps, measurement.train_s)
+        pace = TrainingProgress(measurement.step, measurement.total_steps, measurement.train_s)
         self._event("measured", trial=name, step=_steps(pace), score=measurement.score)
         self._estimate(name, pace)
 
-    def stepped(self, name: str, pace: Pace) -> None:
+    def stepped(self, name: str, pace: TrainingProgress) -> None:
         """Shows the step that a trial has reached between its measurements."""
         self._event("stepped", frequent=True, trial=name, step=_steps(pace))
         self._estimate(name, pace)
@@ -167,7 +168,7 @@ class View:
         if name.isdigit() and self._is_quarter(self._state.number_ended):
             self._say(self._state.counts)
 
-    def _estimate(self, name: str, pace: Pace) -> None:
+    def _estimate(self, name: str, pace: TrainingProgress) -> None:
         """Prints about how long the search takes, as soon as a first trial's speed is known."""
         left = self._trials - self._state.number_ended
         if self._estimated or not name.isdigit() or left < 2:
@@ -184,13 +185,13 @@ class View:
             + ("" if self._score == self._metric else ", fine-tuning not counted")
         )
 
-    def _whole_s(self, name: str, pace: Pace) -> float | None:
+    def _whole_s(self, name: str, pace: TrainingProgress) -> float | None:
         """Returns the seconds of a whole training, None at its first report."""
         first = self._first_paces.get(name)
         if first is None or pace.step <= first.step:  # new, or back at a checkpoint
             self._first_paces[name] = pace
             return None
-        return pace.whole_s_since(first)
+        return pace.total_s_since(first)
 
     def _is_quarter(self, ended: int) -> bool:
         quarters, before = (4 * number // self._trials for number in (ended, ended - 1))
@@ -256,7 +257,7 @@ def _print_line(console: Console, line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _steps(pace: Pace) -> str:
+def _steps(pace: TrainingProgress) -> str:
     return f"{pace.step}/{pace.total_steps}"
 
 

@@ -18,7 +18,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from lkd_tune.records.pareto import by_front
+from lkd_tune.records.pareto import nondominated_order
 
 _LAYER_KEY = re.compile(r"^(.*\.key\.)(\d+)$")
 # Half of the numbers and choices mutate. The standard deviation of a number's step is this share
@@ -138,7 +138,7 @@ def _ordered(study: Study) -> list[FrozenTrial]:
         for t in feasible
         if t.state == TrialState.COMPLETE
     }
-    rank = {name: i for i, name in enumerate(by_front(complete))}
+    rank = {name: i for i, name in enumerate(nondominated_order(complete))}
 
     def key(trial: FrozenTrial) -> tuple[float, ...]:
         if str(trial.number) in rank:

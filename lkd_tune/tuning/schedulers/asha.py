@@ -9,10 +9,9 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler
 
 from lkd_tune.config.starts import PUBLISHED
-from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.pareto import Costs, by_front, costs_of
-from lkd_tune.records.run import TrialRecord
-from lkd_tune.records.size import ModelSize
+from lkd_tune.records.measurement import Measurement, ModelSize
+from lkd_tune.records.pareto import Costs, costs_of, nondominated_order
+from lkd_tune.records.trial_record import TrialRecord
 
 
 class SuccessiveHalving(FIFOScheduler):
@@ -24,7 +23,7 @@ class SuccessiveHalving(FIFOScheduler):
     The rule is that of Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys
     2020): of n trials at a rung the best floor(n / factor), but at least one, continue. A trial is
     judged when it arrives, against those that arrived before. With several objectives the best are
-    those first in `by_front`.
+    those first in `nondominated_order`.
 
     With several brackets it is the asynchronous Hyperband of the same paper. Bracket s skips the
     first s rungs, so that some slow starters run to their end. Trials are distributed to brackets
@@ -70,7 +69,7 @@ class SuccessiveHalving(FIFOScheduler):
         if len(self._objectives) == 1:
             better = sum(costs < own for costs in rung.values())
         else:
-            better = by_front(rung).index(name)
+            better = nondominated_order(rung).index(name)
         return better < max(1, int(len(rung) / self._factor))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:

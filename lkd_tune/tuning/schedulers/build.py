@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from lkd_tune.config.settings.space_settings import SpaceSettings
-from lkd_tune.records.run import TrialRecord
+from lkd_tune.records.trial_record import TrialRecord
 from lkd_tune.tuning.schedulers.asha import SuccessiveHalving
 from lkd_tune.tuning.schedulers.median import MedianStopping
 

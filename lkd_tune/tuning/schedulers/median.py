@@ -10,7 +10,7 @@ from ray.tune.schedulers import MedianStoppingRule
 
 from lkd_tune.config.starts import PUBLISHED
 from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.run import TrialRecord
+from lkd_tune.records.trial_record import TrialRecord
 
 
 class MedianStopping(MedianStoppingRule):

@@ -13,9 +13,10 @@ from lkd_tune.config.starts import PUBLISHED
 from lkd_tune.config.trial import TrialSpec, WeightChange
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.pareto import by_front, costs_of
-from lkd_tune.records.run import RunFolder, TrialRecord
+from lkd_tune.records.pareto import costs_of, nondominated_order
+from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import TrialFolder
+from lkd_tune.records.trial_record import TrialRecord
 
 # Truncation selection of Jaderberg et al. (2017): the last quarter takes over the first.
 _PART = 4
@@ -76,7 +77,7 @@ def _decide(
     costs = {r.name: costs_of(objectives, _measured(r).score, r.size) for r in waiting}
     order = sorted(costs, key=lambda name: (costs[name], name))
     if len(objectives) > 1:
-        order = by_front(costs)
+        order = nondominated_order(costs)
     records = {record.name: record for record in waiting}
     part = max(1, len(order) // _PART)
     # The published recipe is what the others are compared with: it stays what it is.

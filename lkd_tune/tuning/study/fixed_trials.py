@@ -9,7 +9,8 @@ from ray.tune.search import Searcher
 
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.run import RunFolder
-from lkd_tune.records.trial_folder import TrialFolder, outcome_of
+from lkd_tune.records.trial_folder import TrialFolder
+from lkd_tune.records.trial_record import outcome_of
 
 FetchTrialResults = Callable[[str, dict[str, Any] | None], bool]
 """Called with a trial's name and last result (None if its workers were lost) before its folder is

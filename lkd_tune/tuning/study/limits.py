@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.config.trial import TrialSpec
-from lkd_tune.records.pareto import excesses
-from lkd_tune.records.size import ModelSize
+from lkd_tune.records.measurement import ModelSize
+from lkd_tune.records.pareto import violations
 
 
 class StudentLimits:
@@ -36,7 +36,7 @@ class StudentLimits:
         from lkd_tune.models.size import expected_size  # loads torch
 
         size = expected_size(spec, latencies=self._latencies, devices=self._devices)
-        found = excesses(self._limits, size)
+        found = violations(self._limits, size)
         return found if any(by > 0 for by in found.values()) else {}
 
     def add_device(self, number: int, result: dict[str, Any]) -> None:

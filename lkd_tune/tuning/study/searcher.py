@@ -12,11 +12,11 @@ from ray.tune.search import Searcher
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.starts import Start
 from lkd_tune.config.trial import TrialSpec
-from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.pareto import excesses
-from lkd_tune.records.run import Outcome, RunFolder, read_measurements
-from lkd_tune.records.size import ModelSize
-from lkd_tune.records.trial_folder import TrialFolder, outcome_of
+from lkd_tune.records.measurement import Measurement, ModelSize
+from lkd_tune.records.pareto import violations
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_folder import TrialFolder, read_measurements
+from lkd_tune.records.trial_record import Outcome, outcome_of
 from lkd_tune.tuning.study.ask_tell import live_trial, report, tell
 from lkd_tune.tuning.study.drawing import TrialDrawer
 from lkd_tune.tuning.study.fixed_trials import FetchTrialResults, fetch_nothing
@@ -232,7 +232,7 @@ class StudySearcher(Searcher):
         size: ModelSize | None,
     ) -> None:
         values, state = None, TrialState.FAIL
-        constraints = excesses(self._limits, size)
+        constraints = violations(self._limits, size)
         if outcome.state == "complete" and not self._is_copy(trial):
             assert score is not None
             state = TrialState.COMPLETE

@@ -11,7 +11,7 @@ from lkd_tune.config.source import SHORTHAND
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.run import BASELINE, State, TrialRecord
+from lkd_tune.records.trial_record import BASELINE, State, TrialRecord
 from lkd_tune.results.columns import tracked_results
 
 _SECTIONS = ("student", "layer_map", "losses", "train", "seed")

@@ -8,8 +8,8 @@ import pytest
 
 from lkd_tune.config.errors import SpecError
 from lkd_tune.files.atomic import write_atomically
+from lkd_tune.records.measurement import ModelSize
 from lkd_tune.records.run import RunFolder
-from lkd_tune.records.size import ModelSize
 from lkd_tune.results.plots.layers import pair_means
 from lkd_tune.results.plots.style import COLOURS
 from lkd_tune.results.report.page import write_report
@@ -247,7 +247,7 @@ def test_it_reloads_only_when_watched(run):
 
 
 def test_no_run(tmp_path):
-    with pytest.raises(SpecError, match="is no run folder"):
+    with pytest.raises(SpecError, match="is not a run folder"):
         write_report(RunFolder(tmp_path))
     assert not [*tmp_path.iterdir()]
 

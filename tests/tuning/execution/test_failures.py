@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from lkd_tune.distillation.run import distill
 from lkd_tune.models.loading import load_tokenizer
-from lkd_tune.records.run import BASELINE, RunFolder
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_record import BASELINE
 from lkd_tune.tuning.tuner import run_search
 from tests.support.killing import killing
 from tests.support.studies import open_study

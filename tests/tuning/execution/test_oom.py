@@ -70,7 +70,7 @@ def moving_into(group: Path, folder: TrialFolder) -> Iterator[set[int]]:
 
     def watch(over: threading.Event) -> None:
         while not over.wait(0.01):
-            start = folder.read_start()
+            start = folder.read_last_start()
             pid = start["workers"][0]["pid"] if start else None
             if pid is not None and pid not in moved:
                 (group / "cgroup.procs").write_text(str(pid))
@@ -106,7 +106,7 @@ def using_memory(folder: TrialFolder, up_to: float) -> Iterator[None]:
         held = []
         while not over.wait(0.02) and folder.read_accumulation() == 1:
             memory = psutil.virtual_memory()
-            if folder.read_start() and 1 - memory.available / memory.total < up_to + 0.01:
+            if folder.read_last_start() and 1 - memory.available / memory.total < up_to + 0.01:
                 held.append(bytearray(64 * 2**20))
 
     with watching(use):

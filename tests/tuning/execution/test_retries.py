@@ -44,7 +44,7 @@ class Played:
         self.folder.path.mkdir(parents=True, exist_ok=True)
         self.retries.started(self.trial)
         if nodes:
-            self.folder.note_start({"workers": [{"node": node} for node in nodes]})
+            self.folder.append_start({"workers": [{"node": node} for node in nodes]})
 
     def fail(self, why: str = "", *, counted: bool = True) -> str:
         """Returns what becomes of the trial."""

@@ -50,7 +50,7 @@ def wait_until(reached) -> None:
 
 def test_an_outage_is_waited_for(run, told, tmp_path):
     with Mirror(run, told.append, lambda: None), ThreadPoolExecutor() as pool:
-        node = NodeCopy(RunFolder(Path("/nowhere"), run.home), "0000", "first", str(tmp_path))
+        node = NodeCopy(RunFolder(Path("/nowhere"), run.remote_uri), "0000", "first", str(tmp_path))
         with outage():
             (run.path / "note.txt").write_text("of that time")
             pulled = pool.submit(node.pull)
@@ -61,8 +61,8 @@ def test_an_outage_is_waited_for(run, told, tmp_path):
         wait_until(lambda: len(told) == 2)
     assert "can't be reached" in told[0]
     assert told[0].endswith("the search goes on, and what is missing is sent later")
-    assert told[1] == f"{run.home} has everything again"
-    assert Store(run.home).read("note.txt") == b"of that time"
+    assert told[1] == f"{run.remote_uri} has everything again"
+    assert Store(run.remote_uri).read("note.txt") == b"of that time"
 
 
 def test_what_else_goes_wrong_does_not_end_the_thread(run, told):
@@ -75,36 +75,36 @@ def test_what_else_goes_wrong_does_not_end_the_thread(run, told):
         assert told[0].startswith("mirror: IsADirectoryError")
         (record / "in the way").rmdir()
         record.rmdir()
-        wait_until(lambda: told[-1] == f"{run.home} has everything again")
+        wait_until(lambda: told[-1] == f"{run.remote_uri} has everything again")
     assert len(told) == 2
-    assert Store(run.home).read("note.txt") == b"sent"
+    assert Store(run.remote_uri).read("note.txt") == b"sent"
 
 
 def test_a_driver_is_told_that_another_goes_on(run, told):
     replaced = []
     with Mirror(run, told.append, lambda: replaced.append(True)) as own:
-        Store(run.home).write("manifest.json", b'{"session": "second"}')
+        Store(run.remote_uri).write("manifest.json", b'{"session": "second"}')
         (run.path / "note.txt").write_text("too late")
         wait_until(lambda: replaced)
         (run.path / "note.txt").unlink()
         (run.path / "space.yaml").touch()
         own._session = "second"  # so that the end has nothing to object to
         update_manifest(run, session="second")
-    assert told == [f"{run.home}: another driver goes on with the run, so this one ends"]
+    assert told == [f"{run.remote_uri}: another driver goes on with the run, so this one ends"]
 
 
 def test_a_search_ends_whose_folder_is_cleaned(run, told):
     ended = []
     own = Mirror(run, told.append, lambda: ended.append(True))
     own.__enter__()
-    before = Store(run.home).list()
+    before = Store(run.remote_uri).list()
     shutil.rmtree(run.path)
     wait_until(lambda: ended)
     with pytest.raises(LostRunError):
         own.__exit__(None, None, None)
     (line,) = told
     assert f"{run.path}: has lost its manifest.json, so the search ends" in line
-    assert Store(run.home).list() == before
+    assert Store(run.remote_uri).list() == before
 
 
 def test_looks_are_as_rare_as_they_are_long(run, told, monkeypatch):

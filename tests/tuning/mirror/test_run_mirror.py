@@ -13,8 +13,8 @@ from lkd_tune.config.errors import SpecError
 from lkd_tune.files.atomic import remove_folder, write_atomically
 from lkd_tune.files.tombstones import keep_notes, read_notes
 from lkd_tune.records.manifest import update_manifest
-from lkd_tune.records.run import RunFolder, append_measurement, read_measurements
-from lkd_tune.records.trial_folder import TrialFolder
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_folder import TrialFolder, append_measurement, read_measurements
 from lkd_tune.storage.object_store import Store
 from lkd_tune.tuning.best_students import keep_best
 from lkd_tune.tuning.mirror.node_storage import NodeCopy
@@ -66,9 +66,9 @@ class CutStore(Store):
 
 
 def mirror(run: RunFolder, changes: int = 10**6) -> Mirror:
-    assert run.home is not None
+    assert run.remote_uri is not None
     made = Mirror(run, print, lambda: None)
-    made._sync.store = CutStore(run.home, changes)
+    made._sync.store = CutStore(run.remote_uri, changes)
     return made
 
 
@@ -196,7 +196,7 @@ def test_a_folder_that_is_the_last_session_s_stays_as_it_is(bucket, tmp_path):
     (run.path / "more").write_text("not sent yet")
     fetch_state(run)
     assert (run.path / "more").exists()
-    other = RunFolder(tmp_path / "other", run.home)
+    other = RunFolder(tmp_path / "other", run.remote_uri)
     fetch_state(other)
     assert not (other.path / "more").exists()
     update_manifest(other, session="second")
@@ -212,7 +212,7 @@ def test_a_driver_that_was_replaced_sends_no_more(bucket, tmp_path):
     own = mirror(run)
     own.flush()
     own._begun = True
-    other = RunFolder(tmp_path / "other", run.home)
+    other = RunFolder(tmp_path / "other", run.remote_uri)
     fetch_state(other)
     update_manifest(other, session="second")
     mirror(other).flush()
@@ -252,7 +252,7 @@ def content(home: str | None) -> dict[str, bytes | None]:
 )
 def test_what_is_lost_here_is_not_removed_there(bucket, tmp_path, lost):
     run = finished_run(tmp_path / "run", f"{bucket}/first")
-    before = content(run.home)
+    before = content(run.remote_uri)
     told: list[str] = []
     with Mirror(run, told.append, lambda: None) as own:
         remove(run.path / lost)
@@ -260,17 +260,17 @@ def test_what_is_lost_here_is_not_removed_there(bucket, tmp_path, lost):
         own.flush()
         own.flush()
         own.flush()
-    assert content(run.home) == before | {"note.txt": b"one more thing to send"}
+    assert content(run.remote_uri) == before | {"note.txt": b"one more thing to send"}
     if lost.startswith(("students", "trials")):
         (line,) = told
         assert f"have gone from {run.path}, as {lost}" in line
     fetch_state(run)
-    for name, there in content(run.home).items():
+    for name, there in content(run.remote_uri).items():
         assert (run.path / name).read_bytes() == there
     check(run)  # which opens the study
     with mirror(run):
         pass
-    assert content(run.home).keys() == before.keys() | {"note.txt"}
+    assert content(run.remote_uri).keys() == before.keys() | {"note.txt"}
 
 
 def remove(path: Path) -> None:
@@ -283,7 +283,7 @@ def remove(path: Path) -> None:
 @pytest.mark.parametrize("rest", [None, {}, {"seconds": 3.0}, {"session": "another"}])
 def test_a_folder_that_is_the_run_s_no_more_is_not_sent(bucket, tmp_path, rest):
     run = finished_run(tmp_path / "run", f"{bucket}/first")
-    before = content(run.home)
+    before = content(run.remote_uri)
     own = mirror(run)
     own.__enter__()
     shutil.rmtree(run.path)
@@ -293,24 +293,24 @@ def test_a_folder_that_is_the_run_s_no_more_is_not_sent(bucket, tmp_path, rest):
     (run.path / "space.yaml").write_text("another")
     with pytest.raises(SpecError, match=r"has lost its manifest\.json, so the search ends"):
         own.__exit__(None, None, None)
-    assert content(run.home) == before
+    assert content(run.remote_uri) == before
     fetch_state(run)
     check(run)
     with mirror(run):
         pass
-    assert content(run.home).keys() == before.keys()
+    assert content(run.remote_uri).keys() == before.keys()
 
 
 def test_a_journal_that_lost_trials_is_not_sent(bucket, tmp_path):
     run = finished_run(tmp_path / "run", f"{bucket}/first")
-    before = content(run.home)
+    before = content(run.remote_uri)
     own = mirror(run)
     own.__enter__()
     run.study.unlink()
     open_study(run.study)
     with pytest.raises(SpecError, match=r"study\.journal: has lost trials"):
         own.__exit__(None, None, None)
-    assert content(run.home) == before
+    assert content(run.remote_uri) == before
 
 
 def test_what_the_search_removed_goes_after_a_kill_too(bucket, tmp_path):

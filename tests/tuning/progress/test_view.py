@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from lkd_tune.records.run import BASELINE, Outcome, TrialRecord
+from lkd_tune.records.trial_record import BASELINE, Outcome, TrialRecord
 from lkd_tune.tuning.progress.events import duration
 from lkd_tune.tuning.progress.view import EVENTS_VARIABLE, LogView, View
 from tests.tuning.study.test_searcher import drawn, measurement, searcher

@@ -6,9 +6,8 @@ import random
 
 import pytest
 
-from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.run import Outcome, TrialRecord
-from lkd_tune.records.size import ModelSize
+from lkd_tune.records.measurement import Measurement, ModelSize
+from lkd_tune.records.trial_record import Outcome, TrialRecord
 from lkd_tune.tuning.schedulers.asha import SuccessiveHalving, bracket_of
 from tests.tuning.study.test_searcher import drawn, measurement, searcher
 

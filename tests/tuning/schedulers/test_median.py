@@ -9,7 +9,7 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.run import Outcome, TrialRecord
+from lkd_tune.records.trial_record import Outcome, TrialRecord
 from lkd_tune.tuning.schedulers.median import MedianStopping
 from tests.tuning.study.test_searcher import drawn, measurement, searcher
 

@@ -16,8 +16,9 @@ from lkd_tune.config.source import parse_source
 from lkd_tune.config.space import SearchSpace, build_space
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.run import RunFolder, append_measurement
-from lkd_tune.records.trial_folder import TrialFolder, outcome_of
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_folder import TrialFolder, append_measurement
+from lkd_tune.records.trial_record import outcome_of
 from lkd_tune.tuning.study.searcher import StudySearcher
 from tests.support.studies import open_study
 

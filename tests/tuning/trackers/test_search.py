@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import wandb
 
-from lkd_tune.records.run import BASELINE, RunFolder
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_record import BASELINE
 from lkd_tune.tuning.tuner import resume_search, run_search
 from tests.support.tiny import LABELS, make_space
 from tests.tuning.trackers.readers import read_mlflow, read_tensorboard, read_wandb

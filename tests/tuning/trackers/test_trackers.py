@@ -18,7 +18,8 @@ from mlflow.tracking import MlflowClient
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.space import load_space
 from lkd_tune.config.trial import WeightChange
-from lkd_tune.records.run import BASELINE, append_measurement
+from lkd_tune.records.trial_folder import append_measurement
+from lkd_tune.records.trial_record import BASELINE
 from lkd_tune.tuning.trackers.base import tracked
 from lkd_tune.tuning.trackers.callback import Trackers, check_trackers
 from tests.support.run_folder import HandMade, measurement
