@@ -63,7 +63,7 @@ def main() -> None:
     sizes = given.sizes or (["6x384", "12x768"] if on_gpu else ["6x64", "6x384"])
     print(f"on {torch.cuda.get_device_name() if on_gpu else cpu_name() + ', 1 thread'}")
     print(
-        f"{'teacher':<9}{'':<6}{'labels, ms':>11} {'five losses, ms':>16} {'of labels':>10} "
+        f"{'teacher':<9}{'':<6}{'labels, ms':>11} {'all losses, ms':>16} {'of labels':>10} "
         f"{'of fp32':>8}"
     )
     for size in sizes:
