@@ -57,7 +57,7 @@ class BatchLosses:
             teacher: On the host; used if the ranks share the teacher that runs now.
         """
         if isinstance(self._targets, LiveTeacher):
-            self._targets = self._targets.alone(teacher)
+            self._targets = self._targets.unshared(teacher)
 
     def maps(self, step: int) -> Maps:
         """Returns the layer maps of a step, counted from 0."""

@@ -49,7 +49,7 @@ class LiveTeacher:
         # Not left to the garbage collector, which may let a next teacher come before it.
         weakref.finalize(self, run.close)
 
-    def alone(self, teacher: Any) -> LiveTeacher:
+    def unshared(self, teacher: Any) -> LiveTeacher:
         """Returns what this rank can call as often as it likes.
 
         Args:
