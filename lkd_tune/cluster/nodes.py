@@ -20,7 +20,7 @@ from lkd_tune.cluster.ray import Capacity, check_capacity, workers_on
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.config.space import SearchSpace
-from lkd_tune.config.uri import is_address
+from lkd_tune.config.uri import is_uri
 from lkd_tune.records.run import RunFolder
 from lkd_tune.storage.object_store import StorageError, Store
 from lkd_tune.version import __version__
@@ -129,7 +129,7 @@ def check_nodes(run: RunFolder) -> None:
 
 def _check_folder_and_versions(mark: str) -> tuple[dict[str, str], str | None]:
     """Returns the versions on this node, and why it can't use the folder with the driver's mark."""
-    if is_address(mark):
+    if is_uri(mark):
         try:
             Store(mark.rpartition("/")[0]).check_writable()
         except StorageError as error:

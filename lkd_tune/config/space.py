@@ -35,8 +35,8 @@ from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.config.settings.width import Width, width_problems, with_width
 from lkd_tune.config.source import KeyPath, Source, dotted, read_source
 from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
-from lkd_tune.config.uri import address_problem, is_address
-from lkd_tune.config.validation import explain
+from lkd_tune.config.uri import is_uri, uri_problem
+from lkd_tune.config.validation import validation_problems
 
 # Only what a trial may differ in; the rest of a run is the same for all of its trials.
 SEARCHABLE = ("student", "layer_map", "losses", "train")
@@ -112,7 +112,7 @@ class SearchSpace:
         try:
             return SpaceSettings.model_validate(tree)
         except ValidationError as error:
-            raise SpecError(explain(error, self.source)) from None
+            raise SpecError(validation_problems(error, self.source)) from None
 
     def check_teacher(self, teacher_layers: int) -> None:
         """Checks every depth and layer map against the teacher's depth.
@@ -328,7 +328,7 @@ def _retired(source: Source) -> dict[KeyPath, Problem]:
 
 def _wrong_addresses(tree: Any, path: KeyPath, source: Source) -> dict[KeyPath, Problem]:
     """Returns what is wrong with addresses in object stores, such as a secret in one."""
-    if isinstance(tree, str) and is_address(tree) and (problem := address_problem(tree)):
+    if isinstance(tree, str) and is_uri(tree) and (problem := uri_problem(tree)):
         return {path: source.problem(path, problem)}
     wrong: dict[KeyPath, Problem] = {}
     if isinstance(tree, dict | list):

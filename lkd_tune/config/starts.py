@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lkd_tune.config.distributions import Choice, Numbers
-from lkd_tune.config.published import published_recipe
 from lkd_tune.config.settings.layer_map import PRESETS, SEARCHED, params_of_map, preset_map
 from lkd_tune.config.settings.search import LimitSettings
 from lkd_tune.config.space import SearchSpace
@@ -23,6 +22,20 @@ _MAIN_KEY = "weight"
 _RATE = "train.lr"
 
 
+# The published recipes of CKD (Park et al., EMNLP 2021, appendix) by task: temperature, weight of
+# both pair-wise and of both triple-wise terms, learning rate, epochs.
+_RECIPES = {
+    "cola": (3, 1, 10, 5e-5, 4),
+    "sst2": (4, 100, 1000, 4e-5, 4),
+    "rte": (3, 1, 10, 5e-5, 6),
+    "qnli": (3, 10, 1, 4e-5, 4),
+    "mrpc": (4, 1, 1, 3e-5, 4),
+    "stsb": (1, 0.1, 0.1, 5e-5, 4),
+    "mnli": (4, 100, 1, 4e-5, 4),
+    "qqp": (2, 10, 10, 5e-5, 4),
+}
+
+
 @dataclass(frozen=True)
 class Start:
     """A point to begin with.
@@ -30,12 +43,27 @@ class Start:
     Attributes:
         origin: Where it is from.
         params: Values by the names of the space's parameters; the sampler draws the others.
-        moved: What the space does not allow as it was, by name: the value there.
+        clamped: What the space does not allow as it was, by name: the value there.
     """
 
     origin: str
     params: dict[str, Any]
-    moved: dict[str, Any]
+    clamped: dict[str, Any]
+
+
+def published_recipe(task: str) -> dict[str, Any]:
+    """Returns the published losses and training of a task; those of CoLA if it has none."""
+    temperature, pair, triple, lr, epochs = _RECIPES.get(task, _RECIPES["cola"])
+    return {
+        "losses": {
+            "wr_pair": {"weight": pair, "distance": "cosine", "discrepancy": "kl"},
+            "wr_triple": {"weight": triple, "discrepancy": "l2", "window": 21},
+            "ltr_pair": {"weight": pair, "distance": "cosine", "discrepancy": "kl"},
+            "ltr_triple": {"weight": triple, "discrepancy": "l2"},
+            "logits": {"weight": 1.0, "temperature": float(temperature), "alpha": 0.0},
+        },
+        "train": {"lr": lr, "epochs": float(epochs), "batch_size": 32},
+    }
 
 
 def published_starts(space: SearchSpace, teacher_layers: int) -> list[Start]:
@@ -83,7 +111,7 @@ def _published_start(
     layer_map = preset_map(preset, teacher_layers, depth)
     start = _start(origin, space, wanted, layer_map, layer_map, teacher_layers)
     rate = space.distributions().get(_RATE)
-    if _RATE in start.moved and isinstance(rate, Numbers):
+    if _RATE in start.clamped and isinstance(rate, Numbers):
         start.params[_RATE] = rate.middle
     return start
 
@@ -115,10 +143,10 @@ def _start(
             continue
         params = params_of_map(kind, name, entries, layers, settings.student.depth, **pins)
         if params is None:
-            fit.moved[name] = list(entries)
+            fit.clamped[name] = list(entries)
         else:
             fit.params.update(params)
-    return Start(origin, fit.params, fit.moved)
+    return Start(origin, fit.params, fit.clamped)
 
 
 @dataclass
@@ -131,7 +159,7 @@ class _Fit:
     depth: int
     params: dict[str, Any] = field(default_factory=dict)
     picked: dict[str, Any] = field(default_factory=dict)
-    moved: dict[str, Any] = field(default_factory=dict)
+    clamped: dict[str, Any] = field(default_factory=dict)
 
     def node(self, node: Any, wanted: Any, name: str) -> None:
         """Notes the parameters below one node of the space's tree."""
@@ -152,13 +180,13 @@ class _Fit:
         value = numbers.nearest(wanted)
         self.params[name] = self.picked[name] = value
         if abs(value - wanted) > 1e-9 * max(1.0, abs(wanted)):
-            self.moved[name] = wanted
+            self.clamped[name] = wanted
 
     def _choose(self, choice: Choice, wanted: Any, name: str) -> None:
         option = next((o for o in choice.options if _holds(o, wanted)), None)
         if option is None:
             if wanted is not None:
-                self.moved[name] = _scalar(wanted)
+                self.clamped[name] = _scalar(wanted)
             option = _nearest(choice.options, _scalar(wanted))
         if option is None:
             return
@@ -172,7 +200,7 @@ class _Fit:
         if same or searched:
             self._take(choice, (same or searched)[0], name)
         else:
-            self.moved[name] = wanted
+            self.clamped[name] = wanted
 
     def _is_map(self, option: Any, wanted: Any) -> bool:
         if isinstance(option, list):

@@ -8,12 +8,12 @@ _ADDRESS = re.compile(r"(s3|gs)://")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def is_address(text: str) -> bool:
+def is_uri(text: str) -> bool:
     """Whether a text names a place in an object store, and no path or hub id."""
     return _ADDRESS.match(text) is not None
 
 
-def address_problem(address: str) -> str | None:
+def uri_problem(address: str) -> str | None:
     """Returns why an address can't be used, without repeating it: it may have a secret in it.
 
     Addresses stand in manifests, logs and lists of jobs, so there is no place for keys in them.

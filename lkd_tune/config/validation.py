@@ -11,7 +11,7 @@ from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.config.source import KeyPath, Source, dotted
 
 
-def explain(error: ValidationError, source: Source) -> list[Problem]:
+def validation_problems(error: ValidationError, source: Source) -> list[Problem]:
     """Returns one problem for each setting that is wrong, in the order of pydantic's errors."""
     grouped: dict[KeyPath, list[Any]] = {}
     for detail in error.errors():

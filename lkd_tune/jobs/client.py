@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from lkd_tune.cluster.ray import quieten_ray
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.space import SearchSpace
-from lkd_tune.config.uri import is_address
+from lkd_tune.config.uri import is_uri
 from lkd_tune.jobs.uploads import absolute_paths, ship_files
 from lkd_tune.storage.object_store import Store
 from lkd_tune.tuning.progress.events import event_from_line
@@ -128,15 +128,15 @@ class JobServer:
         Raises:
             SpecError: If the run is not an absolute path, or the upload is too large.
         """
-        if is_address(run):
+        if is_uri(run):
             run = Store(run).address  # refuses an address with a secret in it
-        if ship and is_address(run):
+        if ship and is_uri(run):
             message = (
                 f"files can't be uploaded to {run}; put them where all nodes see them, or set "
                 "--run-dir to a folder that all nodes share"
             )
             raise SpecError(Problem("--ship", "", message))
-        if not os.path.isabs(run) and not is_address(run):
+        if not os.path.isabs(run) and not is_uri(run):
             message = (
                 f"{run!r} is not absolute; give a folder that every node of the cluster sees, or "
                 "an address in an object store, s3:// or gs://"

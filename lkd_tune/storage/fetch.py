@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.uri import is_address
+from lkd_tune.config.uri import is_uri
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.files.cache import cache_dir, node_cache
 from lkd_tune.records.run import RunFolder
@@ -34,7 +34,7 @@ def open_run(where: str) -> RunFolder:
     Raises:
         StorageError: If the address has no bucket.
     """
-    if not is_address(where):
+    if not is_uri(where):
         return RunFolder(Path(where))
     home = Store(where).address
     return RunFolder(cache_dir() / "runs" / cache_path(home), home)
@@ -51,7 +51,7 @@ def read_run(where: str, *, students: bool = False) -> RunFolder:
         SpecError: If the store has no such run.
         StorageError: If the store can't be read.
     """
-    if not is_address(where):
+    if not is_uri(where):
         return RunFolder(Path(where))
     store = Store(where)
     home = store.address
@@ -77,7 +77,7 @@ def local_model(model: str) -> str:
         SpecError: If the store has no such model.
         StorageError: If the store can't be read.
     """
-    if not is_address(model):
+    if not is_uri(model):
         return model
     store = Store(model)
     if "config.json" not in store.list():
@@ -119,7 +119,7 @@ def local_file(where: str) -> Path:
         SpecError: If there is no such object.
         StorageError: If the store can't be read.
     """
-    if not is_address(where):
+    if not is_uri(where):
         return Path(where)
     folder, _, name = where.rpartition("/")
     store, path = Store(folder), _copy_of(folder) / name

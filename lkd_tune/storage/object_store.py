@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.uri import address_problem
+from lkd_tune.config.uri import uri_problem
 from lkd_tune.files.atomic import atomic_file
 
 _T = TypeVar("_T")
@@ -103,7 +103,7 @@ class Store:
 
     def __init__(self, address: str):
         self.scheme, _, path = address.partition("://")
-        if (problem := address_problem(address)) is not None:
+        if (problem := uri_problem(address)) is not None:
             raise StorageError(Problem(f"{self.scheme}://…", "", problem))
         self._root = re.sub("/+", "/", path).strip("/")
         self._bucket = path.partition("/")[0]

@@ -56,7 +56,7 @@ def published(space: SearchSpace, layers: int) -> Start:
 def test_the_published_recipe_in_a_wide_space_is_the_published_recipe():
     wide = space(WIDE)
     start = published(wide, 12)
-    assert start.moved == {}
+    assert start.clamped == {}
     spec = drawn(wide, start.params)
     losses = spec.losses
     assert (losses.wr_pair.weight, losses.wr_triple.weight, losses.wr_triple.window) == (
@@ -77,7 +77,7 @@ def test_the_uniform_map_in_every_kind_of_map(map_setting):
     own = space(f"student: {{depth: {{int: [2, 3]}}}}\nlayer_map: {map_setting}")
     start = published(own, 6)
     assert drawn(own, start.params, 6).layer_map.word == (0, 2, 4, 6)
-    assert start.moved == {}
+    assert start.clamped == {}
 
 
 def maps(own: SearchSpace, layers: int = 6) -> dict[str, tuple[int, ...]]:
@@ -119,14 +119,14 @@ def test_what_a_space_does_not_have_is_moved_to_its_nearest_and_told():
     narrow = space("losses: {wr_pair: {loguniform: [0.1, 10]}, wr_triple: {choice: [1, 2]}}")
     start = published(narrow, 6)
     assert start.params == {"losses.wr_pair": 10.0, "losses.wr_triple": 2}
-    assert start.moved == {"losses.wr_pair": 100, "losses.wr_triple": 1000}
+    assert start.clamped == {"losses.wr_pair": 100, "losses.wr_triple": 1000}
 
 
 def test_a_learning_rate_of_other_models_is_the_middle_of_the_range():
     own = space("train: {lr: {loguniform: [1.0e-3, 4.0e-3]}}")
     start = published(own, 6)
     assert start.params == {"train.lr": pytest.approx(2e-3)}
-    assert start.moved == {"train.lr": 4e-5}
+    assert start.clamped == {"train.lr": 4e-5}
     choice = space("train: {lr: {choice: [1.0e-3, 2.0e-3, 4.0e-3]}}")
     assert published(choice, 6).params == {"train.lr": 1e-3}
 
@@ -141,7 +141,7 @@ def test_a_trial_of_another_search_comes_out_again():
     params = {name: v for name, v in params.items() if not name.startswith("losses.wr_triple.")}
     spec = drawn(wide, params)
     again = start_from("runs/a 0003", spec, wide, 12)
-    assert again.moved == {}
+    assert again.clamped == {}
     assert drawn(wide, again.params) == spec
 
 
@@ -151,7 +151,7 @@ def test_word_and_layer_relations_may_have_had_maps_of_their_own():
     for word, layer in (("skip", "last"), ("last", "last"), ("last", "skip")):
         spec = drawn(own, {"layer_map.word": word, "layer_map.layer": layer})
         again = start_from("runs/a 0003", spec, own, 12)
-        assert again.moved == {}
+        assert again.clamped == {}
         assert drawn(own, again.params).layer_map == spec.layer_map
 
 
@@ -159,7 +159,7 @@ def test_a_map_of_a_teacher_with_other_layers_is_left_to_the_sampler():
     wide = space(WIDE)
     spec = drawn(wide, published(wide, 12).params)
     start = start_from("runs/a 0003", spec, wide, 6)
-    assert start.moved == {"layer_map.word": list(spec.layer_map.word)}
+    assert start.clamped == {"layer_map.word": list(spec.layer_map.word)}
     assert not [name for name in start.params if name.startswith("layer_map")]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.space import load_space
-from lkd_tune.config.uri import is_address
+from lkd_tune.config.uri import is_uri
 from lkd_tune.jobs.client import JobServer
 from lkd_tune.storage.fetch import (
     local_file,
@@ -37,9 +37,9 @@ def any_bucket(request, tmp_path_factory):
 
 
 def test_addresses():
-    assert is_address("s3://bucket/runs")
-    assert is_address("gs://bucket")
-    assert not any(map(is_address, ("runs/first", "/runs", "bert-base-cased", "http://x", "s3:x")))
+    assert is_uri("s3://bucket/runs")
+    assert is_uri("gs://bucket")
+    assert not any(map(is_uri, ("runs/first", "/runs", "bert-base-cased", "http://x", "s3:x")))
 
 
 def test_objects(any_bucket, tmp_path):

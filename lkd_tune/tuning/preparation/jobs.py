@@ -17,7 +17,7 @@ from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.teacher import PLAIN, Inference, TargetSettings, TeacherSettings
 from lkd_tune.config.settings.training import TrainSettings
-from lkd_tune.config.uri import is_address
+from lkd_tune.config.uri import is_uri
 from lkd_tune.files.atomic import atomic_folder
 from lkd_tune.files.cache import node_cache
 from lkd_tune.records.measurement import Measurement
@@ -68,7 +68,7 @@ def prepare_teacher(
             on_progress=progress_writer(progress_path(Path(progress))),
         )
         progress_path(Path(progress)).unlink(missing_ok=True)
-        if copy is not None and is_address(copy):
+        if copy is not None and is_uri(copy):
             send_model(folder, copy)
         elif copy is not None:
             with atomic_folder(Path(copy)) as draft:

@@ -28,7 +28,7 @@ def find_starts(session: Session, teacher_layers: int) -> list[Start]:
         starts += _best_of(read_run(folder), session, teacher_layers)
     starts = [start for start in starts if start.params]
     for start in starts:
-        changed = ", ".join(_describe_change(start, name) for name in start.moved)
+        changed = ", ".join(_describe_change(start, name) for name in start.clamped)
         session.view.phase(
             f"starts with {start.origin}" + (f"; not in this space: {changed}" if changed else "")
         )
@@ -69,7 +69,7 @@ def _best_of(run: RunFolder, session: Session, teacher_layers: int) -> list[Star
 def _describe_change(start: Start, name: str) -> str:
     """Returns a value that the space does not have, and the value used instead."""
     if name not in start.params:
-        return f"{name} {start.moved[name]}"
+        return f"{name} {start.clamped[name]}"
     used = start.params[name]
     used = f"{used:.3g}" if isinstance(used, float) else used
-    return f"{name} {start.moved[name]} ({used} instead)"
+    return f"{name} {start.clamped[name]} ({used} instead)"

@@ -38,7 +38,7 @@ def test_it_is_told_what_stands_for_a_value_that_the_space_lacks():
     start = Start(
         "published", {"train.lr": 0.00122474, "x": "no"}, {"train.lr": 5e-5, "x": 1, "y": 2}
     )
-    told = [_describe_change(start, name) for name in start.moved]
+    told = [_describe_change(start, name) for name in start.clamped]
     assert told == ["train.lr 5e-05 (0.00122 instead)", "x 1 (no instead)", "y 2"]
 
 
