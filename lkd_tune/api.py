@@ -110,12 +110,12 @@ def distill(
         DivergedError: If a loss is not finite.
     """
     from lkd_tune.config.trial import TrialSpec, read_trial_spec
-    from lkd_tune.distillation.once import distill_here, refuse_used_folder
+    from lkd_tune.distillation.run import check_empty, distill_locally
 
     trial = spec if isinstance(spec, TrialSpec) else read_trial_spec(Path(spec))
     folder = Path(to) if to is not None else None
-    refuse_used_folder(folder)
-    return (measured for _, measured in distill_here(trial, to=folder, threads=threads))
+    check_empty(folder)
+    return (measured for _, measured in distill_locally(trial, to=folder, threads=threads))
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:

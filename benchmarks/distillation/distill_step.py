@@ -31,7 +31,8 @@ from lkd_tune.data.types import Batch, Tokens
 from lkd_tune.distillation.objective import Objective
 from lkd_tune.distillation.targets.base import LiveTeacher
 from lkd_tune.distillation.targets.gpu_store import open_targets
-from lkd_tune.distillation.targets.store import ensure_store, read_facts
+from lkd_tune.distillation.targets.store_build import get_or_build_store
+from lkd_tune.distillation.targets.store_format import read_store_info
 from lkd_tune.models.forward import forward
 from lkd_tune.models.student import build_student
 
@@ -172,9 +173,11 @@ def main() -> None:
     tokens = make_tokens(read_lengths(args.lengths))
     with tempfile.TemporaryDirectory() as cache:
         teacher.save_pretrained(f"{cache}/teacher")
-        folder = ensure_store(f"{cache}/teacher", tokens, Classification(), device, Path(cache))
+        folder = get_or_build_store(
+            f"{cache}/teacher", tokens, Classification(), device, Path(cache)
+        )
         stored = open_targets(folder, tokens, device)
-        facts = read_facts(folder)
+        facts = read_store_info(folder)
         setup = Setup(teacher.to(device), tokens, stored, device)
         live, losses = LiveTeacher(teacher, Classification(), device), LossSettings()
         rows: dict[str, tuple[Callable[[], Iterator[Batch]], Any]] = {

@@ -34,7 +34,7 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.distillation.run import distill
-from lkd_tune.distillation.targets.store import ensure_store
+from lkd_tune.distillation.targets.store_build import get_or_build_store
 from lkd_tune.models.loading import load_tokenizer
 from lkd_tune.runtime.process_group import device, free_address, join_process_group
 
@@ -128,7 +128,7 @@ def store(folder: Path, row: str) -> dict[str, float]:
     inference = Inference.model_validate({"precision": precision, "placement": placement})
     begin = time.perf_counter()
     cache = folder / row.replace(" ", "-")
-    ensure_store(teacher, tokens, kind_of(task), device(), cache, inference=inference)
+    get_or_build_store(teacher, tokens, kind_of(task), device(), cache, inference=inference)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated()

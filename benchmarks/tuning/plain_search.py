@@ -90,7 +90,7 @@ def train(spec: TrialSpec, cache: Path, *, fast: bool) -> float:
     assert word == layer != "random"
     student = build_student("teacher", teacher, word[1:], spec.student.depth, 2)  # type: ignore[arg-type]
     student.to(device)
-    optimizer, schedule = build_optimizer(student, spec.train, spec.train.steps, whole=False)
+    optimizer, schedule = build_optimizer(student, spec.train, spec.train.steps, sharded=True)
     weights = {name: term.weight for name, term in spec.losses}
     temperature, window = spec.losses.logits.temperature, spec.losses.wr_triple.window
     rng = np.random.default_rng(spec.seed)

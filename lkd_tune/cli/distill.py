@@ -30,17 +30,17 @@ def distill(
         lkd-tune distill --spec runs/first/students/0007/student.json --to again
     """
     from lkd_tune.config.trial import read_trial_spec
-    from lkd_tune.distillation.once import distill_here, refuse_used_folder
+    from lkd_tune.distillation.run import check_empty, distill_locally
     from lkd_tune.storage.fetch import local_file
 
     trial = read_trial_spec(local_file(spec))
-    refuse_used_folder(to)
+    check_empty(to)
     from lkd_tune.cli.progress import show_measurement, shown_steps
     from lkd_tune.distillation.bad_examples import DivergedError
 
     try:
         with shown_steps() as show:
-            trained = distill_here(trial, to=to, threads=threads, on_progress=show)
+            trained = distill_locally(trial, to=to, threads=threads, on_progress=show)
             for metric, measurement in trained:
                 show_measurement(measurement, metric)
     except DivergedError as error:

@@ -1,14 +1,14 @@
-"""More training text: copies of each example with some words replaced by likely others.
+"""Augmented training text: copies of each example with some words replaced by likely others.
 
-In the manner of TinyBERT (Jiao et al., arXiv:1909.10351, "Data Augmentation"): each word of a copy
-is replaced with a fixed probability by one of the K most likely words in its place. A masked
-language model says which these are, if one is named. Else they are the words nearest in the
-teacher's embeddings, as TinyBERT takes those nearest in GloVe where it has no prediction: a
-fine-tuned classifier has no head left to predict words with.
+As in TinyBERT (Jiao et al., arXiv:1909.10351, "Data Augmentation"), each word of a copy is replaced
+with a fixed probability by one of the K most likely words in its place. If the settings name a
+masked language model, it predicts these words. Otherwise they are the nearest words in the
+teacher's embeddings, as a fine-tuned classifier has no head that predicts words. TinyBERT takes the
+nearest words in GloVe where it has no prediction.
 
-Only words of one token are replaced, by words of one token, so that an example keeps its length
-and its label, its special tokens and token types stay where they are, and teacher and student see
-the same tokens. TinyBERT replaces longer words too.
+Only words of one token are replaced, by words of one token. So an example keeps its length, label,
+special tokens and token types, and teacher and student see the same tokens. TinyBERT replaces
+longer words too.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from lkd_tune.files.digest import digest
 from lkd_tune.models.forward import forward
 from lkd_tune.models.loading import check_vocabulary, load_masked_lm, load_model, model_digest
 
-_BATCH = 64
+_BATCH_EXAMPLES = 64
 
-# Returns the K likeliest words for each position of the flat ids, shape (positions, K).
+# Returns the K most likely words for each position of the flat ids, shape (positions, K).
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
@@ -44,26 +44,26 @@ def load_training_tokens(
     *,
     cache: Path | None = None,
 ) -> Tokens:
-    """Returns the training split, augmented if the task says so and there is a teacher.
+    """Returns the training split, augmented if the task requests it and there is a teacher.
 
-    The copies follow all of the split itself. They are made by the first process that asks.
+    The copies follow the split itself. The first process that calls this creates them.
 
     Args:
         task: The task.
-        teacher: Folder or hub id; none: nothing is augmented, as when a teacher is trained.
+        teacher: Folder or hub id. None, as for the training of a teacher: without augmentation.
         tokenizer: The teacher's.
         on: Where the words are predicted.
-        cache: Folder for tokens; none: the user's cache.
+        cache: Folder for tokens. Default: the user's cache.
 
     Raises:
-        SpecError: If the data or the model can't be had or do not fit.
+        SpecError: If the data or the model can't be loaded or do not fit.
     """
     tokens = load_tokens(task, "train", tokenizer, cache=cache)
     if task.augment is None or teacher is None:
         return tokens
     settings = task.augment
-    by = settings.model or teacher
-    key = digest("augmented-1", tokens.key, settings.model_dump(), model_digest(by))
+    predictor = settings.model or teacher
+    key = digest("augmented-1", tokens.key, settings.model_dump(), model_digest(predictor))
     path = (cache or cache_dir()) / "tokens" / f"{key}.npy"
 
     def build(draft: Path) -> None:
@@ -71,14 +71,14 @@ def load_training_tokens(
         np.save(draft, augmented_ids(tokens, settings, tokenizer, predict))
 
     get_or_build(path, build, "the augmented tokens")
-    times = settings.copies + 1
-    lengths = np.tile(tokens.lengths, times)
+    parts = settings.copies + 1
+    lengths = np.tile(tokens.lengths, parts)
     return replace(
         tokens,
         ids=np.load(path, mmap_mode="r"),
-        types=np.tile(tokens.types, times),
+        types=np.tile(tokens.types, parts),
         starts=np.concatenate([[0], np.cumsum(lengths)]),
-        labels=np.concatenate([tokens.labels] * times),
+        labels=np.concatenate([tokens.labels] * parts),
         key=key,
     )
 
@@ -86,7 +86,7 @@ def load_training_tokens(
 def augmented_ids(
     tokens: Tokens, settings: Augmentation, tokenizer: Any, predict: Predict
 ) -> np.ndarray:
-    """Returns the ids of a split and of its copies, one after the other, flat, int32."""
+    """Returns the ids of a split followed by those of its copies, flat, int32."""
     words, begins = _words(tokenizer)
     ids = np.asarray(tokens.ids)
     follows = np.append(begins[ids[1:]], True)
@@ -106,7 +106,7 @@ def augmented_ids(
 
 
 def _words(tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns for each token whether it may be a whole word, and whether a word ends before it."""
+    """Returns whether each token may be a whole word, and whether a word ends before it."""
     kind = type(tokenizer.backend_tokenizer.model).__name__
     texts = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     special = np.zeros(len(texts), dtype=bool)
@@ -127,10 +127,10 @@ def _predictor(
     words, _ = _words(tokenizer)
     number = min(settings.candidates, int(words.sum()) - 1)
     if number < 1:
-        message = "the teacher's tokenizer has no whole words to put in; leave augment out"
+        message = "the teacher's tokenizer has no tokens that are whole words; leave augment out"
         raise SpecError(Problem("", "task.augment", message))
     if settings.model is None:
-        # The head is of no weight here, so any will do.
+        # Any head will do: only the embeddings are used.
         embeddings = load_model(teacher).get_input_embeddings().weight.detach()
         return lambda positions: _nearest(embeddings, tokens.ids[positions], words, number)
     check_vocabulary(settings.model, teacher, "task.augment.model")
@@ -143,7 +143,7 @@ def _predictor(
 def _nearest(
     embeddings: torch.Tensor, ids: np.ndarray, words: np.ndarray, number: int
 ) -> np.ndarray:
-    """Returns the words whose embeddings have the largest cosine with those of some words."""
+    """Returns the words whose embeddings have the largest cosines with those of the given words."""
     candidates = np.flatnonzero(words)
     unit = torch.nn.functional.normalize(embeddings[torch.from_numpy(candidates)])
     unique, inverse = np.unique(ids, return_inverse=True)
@@ -165,12 +165,12 @@ def _likeliest(
     number: int,
     on: torch.device,
 ) -> np.ndarray:
-    """Returns the words that a masked language model puts in each position, one masked a time."""
+    """Returns the words that a masked language model predicts, one masked position at a time."""
     examples = np.searchsorted(tokens.starts, positions, side="right") - 1
     order = np.argsort(tokens.lengths[examples], kind="stable")
     likely = np.empty((len(positions), number), dtype=np.int64)
-    barred = torch.from_numpy(~words).to(on)
-    for part in np.array_split(order, -(-len(order) // _BATCH)):
+    excluded = torch.from_numpy(~words).to(on)
+    for part in np.array_split(order, -(-len(order) // _BATCH_EXAMPLES)):
         batch = tokens.batch(examples[part], on)
         rows = torch.arange(len(part), device=on)
         at = torch.from_numpy(positions[part] - tokens.starts[examples[part]]).to(on)
@@ -178,7 +178,7 @@ def _likeliest(
         batch.ids[rows, at] = mask_id
         with torch.no_grad():
             logits = forward(model, batch, hidden_states=False).logits[rows, at, : len(words)]
-        logits = logits.masked_fill(barred, -torch.inf)
+        logits = logits.masked_fill(excluded, -torch.inf)
         logits[rows, own] = -torch.inf
         likely[part] = logits.topk(number).indices.cpu().numpy()
     return likely

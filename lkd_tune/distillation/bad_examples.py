@@ -1,9 +1,9 @@
-"""Training examples whose loss is not finite, or that raise: found, named, and left out.
+"""Training examples whose loss is not finite, or that raise an error: found and skipped.
 
-A loss is looked at every few steps only, and by then the weights are lost: the update after the
-bad batch made them NaN. So the batch is looked at again with the student as it was at its start,
-in halves and then example by example. What was bad there is what was bad in the training, unless
-the weights had grown beyond all bounds; then no example is at fault.
+Losses are checked only every few steps. By then the weights are NaN, as the update after the bad
+batch made them so. So the batch is run again on the student as it was before the first step, in
+halves down to single examples. Examples that are bad there were bad in the training too. If none
+is, the weights had diverged, and no example is the cause.
 """
 
 from __future__ import annotations
@@ -21,55 +21,55 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.types import Tokens
 from lkd_tune.distillation.batch_losses import BatchLosses
-from lkd_tune.distillation.build import load_teacher, starting_student
+from lkd_tune.distillation.build import build_initial_student, load_teacher
 from lkd_tune.records.measurement import BadExample
 from lkd_tune.runtime.oom import is_out_of_memory
 from lkd_tune.runtime.process_group import device
 
-# A larger share of the training examples is no accident: the teacher or the data are wrong.
-MOST_SKIPPED = 0.01
-# So many are named in an error; all of them are in the trial's folder.
-_NAMED = 3
+# The largest share of the training examples to skip: beyond it the teacher or the data are wrong.
+MAX_SKIPPED_SHARE = 0.01
+# Examples that an error message lists; all of them are in the trial's folder.
+_LISTED = 3
 
-# Returns the sum of each of TERM_NAMES over some examples; raises what the examples make it raise.
+# Returns the sum of each of TERM_NAMES over some examples, or raises the error that they cause.
 LossesOf = Callable[[np.ndarray], Sequence[float]]
-# Bad examples: each one's term, none if it raised, and what was found.
+# The term of each bad example, None if it raised an error; and its loss or error as text.
 _Found = dict[int, tuple[str | None, str]]
 
 
 class DivergedError(RuntimeError):
-    """A loss is not finite; going on would be in vain."""
+    """A loss is not finite, so the training can't continue."""
 
 
 class BadExamplesError(DivergedError):
-    """Some training examples have a loss that is not finite, or raise.
+    """Some training examples have a loss that is not finite, or raise an error.
 
     Attributes:
-        examples: Those that were found.
-        may_skip: Whether the trial may begin again without them.
+        examples: The examples that were found.
+        may_skip: Whether the trial may start again without them.
     """
 
     def __init__(self, examples: Sequence[BadExample], advice: str, may_skip: bool = False):
-        super().__init__(examples, advice, may_skip)  # what it is pickled by
+        super().__init__(examples, advice, may_skip)  # pickle needs all arguments
         self.examples, self.may_skip = tuple(examples), may_skip
         self._advice = advice
 
     def __str__(self) -> str:
-        named = ", ".join(map(str, self.examples[:_NAMED]))
-        more = len(self.examples) - _NAMED
-        named += f" and {more} more" if more > 0 else ""
-        return f"no student can learn from {named}; {self._advice}"
+        listed = ", ".join(map(str, self.examples[:_LISTED]))
+        more = len(self.examples) - _LISTED
+        listed += f" and {more} more" if more > 0 else ""
+        return f"no student can learn from {listed}; {self._advice}"
 
 
-def may_be_an_examples(error: Exception) -> bool:
-    """Returns whether an example may have made an error: no lack of memory, no lost GPU.
+def may_come_from_examples(error: Exception) -> bool:
+    """Whether an example may cause an error: not a lack of memory, nor a lost GPU.
 
-    On a GPU that is lost, as after an index out of range, every example would seem to be bad.
+    On a lost GPU, for example after an index out of range, every example seems to be bad.
     """
     return not is_out_of_memory(error) and not isinstance(error, torch.AcceleratorError)
 
 
-def look_again(
+def find_bad_examples(
     losses: BatchLosses,
     batch: np.ndarray,
     step: int,
@@ -79,27 +79,26 @@ def look_again(
     skipped: Sequence[int],
     collective: bool,
 ) -> BadExamplesError | None:
-    """Returns an error that names what is wrong with a batch; None if no example is at fault.
+    """Returns an error that names the bad examples of a batch, None if none is bad.
 
-    If bad examples are to be skipped, all others are looked at as well once one was found, so that
-    a trial begins again once and not for each of them.
+    If bad examples are to be skipped and one is found, all others are checked as well. So a trial
+    starts again once, and not once for each of them.
 
     Args:
-        losses: What the trial asks of a student.
+        losses: The losses of the trial.
         batch: Some of the training examples, shape (examples,).
-        step: The step that they were seen in, the first is 0.
-        at_once: Examples that there is room for.
-        cache: Folder for what a narrower student's parts score; none: the user's cache.
-        skipped: Those that are left out already.
-        collective: Whether all ranks call; they share the work then, and get the same. If only one
-            does, its student has to start from what is in the cache already.
+        step: The step that trained on them, the first is 0.
+        at_once: Number of examples that fit into memory.
+        cache: Folder for the importance scores of a narrower student. Default: the user's cache.
+        skipped: Examples that are skipped already.
+        collective: Whether all ranks call this. They share the work, and get the same result.
     """
     spec, tokens = losses.spec, losses.tokens
     torch.manual_seed(spec.seed)
     teacher = load_teacher(spec, cache)
-    student = starting_student(spec, teacher, tokens, losses.vocabulary, cache)
+    student = build_initial_student(spec, teacher, tokens, losses.vocabulary, cache)
     student.to(device()).eval()
-    losses.use_own_teacher(teacher)  # ranks that find bad examples look more often than others
+    losses.use_own_teacher(teacher)  # ranks that find bad examples run the teacher more often
     maps = losses.maps(step)
 
     def losses_of(examples: np.ndarray) -> Sequence[float]:
@@ -110,43 +109,44 @@ def look_again(
     world = dist.get_world_size() if collective else 1
     found: _Found = {}
     for part in _parts(batch, at_once * world):
-        found |= _shared(part, losses_of, collective)
+        found |= _bad_of_all_ranks(part, losses_of, collective)
     if not found:
         return None
-    most = MOST_SKIPPED * len(tokens)
+    limit = MAX_SKIPPED_SHARE * len(tokens)
     skip = spec.train.bad_examples == "skip"
     if skip:
         others = np.setdiff1d(np.arange(len(tokens)), [*batch, *skipped])
         others = others[np.argsort(tokens.lengths[others], kind="stable")]
         for part in _parts(others, at_once * world):
-            if len(found) + len(skipped) > most:
+            if len(found) + len(skipped) > limit:
                 break
-            found |= _shared(part, losses_of, collective)
-    named = [_named(spec, tokens, example, *found[example]) for example in sorted(found)]
+            found |= _bad_of_all_ranks(part, losses_of, collective)
+    examples = [_describe(spec, tokens, example, *found[example]) for example in sorted(found)]
     number = len(found) + len(skipped)
     if not skip:
-        advice = f"mend or remove it in {spec.task.train}, or set train.bad_examples=skip"
-        return BadExamplesError(named, advice)
-    if number > most:
+        advice = f"correct or remove it in {spec.task.train}, or set train.bad_examples=skip"
+        return BadExamplesError(examples, advice)
+    if number > limit:
         advice = (
-            f"at least {number} of {len(tokens)} examples are bad, more than {MOST_SKIPPED:.0%} "
-            "are not skipped: look at the teacher, its stored targets and the data"
+            f"at least {number} of {len(tokens)} examples are bad, and at most "
+            f"{MAX_SKIPPED_SHARE:.0%} may be skipped; check the teacher, its stored targets and "
+            "the data"
         )
-        return BadExamplesError(named, advice)
-    return BadExamplesError(named, "the trial begins again without them", may_skip=True)
+        return BadExamplesError(examples, advice)
+    return BadExamplesError(examples, "the trial starts again without them", may_skip=True)
 
 
 def _parts(examples: np.ndarray, size: int) -> list[np.ndarray]:
     return np.array_split(examples, max(1, -(-len(examples) // size)))
 
 
-def _shared(examples: np.ndarray, losses_of: LossesOf, collective: bool) -> _Found:
-    """Returns the bad ones among some examples, each with its term and what was found."""
+def _bad_of_all_ranks(examples: np.ndarray, losses_of: LossesOf, collective: bool) -> _Found:
+    """Returns the bad ones among some examples, the same on all ranks if `collective`."""
     if not collective or dist.get_world_size() == 1:
         return _bad_among(examples, losses_of)
     rank, world = dist.get_rank(), dist.get_world_size()
     own = _bad_among(examples[rank::world], losses_of)
-    # What one rank finds all leave out: the ranks' batches have to stay the same.
+    # All ranks skip what one of them finds, as their batches have to be the same.
     all_found: list[_Found] = [{}] * world
     dist.all_gather_object(all_found, own)
     return {example: bad for found in all_found for example, bad in found.items()}
@@ -158,7 +158,7 @@ def _bad_among(examples: np.ndarray, losses_of: LossesOf) -> _Found:
     try:
         losses = losses_of(examples)
     except Exception as error:
-        if not may_be_an_examples(error):
+        if not may_come_from_examples(error):
             raise
         bad: tuple[str | None, str] = (None, f"{type(error).__name__}: {_one_line(error)}")
     else:
@@ -176,11 +176,11 @@ def _bad_among(examples: np.ndarray, losses_of: LossesOf) -> _Found:
     return _bad_among(examples[:half], losses_of) | _bad_among(examples[half:], losses_of)
 
 
-def _named(
+def _describe(
     spec: TrialSpec, tokens: Tokens, example: int, term: str | None, found: str
 ) -> BadExample:
     copies = spec.task.augment.copies if spec.task.augment and spec.teacher else 0
-    rows = len(tokens) // (copies + 1)  # the copies follow all of the split itself
+    rows = len(tokens) // (copies + 1)  # augmented copies follow the split itself
     row = kind_of(spec.task).data_row(example % rows, tokens)
     return BadExample(
         example=example, row=row + 1, copy_of_row=example // rows, term=term, found=found

@@ -1,11 +1,13 @@
-"""What a distillation is put together from: its teacher, and the DeepSpeed engine."""
+"""The parts of a distillation: teacher, student, targets, and the DeepSpeed engine."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.training import TrainSettings
@@ -16,10 +18,11 @@ from lkd_tune.data.types import Tokens
 from lkd_tune.distillation.optimizer import build_optimizer
 from lkd_tune.distillation.targets.base import LiveTeacher
 from lkd_tune.distillation.targets.gpu_store import DeviceTargets, open_targets
-from lkd_tune.distillation.targets.store import StoredTargets, ensure_store, stored_targets_fit
+from lkd_tune.distillation.targets.store import StoredTargets, stored_targets_fit
+from lkd_tune.distillation.targets.store_build import get_or_build_store
 from lkd_tune.evaluation.scoring import check_labels
 from lkd_tune.files.cache import cache_dir
-from lkd_tune.models.loading import check_vocabulary, load_model
+from lkd_tune.models.loading import check_vocabulary, load_model, save_model
 from lkd_tune.models.student import build_student, check_width, teacher_of_width
 from lkd_tune.models.vocabulary import Vocabulary
 from lkd_tune.runtime.cpu import gains_from_bf16_matmul
@@ -31,12 +34,11 @@ def load_teacher(spec: TrialSpec, cache: Path | None) -> Any:
     """Returns a trial's teacher, None if it has none.
 
     Raises:
-        SpecError: If it does not exist, is for another task, or has too few layers.
+        SpecError: If it does not exist, was trained for another task, or has too few layers.
     """
     if spec.teacher is None:
         return None
-    # Where it is run in less than fp32 it may have no room in fp32. A student takes its weights in
-    # full, as they are in the files; a teacher in fp32 is loaded so at once.
+    # In bf16 it may be too large for memory in fp32. Its files keep the full weights for a student.
     dtype: Any = "auto" if spec.inference.precision == "bf16" else torch.float32
     teacher = load_model(spec.teacher, kind_of(spec.task).head, dtype=dtype)
     check_labels(teacher.config, spec.teacher, spec.task, cache=cache)
@@ -47,24 +49,25 @@ def load_teacher(spec: TrialSpec, cache: Path | None) -> Any:
     return teacher
 
 
-def starting_student(
+def build_initial_student(
     spec: TrialSpec,
     teacher: Any,
     tokens: Tokens,
     vocabulary: Vocabulary | None,
     cache: Path | None,
 ) -> Any:
-    """Returns a trial's student as it is before the first step. Every rank calls.
+    """Returns a trial's student before the first step. Every rank calls it.
 
     Args:
         spec: The trial.
         teacher: Its teacher, None if it has none.
-        tokens: The training split, on which a narrower student's parts are scored.
-        vocabulary: The student's own, None if it has the teacher's.
-        cache: Folder that the scores are put in; none: the user's cache.
+        tokens: The training split, on which the teacher's parts are scored for a narrower student.
+        vocabulary: The student's trimmed one; None if it has the teacher's.
+        cache: Folder for the scores. Default: the user's cache.
 
     Raises:
-        SpecError: If the starting point does not exist or does not fit.
+        SpecError: If the model in `student.init` does not exist, or does not fit the teacher or the
+            settings.
     """
     settings, kind = spec.student, kind_of(spec.task)
     labels = count_labels(spec.task, cache=cache)
@@ -75,7 +78,7 @@ def starting_student(
     if spec.teacher is not None and init not in ("teacher", "random"):
         check_vocabulary(init, spec.teacher, "student.init")
     if init == "teacher":
-        # The mapped layers are those of the word map.
+        # The word map selects the layers.
         word, _ = spec.layer_map.at_step(
             0,
             seed=spec.seed,
@@ -93,10 +96,10 @@ def starting_student(
 def build_targets(
     spec: TrialSpec, teacher: Any, tokens: Tokens, cache: Path | None, *, bf16: bool
 ) -> LiveTeacher | StoredTargets | DeviceTargets:
-    """Returns stored targets if they are small enough, else the teacher itself."""
-    assert spec.teacher is not None  # TrialSpec sees to it
+    """Returns stored targets if they are small enough, otherwise the live teacher."""
+    assert spec.teacher is not None  # TrialSpec checks it
     kind = kind_of(spec.task)
-    # The width of its head is that of the task, which was checked; to count labels takes longer.
+    # `load_teacher` has checked that the head's width is the task's number of classes.
     layers, classes = teacher.config.num_hidden_layers + 1, teacher.config.num_labels
     if spec.losses.needs_padding or not stored_targets_fit(
         spec.targets, tokens, layers, classes, kind
@@ -104,8 +107,8 @@ def build_targets(
         return LiveTeacher(
             teacher, kind, device(), bf16=bf16, inference=spec.inference, collective=True
         )
-    # Each rank asks, as its node may have a cache of its own; one on each node builds.
-    folder = ensure_store(
+    # Each rank calls it, as its node may have its own cache. One rank of each node builds.
+    folder = get_or_build_store(
         spec.teacher, tokens, kind, device(), cache or cache_dir(), inference=spec.inference
     )
     return open_targets(folder, tokens, device())
@@ -126,16 +129,16 @@ def name_labels(config: Any, spec: TrialSpec, cache: Path | None) -> None:
 
 
 def uses_bf16(train: TrainSettings) -> bool:
-    """Returns whether a trial trains in bfloat16 here."""
+    """Whether a trial trains in bfloat16 on this machine."""
     if train.precision == "auto":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(
-            including_emulation=False  # on older GPUs it is as slow as fp32, or slower
+            including_emulation=False  # older GPUs emulate it, at best as fast as fp32
         )
     return train.precision == "bf16"
 
 
 def uses_bf16_matmul(train: TrainSettings, width: int) -> bool:
-    """Returns whether a trial trains with products of bfloat16 here, and all else in float32.
+    """Whether a trial trains in float32 with bfloat16 matrix products on this machine.
 
     Args:
         train: The settings.
@@ -153,26 +156,26 @@ def build_engine(
         student: Its model.
         spec: The trial.
         total: Optimizer steps of the whole training.
-        micro_batches: Of each worker in a step.
-        bf16: Whether in bfloat16.
+        micro_batches: Number per worker and step.
+        bf16: Whether to train in bfloat16.
     """
     train = spec.train
     if train.activation_checkpointing:
-        # An encoder caches nothing; said, as transformers would else say that it does so for us.
+        # If unset, transformers logs that it disables the cache. Encoders do not use it.
         student.config.use_cache = False
         student.activation_checkpointing_enable()
     stage, workers = spec.resources.zero_stage, spec.resources.workers
     if stage == 0:
-        # DeepSpeed is not told of the precision: what follows from it is the optimizer's.
+        # DeepSpeed does not know the precision: the optimizer handles it.
         student.to(device(), torch.bfloat16 if bf16 else torch.float32)
-    optimizer, schedule = build_optimizer(student, train, total, whole=stage == 0)
+    optimizer, schedule = build_optimizer(student, train, total, sharded=stage > 0)
     config = {
-        # DeepSpeed looks at no batch; it only counts micro-batches.
+        # DeepSpeed only counts micro-batches, it does not see them.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": micro_batches,
         "gradient_clipping": train.max_grad_norm if stage > 0 else 0.0,
         "zero_optimization": {"stage": stage},
-        "zero_allow_untested_optimizer": True,  # torch's AdamW is right on any device
+        "zero_allow_untested_optimizer": True,  # torch's AdamW
         "bf16": {"enabled": bf16 and stage > 0},
         "steps_per_print": 10**9,
     }
@@ -184,6 +187,28 @@ def build_engine(
         dist_init_required=False,
     )
     if stage == 0 and workers == 1:
-        # It would copy each gradient into a buffer and back, for nobody.
+        # Without this, it copies each gradient into a buffer and back.
         engine.enable_backward_allreduce = False
     return engine
+
+
+def save_student(engine: Any, tokenizer: Any, folder: Path, *, sharded: bool) -> None:
+    """Writes the model of an engine as a complete Hugging Face folder. Every rank calls it.
+
+    Args:
+        engine: DeepSpeed's.
+        tokenizer: The student's.
+        folder: Where to write.
+        sharded: Whether each rank has only a part of the weights, as in ZeRO stage 3.
+    """
+    student = engine.module
+    gathered: Any = contextlib.nullcontext()
+    if sharded:
+        gathered = load_deepspeed().zero.GatheredParameters(
+            list(student.parameters()), modifier_rank=None
+        )
+    with gathered:
+        if dist.get_rank() == 0:
+            weights = {name: t.detach().cpu() for name, t in student.state_dict().items()}
+            save_model(student, tokenizer, folder, weights)
+    dist.barrier()

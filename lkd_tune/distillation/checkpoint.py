@@ -1,10 +1,10 @@
-"""A training's state in plain files, whole: any number of workers can go on from it.
+"""Checkpoints of a training that any number of workers can resume from.
 
-DeepSpeed's own checkpoints are shards of so many workers, pickled; its converter to "universal"
-ones unpickles them again. Here each parameter and its moments are gathered, one after the other,
-and rank 0 writes them under the parameter's name, float32, as safetensors. So a checkpoint can't
-run code when it is read, and neither the number of workers nor the ZeRO stage shows in it. It
-costs rank 0 12 bytes of host memory for each of the student's parameters.
+DeepSpeed's own checkpoints are pickled shards, one per worker, and its converter to "universal"
+ones unpickles them. Here the parameters and their moments are gathered one by one, and rank 0
+writes them in float32 under the parameters' names, as safetensors. So reading a checkpoint can't
+run code, and it does not depend on the number of workers or the ZeRO stage. Rank 0 needs 12 bytes
+of host memory per parameter of the student.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def save_checkpoint(engine: Any, folder: Path, progress: dict[str, Any]) -> None:
-    """Writes the state of a training; collective, after an optimizer step.
+    """Writes the state of a training. Collective; called after an optimizer step.
 
     Args:
         engine: DeepSpeed's, with torch's AdamW, at any ZeRO stage.
-        folder: Where to; all ranks see it.
-        progress: What `load_checkpoint` is to return, for JSON; the optimizer's `step` in it.
+        folder: Where to write; all ranks see it.
+        progress: What `load_checkpoint` will return, for JSON; with the optimizer's `step`.
     """
     rank, world = dist.get_rank(), dist.get_world_size()
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,18 +51,18 @@ def save_checkpoint(engine: Any, folder: Path, progress: dict[str, Any]) -> None
 
 
 def load_checkpoint(engine: Any, folder: Path, seed: int) -> dict[str, Any]:
-    """Puts a training where `save_checkpoint` left one, and returns its progress; collective.
+    """Restores the state that `save_checkpoint` wrote, and returns its progress. Collective.
 
-    With another number of workers each begins random numbers of its own: none may go on with
-    another's, or with those of step 0 again.
+    With another number of workers each one gets a new random state: it must not repeat another
+    worker's numbers, nor those of step 0.
 
     Args:
-        engine: DeepSpeed's, new, around a model of the same parameters.
-        folder: That of the checkpoint.
+        engine: A new engine of DeepSpeed around a model with the same parameters.
+        folder: The checkpoint.
         seed: The trial's, 0 or more.
 
     Raises:
-        FileNotFoundError: If there is no checkpoint in the folder, or not a whole one.
+        FileNotFoundError: If the checkpoint is missing or incomplete.
     """
     rank, world = dist.get_rank(), dist.get_world_size()
     progress = json.loads((folder / _PROGRESS).read_text("utf-8"))
@@ -79,27 +79,27 @@ def load_checkpoint(engine: Any, folder: Path, seed: int) -> dict[str, Any]:
 
 
 def _save_engine(engine: Any, path: Path) -> None:
-    masters, whole = _masters(engine), {}
+    masters, state = _masters(engine), {}
     _link_moments(engine)
     for name, parameter in _trained(engine):
         for kind in (_VALUE, *_MOMENTS):
             tensor = _gather(engine, masters, parameter, kind)
             if dist.get_rank() == 0:
-                whole[f"{kind}/{name}"] = tensor.detach().cpu().contiguous()
-    if whole:
-        save_file(whole, path)
+                state[f"{kind}/{name}"] = tensor.detach().cpu().contiguous()
+    if state:
+        save_file(state, path)
 
 
 def _load_engine(engine: Any, path: Path, step: int) -> None:
     masters = _masters(engine)
     _make_moments(engine, step)
     _link_moments(engine)
-    with safe_open(path, framework="pt") as whole:
+    with safe_open(path, framework="pt") as state:
         for name, parameter in _trained(engine):
             for kind in (_VALUE, *_MOMENTS):
-                value = whole.get_tensor(f"{kind}/{name}").to(parameter.device)
+                value = state.get_tensor(f"{kind}/{name}").to(parameter.device)
                 _scatter(engine, masters, parameter, kind, value)
-    # The schedule is a function of the step; stepping there would ask for steps of AdamW between.
+    # Set directly: stepping the schedule would require steps of AdamW in between.
     schedule = engine.lr_scheduler
     factors = [factor(step) for factor in schedule.lr_lambdas]
     rates = [base * factor for base, factor in zip(schedule.base_lrs, factors, strict=True)]
@@ -113,7 +113,7 @@ def _trained(engine: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _gather(engine: Any, masters: Any, parameter: Any, kind: str) -> torch.Tensor:
-    """Returns a parameter in float32, or one of its moments, whole and on every rank."""
+    """Returns a complete parameter in float32, or one of its moments, on every rank."""
     if engine.zero_optimization_stage() == 0:
         own = masters.get(parameter, parameter)
         return own if kind == _VALUE else engine.basic_optimizer.state[own][kind]
@@ -124,15 +124,15 @@ def _gather(engine: Any, masters: Any, parameter: Any, kind: str) -> torch.Tenso
 
 
 def _scatter(engine: Any, masters: Any, parameter: Any, kind: str, value: torch.Tensor) -> None:
-    """Sets this rank's part of what `_gather` returns."""
+    """Sets this rank's part of a value that `_gather` returned."""
     stage, deepspeed = engine.zero_optimization_stage(), load_deepspeed()
     utils = deepspeed.utils
     if stage == 0:
         own = masters.get(parameter, parameter)
         (own if kind == _VALUE else engine.basic_optimizer.state[own][kind]).data.copy_(value)
     elif stage == 3:
-        # DeepSpeed 0.19 sets a whole one too, but not if the ranks' parts are of uneven sizes.
-        part = _part(parameter, value)
+        # DeepSpeed 0.19 can't set a complete value if the ranks' parts have different sizes.
+        part = _own_part(parameter, value)
         if kind == _VALUE:
             utils.safe_set_local_fp32_param(parameter, part)
         else:
@@ -142,13 +142,13 @@ def _scatter(engine: Any, masters: Any, parameter: Any, kind: str, value: torch.
     else:
         utils.safe_set_full_optimizer_state(parameter, value, kind)
     if kind == _VALUE:
-        # The copy that the model computes with, in its own precision.
+        # The model computes with a copy in its own precision.
         with deepspeed.zero.GatheredParameters(parameter, modifier_rank=0, enabled=stage == 3):
             parameter.data.copy_(value)
 
 
-def _part(parameter: Any, value: torch.Tensor) -> torch.Tensor:
-    """Returns what this rank holds of a value in ZeRO 3: as much as others, the last padded."""
+def _own_part(parameter: Any, value: torch.Tensor) -> torch.Tensor:
+    """Returns this rank's part of a value in ZeRO 3; all have the same size, the last is padded."""
     size = parameter.ds_tensor.numel()
     padded = value.new_zeros(size * dist.get_world_size())
     padded[: value.numel()] = value.flatten()
@@ -156,14 +156,14 @@ def _part(parameter: Any, value: torch.Tensor) -> torch.Tensor:
 
 
 def _masters(engine: Any) -> dict[Any, torch.Tensor]:
-    """Returns the float32 copies of bfloat16 parameters without ZeRO; elsewhere there are none."""
+    """Returns the float32 copies of bfloat16 parameters; empty with ZeRO."""
     return {} if engine.zero_optimization_stage() > 0 else engine.basic_optimizer.masters
 
 
 def _make_moments(engine: Any, step: int) -> None:
-    """Gives AdamW the state that its first step would have made, of zeros."""
+    """Gives AdamW the state that its first step would create, with moments of zero."""
     stage, adamw = engine.zero_optimization_stage(), engine.basic_optimizer
-    if stage == 3:  # DeepSpeed hands these to AdamW in its steps only
+    if stage == 3:  # DeepSpeed passes these to AdamW only during a step
         held = engine.optimizer.fp32_partitioned_groups_flat
     else:
         held = [tensor for group in adamw.param_groups for tensor in group["params"]]
@@ -175,10 +175,10 @@ def _make_moments(engine: Any, step: int) -> None:
 
 
 def _link_moments(engine: Any) -> None:
-    """Has ZeRO 1 and 2 note which part of the moments is which parameter's.
+    """Makes ZeRO 1 and 2 look up again which part of the moments belongs to which parameter.
 
-    DeepSpeed 0.19 does so once, in the first step, when only the first of several parameter
-    groups has moments.
+    DeepSpeed 0.19 looks this up once, in the first step, when only the first parameter group has
+    moments.
     """
     if engine.zero_optimization_stage() in (1, 2):
         engine.optimizer._hp_optimizer_states_linked = False

@@ -1,4 +1,4 @@
-"""What can be checked before anything starts: the space against its teacher and its data."""
+"""Checks before a search starts: the space against its teacher and its data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def check_space(space: SearchSpace) -> int:
     """Returns the teacher's depth after checking it and the data against the space.
 
     Raises:
-        SpecError: With everything that does not fit together.
+        SpecError: With all problems.
     """
     problems = [
         space.source.problem((*path, *key.split(".")), message)
@@ -37,21 +37,22 @@ def check_space(space: SearchSpace) -> int:
             try:
                 check()
             except SpecError as error:
-                problems += _placed(space, error)
+                problems += _with_place(space, error)
     except SpecError as error:
-        problems += _placed(space, error)
+        problems += _with_place(space, error)
     if problems:
         raise SpecError(problems)
     return layers
 
 
 def read_data(space: SearchSpace) -> None:
-    """Reads all local data, and compares the classes with those of a teacher that is there.
+    """Reads all local data, and compares its classes with those of an existing teacher.
 
-    What `check` does beyond `check_space`; in a search the trials come to the same problems, later.
+    The `check` command does this after `check_space`. In a search, trials find the same problems
+    later.
 
     Raises:
-        SpecError: Naming the file, row and column of what can't be used, one for each split.
+        SpecError: With the file, row and column of the first problem in each split.
     """
     problems: list[Problem] = []
     for path, task in _tasks(space):
@@ -61,25 +62,25 @@ def read_data(space: SearchSpace) -> None:
                 try:
                     load_split(task, split)
                 except SpecError as error:
-                    problems += _placed(space, error, path[:-1])
+                    problems += _with_place(space, error, path[:-1])
     task, teacher = space.settings.task, space.settings.teacher.model
     if not problems and teacher is not None and is_file_name(str(task.train)):
         try:
             check_labels(load_config(teacher), teacher, task)
         except SpecError as error:
-            problems += _placed(space, error)
+            problems += _with_place(space, error)
     if problems:
-        # Once each: the classes of every split are those of the training split.
+        # Without duplicates: every split has the classes of the training split.
         raise SpecError([*dict.fromkeys(problems)])
 
 
-def _placed(space: SearchSpace, error: SpecError, above: tuple[str, ...] = ()) -> list[Problem]:
-    """Returns problems with their place in the file, which readers of models and data don't know.
+def _with_place(space: SearchSpace, error: SpecError, above: tuple[str, ...] = ()) -> list[Problem]:
+    """Returns problems with their place in the space file.
 
     Args:
-        space: Where they are settings.
-        error: The problems.
-        above: Of what block their keys are.
+        space: The space that has the settings.
+        error: The problems. Those of models and data have only a key.
+        above: The block of their keys.
     """
     return [
         problem
@@ -90,21 +91,21 @@ def _placed(space: SearchSpace, error: SpecError, above: tuple[str, ...] = ()) -
 
 
 def _check_starts(space: SearchSpace) -> None:
-    """Refuses models to start from that have other tokens than the teacher.
+    """Checks that the models in `student.init` have the teacher's vocabulary.
 
     Raises:
-        SpecError: With the first of them.
+        SpecError: With the first that does not.
     """
     settings = space.settings.teacher
     teacher = settings.model or (settings.train and settings.train.model)
     for start in space.starts:
-        # The tokens of a teacher from scratch are not known yet; its trials look at them.
+        # The vocabulary of a teacher from scratch is not known yet; its trials check it.
         if teacher and start not in ("teacher", "random"):
             check_vocabulary(start, teacher, "student.init")
 
 
 def _check_length(space: SearchSpace) -> list[Problem]:
-    """Returns which inputs may be longer than the teacher's: it would fail at the first one."""
+    """Returns a problem for each task whose inputs may be longer than the teacher's."""
     positions = teacher_positions(space.settings.teacher, space.settings.task)
     return [
         space.source.problem(
@@ -118,7 +119,7 @@ def _check_length(space: SearchSpace) -> list[Problem]:
 
 
 def _tasks(space: SearchSpace) -> list[tuple[tuple[str, ...], TaskSettings]]:
-    """Returns the tasks of a space and where they stand."""
+    """Returns the tasks of a space, each after its path in the space file."""
     other = space.settings.evaluate_on
     others = [(("evaluate_on", "task"), other.task)] if other is not None else []
     return [(("task",), space.settings.task), *others]

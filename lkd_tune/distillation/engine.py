@@ -1,12 +1,9 @@
-"""One distillation: the loop, a generator of measurements, on DeepSpeed."""
+"""One distillation: the training loop on DeepSpeed, an iterator over measurements."""
 
 from __future__ import annotations
 
 import contextlib
-import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from lkd_tune.config.settings.losses import TERM_NAMES
 from lkd_tune.config.settings.width import asks_for_width
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.batches import (
@@ -30,22 +26,23 @@ from lkd_tune.distillation.augmentation import load_training_tokens
 from lkd_tune.distillation.bad_examples import (
     BadExamplesError,
     DivergedError,
-    look_again,
-    may_be_an_examples,
+    find_bad_examples,
+    may_come_from_examples,
 )
 from lkd_tune.distillation.batch_losses import BatchLosses
 from lkd_tune.distillation.build import (
     build_engine,
+    build_initial_student,
     build_targets,
     load_teacher,
     name_labels,
-    starting_student,
+    save_student,
     uses_bf16,
     uses_bf16_matmul,
 )
 from lkd_tune.distillation.checkpoint import load_checkpoint, save_checkpoint
+from lkd_tune.distillation.interval import Interval, IntervalTotals, StepResult
 from lkd_tune.distillation.objective import totals
-from lkd_tune.distillation.saving import save_student
 from lkd_tune.evaluation.scoring import evaluate
 from lkd_tune.models.loading import load_tokenizer
 from lkd_tune.models.size import measure_size
@@ -61,32 +58,15 @@ from lkd_tune.runtime.process_group import (
 )
 from lkd_tune.runtime.usage import GpuEnergy, PeakMemory, count_parameters
 
-# Losses are looked at this often: to look is to wait for the GPU.
-_CHECK_EVERY = 20
-
-
-@dataclass(frozen=True)
-class _Progress:
-    """What was seen between two evaluations, over all workers.
-
-    Attributes:
-        losses: (sum, count) of each term, shape (terms, 2).
-        examples: Training examples.
-        seconds: Of training.
-        padding: Share of the tokens that were padding.
-    """
-
-    losses: torch.Tensor
-    examples: int
-    seconds: float
-    padding: float
+# Steps between two checks of the losses: each check waits for the GPU.
+_CHECK_STEPS = 20
 
 
 class Distillation:
     """One distillation on this rank; iterate over it for its measurements.
 
     Every method is collective: all ranks of the process group call it in the same order with the
-    same arguments, and get the same result. A process in no group makes one of its own.
+    same arguments, and get the same result. A process without a group creates its own.
     """
 
     def __init__(
@@ -101,15 +81,16 @@ class Distillation:
         """Loads data and models and builds the DeepSpeed engine.
 
         Args:
-            spec: What to do.
-            cache: Folder for tokenised data; none: the user's cache.
-            accumulation: Cuts each micro-batch into so many, where memory is short, at most into
-                single examples; the effective batch and the objective stay the same.
+            spec: The trial.
+            cache: Folder for tokenized data. Default: the user's cache.
+            accumulation: Parts that each micro-batch is split into to save memory, at most into
+                single examples. The effective batch and the objective stay the same.
             skipped: Training examples, counted from 0, that are left out of their batches.
-            on_progress: Is told every few steps how far it is.
+            on_progress: Called every few steps with the current progress.
 
         Raises:
-            SpecError: If the teacher, the data or a starting point can't be had or do not fit.
+            SpecError: If the teacher, the data or another model can't be loaded or do not fit.
+            ValueError: If the process group does not have the trial's number of workers.
         """
         ensure_process_group()
         self.spec = spec
@@ -127,12 +108,12 @@ class Distillation:
         )
         self._kind = kind_of(spec.task)
         teacher = load_teacher(spec, cache)
-        # Training text stays in the tokens of the teacher, so that both have the same words.
+        # Training text keeps the teacher's tokens, so that both models have the same words.
         self._vocabulary: Vocabulary | None = None
         if spec.student.vocab == "trim":
             self._vocabulary = trim_vocabulary(self._tokenizer, self._train, device())
             self._tokenizer = self._vocabulary.tokenizer
-        student = starting_student(spec, teacher, self._train, self._vocabulary, cache)
+        student = build_initial_student(spec, teacher, self._train, self._vocabulary, cache)
         name_labels(student.config, spec, cache)
         self.parameters = count_parameters(student)
         self._accumulation = accumulation
@@ -145,7 +126,7 @@ class Distillation:
         self._evaluations = evaluation_steps(spec.train, self.total)
         self._bf16 = uses_bf16(spec.train)
         fast = uses_bf16_matmul(spec.train, student.config.hidden_size)
-        self._products = bf16_matmul if fast else contextlib.nullcontext
+        self._matmul = bf16_matmul if fast else contextlib.nullcontext
         self._config = student.config
         self._engine = build_engine(
             student, spec, self.total, micro_batches=self._micro_batches, bf16=self._bf16
@@ -155,7 +136,7 @@ class Distillation:
             targets = build_targets(spec, teacher, self._train, cache, bf16=self._bf16)
         layers = teacher.config.num_hidden_layers if teacher is not None else 0
         self._losses: Any = BatchLosses(spec, self._train, self._vocabulary, targets, layers)
-        # Each rank drops out other units.
+        # Each rank drops out different units.
         torch.manual_seed(spec.seed + 1 + self._rank)
         self._on_progress = on_progress
         self._step = 0
@@ -191,7 +172,7 @@ class Distillation:
         return self._last
 
     def measure_size(self, latencies: Path) -> ModelSize | None:
-        """Returns what the student's architecture costs, timed on rank 0; None on other ranks.
+        """Returns the size and latency of the student, timed on rank 0; None on other ranks.
 
         Args:
             latencies: Folder with the latencies of architectures that were timed before.
@@ -214,13 +195,17 @@ class Distillation:
     def evaluate(self, split: str) -> dict[str, float]:
         """Returns all metrics of the student on a split."""
         return evaluate(
-            self._engine, self.spec.task, self.tokens(split), device(), cut=self._accumulation
+            self._engine,
+            self.spec.task,
+            self.tokens(split),
+            device(),
+            batch_divisor=self._accumulation,
         )
 
     def save_checkpoint(self, folder: Path) -> None:
-        """Writes all that `load_checkpoint` needs to go on.
+        """Writes all that `load_checkpoint` needs to resume.
 
-        Only between measurements, as after `next()`.
+        Only called between measurements, for example after `next()`.
         """
         progress = {
             "step": self._step,
@@ -231,13 +216,13 @@ class Distillation:
         save_checkpoint(self._engine, folder, progress)
 
     def load_checkpoint(self, folder: Path) -> None:
-        """Goes on from a checkpoint, of any number of workers and any ZeRO stage.
+        """Resumes from a checkpoint, written with any number of workers and any ZeRO stage.
 
-        Losses are from here on the same as without a stop. With another number of workers they
-        are so up to the order of sums, and other units are dropped out.
+        Losses continue as without the interruption. With another number of workers, sums are
+        rounded differently and different units are dropped out.
 
         Raises:
-            FileNotFoundError: If the checkpoint is not there or not whole.
+            FileNotFoundError: If the checkpoint is missing or incomplete.
         """
         progress = load_checkpoint(self._engine, folder, self.spec.seed)
         self._step, self._train_s = progress["step"], progress["train_s"]
@@ -252,7 +237,7 @@ class Distillation:
         save_student(self._engine, self._tokenizer, folder, sharded=sharded)
 
     def close(self) -> None:
-        """Frees the engine and its memory; the process group stays for the next one."""
+        """Frees the engine and its memory. The process group stays for the next distillation."""
         if self._engine is None:
             return
         stage, self._losses = self.spec.resources.zero_stage, None
@@ -265,64 +250,48 @@ class Distillation:
         if stage > 0:
             collect_garbage()
 
-    def _train_until(self, until: int) -> _Progress:
-        """Trains to a step and returns what was seen on the way."""
-        begin = time.perf_counter()
-        # Weights change at evaluations only, so they are the same for all that is seen here.
+    def _train_until(self, until: int) -> IntervalTotals:
+        """Trains to a step and returns the totals of the steps."""
+        # Weights of terms change at evaluations only, so they are constant in here.
         self._losses.set_step_weights(self._step)
         self._engine.train()
-        seen = torch.zeros(len(TERM_NAMES), dtype=torch.float64, device=device())
-        counts = torch.zeros(len(TERM_NAMES), dtype=torch.float64)
-        unchecked: list[tuple[np.ndarray, torch.Tensor]] = []
-        examples, tokens, places = 0, 0, 0
+        interval = Interval()
         for batch in self._batches.starting_at(self._step):
             try:
-                with self._products():
-                    sums, counted, padded = self._train_step(batch)
+                with self._matmul():
+                    result = self._train_step(batch)
             except Exception as error:
-                self._blame(batch, error)
+                self._attribute_error(batch, error)
                 raise
-            unchecked.append((batch, sums))
-            seen += sums
-            counts += counted
-            tokens += int(self._train.lengths[batch[self._rank :: self._world]].sum())
-            places += padded
+            interval.add(batch, result)
             self._step += 1
-            examples += len(batch)
-            if self._step % _CHECK_EVERY == 0 or self._step == until:
-                self._refuse_nan(unchecked)
-                unchecked = []
+            if self._step % _CHECK_STEPS == 0 or self._step == until:
+                self._check_losses(interval)
                 if self._on_progress is not None:
-                    so_far = self._train_s + time.perf_counter() - begin
-                    self._on_progress(TrainingProgress(self._step, self.total, so_far))
+                    seconds = self._train_s + interval.seconds
+                    self._on_progress(TrainingProgress(self._step, self.total, seconds))
             if self._step == until:
                 break
-        seconds = time.perf_counter() - begin
-        self._train_s += seconds
-        tokens, places = all_reduce_sum(torch.tensor([tokens, places], device=device())).tolist()
-        losses = torch.stack([all_reduce_sum(seen), counts.to(device())], dim=1)
-        return _Progress(losses, examples, seconds, padding=1 - tokens / places)
+        totals = interval.totals()
+        self._train_s += totals.seconds
+        return totals
 
-    def _train_step(self, batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Takes one optimizer step; returns sums and counts, (terms,), and tokens with padding.
-
-        The sums are this rank's and stay on the device: to look at them is to wait for it. The
-        counts are all ranks', on the host.
-        """
-        # Sorted by length, so that the ranks' shares of a batch are of even lengths.
+    def _train_step(self, batch: np.ndarray) -> StepResult:
+        """Takes one optimizer step on a batch, the examples of all ranks."""
+        # Batches are sorted by length, so the ranks' shares have similar lengths.
         share = batch[self._rank :: self._world]
         losses, step = self._losses, self._step
         maps = losses.maps(step)
         micro_batches = [
             losses.read(part, step) for part in np.array_split(share, self._micro_batches)
         ]
-        # What the sums are divided by is known before any of them: over all micro-batches
-        # and ranks, so that neither number of them changes the objective.
+        # The divisors are known before the sums. They cover all micro-batches and ranks, so the
+        # objective does not depend on the number of either.
         counts = losses.objective.counts(micro_batches, maps)
         if self._world > 1:
             counts = all_reduce_sum(counts.to(device())).cpu()
         seen = []
-        # DeepSpeed divides by the micro-batches and averages over ranks; we did both already.
+        # DeepSpeed divides by the micro-batches and averages over ranks; the counts include both.
         scale = self._world * self._engine.gradient_accumulation_steps()
         for micro_batch in micro_batches:
             sums = losses.sums(self._engine, micro_batch, maps)
@@ -330,72 +299,75 @@ class Distillation:
             self._engine.backward(losses.objective.weighted(sums, counts) * scale)
             self._engine.step()
             seen.append(totals(sums))
-        places = sum(each.mask.numel() for each in micro_batches)
-        return torch.stack(seen).sum(0), counts, places
+        return StepResult(
+            torch.stack(seen).sum(0),
+            counts,
+            tokens=int(self._train.lengths[share].sum()),
+            positions=sum(each.mask.numel() for each in micro_batches),
+        )
 
-    def _measure(self, progress: _Progress) -> Measurement:
+    def _measure(self, interval: IntervalTotals) -> Measurement:
         metrics = self.evaluate("dev")
-        losses = self._losses.objective.report(progress.losses)
         return Measurement(
             step=self._step,
             total_steps=self.total,
             score=metrics[self.spec.task.metric],
             metrics=metrics,
-            losses=losses,
+            losses=self._losses.objective.report(interval.losses),
             lr=self._engine.get_lr()[0],
             parameters=self.parameters,
             train_s=self._train_s,
-            samples_per_s=progress.examples / progress.seconds,
-            padding=progress.padding,
+            samples_per_s=interval.examples / interval.seconds,
+            padding=interval.padding,
             skipped=len(self._skipped),
             peak_host_gib=all_reduce_max(self._memory.host_gib),
             peak_memory_gib=all_reduce_max(self._memory.gib),
             energy_j=self._energy.of_all_workers(),
         )
 
-    def _refuse_nan(self, unchecked: Sequence[tuple[np.ndarray, torch.Tensor]]) -> None:
-        """Looks at the steps since the last look: their batches and sums, up to the current step.
-
-        All ranks see the same, so they all raise or none.
-        """
-        found = all_reduce_sum(torch.stack([sums for _, sums in unchecked])).tolist()
-        for i, (batch, _) in enumerate(unchecked):
-            step = self._step - len(unchecked) + i
-            for name, total in zip(TERM_NAMES, found[i], strict=True):
-                if math.isfinite(total):
-                    continue
-                # All later steps are lost by this one.
-                if (bad := self._look_again(batch, step, collective=True)) is not None:
-                    raise bad
-                raise DivergedError(
-                    f"the loss {name} is {total} at step {step + 1}, and no example alone is at "
-                    "fault; try a smaller train.lr or weights"
-                )
-
-    def _blame(self, batch: np.ndarray, error: Exception) -> None:
-        """Names the examples that are to blame for an error, if any are.
-
-        Only this rank knows of it. The others wait for it in vain and are ended by the search.
+    def _check_losses(self, interval: Interval) -> None:
+        """Checks that the losses since the last check are finite. Collective.
 
         Raises:
-            BadExamplesError: With those examples.
+            BadExamplesError: With the examples whose losses are not finite.
+            DivergedError: If a loss is not finite, but that of no single example.
         """
-        # One rank alone does not make a narrower student.
-        alone = self._world > 1 and asks_for_width(self.spec.student)
-        if alone or not may_be_an_examples(error):
+        found = interval.find_non_finite()
+        if found is None:
             return
-        bad = self._look_again(batch, self._step, collective=False)
-        # What every example does is not the examples' fault.
+        step = self._step - found.steps_ago
+        bad = self._find_bad_examples(found.batch, step, collective=True)
+        if bad is not None:
+            raise bad
+        raise DivergedError(
+            f"the loss {found.term} is {found.total} at step {step + 1}, and that of no single "
+            "example is; try a smaller train.lr or weights"
+        )
+
+    def _attribute_error(self, batch: np.ndarray, error: Exception) -> None:
+        """Finds the examples that cause an error, if any do.
+
+        Other ranks do not know of the error. They wait for this one until the search ends them.
+
+        Raises:
+            BadExamplesError: With these examples.
+        """
+        # To prune a teacher to the student's width takes all ranks.
+        needs_others = self._world > 1 and asks_for_width(self.spec.student)
+        if needs_others or not may_come_from_examples(error):
+            return
+        bad = self._find_bad_examples(batch, self._step, collective=False)
+        # If every example of the batch raises, the cause is not in the examples.
         if bad is not None and not {*batch} <= {each.example for each in bad.examples}:
             raise bad from error
 
-    def _look_again(
+    def _find_bad_examples(
         self, batch: np.ndarray, step: int, *, collective: bool
     ) -> BadExamplesError | None:
-        """Returns what is wrong with the examples of a batch; this distillation is over then."""
+        """Returns an error that names the bad examples of a batch. It ends this distillation."""
         losses, cache, skipped = self._losses, self._cache, self._skipped
-        room = max(1, len(batch) // (self._world * self._micro_batches))
-        self.close()  # makes room for a student on its own
-        return look_again(
-            losses, batch, step, room, cache=cache, skipped=skipped, collective=collective
+        at_once = max(1, len(batch) // (self._world * self._micro_batches))
+        self.close()  # frees memory for another copy of the student
+        return find_bad_examples(
+            losses, batch, step, at_once, cache=cache, skipped=skipped, collective=collective
         )

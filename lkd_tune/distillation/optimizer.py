@@ -1,4 +1,4 @@
-"""AdamW, with what goes with a step of it, and its learning rate's schedule."""
+"""AdamW with gradient clipping and fp32 copies, and the schedule of its learning rate."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from lkd_tune.config.settings.training import TrainSettings
 
 
 def build_optimizer(
-    student: Any, train: TrainSettings, total: int, *, whole: bool = True
+    student: Any, train: TrainSettings, total: int, *, sharded: bool = False
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Returns AdamW and a schedule that is stepped after each of `total` optimizer steps.
 
-    The learning rate rises linearly over the warm-up's share of the steps and falls linearly to 0.
+    The learning rate rises linearly during warm-up, then falls linearly to 0.
 
     Args:
-        student: The model, on its device and in its precision if `whole`.
+        student: The model; on its device and in its precision, unless `sharded`.
         train: The settings.
         total: Optimizer steps of the whole training.
-        whole: Whether a step is all this optimizer's: it clips the gradients, and of bfloat16
-            parameters it keeps float32 copies. Otherwise DeepSpeed's ZeRO does both.
+        sharded: Whether DeepSpeed's ZeRO clips gradients and keeps float32 copies of bfloat16
+            parameters. Otherwise the optimizer does both.
     """
     warmup = round(train.warmup * total)
 
@@ -35,37 +35,37 @@ def build_optimizer(
     options: dict[str, Any] = {
         "lr": train.lr,
         "betas": (0.9, train.beta2),
-        "fused": True,  # on a CPU too: a loop over the parameters costs a narrow model a tenth
+        "fused": True,  # also on a CPU: without it a narrow model takes a tenth longer
     }
     optimizer = (
-        WholeAdamW(groups, max_grad_norm=train.max_grad_norm, **options)
-        if whole
-        else torch.optim.AdamW(groups, **options)
+        torch.optim.AdamW(groups, **options)
+        if sharded
+        else ClippingAdamW(groups, max_grad_norm=train.max_grad_norm, **options)
     )
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-class WholeAdamW(torch.optim.AdamW):
-    """AdamW that clips gradients first, and trains bfloat16 parameters by float32 copies.
+class ClippingAdamW(torch.optim.AdamW):
+    """AdamW that clips gradients, and trains bfloat16 parameters through float32 copies.
 
-    In a few operations on all parameters together. DeepSpeed without ZeRO does the same for each
-    parameter by itself, and waits for the GPU after each.
+    It needs a few operations for all parameters. DeepSpeed without ZeRO needs several for each
+    parameter, and waits for the GPU after each.
 
     Args:
         groups: Groups of parameters, as torch's AdamW takes them.
-        max_grad_norm: Gradients are scaled down to this norm, that of all of them together.
-        options: Further ones of torch's AdamW.
+        max_grad_norm: The largest norm of all gradients together; larger ones are scaled down.
+        options: Further options of torch's AdamW.
 
     Attributes:
-        masters: Of each bfloat16 parameter its float32 copy, which is what AdamW knows.
+        masters: The float32 copy of each bfloat16 parameter. AdamW updates the copies.
     """
 
     def __init__(self, groups: list[dict[str, Any]], *, max_grad_norm: float, **options: Any):
         self._max_grad_norm = max_grad_norm
-        self._given: list[Tensor] = [p for group in groups for p in group["params"]]
+        self._parameters: list[Tensor] = [p for group in groups for p in group["params"]]
         self.masters: dict[Tensor, Tensor] = {
             parameter: parameter.detach().float().requires_grad_()
-            for parameter in self._given
+            for parameter in self._parameters
             if parameter.dtype != torch.float32
         }
         super().__init__(
@@ -88,12 +88,12 @@ class WholeAdamW(torch.optim.AdamW):
         return loss
 
     def _take_gradients(self) -> None:
-        """Gives the float32 copies the gradients of their parameters.
+        """Copies the parameters' gradients to the float32 copies.
 
-        What no loss reaches, as a head where only hidden states count, has gradients of zero, as
-        in DeepSpeed: it decays, and it has moments that a checkpoint can hold.
+        Parameters that no loss reaches, such as a head where only hidden states count, get zero
+        gradients as in DeepSpeed. So they decay, and have moments to save in a checkpoint.
         """
-        for parameter in self._given:
+        for parameter in self._parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         for full in self.masters.values():
@@ -105,7 +105,7 @@ class WholeAdamW(torch.optim.AdamW):
 
 
 def _parameter_groups(student: Any, weight_decay: float) -> list[dict[str, Any]]:
-    # Biases and the weights of layer norms are vectors; decay would only shift them.
+    # No decay for vectors: biases and the weights of layer norms.
     parameters = [p for p in student.parameters() if p.requires_grad]
     return [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},

@@ -38,24 +38,24 @@ def train_teacher(
     *,
     workers: int = 1,
     cache: Path | None = None,
-    progress: Callable[[Measurement], None] | None = None,
+    on_measurement: Callable[[Measurement], None] | None = None,
     on_progress: Callable[[TrainingProgress], object] | None = None,
 ) -> Path:
     """Returns the folder of a teacher fine-tuned on the task's labels.
 
-    It is trained once for the same data, model and settings and taken from the cache after that;
-    of several processes that ask at the same time one trains and the others wait.
+    It is trained once for the same data, model and settings, and then taken from the cache. If
+    several processes ask for it at the same time, one trains it and the others wait.
 
     Args:
         task: The task.
         training: What to start from and how to train.
-        workers: Ranks of this process group; each of them calls.
-        cache: Folder for teachers and tokenised data; none: the user's cache.
-        progress: Is told each measurement.
+        workers: Ranks of this process group. Each of them calls this.
+        cache: Folder for teachers and tokenized data. Default: the user's cache.
+        on_measurement: Called with each measurement.
         on_progress: As for `Distillation`.
 
     Raises:
-        SpecError: If the model or the data can't be had.
+        SpecError: If the model or the data can't be loaded.
         DivergedError: If the loss is not finite.
     """
     ensure_process_group()
@@ -73,14 +73,14 @@ def train_teacher(
     built = False
 
     def train(draft: Path | None) -> None:
-        _train_into(draft, task, training, workers, base, progress, on_progress)
+        _train_into(draft, task, training, workers, base, on_measurement, on_progress)
 
     def build(draft: Path) -> None:
         nonlocal built
         built = _value_of_rank_0(True)
         train(draft)
 
-    # Rank 0 finds out whether to train, and holds the lock for all ranks.
+    # Rank 0 decides whether to train, and holds the lock for all ranks.
     if dist.get_rank() == 0:
         get_or_build(folder, build, "the teacher")
         if not built:
@@ -88,7 +88,7 @@ def train_teacher(
     elif _value_of_rank_0(None):
         with room_for(f"the teacher {IN_CACHE}", folder.parent):
             train(None)
-    dist.barrier()  # from here on all ranks see the folder
+    dist.barrier()  # now all ranks see the folder
     return folder
 
 
@@ -105,7 +105,7 @@ def _train_into(
     training: TeacherTraining,
     workers: int,
     cache: Path,
-    progress: Callable[[Measurement], None] | None,
+    on_measurement: Callable[[Measurement], None] | None,
     on_progress: Callable[[TrainingProgress], object] | None,
 ) -> None:
     """Trains a teacher and writes it to a folder; None on the ranks that do not write it."""
@@ -115,7 +115,7 @@ def _train_into(
             start = str(Path(scratch) / "start")
             torch.manual_seed(training.seed)
             build_from_scratch(training.architecture, task, Path(start))
-        assert start is not None  # TeacherTraining sees to it
+        assert start is not None  # TeacherTraining checks it
         depth = read_depth(start)
         identity = preset_map("first", depth, depth)
         settings = training.model_dump(include=set(TrainSettings.model_fields))
@@ -137,5 +137,5 @@ def _train_into(
         )
         with threads_for_width(load_config(start).hidden_size):
             for measurement in trained:
-                if progress is not None:
-                    progress(measurement)
+                if on_measurement is not None:
+                    on_measurement(measurement)

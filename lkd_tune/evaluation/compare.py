@@ -1,4 +1,4 @@
-"""Two models on the same data: is one better, where do they differ, what does each cost."""
+"""A comparison of two models on the same data: scores, differing predictions, and costs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from lkd_tune.data.loading import label_names, load_split
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.data.types import Split
-from lkd_tune.evaluation.scoring import check_labels, check_of_rows, predict
+from lkd_tune.evaluation.scoring import check_labels, check_predicts_rows, predict
 from lkd_tune.models.loading import load_config, load_model, load_tokenizer
 from lkd_tune.models.size import count_size, fitting_length, time_forward
 from lkd_tune.records.measurement import ModelSize
 
 _RESAMPLES = 1000
-_SHOWN = 10
-# Characters of a text that are shown where it is long.
-_LONG = 200
+_MAX_DIFFERENCES = 10
+_MAX_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Difference:
-    """An example that the models answer differently.
+    """An example for which the predictions differ.
 
     Attributes:
-        text: The text, and the second of a pair.
-        label: What is right.
-        answers: Of the first and of the second model.
+        text: The text, or the two texts of a pair.
+        label: The label.
+        answers: The predictions of the first and of the second model.
     """
 
     text: str
@@ -68,12 +67,12 @@ class Comparison:
 
     Attributes:
         sides: The models, in the order they were given.
-        gain: Score of the second less that of the first.
-        low: Lower end of the gain's 95 % interval, from the same examples for both.
+        gain: The second score minus the first.
+        low: Lower end of the gain's 95 % bootstrap interval, from paired samples.
         high: Upper end.
-        agreement: Share of the examples that both answer alike; None in regression.
-        differences: Some examples that they answer differently; in regression those furthest apart.
-        examples: How many were scored.
+        agreement: Share of examples with the same prediction; None in regression.
+        differences: Some examples with different predictions; in regression those that differ most.
+        examples: Number of scored examples.
     """
 
     sides: tuple[Side, Side]
@@ -95,21 +94,21 @@ def compare_models(
 ) -> Comparison:
     """Returns a comparison of two models on a split.
 
-    Intervals are percentiles of scores on examples drawn again with replacement (Efron 1979), the
-    same draws for both models.
+    Intervals are percentiles of scores on bootstrap samples of the examples (Efron 1979). Both
+    models have the same samples.
 
     Args:
-        models: Folders or hub ids; they may have other tokenizers.
+        models: Folders or hub ids. Their tokenizers may differ.
         task: The task.
         split: 'dev' or 'test'.
-        seed: Of the draws.
-        cache: Folder for tokenised data; none: the user's cache.
+        seed: For the bootstrap samples.
+        cache: Folder for tokenized data. Default: the user's cache.
 
     Raises:
-        SpecError: If a model or the data can't be had or do not fit, or the task has no
-            prediction for a row.
+        SpecError: If a model or the data can't be loaded or do not fit, or the task has no
+            predictions for rows.
     """
-    check_of_rows(task)
+    check_predicts_rows(task)
     kind = kind_of(task)
     text = load_split(task, split, cache=cache)
     on = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -124,7 +123,7 @@ def compare_models(
         size = count_size(loaded.config, kind.head, task.max_length, saved_as)
         sizes.append(size)
         timed.append(loaded)
-    # Both on inputs of one length, one that both take.
+    # Both are timed at the same length, which both support.
     length = min(fitting_length(model.config, task.max_length) for model in timed)
     sizes = [
         size.model_copy(update={"latency_ms": time_forward(model, 1, length)})
@@ -162,7 +161,7 @@ def _interval(drawn: np.ndarray) -> tuple[float, float]:
 def _differences(
     text: Split, first: list[dict[str, Any]], second: list[dict[str, Any]]
 ) -> tuple[float | None, list[Difference]]:
-    """Returns the share of rows answered alike, None of numbers, and some of the others."""
+    """Returns the share of rows with equal predictions (None for numbers), and some others."""
     answers = [[row["prediction"] for row in side] for side in (first, second)]
     agreement: float | None = None
     if isinstance(answers[0][0], float):
@@ -177,7 +176,7 @@ def _differences(
             label=_shown(first[row], "label"),
             answers=(_shown(first[row], "prediction"), _shown(second[row], "prediction")),
         )
-        for row in rows[:_SHOWN]
+        for row in rows[:_MAX_DIFFERENCES]
     ]
 
 
@@ -195,4 +194,4 @@ def _shown(row: dict[str, Any], what: str) -> str:
 
 
 def _short(text: str) -> str:
-    return shorten(text, _LONG, placeholder=" …")
+    return shorten(text, _MAX_CHARACTERS, placeholder=" …")

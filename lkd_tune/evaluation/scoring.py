@@ -20,43 +20,44 @@ from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.data.types import Tokens
 from lkd_tune.models.forward import forward
-from lkd_tune.models.loading import load_to_run, load_tokenizer
+from lkd_tune.models.loading import load_for_inference, load_tokenizer
 from lkd_tune.models.placement import running
 
-_BATCH = 128
+_BATCH_EXAMPLES = 128
 _HOST = torch.device("cpu")
 
 
 def evaluate(
-    model: Any, task: TaskSettings, tokens: Tokens, on: torch.device, *, cut: int = 1
+    model: Any, task: TaskSettings, tokens: Tokens, on: torch.device, *, batch_divisor: int = 1
 ) -> dict[str, float]:
     """Returns all metrics of a model, or of a DeepSpeed engine, on a tokenised split.
 
-    In a process group the ranks share the work and get the same result; all of them must call.
+    In a process group this is collective: the ranks share the work and get the same result.
 
     Args:
-        model: What is scored.
-        task: Whose metrics.
+        model: The model.
+        task: The task whose metrics are computed.
         tokens: The split.
         on: Where the model is.
-        cut: Makes batches so many times smaller, where memory is short.
+        batch_divisor: Divides the batch size, to save memory.
     """
     kind = kind_of(task)
-    return kind.score(predict(model, kind, tokens, on, cut=cut), tokens)
+    return kind.score(predict(model, kind, tokens, on, batch_divisor=batch_divisor), tokens)
 
 
 def predict(
-    model: Any, kind: Kind, tokens: Tokens, on: torch.device, *, cut: int = 1
+    model: Any, kind: Kind, tokens: Tokens, on: torch.device, *, batch_divisor: int = 1
 ) -> np.ndarray:
-    """Returns a model's answers for a split, its logits for most kinds, shape (examples, C).
+    """Returns a model's answers for a split, for most tasks its logits, shape (examples, C).
 
-    Where the task's are of tokens: unpadded, shape (all tokens, C).
+    For tasks with an answer per token the shape is (all tokens, C), without padding.
     """
     in_group = dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if in_group else (0, 1)
     order = np.argsort(tokens.lengths, kind="stable")
-    batches = np.array_split(order, max(1, -(-len(order) // max(1, _BATCH // cut))))
-    # ZeRO-3 gathers weights in each forward pass, so all ranks need equally many of them.
+    batch_examples = max(1, _BATCH_EXAMPLES // batch_divisor)
+    batches = np.array_split(order, max(1, -(-len(order) // batch_examples)))
+    # ZeRO-3 gathers weights in each forward pass, so all ranks need the same number of passes.
     rounds = -(-len(batches) // world)
     mine = [batches[(i * world + rank) % len(batches)] for i in range(rounds)]
     training = model.training
@@ -96,14 +97,14 @@ def evaluate_model(
     """Returns the metrics of a model folder or hub id on each split: {"dev": {…}, …}.
 
     Args:
-        model: What is scored.
-        task: Whose data and metrics.
-        splits: On which of them.
-        cache: Folder for tokenised data; none: the user's cache.
-        inference: How the model is run.
+        model: The model.
+        task: The task with data and metrics.
+        splits: The splits.
+        cache: Folder for tokenized data. Default: the user's cache.
+        inference: How the model runs.
 
     Raises:
-        SpecError: If the model or the data can't be had or do not fit together.
+        SpecError: If the model or the data can't be loaded or do not fit together.
     """
     kind, metrics = kind_of(task), {}
     for split, outputs, tokens in _answers(model, task, splits, cache, inference):
@@ -114,24 +115,24 @@ def evaluate_model(
 def predict_rows(
     model: str, task: TaskSettings, split: str, *, cache: Path | None = None
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Returns the metrics of a model on a split, and what it predicts for each row of it.
+    """Returns the metrics of a model on a split, and its prediction for each row.
 
     Args:
-        model: Its folder or hub id.
-        task: Whose data and metrics.
+        model: Folder or hub id.
+        task: The task with data and metrics.
         split: 'dev' or 'test'.
-        cache: Folder for tokenised data; none: the user's cache.
+        cache: Folder for tokenized data. Default: the user's cache.
 
     Returns:
-        The metrics, and for each row its number from 1, its text, `label` and `prediction`, and
-        what the kind of task can tell beyond that, such as probabilities.
+        The metrics, and for each row its number from 1, its text, `label`, `prediction`, and more
+        that depends on the kind of task, such as probabilities.
 
     Raises:
-        SpecError: If the model or the data can't be had or do not fit together, or if the task has
-            no prediction for a row.
+        SpecError: If the model or the data can't be loaded or do not fit together, or if the task
+            has no predictions for rows.
     """
     kind = kind_of(task)
-    check_of_rows(task)
+    check_predicts_rows(task)
     ((_, outputs, tokens),) = _answers(model, task, [split], cache, PLAIN)
     text = load_split(task, split, cache=cache)
     found = kind.predictions(outputs, tokens, text, label_names(task, cache=cache))
@@ -142,14 +143,17 @@ def predict_rows(
     ]
 
 
-def check_of_rows(task: TaskSettings) -> None:
-    """Refuses a task that has no prediction for a row of its data.
+def check_predicts_rows(task: TaskSettings) -> None:
+    """Checks that a task has predictions for the rows of its data.
 
     Raises:
-        SpecError: If that is so.
+        SpecError: If it has none.
     """
     if not KINDS[task.kind].has_labels:
-        message = f"{task.kind} has no prediction for a row of the data; use `evaluate` as it is"
+        message = (
+            f"{task.kind} has no predictions for rows of the data; use `evaluate` without "
+            "--predictions"
+        )
         raise SpecError(Problem("", "task.kind", message))
 
 
@@ -160,9 +164,9 @@ def _answers(
     cache: Path | None,
     inference: Inference,
 ) -> Iterator[tuple[str, np.ndarray, Tokens]]:
-    """Gives each split with a model's answers for it and its tokens."""
+    """Yields each split with the model's answers and its tokens."""
     kind = kind_of(task)
-    loaded, tokenizer = load_to_run(model, kind.head, inference), load_tokenizer(model)
+    loaded, tokenizer = load_for_inference(model, kind.head, inference), load_tokenizer(model)
     check_labels(loaded.config, model, task, cache=cache)
     on = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with running(loaded, on, inference) as run:
@@ -174,7 +178,7 @@ def _answers(
 def check_labels(
     config: Any, model: str, task: TaskSettings, *, cache: Path | None = None
 ) -> int | None:
-    """Returns the width of a task's output, which a model must have too; None: the vocabulary.
+    """Returns the width of a task's output, after checking that a model has the same.
 
     Args:
         config: The model's configuration.
@@ -182,16 +186,19 @@ def check_labels(
         task: The task.
         cache: Folder for data.
 
+    Returns:
+        The width; None for the size of the vocabulary, which is not checked.
+
     Raises:
-        SpecError: If the model has another width, or other classes or another order of them by
-            their names. Where either has numbers only, their meaning can't be told.
+        SpecError: If the model has another width, or if the names of its classes or their order
+            differ. Classes that have only numbers are not compared.
     """
     width = count_labels(task, cache=cache)
     if width is None:
         return None
     if config.num_labels != width:
         message = (
-            f"{model} tells {config.num_labels} classes apart, the task {task.name} has {width}; "
+            f"{model} has {config.num_labels} classes, the task {task.name} has {width}; "
             "fine-tune it on this task first (teacher.train)"
         )
         raise SpecError(Problem("", "teacher", message))
@@ -202,13 +209,14 @@ def check_labels(
     ours, others = ([name.casefold() for name in names] for names in (named, theirs))
     if ours != others:
         if sorted(ours) == sorted(others):
-            said, when = "has the classes of the task in another order", "name their labels"
+            difference = "has the classes of the task in another order"
+            when = "contain the names of labels"
         else:
-            said = f"has other classes than the task, which has {', '.join(named)}"
-            when = "have ids for labels that stand for these"
+            difference = f"has other classes than the task, which has {', '.join(named)}"
+            when = "contain the ids of these labels"
         message = (
-            f"{model} {said}: {', '.join(theirs)}; set task.labels to [{', '.join(theirs)}] if the "
-            f"data {when}, or fine-tune another teacher"
+            f"{model} {difference}: {', '.join(theirs)}; set task.labels to "
+            f"[{', '.join(theirs)}] if the data {when}, or fine-tune another teacher"
         )
         raise SpecError(Problem("", "task.labels", message))
     return width

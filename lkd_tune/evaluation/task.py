@@ -1,4 +1,4 @@
-"""What a model is to be scored on, from its student.json and the command line; and its answers."""
+"""The task for `evaluate` and `compare`, from options and student.json; and its predictions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ from lkd_tune.storage.fetch import local_model
 def evaluation_task(
     model: str, task: str | None, data: Path | None, split: str, overrides: Sequence[str]
 ) -> TaskSettings:
-    """Returns the task that a model is to be scored on.
+    """Returns the task that a model is scored on.
 
-    Without `task` it is the one in the model's student.json; `data` takes the place of the split.
+    Args:
+        model: Folder, URI or hub id.
+        task: Name of a task. Default: the task in the model's student.json.
+        data: File that replaces the split.
+        split: 'dev' or 'test'.
+        overrides: Settings as `task.KEY=VALUE`.
 
     Raises:
-        SpecError: If there is no task to be had, or its settings are inadmissible.
+        SpecError: If there is no task, or its settings are invalid.
     """
     from pydantic import ValidationError
 
@@ -46,7 +51,7 @@ def evaluation_task(
         apply_override(source, override)
     others = [key for key in source.tree if key != "task"]
     if others:
-        message = "has no part in an evaluation; only settings of task have"
+        message = "does not apply to an evaluation; only settings of task do"
         raise SpecError(source.problem((key,), message) for key in others)
     try:
         return TaskSettings.model_validate(source.tree["task"])
@@ -58,7 +63,7 @@ def evaluation_task(
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes JSON lines, whole or not at all.
+    """Writes JSON lines, completely or not at all.
 
     Raises:
         SpecError: If the file can't be written.

@@ -82,7 +82,7 @@ def convert_student(
         found = FormatFacts(
             format=name,
             size_mb=path.stat().st_size / 1e6,
-            metrics=evaluate(loaded, task, tokens, _CPU, cut=_CUT),
+            metrics=evaluate(loaded, task, tokens, _CPU, batch_divisor=_CUT),
             latency_ms=time_model(loaded, length),
             difference=difference,
         )

@@ -143,7 +143,7 @@ def load_model(
     return _from_hub(auto_model(head).from_pretrained, model, **options).eval()
 
 
-def load_to_run(model: str, head: str, inference: Inference) -> Any:
+def load_for_inference(model: str, head: str, inference: Inference) -> Any:
     """Returns a model for inference, loaded in bf16 if it runs in bf16.
 
     Raises:

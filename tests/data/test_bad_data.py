@@ -200,7 +200,7 @@ def test_a_teacher_with_other_classes_is_refused(tmp_path):
     path.write_text("text,label\nx,a\ny,b\nz,c\n")
     task = _task(path, "classification")
     teacher = make_classifier(tmp_path / "t", labels=2)
-    with pytest.raises(SpecError, match="tells 2 classes apart, the task own has 3"):
+    with pytest.raises(SpecError, match="has 2 classes, the task own has 3"):
         check_labels(load_config(teacher), teacher, task, cache=tmp_path / "cache")
     config = load_config(make_classifier(tmp_path / "u", labels=3))
     config.id2label = {0: "b", 1: "a", 2: "c"}

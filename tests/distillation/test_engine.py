@@ -266,7 +266,7 @@ def test_a_random_layer_map_is_drawn_anew_and_resumes(tmp_path):
 
 def test_a_teacher_of_another_task_is_refused(tmp_path):
     teacher = make_classifier(tmp_path / "three", labels=3)
-    with pytest.raises(SpecError, match="tells 3 classes apart, the task own has 2"):
+    with pytest.raises(SpecError, match="has 3 classes, the task own has 2"):
         list(distill(_spec(tmp_path).model_copy(update={"teacher": teacher})))
 
 

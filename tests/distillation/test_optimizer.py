@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lkd_tune.config.settings.training import TrainSettings
-from lkd_tune.distillation.optimizer import WholeAdamW, build_optimizer
+from lkd_tune.distillation.optimizer import ClippingAdamW, build_optimizer
 
 OPTIONS = {"lr": 1e-2, "betas": (0.9, 0.98), "fused": True}
 
@@ -37,7 +37,7 @@ def _give_gradients(parameters: list[torch.nn.Parameter], step: int, without: in
 def test_it_is_adamw_on_float32_with_clipped_gradients(dtype, without, most):
     ours, theirs = _parameters(dtype), [p.detach().float() for p in _parameters(dtype)]
     theirs = [torch.nn.Parameter(p) for p in theirs]
-    optimizer = WholeAdamW(_groups(ours), max_grad_norm=most, **OPTIONS)
+    optimizer = ClippingAdamW(_groups(ours), max_grad_norm=most, **OPTIONS)
     plain = torch.optim.AdamW(_groups(theirs), **OPTIONS)
     for step in range(5):
         _give_gradients(ours, step, without)
@@ -55,7 +55,9 @@ def test_it_is_adamw_on_float32_with_clipped_gradients(dtype, without, most):
 
 def test_steps_smaller_than_bfloat16_can_tell_add_up():
     parameter = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
-    optimizer = WholeAdamW([{"params": [parameter]}], max_grad_norm=1.0, lr=1e-4, weight_decay=0.0)
+    optimizer = ClippingAdamW(
+        [{"params": [parameter]}], max_grad_norm=1.0, lr=1e-4, weight_decay=0.0
+    )
     for _ in range(100):
         parameter.grad = torch.ones_like(parameter)
         optimizer.step()
@@ -63,11 +65,11 @@ def test_steps_smaller_than_bfloat16_can_tell_add_up():
     assert parameter.tolist() == pytest.approx([0.99] * 4, abs=0.004)
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_the_schedule_moves_the_rate(whole):
+@pytest.mark.parametrize("sharded", [True, False])
+def test_the_schedule_moves_the_rate(sharded):
     model = torch.nn.Linear(3, 2)
     train = TrainSettings(lr=1e-3, warmup=0.2)
-    optimizer, schedule = build_optimizer(model, train, 10, whole=whole)
+    optimizer, schedule = build_optimizer(model, train, 10, sharded=sharded)
     rates = []
     for _ in range(10):
         rates.append(optimizer.param_groups[0]["lr"])

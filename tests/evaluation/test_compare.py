@@ -78,7 +78,7 @@ def test_other_kinds(kind, tmp_path):
 
 def test_a_kind_without_predictions_for_rows_is_refused(tmp_path):
     task = make_task(tmp_path, "masked_lm", rows=8)
-    with pytest.raises(SpecError, match="masked_lm has no prediction for a row of the data"):
+    with pytest.raises(SpecError, match="masked_lm has no predictions for rows of the data"):
         compare_models(("a", "b"), task, cache=tmp_path)
 
 

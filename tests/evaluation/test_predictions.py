@@ -80,7 +80,7 @@ def test_a_summary_and_its_sentences(tmp_path):
 
 
 def test_raw_text_has_none(tmp_path):
-    with pytest.raises(SpecError, match="masked_lm has no prediction for a row of the data"):
+    with pytest.raises(SpecError, match="masked_lm has no predictions for rows of the data"):
         predict_rows("model", make_task(tmp_path, "masked_lm", rows=8), "dev", cache=tmp_path)
 
 

@@ -18,7 +18,7 @@ from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.distillation.run import distill
-from lkd_tune.distillation.targets.store import ensure_store
+from lkd_tune.distillation.targets.store_build import get_or_build_store
 from lkd_tune.evaluation.scoring import evaluate_model
 from lkd_tune.models.loading import load_model, load_tokenizer
 from lkd_tune.models.placement import running
@@ -138,8 +138,8 @@ def test_targets_of_a_gpu_are_those_of_the_cpu(tmp_path):
     spec = _spec(tmp_path)
     tokens = load_tokens(spec.task, "train", load_tokenizer(spec.teacher), cache=tmp_path)
     kind = kind_of(spec.task)
-    here = ensure_store(spec.teacher, tokens, kind, torch.device("cpu"), tmp_path / "cpu")
-    there = ensure_store(spec.teacher, tokens, kind, GPU, tmp_path / "gpu")
+    here = get_or_build_store(spec.teacher, tokens, kind, torch.device("cpu"), tmp_path / "cpu")
+    there = get_or_build_store(spec.teacher, tokens, kind, GPU, tmp_path / "gpu")
     assert here.name == there.name  # they serve each other
     for file in here.glob("*.npy"):
         ours, theirs = np.load(there / file.name), np.load(file)

@@ -20,7 +20,8 @@ from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.distillation.run import distill
 from lkd_tune.distillation.targets.base import LiveTeacher
-from lkd_tune.distillation.targets.store import StoredTargets, ensure_store, store_folder
+from lkd_tune.distillation.targets.store import StoredTargets
+from lkd_tune.distillation.targets.store_build import get_or_build_store, store_folder
 from lkd_tune.evaluation.scoring import evaluate_model
 from lkd_tune.models.importance import measure_importance
 from lkd_tune.models.loading import load_model, load_tokenizer
@@ -103,8 +104,8 @@ def _fail(*_):
 
 def test_stored_targets_are_those_of_a_teacher_on_the_device(tmp_path):
     teacher, _, tokens = _parts(tmp_path)
-    plain = ensure_store(teacher, tokens, KIND, CPU, tmp_path / "a")
-    host = ensure_store(teacher, tokens, KIND, CPU, tmp_path / "b", inference=ON_HOST)
+    plain = get_or_build_store(teacher, tokens, KIND, CPU, tmp_path / "a")
+    host = get_or_build_store(teacher, tokens, KIND, CPU, tmp_path / "b", inference=ON_HOST)
     assert plain.name == host.name  # they serve each other
     for file in plain.glob("*.npy"):
         assert file.read_bytes() == (host / file.name).read_bytes(), file.name
@@ -115,7 +116,9 @@ def test_bf16_differs_by_its_rounding_and_has_a_store_of_its_own(tmp_path):
     batch = tokens.batch(np.arange(12), CPU)
     plain, bf16 = (
         StoredTargets(
-            ensure_store(teacher, tokens, KIND, CPU, tmp_path, inference=inference), tokens, CPU
+            get_or_build_store(teacher, tokens, KIND, CPU, tmp_path, inference=inference),
+            tokens,
+            CPU,
         )(batch, MAPS, relations=True)
         for inference in (PLAIN, BF16)
     )

@@ -136,6 +136,9 @@ def test_a_teacher_is_trained_with_the_threads_of_its_width(
     training = TeacherTraining(architecture=small, steps=2, batch_size=8, lr=1e-3, evaluations=1)
     seen = []
     train_teacher(
-        task, training, cache=tmp_path, progress=lambda _: seen.append(torch.get_num_threads())
+        task,
+        training,
+        cache=tmp_path,
+        on_measurement=lambda _: seen.append(torch.get_num_threads()),
     )
     assert seen == [threads]

@@ -92,8 +92,8 @@ def test_a_teacher_is_fine_tuned_from_a_pre_trained_encoder_and_cached(tmp_path)
     task = TaskSettings(name="films", train=file, dev=file, max_length=16)
     training = TeacherTraining(model=str(model), steps=12, batch_size=16, lr=2e-4, evaluations=1)
     told: list[float] = []
-    teacher = train_teacher(task, training, progress=lambda m: told.append(m.score))
+    teacher = train_teacher(task, training, on_measurement=lambda m: told.append(m.score))
     assert told[-1] > 0.9
     assert evaluate_model(str(teacher), task)["dev"]["accuracy"] == told[-1]
-    assert train_teacher(task, training, progress=lambda m: told.append(m.score)) == teacher
+    assert train_teacher(task, training, on_measurement=lambda m: told.append(m.score)) == teacher
     assert len(told) == 1

@@ -18,7 +18,7 @@ from lkd_tune.cli.tables import show_leaderboard
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.space import SearchSpace, load_space
 from lkd_tune.config.trial import read_trial_spec
-from lkd_tune.distillation.once import distill_here
+from lkd_tune.distillation.run import distill_locally
 from lkd_tune.models.loading import load_tokenizer
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results.leaderboard_files import write_leaderboard
@@ -168,7 +168,7 @@ def test_a_student_is_distilled_and_scored_again_without_a_search(tmp_path):
     drawn = make_space(tmp_path).draw(
         RandomSuggester(0), teacher=str(tmp_path / "teacher"), teacher_layers=4, seed=0
     )
-    *measured, (name, fine_tuned) = distill_here(drawn, to=tmp_path / "again")
+    *measured, (name, fine_tuned) = distill_locally(drawn, to=tmp_path / "again")
     assert [(metric, m.step) for metric, m in measured] == [("accuracy", n) for n in (4, 8, 16)]
     assert (name, fine_tuned.step) == ("films f1", 4)
     facts = json.loads((tmp_path / "again" / "student.json").read_text())

@@ -1,4 +1,4 @@
-"""What a student is compared with: the teacher's logits and relations for a batch."""
+"""The teacher's targets for a batch, from the teacher itself."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from lkd_tune.losses.relations import full_precision, layer_relations, word_rela
 from lkd_tune.models.forward import forward
 from lkd_tune.models.placement import running
 
+# Teacher layers (0 the embeddings) for the word relations and for the layer relations.
 Maps = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class LiveTeacher:
-    """Gives targets by running the teacher on each batch.
+    """Computes targets by running the teacher on each batch.
 
     Args:
         teacher: On the host; it is changed in place.
         kind: The task's.
         on: Where the teacher computes.
-        bf16: Computes in bf16 with weights in fp32, unless a precision is asked for.
-        inference: How the teacher is run.
-        collective: As in `running`: all ranks share it, and call equally often.
+        bf16: Whether to compute in bf16 with weights in fp32, if `inference` sets no precision.
+        inference: How the teacher runs.
+        collective: As in `running`: all ranks share the teacher, and call equally often.
     """
 
     def __init__(
@@ -46,14 +47,14 @@ class LiveTeacher:
         self._collective = collective and inference.placement == "sharded"
         run = contextlib.ExitStack()
         self._teacher = run.enter_context(running(teacher, on, inference, collective=collective))
-        # Not left to the garbage collector, which may let a next teacher come before it.
+        # The garbage collector may run only after the next teacher is loaded.
         weakref.finalize(self, run.close)
 
     def unshared(self, teacher: Any) -> LiveTeacher:
-        """Returns what this rank can call as often as it likes.
+        """Returns a live teacher that does not need other ranks.
 
         Args:
-            teacher: The same once more, in case this one is shared with other ranks.
+            teacher: A further copy, used if this one is shared with other ranks.
         """
         if not self._collective:
             return self
@@ -66,8 +67,8 @@ class LiveTeacher:
 
         Args:
             batch: Token ids and mask, shape (B, N).
-            maps: Teacher layers (0 the embeddings) for the word and the layer relations.
-            relations: Whether any term compares hidden states.
+            maps: The layer maps.
+            relations: Whether any term needs relations.
         """
         precision: Any = contextlib.nullcontext()
         if self._bf16:

@@ -1,7 +1,7 @@
-"""Stored targets that lie on a GPU as a whole, and are unpacked there.
+"""Stored targets that are copied to a GPU as a whole, and unpacked there.
 
-Unpacked on the host, a batch is read example by example, grows to several times its size, and is
-sent as it is then; that takes longer than a GPU itself works on a small student's step.
+Unpacking on the host reads a batch example by example, and sends several times the stored size. For
+a small student this takes longer than the rest of a training step.
 
 B examples, N positions, T + 1 layers of the teacher (0 the embeddings).
 """
@@ -16,35 +16,35 @@ from torch import Tensor
 
 from lkd_tune.data.types import Batch, Tokens, to_device_async
 from lkd_tune.distillation.targets.base import Maps
-from lkd_tune.distillation.targets.store import LEVELS, StoredTargets, triangle_index
+from lkd_tune.distillation.targets.store import StoredTargets
+from lkd_tune.distillation.targets.store_format import LEVELS, triangle_index
 from lkd_tune.losses.inputs import Targets
 from lkd_tune.losses.relations import LayerRelations, WordRelations
 
-# A store is brought to a GPU if it takes no more of its memory than this: trials that share a GPU
-# have one each.
-_SHARE = 1 / 64
+# The largest share of the GPU's memory for a store: each of the trials on a GPU has its own copy.
+_MAX_GPU_SHARE = 1 / 64
 
 
 def open_targets(folder: Path, tokens: Tokens, on: torch.device) -> StoredTargets | DeviceTargets:
-    """Returns the targets of a store: on the device, if it is a GPU and they are small beside it.
+    """Returns the targets of a store, copied to the device if it is a GPU with enough memory.
 
     Raises:
-        ValueError: If the store is not whole.
+        ValueError: If the store is missing or incomplete.
     """
     stored = StoredTargets(folder, tokens, on)
     if on.type != "cuda":
         return stored
-    room = _SHARE * torch.cuda.get_device_properties(on).total_memory
-    return DeviceTargets(stored, on) if stored.bytes <= room else stored
+    limit = _MAX_GPU_SHARE * torch.cuda.get_device_properties(on).total_memory
+    return DeviceTargets(stored, on) if stored.bytes <= limit else stored
 
 
 class DeviceTargets:
-    """Gives the targets that a store has, bit for bit, from the device's memory."""
+    """Reads the targets of a store, bit for bit, from the device's memory."""
 
     def __init__(self, stored: StoredTargets, on: torch.device):
         """Copies a store to a device."""
         self._on, self._layers, self._per_token = on, stored.layers, stored.per_token
-        # There are few operations on uint16; the bits are the same.
+        # PyTorch has few operations on uint16; the bits are the same.
         self._arrays = {
             name: torch.from_numpy(
                 np.array(array.view(np.int16) if array.dtype == np.uint16 else array)
@@ -58,7 +58,7 @@ class DeviceTargets:
         self._of_maps: dict[Maps, tuple[Tensor, Tensor, Tensor]] = {}
 
     def __call__(self, batch: Batch, maps: Maps, *, relations: bool) -> Targets:
-        """Returns the targets of a batch; as `StoredTargets`."""
+        """Returns the targets of a batch, as `StoredTargets` does."""
         examples = to_device_async(torch.from_numpy(batch.examples.astype(np.int64)), self._on)
         sizes = self._lengths[examples]
         at = torch.arange(batch.mask.shape[1], device=self._on)
@@ -88,7 +88,7 @@ class DeviceTargets:
         """Returns squared distances between words, (B, W, N, N)."""
         low, high = torch.minimum(at[:, None], at), torch.maximum(at[:, None], at)
         size = sizes[:, None, None]
-        # Where in the upper triangle of an example's matrix each pair lies, (B, N, N).
+        # The position of each pair in the upper triangle of an example's matrix, (B, N, N).
         place = low * (2 * size - low - 1) // 2 + high - low - 1
         kept = real[:, :, None] & real[:, None, :] & (low != high)
         triangle = (size * (size - 1) // 2)[..., None]
@@ -108,7 +108,7 @@ class DeviceTargets:
         return self._distances("layers", start[..., None, None] + pairs, kept, scale)
 
     def _distances(self, name: str, index: Tensor, kept: Tensor, scale: Tensor) -> Tensor:
-        """Unpacks squared distances; 0 where there are none."""
+        """Returns unpacked squared distances, 0 where `kept` is False."""
         levels = self._arrays[name][torch.where(kept, index, 0)].int().bitwise_and(LEVELS)
         return torch.where(kept, levels.float() * (scale / LEVELS), 0.0).square()
 
@@ -121,7 +121,7 @@ class DeviceTargets:
         return torch.where(real[..., None], stored[rows], 0.0)
 
     def _map_tensors(self, maps: Maps) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the maps, and where in a triangle of all layers the layer map's pairs lie."""
+        """Returns both maps, and positions of the layer map's pairs in a triangle of all layers."""
         if maps not in self._of_maps:
             words, layers = (list(entries) for entries in maps)
             pairs = triangle_index(self._layers)[np.ix_(layers, layers)]

@@ -64,7 +64,7 @@ def prepare_teacher(
             task_settings,
             settings.train,
             cache=node_cache(cache),
-            progress=append,
+            on_measurement=append,
             on_progress=progress_writer(progress_path(Path(progress))),
         )
         progress_path(Path(progress)).unlink(missing_ok=True)
@@ -113,7 +113,9 @@ def prepare_targets(
     from lkd_tune.data.loading import count_labels
     from lkd_tune.data.tasks.registry import kind_of
     from lkd_tune.distillation.augmentation import load_training_tokens
-    from lkd_tune.distillation.targets.store import ensure_store, read_facts, stored_targets_fit
+    from lkd_tune.distillation.targets.store import stored_targets_fit
+    from lkd_tune.distillation.targets.store_build import get_or_build_store
+    from lkd_tune.distillation.targets.store_format import read_store_info
     from lkd_tune.models.loading import load_tokenizer, read_depth
     from lkd_tune.runtime.process_group import device
 
@@ -130,7 +132,7 @@ def prepare_targets(
         Path(progress).parent.mkdir(parents=True, exist_ok=True)
         Path(progress).write_text(f"{done / total:.0%}", "utf-8")
 
-    folder = ensure_store(
+    folder = get_or_build_store(
         model,
         tokens,
         kind,
@@ -139,7 +141,7 @@ def prepare_targets(
         inference=Inference.model_validate_json(inference),
         progress=write_progress,
     )
-    return read_facts(folder)
+    return read_store_info(folder)
 
 
 def prepare_fine_tuning(

@@ -17,7 +17,8 @@ from lkd_tune.distillation.engine import Distillation
 from lkd_tune.distillation.run import distill
 from lkd_tune.distillation.targets.base import LiveTeacher
 from lkd_tune.distillation.targets.gpu_store import DeviceTargets
-from lkd_tune.distillation.targets.store import StoredTargets, ensure_store
+from lkd_tune.distillation.targets.store import StoredTargets
+from lkd_tune.distillation.targets.store_build import get_or_build_store
 from lkd_tune.distillation.teacher import train_teacher
 from lkd_tune.evaluation.scoring import evaluate_model
 from lkd_tune.models.loading import load_model, load_tokenizer
@@ -140,7 +141,7 @@ def test_stored_targets_teach_as_the_live_teacher(kind, trained):
 def test_stored_logits_of_tokens_are_the_teacher_s(kind, trained):
     task, teacher, cache = trained(kind)
     of, tokens = kind_of(task), load_tokens(task, "train", load_tokenizer(teacher), cache=cache)
-    stored = StoredTargets(ensure_store(teacher, tokens, of, CPU, cache), tokens, CPU)
+    stored = StoredTargets(get_or_build_store(teacher, tokens, of, CPU, cache), tokens, CPU)
     live = LiveTeacher(load_model(teacher, of.head), of, CPU)
     batch = tokens.batch(np.array([3, 11, 40]), CPU)
     maps = ((0, 1), (0, 1))

@@ -16,13 +16,9 @@ from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.distillation.run import distill
 from lkd_tune.distillation.targets.base import LiveTeacher
 from lkd_tune.distillation.targets.gpu_store import DeviceTargets
-from lkd_tune.distillation.targets.store import (
-    StoredTargets,
-    ensure_store,
-    read_facts,
-    store_folder,
-    target_bytes,
-)
+from lkd_tune.distillation.targets.store import StoredTargets
+from lkd_tune.distillation.targets.store_build import get_or_build_store, store_folder
+from lkd_tune.distillation.targets.store_format import read_store_info, target_bytes
 from lkd_tune.files.disk import FullDiskError
 from lkd_tune.models.loading import load_model, load_tokenizer
 from tests.support.families import make_classifier, make_csv, without_dropout
@@ -45,7 +41,7 @@ def _parts(tmp_path: Path):
 @pytest.mark.parametrize("maps", [((0, 2, 4), (0, 2, 4)), ((1,), (0, 3)), ((4, 0, 2), (3, 1, 1))])
 def test_stored_targets_are_those_of_the_live_teacher(tmp_path, maps):
     teacher, tokens, cache = _parts(tmp_path)
-    stored = StoredTargets(ensure_store(teacher, tokens, KIND, CPU, cache), tokens, CPU)
+    stored = StoredTargets(get_or_build_store(teacher, tokens, KIND, CPU, cache), tokens, CPU)
     live = LiveTeacher(load_model(teacher), KIND, CPU)
     batch = tokens.batch(np.array([3, 40, 9, 0]), CPU)
     found, expected = (source(batch, maps, relations=True) for source in (stored, live))
@@ -72,7 +68,7 @@ def test_stored_targets_are_those_of_the_live_teacher(tmp_path, maps):
 @pytest.mark.parametrize("maps", [((0, 2, 4), (0, 2, 4)), ((1,), (0, 3)), ((4, 0, 2), (3, 1, 1))])
 def test_targets_unpacked_on_a_device_are_those_unpacked_on_the_host(tmp_path, maps):
     teacher, tokens, cache = _parts(tmp_path)
-    stored = StoredTargets(ensure_store(teacher, tokens, KIND, CPU, cache), tokens, CPU)
+    stored = StoredTargets(get_or_build_store(teacher, tokens, KIND, CPU, cache), tokens, CPU)
     there = DeviceTargets(stored, CPU)
     for examples in ([3, 40, 9, 0], [47], [7, 7]):
         batch = tokens.batch(np.array(examples), CPU)
@@ -107,26 +103,28 @@ def test_training_losses_are_those_with_a_live_teacher(tmp_path):
 
 def test_a_store_is_built_once_and_has_the_size_that_was_estimated(tmp_path):
     teacher, tokens, cache = _parts(tmp_path)
-    told = []
-    folder = ensure_store(teacher, tokens, KIND, CPU, cache, progress=lambda *n: told.append(n))
-    assert told[-1] == (48, 48)
-    facts = read_facts(folder)
+    reported = []
+    folder = get_or_build_store(
+        teacher, tokens, KIND, CPU, cache, progress=lambda *n: reported.append(n)
+    )
+    assert reported[-1] == (48, 48)
+    facts = read_store_info(folder)
     assert facts["teacher_examples"] == facts["examples"] == 48
     headers = 6 * 128  # of the npy files
     assert facts["bytes"] == target_bytes(tokens, 5, 2, KIND) + headers
-    told.clear()
-    assert (
-        ensure_store(teacher, tokens, KIND, CPU, cache, progress=lambda *n: told.append(n))
-        == folder
+    reported.clear()
+    again = get_or_build_store(
+        teacher, tokens, KIND, CPU, cache, progress=lambda *n: reported.append(n)
     )
-    assert told == []
+    assert again == folder
+    assert reported == []
 
 
 def _ask(teacher: str, file: str, cache: str, out: str) -> None:
     task = TaskSettings(name="own", train=file, dev=file)
     tokens = load_tokens(task, "train", load_tokenizer(teacher), cache=Path(cache))
     built: list[int] = []
-    ensure_store(
+    get_or_build_store(
         teacher, tokens, KIND, CPU, Path(cache), progress=lambda done, _: built.append(done)
     )
     Path(out).write_text(json.dumps(built))
@@ -144,15 +142,17 @@ def test_of_processes_that_ask_together_one_builds(tmp_path):
 @pytest.mark.parametrize("damage", ["cut", "missing", "no facts"])
 def test_a_damaged_store_is_built_again(tmp_path, damage):
     teacher, tokens, cache = _parts(tmp_path)
-    folder = ensure_store(teacher, tokens, KIND, CPU, cache)
+    folder = get_or_build_store(teacher, tokens, KIND, CPU, cache)
     if damage == "cut":
         with (folder / "words.npy").open("r+b") as file:
             file.truncate(200)
     else:
         (folder / ("words.npy" if damage == "missing" else "facts.json")).unlink()
-    with pytest.raises(ValueError, match="holds"):
+    with pytest.raises(
+        ValueError, match="do not have the sizes" if damage == "cut" else "does not hold"
+    ):
         StoredTargets(folder, tokens, CPU)
-    StoredTargets(ensure_store(teacher, tokens, KIND, CPU, cache), tokens, CPU)
+    StoredTargets(get_or_build_store(teacher, tokens, KIND, CPU, cache), tokens, CPU)
 
 
 def test_another_teacher_or_other_data_are_another_store(tmp_path):
@@ -195,7 +195,8 @@ def test_a_store_that_finds_no_room_is_built_when_there_is_some(small_disk, tmp_
     (cache / "targets").mkdir(parents=True)
     small_disk.fill(free_kb=size // 2048)
     with pytest.raises(FullDiskError, match=rf"no room for {size / 1e9:.2f} GB of the teacher's"):
-        ensure_store(teacher, tokens, KIND, CPU, cache)
+        get_or_build_store(teacher, tokens, KIND, CPU, cache)
     assert not [*(cache / "targets").glob(".building-*")]
     small_disk.empty()
-    assert read_facts(ensure_store(teacher, tokens, KIND, CPU, cache))["examples"] == len(tokens)
+    folder = get_or_build_store(teacher, tokens, KIND, CPU, cache)
+    assert read_store_info(folder)["examples"] == len(tokens)

@@ -13,7 +13,7 @@ from lkd_tune.config.distributions import Choice, Numbers
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.perturbation import perturbed_weights
 from lkd_tune.config.settings.losses import LossSettings
-from lkd_tune.distillation.once import distill_here
+from lkd_tune.distillation.run import distill_locally
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import TrialFolder
 from lkd_tune.tuning.ablation import without_each_term
@@ -92,7 +92,7 @@ def test_a_population_that_crashes_between_two_generations(tmp_path, monkeypatch
     assert not list(run.path.glob("trials/*/checkpoint-*"))
 
     # A copy's spec, run by itself, is that trial again.
-    again = [measured for _, measured in distill_here(records[name].spec)]
+    again = [measured for _, measured in distill_locally(records[name].spec)]
     for repeated, measured in zip(again, records[name].measurements, strict=True):
         assert repeated.score == measured.score
         assert repeated.losses == pytest.approx(measured.losses, rel=1e-5)
