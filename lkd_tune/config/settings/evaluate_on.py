@@ -13,9 +13,9 @@ from lkd_tune.config.settings.training import FineTuning
 
 
 class EvaluateOn(Settings):
-    """A task that scores students of masked_lm, which are fine-tuned on its labels for that.
+    """A task on which students of masked_lm are fine-tuned to score them.
 
-    It costs a fine-tuning at the end of each trial. `evaluate_on: NAME` is a known task.
+    The fine-tuning takes place at the end of each trial. `evaluate_on: NAME` selects a known task.
     """
 
     # Test is left to the search on that task: here it would be scored once for each trial.

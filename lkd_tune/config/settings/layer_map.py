@@ -28,13 +28,13 @@ assert set(LayerMapName.__args__) == set(NAMED)  # type: ignore[attr-defined]
 
 
 class LayerMapSettings(Settings):
-    """Which teacher layers the student's are matched with. `layer_map: X` sets both relations."""
+    """Which teacher layers the student's layers are matched with. `layer_map: X` sets both maps."""
 
     word: LayerMapName | list[int] = "skip"
-    """Map of the word relations: a preset (skip, last, first, top_bottom, lower_half), a list
-    such as [0, 2, 4, 6], `random` (drawn anew in each step), or a searched one (monotone, free)."""
+    """Map of the word relations: a preset (skip, last, first, top_bottom, lower_half), a list such
+    as [0, 2, 4, 6], `random` (drawn in each step), or a searched map (monotone, free)."""
     layer: LayerMapName | list[int] | Literal["same"] = "same"
-    """Map of the layer transforming relations; `same` as that of the word relations."""
+    """Map of the layer transforming relations; `same`: the map of the word relations."""
     pin_embeddings: bool = True
     """Match embeddings with embeddings, in random and searched maps."""
     pin_last: bool = True

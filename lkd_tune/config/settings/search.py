@@ -1,4 +1,4 @@
-"""Settings of the search: how it draws and stops trials, what it allows, confirms and keeps."""
+"""Settings of the search: sampler, scheduler, limits, confirmation and kept students."""
 
 from __future__ import annotations
 
@@ -27,38 +27,39 @@ class SearchSettings(Settings):
     """How the space is searched."""
 
     trials: int = Field(16, ge=1)
-    """Distillations in all, those stopped early included."""
+    """Total number of trials, including those stopped early."""
     time_budget: float | None = Field(None, gt=0)
-    """Minutes after which no trial of the search goes on; none: no limit. Other seeds of the best,
-    the baseline and the scores on test come after it."""
+    """Minutes after which all trials of the search are stopped. Confirmation with other seeds, the
+    baseline and the test scores follow after that. Default: no limit."""
     sampler: Sampler = "tpe"
-    """Optuna's tpe (multivariate, with a constant liar), random, grid (each point of a finite
-    space once), nsga2, nsga3, gp or cma; or evolution, which mutates and crosses layer maps."""
+    """One of Optuna's tpe (multivariate, with a constant liar), random, grid (each point of a
+    finite space once), nsga2, nsga3, gp and cma; or evolution, which mutates and crosses layer
+    maps."""
     published_start: bool = True
-    """Begin with the published recipe: its loss weights and the uniform layer map, as far as the
-    space has them; then with these weights and the maps lower_half and top_bottom, if the map is
-    searched. These have as many layers as the space allows if score is the only objective and
-    nothing is limited."""
+    """Start with the published recipe: its loss weights and the uniform layer map, clamped to the
+    space; then, if the map is searched, with these weights and the maps lower_half and top_bottom.
+    The latter use the maximum depth if score is the only objective and there are no limits."""
     warm_start: tuple[str, ...] = ()
-    """Run folders of earlier searches; the best of each are tried again at the beginning."""
+    """Run folders of earlier searches, whose best settings are tried first."""
     scheduler: Scheduler = "asha"
     """asha stops trials that fall behind at an evaluation; hyperband spares some of them the first
     ones; median stops what is below the median of the others; pbt stops none: the trials train as
     a population, in which the worst go on as copies of the best with other loss weights."""
     reduction_factor: float = Field(2, gt=1)
-    """asha and hyperband go on with the best 1 / reduction_factor of the trials at each rung."""
+    """asha and hyperband continue the best 1 / reduction_factor of the trials at each rung."""
     concurrency: int | None = Field(None, ge=1)
-    """Trials at a time; none: as many as the cluster has room for. Of one that grows, room for so
-    many is asked for at once; none: for eight, and then for one after the other."""
+    """Number of trials that run at the same time. An autoscaling cluster is asked for room for all
+    of them at once. Default: as many as fit; an autoscaling cluster is asked for eight, then for
+    one more at a time."""
     max_failures: int = Field(1, ge=0)
-    """Times a trial is started again after its worker was lost; the loss of a node, as of a spot
-    one, is not counted, nor one for want of memory that smaller micro-batches may mend."""
+    """How often a trial is retried after it lost a worker. Lost nodes, such as spot instances, do
+    not count; nor do trials that ran out of memory and are retried with smaller micro-batches."""
     min_free_gb: float = Field(0.5, ge=0)
-    """The search stops, and can be resumed, when less than so many GB (10⁹ bytes) are left on the
-    run's disk; at 0 when nothing more can be written. It does so, too, where the cache's disk or
-    that of a node has no room."""
+    """The search stops, and can be resumed, when the run's disk has less than this many GB (10⁹
+    bytes) free; with 0, when it is full. It also stops when the disk of the cache or of a node is
+    full."""
     baseline: bool = True
-    """At the end, train the winner's depth without distillation, for comparison."""
+    """At the end, train a student of the winner's shape without distillation, for comparison."""
     seed: int = 0
     """Seed of the sampler and of every trial."""
 
@@ -87,10 +88,11 @@ _CostFields: Any = create_model("_CostFields", __base__=Settings, **_COST_FIELDS
 
 
 class LimitSettings(_CostFields):
-    """What a student may cost at most. `limits: [parameters <= 15e6]` may be written as well.
+    """Upper limits on what a student costs, also as `limits: [parameters <= 15e6]`. Default: no
+    limit.
 
-    A student that is too large is refused before it trains, one that is too slow as soon as its
-    architecture was timed; the sampler learns both.
+    A student that is too large is refused before it is trained, a student that is too slow as soon
+    as its architecture is timed; the sampler learns from both.
     """
 
     @model_validator(mode="before")
@@ -123,17 +125,18 @@ def _read_inequality(text: Any) -> tuple[str, str]:
 
 
 class ConfirmSettings(Settings):
-    """Training the best configurations again with other seeds: one score of one seed is noise."""
+    """Trains the best configurations with other seeds, because one seed's score is noisy."""
 
     top: int = Field(3, ge=1)
-    """How many of the best trials are confirmed."""
+    """Number of best trials to confirm."""
     seeds: int = Field(3, ge=2)
-    """How many new seeds each is trained with, at full length."""
+    """Number of new seeds for each of them; each seed is trained to the end."""
 
 
 class KeepSettings(Settings):
-    """What is kept of the students."""
+    """Which students are kept."""
 
     top: int = Field(3, ge=1)
-    """How many of the best are kept as complete model folders; with several objectives the knee
-    of the Pareto front, the one of the best score, and those that add most to its hypervolume."""
+    """Number of best students to keep as complete model folders. With several objectives these are
+    the knee of the Pareto front, the student with the best score, and those that contribute most to
+    the hypervolume."""

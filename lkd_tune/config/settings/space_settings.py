@@ -25,13 +25,13 @@ from lkd_tune.config.settings.training import ResourceSettings, TrainSettings, c
 
 
 class SpaceSettings(Settings):
-    """A whole space file, with a value drawn for each distribution."""
+    """The settings of a space file, with a value in place of each distribution."""
 
     task: Annotated[TaskSettings, block_from("name")]
     teacher: Annotated[TeacherSettings, block_from("model")]
     evaluate_on: Annotated[EvaluateOn | None, block_from("task", optional=True)] = None
-    """In masked_lm: the score is that of a fine-tuning on another task, at the end of each trial;
-    none: the share of masked words that are found. Trials are stopped early by the latter."""
+    """masked_lm: the task on which students are fine-tuned at the end of each trial to score them.
+    Early stopping uses the accuracy of masked words. Default: that accuracy is the score."""
     student: StudentSettings = StudentSettings()
     layer_map: Annotated[LayerMapSettings, block_from("word")] = LayerMapSettings()
     losses: LossSettings = LossSettings()
@@ -45,18 +45,19 @@ class SpaceSettings(Settings):
     (minimised). Several objectives give a Pareto front and a recommended knee."""
     limits: LimitSettings = LimitSettings()
     confirm: ConfirmSettings | None = None
-    """At the end, train the best again with new seeds; none: take one score of one seed for it."""
+    """At the end, train the best trials with new seeds. Default: no confirmation; the winner has
+    the best score with one seed."""
     trackers: TrackerSettings = TrackerSettings()
 
     @property
     def score_name(self) -> str:
-        """What the score is called: `accuracy`, or `sst2 accuracy` of another task."""
+        """Name of the score: `accuracy`, or with `evaluate_on` for example `sst2 accuracy`."""
         return score_name(self.task, self.evaluate_on)
 
     @field_validator("evaluate_on")
     @classmethod
     def _check_evaluate_on(cls, value: EvaluateOn | None, info: ValidationInfo) -> Any:
-        if value is not None and "task" in info.data:  # else that is wrong, and told
+        if value is not None and "task" in info.data:  # else the task is invalid and reported
             check_evaluate_on(info.data["task"])
         return value
 

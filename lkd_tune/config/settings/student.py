@@ -10,20 +10,21 @@ from lkd_tune.config.settings.base import Settings
 
 
 class StudentSettings(Settings):
-    """The model to find."""
+    """The student model."""
 
     depth: int = Field(3, ge=1)
     """Number of encoder layers, at most the teacher's."""
     init: str = "teacher"
-    """`teacher`: embeddings, mapped layers and head carved from the teacher; `random`; or a folder
-    or hub id to start from (its depth must agree)."""
+    """Initial weights. `teacher`: embeddings, mapped layers and head are copied from the teacher;
+    `random`; or a local folder or hub id of a model with the same depth."""
     hidden_size: int | None = Field(None, ge=8)
-    """Width of the hidden states; none: the teacher's. A narrower student keeps the teacher's most
-    important dimensions, heads and neurons, measured once on training text."""
+    """Width of the hidden states. A narrower student keeps the teacher's most important dimensions,
+    heads and neurons, measured once on training text. Default: the teacher's."""
     heads: int | None = Field(None, ge=1)
-    """Attention heads of a layer; none: as many of the teacher's size as hidden_size holds."""
+    """Attention heads of a layer. Default: hidden_size divided by the size of the teacher's
+    heads."""
     intermediate_size: int | None = Field(None, ge=8)
-    """Neurons of a feed-forward layer; none: in the teacher's proportion to hidden_size."""
+    """Neurons of a feed-forward layer. Default: in the teacher's proportion to hidden_size."""
     vocab: Literal["teacher", "trim"] = "teacher"
-    """`trim`: only the tokens that occur in the training text, special ones and single characters;
-    the student's tokenizer is trimmed to match."""
+    """`teacher`: the whole vocabulary. `trim`: only tokens that occur in the training text, special
+    tokens and single characters; the student's tokenizer is trimmed too."""

@@ -1,4 +1,4 @@
-"""Settings of a task: its data, its metric, and what a text becomes."""
+"""Settings of a task: its kind, its data and its metric."""
 
 from __future__ import annotations
 
@@ -12,80 +12,84 @@ from lkd_tune.config.settings.task_kinds import KINDS, MetricName, TaskKindName
 
 
 class Columns(Settings):
-    """Which columns of the data hold what."""
+    """Names of the columns of the data."""
 
     text: str = "text"
-    """The sentence, or the first of a pair; a list of words in tagging; the question; the document
-    to sum up, a text or better a list of its sentences."""
+    """The text or the first text of a pair. tagging: a list of words; question_answering: the
+    question; extractive_summary: the document, as a text or better as a list of its sentences."""
     pair: str | None = None
-    """The second sentence of a pair; the context of a question."""
+    """The second text of a pair; in question_answering the context."""
     label: str | None = "label"
-    """The label: an integer, a name from `task.labels`, or a number in regression; several of them,
-    as a list or with commas between, in multi_label; one for each word in tagging; `answers` with
-    their text and answer_start in question_answering; the summary in extractive_summary."""
+    """The label: an integer or a name from `task.labels`. regression: a number; multi_label:
+    several labels, as a list or separated by commas; tagging: a label for each word;
+    question_answering: `answers` with text and answer_start; extractive_summary: the summary."""
 
 
 class Augmentation(Settings):
-    """Copies of the training text with words replaced by likely others, as TinyBERT makes them."""
+    """Copies of the training text in which words are replaced by likely others, as in TinyBERT."""
 
     copies: int = Field(20, ge=1)
-    """Copies of each example; an epoch goes over the text and all copies."""
+    """Number of copies of each example; an epoch goes over the text and all copies."""
     probability: float = Field(0.4, gt=0, le=1)
-    """Chance of each word of one token to be replaced."""
+    """Probability that a word is replaced, if it is a single token."""
     candidates: int = Field(15, ge=1)
-    """Likeliest words, of which one is drawn."""
+    """Number of most likely words from which the replacement is drawn."""
     model: str | None = None
-    """Masked language model with the teacher's vocabulary that says which words are likely; none:
-    those nearest in the teacher's embeddings."""
+    """Masked language model, with the teacher's vocabulary, that predicts likely words. Default:
+    the nearest words in the teacher's embeddings."""
     seed: int = 0
 
 
 class TaskSettings(Settings):
-    """What the student is to do. `task: NAME` is enough for a task that is known by name."""
+    """The task of the student. `task: NAME` is short for `task: {name: NAME}`."""
 
     name: str
-    """A known task (acceptability, one of GLUE's, squad, squad_v2, wnut17, goemotions,
-    cnn_dailymail, xsum), or any name for data of your own."""
+    """A known task, whose other settings have defaults (acceptability, a GLUE task, squad,
+    squad_v2, wnut17, goemotions, cnn_dailymail, xsum), or any name for your own data."""
     kind: TaskKindName = "classification"
-    """One class or a number for a text or a pair, several classes, a tag for each word, the
-    answer's place in a text, the sentences that sum a text up, or masked words, for a student
-    that is not of one task."""
+    """What a model predicts: one class, a number, or several classes of a text or a pair of texts;
+    a tag of each word; the span of an answer; the sentences of a summary; or masked words, for a
+    task-agnostic student."""
     data: str | None = None
-    """Hub name of the data set; `generated` for the built-in one; none for local files."""
+    """Name of the data set on the hub, or `generated` for the built-in one. Default: local
+    files."""
     config: str | None = None
-    """Configuration of the hub data set, `cola` of `nyu-mll/glue`."""
+    """Configuration of the data set on the hub, such as `cola` of `nyu-mll/glue`."""
     train: str | None = None
-    """Split to train on: a local csv, tsv, txt, json, jsonl, parquet or conll file, or the hub's
-    split name. A json file may be nested as SQuAD's is."""
+    """Training split: a local csv, tsv, txt, json, jsonl, parquet or conll file, or the name of a
+    split on the hub. A json file may be nested like SQuAD's."""
     dev: str | None = None
-    """Split that scores the trials."""
+    """Split on which trials are scored."""
     test: str | None = None
-    """Split that scores the winner once, if there is one."""
+    """Split on which the winner is scored once. Default: no test score."""
     columns: Columns = Columns()
     column_names: list[str] | None = None
-    """Names of the columns of a csv or tsv file that has no header, from the first, or of all of a
-    conll file."""
+    """Names of the first columns of a csv or tsv file without a header, or of all columns of a
+    conll file. Default: the header."""
     labels: list[str] | None = None
-    """Names of the classes, in the order of their ids; none: those in the training split."""
+    """Names of the classes in the order of their ids. Default: those in the training split."""
     metric: MetricName = "accuracy"
-    """What scores a student on `dev`; the search maximises it. f1 is that of class 1, of entities
-    in tagging, of words in question_answering; rouge1, rouge2 and rougeL are F1 too."""
+    """Metric on `dev` that the search maximises. f1 is computed for class 1, in tagging for
+    entities, in question_answering for words; rouge1, rouge2 and rougeL are F1 scores. Default:
+    that of the task or its kind."""
     max_length: int = Field(128, ge=4)
-    """Longest input in tokens; longer ones are cut, in question_answering into windows, in
-    extractive_summary between sentences."""
+    """Maximum length of an input in tokens. Longer inputs are truncated; in question_answering they
+    are split into windows, in extractive_summary they are cut between sentences."""
     stride: int = Field(128, ge=0)
-    """Tokens of the context that two windows share, in question_answering. A question takes at
-    most half of the others."""
+    """question_answering: number of context tokens that two windows share. A question takes at most
+    half of the other tokens."""
     sentences: int = Field(3, ge=1)
-    """Sentences of a summary, in extractive_summary."""
+    """extractive_summary: number of sentences in a summary."""
     mask_share: float = Field(0.15, gt=0, lt=1)
-    """Share of the words to predict, in masked_lm."""
+    """masked_lm: share of the words to predict."""
     train_examples: int | None = Field(None, ge=1)
-    """Takes only the first so many training examples; a hub data set is streamed then."""
+    """Use only the first N training examples; a data set on the hub is streamed then. Default:
+    all."""
     seed: int = 0
     """Seed of the generated data."""
     augment: Annotated[Augmentation | None, block_from("copies", optional=True)] = None
-    """More training examples for the students; a number alone is that of the copies."""
+    """Additional training examples for the students; a number is short for `{copies: NUMBER}`.
+    Default: none."""
 
     @model_validator(mode="before")
     @classmethod

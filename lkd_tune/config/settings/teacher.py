@@ -11,19 +11,19 @@ from lkd_tune.config.settings.training import TrainSettings
 
 
 class Inference(Settings):
-    """How a model is run that is not trained."""
+    """How a model that is not trained is run."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the weights while it runs; bf16 takes half the memory. auto: fp32, but where it runs in
-    each trial it computes in bf16 if the student does."""
+    """Precision of the weights; bf16 takes half the memory. auto: fp32, but a teacher that runs in
+    each trial computes in bf16 if the student does."""
     placement: Literal["device", "cpu", "sharded"] = "device"
-    """Where the weights lie while it runs. `cpu`: in the host's memory, once for each worker; they
-    are brought to the GPU when their turn comes. `sharded`: on the GPUs of a trial's workers, a
-    share on each (ZeRO-3); where one process runs it, as for stored targets, as with `cpu`."""
+    """Where the weights are. `device`: on the device. `cpu`: in host memory, once for each worker;
+    each layer is copied to the GPU when it runs. `sharded`: distributed over the GPUs of a trial's
+    workers (ZeRO-3); if a single process runs the model, as for stored targets, like `cpu`."""
 
     @property
     def is_plain(self) -> bool:
-        """Whether a model is run as it was loaded, in fp32 and all on the device."""
+        """Whether a model is run as it was loaded: in fp32 and completely on the device."""
         return self.precision != "bf16" and self.placement == "device"
 
 
@@ -31,30 +31,30 @@ PLAIN = Inference()
 
 
 class Architecture(Settings):
-    """A BERT from scratch, with a vocabulary of the task's training text."""
+    """A BERT to train from scratch, with a vocabulary built from the task's training text."""
 
     layers: int = Field(6, ge=1)
     hidden_size: int = Field(128, ge=8)
     heads: int = Field(4, ge=1)
     intermediate_size: int | None = Field(None, ge=8)
-    """Width of the feed-forward layers; none: 4 × hidden_size."""
+    """Width of the feed-forward layers. Default: 4 × hidden_size."""
     dropout: float = Field(0.1, ge=0, lt=1)
     init_std: float = Field(0.02, gt=0)
-    """Standard deviation of the first weights; a narrow, deep model needs more than BERT's."""
+    """Standard deviation of the initial weights; narrow, deep models need more than BERT's 0.02."""
     vocabulary: Literal["words", "wordpiece", "unigram"] = "words"
-    """`words`: whole words, lower-cased, for small generated text; `wordpiece` or `unigram`: pieces
-    of words, case and accents kept, for real text in any language."""
+    """`words`: whole lower-cased words, for small generated text. `wordpiece` or `unigram`:
+    subwords with case and accents, for real text in any language."""
     vocabulary_size: int = Field(8000, ge=100)
-    """Largest number of tokens; `words` keeps all words."""
+    """Maximum number of tokens; `words` keeps all words."""
 
 
 class TeacherTraining(TrainSettings):
-    """Fine-tunes a teacher before the search; cached by what it is made from."""
+    """How a teacher is trained before the search; trained teachers are cached."""
 
     model: str | None = None
     """Pre-trained model to start from: a local folder or a hub id."""
     architecture: Architecture | None = None
-    """Or a BERT to train from scratch."""
+    """Instead of `model`: a BERT to train from scratch."""
     seed: int = 0
 
     @model_validator(mode="after")
@@ -65,12 +65,12 @@ class TeacherTraining(TrainSettings):
 
 
 class TeacherSettings(Inference):
-    """The model to learn from. `teacher: PATH` is short for `teacher: {model: PATH}`."""
+    """The teacher model. `teacher: PATH` is short for `teacher: {model: PATH}`."""
 
     model: str | None = None
     """A model fine-tuned on the task: a local folder or a hub id."""
     train: TeacherTraining | None = None
-    """Or how to fine-tune one first."""
+    """Instead of `model`: how to train a teacher first."""
 
     @model_validator(mode="after")
     def _check(self) -> TeacherSettings:
@@ -84,15 +84,15 @@ class TeacherSettings(Inference):
 
     @property
     def inference(self) -> Inference:
-        """How it is run."""
+        """How the teacher is run."""
         return Inference(precision=self.precision, placement=self.placement)
 
 
 class TargetSettings(Settings):
-    """Where the teacher's part of the losses comes from."""
+    """How the teacher's outputs, the targets of the losses, are computed."""
 
     source: Literal["auto", "live"] = "auto"
-    """auto: computed once for all trials and stored, if that is small enough; live: the teacher
+    """auto: computed once for all trials and stored, if they are at most max_gb. live: the teacher
     runs in every trial."""
     max_gb: float = Field(20.0, ge=0)
-    """Largest size of stored targets in GB (10⁹ bytes); beyond it the teacher runs live."""
+    """Maximum size of stored targets in GB (10⁹ bytes); above it the teacher runs live."""

@@ -1,4 +1,4 @@
-"""Settings of the tools that a search is followed with, beside its run folder."""
+"""Settings of experiment trackers, to which trials are logged in addition to the run folder."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lkd_tune.config.settings.base import Settings
 
 
 class MlflowSettings(Settings):
-    """An experiment of MLflow with a run for each trial."""
+    """An MLflow experiment with a run for each trial."""
 
     uri: str | None = None
-    """Server, database or folder; none: MLFLOW_TRACKING_URI, or else MLflow's own default,
-    mlflow.db in the folder that the search was begun in."""
+    """Server, database or folder. Default: MLFLOW_TRACKING_URI, or else MLflow's own default,
+    mlflow.db in the folder where the search was started."""
     experiment: str | None = None
-    """None: the name of the run's folder."""
+    """Name of the experiment. Default: the name of the run folder."""
 
     @field_validator("uri")
     @classmethod
@@ -32,26 +32,26 @@ class MlflowSettings(Settings):
 
 
 class WandbSettings(Settings):
-    """A project of Weights & Biases with a run for each trial."""
+    """A Weights & Biases project with a run for each trial."""
 
     project: str | None = None
-    """None: WANDB_PROJECT, or else lkd-tune."""
+    """Name of the project. Default: WANDB_PROJECT, or else lkd-tune."""
     entity: str | None = None
-    """User or team; none: WANDB_ENTITY, or else your own default."""
+    """User or team. Default: WANDB_ENTITY, or else your own default."""
     group: str | None = None
-    """None: the name of the run's folder."""
+    """Name of the group of runs. Default: the name of the run folder."""
 
 
 class TrackerSettings(Settings):
-    """Tools that each trial is logged to while it runs: scores, losses, learning rate, cost.
+    """Trackers to which each trial logs scores, losses, learning rate and costs while it runs.
 
-    `trackers: [tensorboard, mlflow, wandb]`, or one of them; a block says more of one:
-    `trackers: [tensorboard, {mlflow: {experiment: cola}}]`. Keys and passwords do not stand here:
-    they come from WANDB_API_KEY, MLFLOW_TRACKING_TOKEN and so on, or from `wandb login`.
+    A name or a list of names: `trackers: [tensorboard, mlflow, wandb]`. A block has further
+    settings: `trackers: [tensorboard, {mlflow: {experiment: cola}}]`. Keys and passwords are not
+    allowed here: they come from WANDB_API_KEY, MLFLOW_TRACKING_TOKEN and so on, or `wandb login`.
     """
 
     tensorboard: bool = False
-    """Event files in the run's folder, RUN/tensorboard."""
+    """Write event files to RUN/tensorboard."""
     mlflow: MlflowSettings | None = None
     wandb: WandbSettings | None = None
 
@@ -82,12 +82,12 @@ class TrackerSettings(Settings):
 
     @property
     def any(self) -> bool:
-        """Whether there is one."""
+        """Whether any tracker is set."""
         return self.tensorboard or self.mlflow is not None or self.wandb is not None
 
     @property
     def missing(self) -> dict[str, str]:
-        """What a search can't do without and this environment lacks: messages by tracker."""
+        """Messages about trackers whose packages are not installed, by tracker."""
         wanted = {"mlflow": self.mlflow, "wandb": self.wandb}
         return {
             name: f"needs a package that is not installed: pip install 'lkd-tune[{name}]'"
@@ -97,10 +97,10 @@ class TrackerSettings(Settings):
 
 
 def block_of_names(names: str | list[Any]) -> dict[str, Any]:
-    """Returns `{a: true, b: {…}}` for `[a, {b: {…}}]`, and for one name alone.
+    """Returns `{a: true, b: {…}}` for `[a, {b: {…}}]`, also for a single name.
 
     Raises:
-        ValueError: If a name is there twice.
+        ValueError: If a name is given twice.
     """
     block: dict[str, Any] = {}
     for name in [names] if isinstance(names, str) else names:
