@@ -1,4 +1,4 @@
-"""Which examples make up which batch: a function of its arguments, the same for every rank."""
+"""The examples of each batch of a training, the same on every rank."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.config.trial import TrialSpec
 
-# Tensor cores and vector units like lengths in eights; more would only be padding.
+# Tensor cores and vector units like lengths in eights; a larger multiple would only add padding.
 PAD_MULTIPLE = 8
 # Examples are sorted by length within a pool of this many batches: long enough for batches of
 # even lengths, short enough that the order of the data stays random.
@@ -26,10 +26,10 @@ def padded(length: int) -> int:
     return -(-length // PAD_MULTIPLE) * PAD_MULTIPLE
 
 
-def most_accumulation(spec: TrialSpec) -> int:
-    """Returns into how many parts a micro-batch can be cut at most: single examples."""
+def max_accumulation(spec: TrialSpec) -> int:
+    """Returns the largest number of parts of a micro-batch: parts of single examples."""
     if spec.train.tokens_per_batch is not None:
-        # Batches of full-length examples are the smallest ones.
+        # Batches of the longest examples have the fewest examples.
         longest = padded(spec.task.max_length) * spec.resources.workers
         return max(1, spec.train.tokens_per_batch // longest)
     share = spec.train.batch_size // spec.resources.workers
@@ -37,7 +37,7 @@ def most_accumulation(spec: TrialSpec) -> int:
 
 
 def count_micro_batches(spec: TrialSpec) -> int:
-    """Returns the micro-batches that each worker cuts its share of a batch into."""
+    """Returns the number of micro-batches in a worker's share of a batch."""
     if spec.train.tokens_per_batch is not None:
         return 1
     share = spec.train.batch_size // spec.resources.workers
@@ -47,7 +47,8 @@ def count_micro_batches(spec: TrialSpec) -> int:
 def evaluation_steps(train: TrainSettings, total: int) -> list[int]:
     """Returns the steps at which a student is scored: the end, half of it, a quarter, …
 
-    The geometric grid is that of successive halving: scores are wanted where a scheduler decides.
+    The grid is geometric like the rungs of successive halving, so that a scheduler has scores where
+    it decides.
     """
     return sorted({max(1, round(total / 2**k)) for k in range(train.evaluations)})
 

@@ -1,4 +1,4 @@
-"""The text of a task: from the hub, from local files, or generated; checked before use."""
+"""Splits of a task as text: from the hub, from local files, or generated; checked."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from lkd_tune.data.readers import (
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.types import Split
 from lkd_tune.files.cache import cache_dir
+from lkd_tune.files.digest import file_digest
 
 SPLITS = ("train", "dev", "test")
 
@@ -31,17 +32,17 @@ def load_split(task: TaskSettings, split: str, *, cache: Path | None = None) -> 
     Args:
         task: The task.
         split: 'train', 'dev' or 'test'.
-        cache: Folder for downloads and converted files; none: the user's cache.
+        cache: Folder for downloads and converted files. Default: the user's cache.
 
     Raises:
-        SpecError: If the data can't be had, or lack a column or a usable label.
+        SpecError: If the data can't be loaded, or lack a column or a usable label.
     """
     if task.data == GENERATED:
         sentences = _generated(task.seed)[split]
         return Split([s.text for s in sentences], None, [s.label for s in sentences])
     columns = task.columns
     table = _table(task, split, cache)
-    where = _called(task, split)
+    where = _source_name(task, split)
     if len(table) == 0:
         raise SpecError(Problem("", f"task.{split}", f"{where} holds no examples"))
     kind = kind_of(task)
@@ -57,10 +58,10 @@ def load_split(task: TaskSettings, split: str, *, cache: Path | None = None) -> 
 def label_names(task: TaskSettings, *, cache: Path | None = None) -> list[str] | None:
     """Returns the names of the classes, None if the kind has none.
 
-    They are the task's, or the data set's, or those that the training split holds.
+    They are taken from `task.labels`, else from the data set, else from the training split.
 
     Raises:
-        SpecError: If they are needed and the data can't be had, or don't fit the task's metric.
+        SpecError: If the data that hold them can't be loaded, or they do not fit the task's metric.
     """
     kind, names = kind_of(task), task.labels or None
     if names is None and kind.num_outputs is not None:
@@ -83,21 +84,23 @@ def _names_in_data(task: str, _content: str, cache: Path | None) -> list[str] | 
     if getattr(feature, "names", None):
         return list(feature.names)
     column = str(settings.columns.label)
-    return kind_of(settings).class_names(list(table[column]), _called(settings, "train"), column)
+    return kind_of(settings).class_names(
+        list(table[column]), _source_name(settings, "train"), column
+    )
 
 
 def count_labels(task: TaskSettings, *, cache: Path | None = None) -> int | None:
-    """Returns the width of the task's output, None if that is the vocabulary."""
+    """Returns the number of outputs of the task's head, None if that is the vocabulary's size."""
     kind = kind_of(task)
     if not KINDS[task.kind].has_labels or kind.num_outputs is not None:
         return kind.num_outputs
     names = label_names(task, cache=cache)
-    assert names is not None  # a kind without classes says its outputs
+    assert names is not None  # a kind without classes has `num_outputs`
     return len(names)
 
 
 def _table(task: TaskSettings, split: str, cache: Path | None) -> Any:
-    """Returns a split's table, which has the columns that the task needs."""
+    """Returns a split's table after checking that it has the columns that the task needs."""
     problems = check_data(task)
     if problems:
         raise SpecError(Problem("", f"task.{key}", message) for key, message in problems)
@@ -106,17 +109,17 @@ def _table(task: TaskSettings, split: str, cache: Path | None) -> Any:
     except SpecError:
         raise
     except UNREADABLE as error:
-        # A row that is not like the others, or none; of which datasets says only this.
+        # The only sign of an empty file is this part of datasets' message.
         empty = "corresponds to no data" in str(error)
-        said = "holds no examples" if empty else f"can't be read: {error}"
-        raise SpecError(Problem("", f"task.{split}", f"{getattr(task, split)} {said}")) from None
+        message = "holds no examples" if empty else f"can't be read: {error}"
+        raise SpecError(Problem("", f"task.{split}", f"{getattr(task, split)} {message}")) from None
     if is_file_name(getattr(task, split)):
         ours = rename_columns(task, table.column_names)
         if ours != table.column_names:
             table = table.rename_columns(dict(zip(table.column_names, ours, strict=True)))
             if task.name == "qqp":
-                # A few questions of GLUE's own train.tsv are broken over two lines, both without a
-                # label; the hub's copy has left them out.
+                # A line break splits a few questions of GLUE's own train.tsv into two rows, both
+                # without a label. The hub's copy leaves them out, too.
                 labels = table[str(task.columns.label)]
                 table = table.select(
                     [i for i, label in enumerate(labels) if label not in (None, "")]
@@ -125,41 +128,39 @@ def _table(task: TaskSettings, split: str, cache: Path | None) -> Any:
         table = table.select(range(min(len(table), task.train_examples)))
     for name in (task.columns.text, task.columns.pair, task.columns.label):
         if name is not None and name not in table.column_names:
-            message = _lacks(str(task.data), name, table.column_names)
+            message = _missing_column(str(task.data), name, table.column_names)
             raise SpecError(Problem("", "task.columns", message))
     return table
 
 
 def source_fingerprint(task: TaskSettings, split: str) -> str:
-    """Returns what changes when the data of a split do: settings, and the content of a file.
+    """Returns a text that identifies a split's data: its settings and the content of its file.
 
     Raises:
-        SpecError: If there is no such file.
+        SpecError: If the file does not exist.
     """
-    from lkd_tune.files.digest import file_digest
-
-    facts: dict[str, Any] = task.model_dump(exclude={"name", "metric", "max_length", "augment"})
-    where = facts.get(split)
+    settings: dict[str, Any] = task.model_dump(exclude={"name", "metric", "max_length", "augment"})
+    where = settings.get(split)
     for name in SPLITS:
-        facts.pop(name)
+        settings.pop(name)
     if task.data == GENERATED:
-        # The grammar is code: what it makes is the only sure sign that it changed.
-        return json.dumps([facts, split, _generated(task.seed)[split][:200]], default=str)
+        # The grammar is code: only its output shows reliably whether it changed.
+        return json.dumps([settings, split, _generated(task.seed)[split][:200]], default=str)
     if where is not None and is_file_name(where):
         if not Path(where).is_file():
-            raise SpecError(Problem("", f"task.{split}", _is_no_file(where)))
+            raise SpecError(Problem("", f"task.{split}", _not_a_file(where)))
         where = file_digest(Path(where))
-    return json.dumps([facts, split, where], sort_keys=True)
+    return json.dumps([settings, split, where], sort_keys=True)
 
 
 @lru_cache(maxsize=1)
 def _generated(seed: int) -> dict[str, list[Sentence]]:
-    """Returns all splits of the generated task: made together, and asked for one by one."""
+    """Returns all splits of the generated task; they are made together and read one by one."""
     return build_acceptability(seed)
 
 
 def check_data(task: TaskSettings) -> list[tuple[str, str]]:
-    """Returns (key below task, message) for each local file that is missing or unfit."""
+    """Returns pairs (key below task, message) for each local file that is missing or unusable."""
     if task.data == GENERATED:
         return []
     problems: list[tuple[str, str]] = []
@@ -171,7 +172,7 @@ def check_data(task: TaskSettings) -> list[tuple[str, str]]:
             continue
         path = Path(file)
         if not path.is_file():
-            problems.append((split, _is_no_file(file)))
+            problems.append((split, _not_a_file(file)))
             continue
         try:
             columns = read_columns(task, path)
@@ -183,24 +184,24 @@ def check_data(task: TaskSettings) -> list[tuple[str, str]]:
             continue
         for key, column in wanted.items():
             if column is not None and column not in columns:
-                problems.append((f"columns.{key}", _lacks(file, column, columns)))
+                problems.append((f"columns.{key}", _missing_column(file, column, columns)))
     return problems
 
 
-def _called(task: TaskSettings, split: str) -> str:
-    """Returns what messages call a split's source."""
+def _source_name(task: TaskSettings, split: str) -> str:
+    """Returns the name of a split's source, for messages."""
     where = str(getattr(task, split))
     return where if is_file_name(where) else f"{task.data} {task.config or ''} {where}"
 
 
-def _is_no_file(file: str) -> str:
-    return f"{file} is no file; paths are taken from {Path.cwd()}"
+def _not_a_file(file: str) -> str:
+    return f"{file} is not a file; paths are relative to {Path.cwd()}"
 
 
 def _as_text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _lacks(file: str, column: str, columns: list[str]) -> str:
+def _missing_column(file: str, column: str, columns: list[str]) -> str:
     near = did_you_mean(column, columns)
     return f"{file} has no column {column!r}{near}; it has {', '.join(columns)}"

@@ -1,4 +1,4 @@
-"""Tokenised splits: made once, memory-mapped by every trial on a node."""
+"""Tokenised splits: made once, memory-mapped by all trials on a node."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from lkd_tune.files.digest import digest
 def load_tokens(
     task: TaskSettings, split: str, tokenizer: Any, *, cache: Path | None = None
 ) -> Tokens:
-    """Returns a split as tokens; tokenised by the first process that asks, read by all others.
+    """Returns a split as tokens; the first process tokenises it, all others read the cache.
 
     Raises:
-        SpecError: If the data can't be had or lack what the task needs.
+        SpecError: If the data can't be loaded, or lack what the task needs.
     """
     base = cache or cache_dir()
     key = digest(
         "tokens-3",
         source_fingerprint(task, split),
-        # The names of the classes may come from here.
+        # The names of the classes may come from the training split.
         source_fingerprint(task, "train") if task.labels is None else None,
         _tokenizer_state(tokenizer),
         sorted(tokenizer.special_tokens_map.items()),
@@ -42,7 +42,8 @@ def load_tokens(
         name: np.load(folder / f"{name}.npy", mmap_mode="r")
         for name in ("ids", "types", "starts", "labels")
     }
-    # Small and read at random: in memory. The flat arrays stay on disk, shared between processes.
+    # These are small and read at random, so they are in memory. The flat arrays are memory-mapped,
+    # shared between processes.
     arrays["starts"], arrays["labels"] = np.array(arrays["starts"]), np.array(arrays["labels"])
     return Tokens(
         pad_id=tokenizer.pad_token_id or 0,
@@ -54,7 +55,7 @@ def load_tokens(
 
 
 def _tokenizer_state(tokenizer: Any) -> dict[str, Any]:
-    """Returns what a tokenizer does to text; not how it cut or padded the last one."""
+    """Returns a tokenizer's settings without those of the last call, truncation and padding."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     return {name: part for name, part in state.items() if name not in ("truncation", "padding")}
 

@@ -1,4 +1,4 @@
-"""Tokenizers made from a task's text, for teachers that are trained from scratch."""
+"""Tokenizers trained on a task's text, for teachers that are trained from scratch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Kind = Literal["wordpiece", "unigram"]
 
 
 def train_subword_tokenizer(kind: Kind, lines: Iterable[str], size: int, max_length: int) -> Any:
-    """Returns a tokenizer of pieces of words, trained on some text; case and accents are kept.
+    """Returns a subword tokenizer trained on some text; it keeps case and accents.
 
-    To strip accents, as BERT's uncased tokenizers do, would take Korean syllables to pieces.
+    Stripping accents, as BERT's uncased tokenizers do, would split Korean syllables.
 
     Args:
-        kind: `wordpiece` as of multilingual BERT, or `unigram`, sentencepiece's, as of XLM-R;
-            the special tokens are BERT's in both.
+        kind: `wordpiece`, as multilingual BERT has, or `unigram` of sentencepiece, as XLM-R has;
+            both with the special tokens of BERT.
         lines: The text.
         size: Largest number of tokens.
         max_length: Longest input in tokens.
@@ -58,7 +58,7 @@ def as_bert_tokenizer(backend: Any, max_length: int) -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         model_max_length=max_length,
-        # Without token types a plain pipeline would not tell the sentences of a pair apart.
+        # Without token types a plain pipeline could not separate the sentences of a pair.
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         pad_token="[PAD]",
         unk_token="[UNK]",

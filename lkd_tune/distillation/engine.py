@@ -17,7 +17,7 @@ from lkd_tune.data.batches import (
     Batches,
     count_micro_batches,
     evaluation_steps,
-    most_accumulation,
+    max_accumulation,
 )
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
@@ -117,7 +117,7 @@ class Distillation:
         name_labels(student.config, spec, cache)
         self.parameters = count_parameters(student)
         self._accumulation = accumulation
-        self._micro_batches = min(most_accumulation(spec), accumulation) * count_micro_batches(spec)
+        self._micro_batches = min(max_accumulation(spec), accumulation) * count_micro_batches(spec)
         shares = self._world * self._micro_batches
         self._skipped = list(skipped)
         lengths = self._train.lengths

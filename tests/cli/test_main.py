@@ -123,7 +123,7 @@ BAD = [
     (["evaluate", "m", "--task", "cola", "--split", "train"], "found 'train'; allowed: dev, test"),
     (["evaluate", "m", "--task", "cola", "--set", "train.lr=1"], "only settings of task have"),
     (["evaluate", "m", "--task", "colla"], "task 'colla' is not known by name"),
-    (["evaluate", "m", "--data", "none.csv"], "none.csv is no file"),
+    (["evaluate", "m", "--data", "none.csv"], "none.csv is not a file"),
     (["serch"], "No such command 'serch'"),
 ]
 
@@ -147,7 +147,7 @@ def test_problems_of_teacher_and_data_are_told_together(called, tiny):
         "--set", "task.dev=none.csv", "--set", "task.columns.text=sentence",
     )  # fmt: skip
     assert code == 2
-    assert "none.csv is no file" in err
+    assert "none.csv is not a file" in err
     assert "has no column 'sentence'" in err
     assert "depth 9 is above the teacher's 4 layers" in err
 

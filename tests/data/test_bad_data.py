@@ -27,34 +27,34 @@ def _squad(*answers, context="the film was good"):
 
 BAD = [
     ("multi_label", "a.tsv", "text\tlabel\nx\t1\ny\tgood\n", {"labels": ["a", "b"]},
-     "row 2, column label: 'good' is no class; task.labels: a, b"),
+     "row 2, column label: 'good' is not a class; task.labels: a, b"),
     ("multi_label", "a.tsv", "text\tlabel\nx\t0,2\n", {"labels": ["a", "b"]},
-     "row 1, column label: has the label 2, allowed is 0–1"),
+     "row 1, column label: has the label 2, allowed are 0–1"),
     ("tagging", "a.conll", "good\tB-x\nbad\n", {}, "line 2 has 1 fields, not 2 (tokens, ner_tags)"),
     ("tagging", "a.conll", "x\tO\n\ny\tB-z\n", {"labels": ["O", "B-x"]},
-     "row 2, column ner_tags: 'B-z' is no class; task.labels: O, B-x"),
+     "row 2, column ner_tags: 'B-z' is not a class; task.labels: O, B-x"),
     ("multi_label", "a.jsonl", '{"text": "x", "label": ["a", null]}\n', {},
      "row 1, column label: has no label"),
     ("multi_label", "a.tsv", "text\tlabel\nx\t\n", {}, "column label: holds no label"),
     ("tagging", "a.conll", "\n \n", {}, "is empty"),
     ("tagging", "a.jsonl", '{"tokens": ["a"], "ner_tags": null}\n', {},
-     "row 1, column ner_tags: None is no list of tags"),
+     "row 1, column ner_tags: None is not a list of tags"),
     ("tagging", "a.jsonl", '{"tokens": ["a"], "ner_tags": null}\n', {"labels": ["O"]},
-     "row 1, column ner_tags: None is no list of tags"),
+     "row 1, column ner_tags: None is not a list of tags"),
     ("tagging", "a.jsonl", '{"tokens": ["a", null], "ner_tags": ["O", "O"]}\n', {},
-     "row 1, column tokens: None is no word"),
+     "row 1, column tokens: None is not a word"),
     ("tagging", "a.jsonl", '{"tokens": ["a", "b"], "ner_tags": ["O", null]}\n', {},
      "row 1, column ner_tags: has no label"),
     ("tagging", "a.jsonl", '{"tokens": ["a", "b"], "ner_tags": ["O"]}\n', {},
      "row 1, column ner_tags: 1 tags for 2 words"),
     ("tagging", "a.tsv", "tokens\tner_tags\na b\tO O\n", {},
-     "row 1, column tokens: 'a b' is no list of words"),
+     "row 1, column tokens: 'a b' is not a list of words"),
     ("question_answering", "a.json", _squad(("good", 13), ("good", 12)), {},
      "row 2, column answers: the answer 'good' is not in the context at character 12"),
     ("question_answering", "a.json", '{"data": [{"paragraphs": [{"qas": [{}]}]}]}', {},
      "is not nested as SQuAD's files are"),
     ("question_answering", "a.jsonl", '{"question": "q", "context": "c", "answers": "c"}\n', {},
-     "row 1, column answers: 'c' has no lists text and answer_start of one length"),
+     "row 1, column answers: 'c' has no lists text and answer_start of equal length"),
     ("question_answering", "a.jsonl",
      '{"question": "q", "context": "c", "answers": {"text": ["c"], "answer_start": [0, 1]}}\n', {},
      "row 1, column answers: {'text': ['c'], 'answer_start': [0, 1]} has no lists text and answer"),
@@ -81,7 +81,7 @@ BAD = [
     ("extractive_summary", "a.jsonl", '{"document": null, "summary": "One"}\n', {},
      "row 1, column document: None is neither a text nor a list of sentences"),
     ("extractive_summary", "a.jsonl", '{"document": "One.", "summary": 1}\n', {},
-     "row 1, column summary: 1 is no text"),
+     "row 1, column summary: 1 is not a text"),
     ("classification", "a.csv", "text,label\nx,1\ny,0,z\n", {},
      "can't be read: line 3 has 3 fields, where the header has 2"),
     ("classification", "a.jsonl", '{"text": "x", "label": 1}\n{"text": "y"\n', {}, "can't be read"),
@@ -97,16 +97,16 @@ BAD = [
     ("classification", "a.jsonl", '{"text": "x", "label": "a"}\n{"text": "x", "label": null}\n', {},
      "row 2, column label: has no label"),
     ("classification", "a.jsonl", '{"text": "x", "label": "a"}\n{"text": "x", "label": 1}\n', {},
-     "row 2, column label: 1 is no class: all have to be ids, or all names"),
+     "row 2, column label: 1 is not a class: use only ids, or only names"),
     ("classification", "a.csv", "text,label\nx,3.8\ny,1.2\n", {},
-     "row 1, column label: '3.8' is no class; use ids or names; for numbers set task.kind to reg"),
+     "row 1, column label: '3.8' is not a class; use ids or names; for numbers set task.kind to"),
     ("classification", "a.jsonl", '{"text": "x", "label": 0.5}\n', {"labels": ["a", "b"]},
-     "row 1, column label: 0.5 is no class; task.labels: a, b"),
+     "row 1, column label: 0.5 is not a class; task.labels: a, b"),
     ("classification", "a.csv", "text,label\nx,20261121\n", {}, "has the label 20261121, allowed"),
     ("classification", "a.csv", "text,label\nx,0\n", {"labels": ["1", "2"]},
-     "row 1, column label: '0' is no class; task.labels: 1, 2"),
+     "row 1, column label: '0' is not a class; task.labels: 1, 2"),
     ("classification", "a.csv.gz", "text,label\nx,0\n", {}, "can't be read: Not a gzipped file"),
-    ("regression", "a.csv", "text,label\nx,1\ny,nan\n", {}, "row 2, column label: 'nan' is no n"),
+    ("regression", "a.csv", "text,label\nx,1\ny,nan\n", {}, "row 2, column label: 'nan' is not a"),
 ]  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def test_a_dev_split_has_the_classes_of_train(tmp_path):
     task = TaskSettings(name="own", train=str(train), dev=str(dev))
     assert load_split(task, "dev", cache=tmp_path / "cache").label == [2, 0]
     dev.write_text("text,label\nx,dreadful\n")
-    with pytest.raises(SpecError, match=r"'dreadful' is no class; task\.labels: bad, good"):
+    with pytest.raises(SpecError, match=r"'dreadful' is not a class; task\.labels: bad, good"):
         load_split(task, "dev", cache=tmp_path / "cache")
 
 
@@ -174,7 +174,7 @@ def test_tags_of_dev_are_those_of_train(tmp_path):
     train.write_text("x 0\ny 1\n")
     dev.write_text("x 2\n")
     task = TaskSettings(name="own", kind="tagging", train=str(train), dev=str(dev))
-    with pytest.raises(SpecError, match=r"dev.conll, row 1, .* has the label 2, allowed is 0–1"):
+    with pytest.raises(SpecError, match=r"dev.conll, row 1, .* has the label 2, allowed are 0–1"):
         load_split(task, "dev", cache=tmp_path / "cache")
 
 

@@ -107,13 +107,13 @@ def test_numbers_for_regression(tmp_path):
     [
         ("sentence,label\nx,1\n", {}, "no column 'text'; it has sentence, label"),
         ("texts,label\nx,1\n", {}, r"no column 'text' \(did you mean texts\?\)"),
-        ("text,label\nx,2\n", {"labels": ["no", "yes"]}, "has the label 2, allowed is 0–1"),
+        ("text,label\nx,2\n", {"labels": ["no", "yes"]}, "has the label 2, allowed are 0–1"),
         ("text,label\nx,-1\n", {}, "the labels of this split are hidden"),
         ("text,label\nx,maybe\n", {"labels": ["no", "yes"]}, "task.labels: no, yes"),
         (
             "text,label\nx,high\n",
             {"kind": "regression", "metric": "pearson"},
-            "row 1, column label: 'high' is no number",
+            "row 1, column label: 'high' is not a number",
         ),
     ],
 )
@@ -127,7 +127,7 @@ def test_what_is_said_of_unfit_data(tmp_path, text, settings, message):
 def test_all_missing_files_are_told_at_once(tmp_path):
     task = TaskSettings(name="own", train=str(tmp_path / "a.csv"), dev=str(tmp_path / "b.csv"))
     assert [key for key, _ in check_data(task)] == ["train", "dev"]
-    assert "a.csv is no file" in check_data(task)[0][1]
+    assert "a.csv is not a file" in check_data(task)[0][1]
 
 
 def test_hub_data_in_a_local_folder(tmp_path):

@@ -77,7 +77,7 @@ def test_the_task_that_scores_the_trials_is_checked_as_well(tmp_path):
     with pytest.raises(SpecError) as error:
         check_space(load_space(path))
     missing, long = map(str, error.value.problems)
-    assert missing.startswith("s.yaml:10 evaluate_on.task.train: no.csv is no file")
+    assert missing.startswith("s.yaml:10 evaluate_on.task.train: no.csv is not a file")
     assert long == (
         "s.yaml:8 evaluate_on.task.max_length: 128 is above the 40 positions of the teacher; "
         "use at most 40"
@@ -97,7 +97,7 @@ def test_check_reads_all_data_and_names_each_row(tmp_path):
     with pytest.raises(SpecError) as error:
         read_data(space)
     first, second = map(str, error.value.problems)
-    assert "row 3, column label: 'good' is no class" in first
+    assert "row 3, column label: 'good' is not a class" in first
     assert first.startswith("s.yaml:")
     assert "line 3 has 3 fields, where the header has 2" in second
 

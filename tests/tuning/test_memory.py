@@ -10,7 +10,7 @@ import pytest
 
 from lkd_tune.cluster.nodes import NodeRequirements
 from lkd_tune.config.trial import TrialSpec
-from lkd_tune.data.batches import most_accumulation
+from lkd_tune.data.batches import max_accumulation
 from lkd_tune.records.run import RunFolder
 from lkd_tune.runtime.oom import is_out_of_memory
 from lkd_tune.tuning.execution.worker_group import Rank
@@ -153,4 +153,4 @@ def test_micro_batches_are_cut_down_to_single_examples(train, most):
             "resources": {"workers": 2},
         }
     )
-    assert most_accumulation(spec) == most
+    assert max_accumulation(spec) == most

@@ -120,7 +120,7 @@ def test_a_task_that_is_refused_does_not_end_the_others(tmp_path):
     assert first.returncode == 2
     assert "Traceback" not in first.stderr
     assert "lkd-tune: mrpc: " in first.stderr
-    assert "row 49, column label: 'maybe' is no class" in first.stderr
+    assert "row 49, column label: 'maybe' is not a class" in first.stderr
     assert "mrpc (refused)" in first.stdout
     assert "average of 1 of 2" in first.stdout
     facts = json.loads((tmp_path / "runs" / "both" / "tasks.json").read_text())
@@ -142,8 +142,8 @@ def test_what_several_tasks_lack_is_told_before_the_first_begins(tmp_path):
         search_tasks(load_task_spaces(str(space), tasks, [SHORT], str(data)), runs)
     told = [str(problem) for problem in error.value.problems]
     assert [line.split(":")[0] for line in told] == ["mrpc", "mnli", "mnli", "mnli"]
-    assert "MRPC/dev.tsv is no file" in told[0]
-    assert "MNLI/dev_mismatched.tsv is no file" in told[3]
+    assert "MRPC/dev.tsv is not a file" in told[0]
+    assert "MNLI/dev_mismatched.tsv is not a file" in told[3]
     assert not (tmp_path / "r").exists()
     with pytest.raises(SpecError, match="--data: needs a GLUE task, and squad is not one of cola"):
         load_task_spaces(str(space), ["cola", "squad"], [], "glue")

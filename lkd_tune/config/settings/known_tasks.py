@@ -1,4 +1,4 @@
-"""The tasks known by name: where their data lie, columns and metric."""
+"""The tasks known by name: the location of their data, columns and metric."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from lkd_tune.config.settings.task_kinds import KINDS
 GENERATED = "generated"
 """What `task.data` says of the built-in data set."""
 
-# What `task: NAME` stands for; each setting can be overridden. `column_names` serves local files
-# without a header, in the layout in which the task's authors distribute it; see FILE_COLUMNS, too.
+# What `task: NAME` stands for; each setting can be overridden. `column_names` is for local files
+# without a header, in the layout of the task's authors; see FILE_COLUMNS, too.
 _GLUE = {"data": "nyu-mll/glue", "train": "train", "dev": "validation"}
 
 TASKS: Mapping[str, Mapping[str, Any]] = {
@@ -69,7 +69,7 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         **_GLUE,
         "config": "mnli",
         "dev": "validation_matched",
-        # Other genres than in training; scored once, by the winner.
+        # Other genres than in training; only the winner is scored on it.
         "test": "validation_mismatched",
         "columns": {"text": "premise", "pair": "hypothesis"},
         "labels": ["entailment", "neutral", "contradiction"],
@@ -92,7 +92,7 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
     "wnli": {
         **_GLUE,
         "config": "wnli",
-        # So small, and its dev so unlike its train, that few models beat the larger class.
+        # Small, and dev differs much from train: few models beat the majority class.
         "columns": {"text": "sentence1", "pair": "sentence2"},
         "labels": ["not_entailment", "entailment"],
         "metric": "accuracy",
@@ -127,7 +127,7 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         "train": "train",
         "dev": "validation",
         "test": "test",
-        # The summaries are of one sentence, in words of their own; two of the text's meet it best.
+        # Summaries are one sentence and paraphrase; two sentences of the text score best.
         "sentences": 2,
         "metric": "rouge1",
     },
@@ -170,7 +170,7 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
     },
 }  # fmt: skip
 
-# GLUE's tasks, and what their folders are called in its own distribution.
+# GLUE's tasks, and the names of their folders in its own distribution.
 GLUE_FOLDERS: Mapping[str, str] = {
     "cola": "CoLA",
     "sst2": "SST-2",
@@ -184,8 +184,8 @@ GLUE_FOLDERS: Mapping[str, str] = {
 }
 GLUE_TASKS = tuple(GLUE_FOLDERS)
 
-# What known tasks' columns are called in the files of their authors, where the hub, whose names
-# the tasks have, calls them otherwise. Local files may have either.
+# Names of known tasks' columns in their authors' files, where these differ from the hub's names,
+# which the tasks use. Local files may have either.
 FILE_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "mrpc": {"sentence1": "#1 String", "sentence2": "#2 String", "label": "Quality"},
     "stsb": {"label": "score"},
@@ -193,7 +193,7 @@ FILE_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "mnli": {"premise": "sentence1", "hypothesis": "sentence2", "label": "gold_label"},
 }
 
-# Where GLUE reports more than one metric of a task, or another than the search goes by.
+# Tasks for which GLUE reports several metrics, or another than the search uses.
 OFFICIAL_METRICS: Mapping[str, tuple[str, ...]] = {
     "mrpc": ("f1", "accuracy"),
     "qqp": ("f1", "accuracy"),
@@ -218,16 +218,16 @@ def is_file_name(name: str) -> bool:
 def with_task_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns task settings with those of the named task filled in.
 
-    A local file for `train` replaces all that says where a known task's data lie. Where only some
-    columns are named, the others are called as those of the kind usually are.
+    A local file for `train` replaces the location of a known task's data. Columns that the settings
+    do not name get the kind's usual names.
     """
     known = dict(TASKS.get(str(settings.get("name")), {}))
     kind = str(settings.get("kind", known.get("kind", "classification")))
-    facts = KINDS.get(kind)  # an unknown one is refused later
-    columns = facts.columns if facts else {}
-    if facts is not None:
+    info = KINDS.get(kind)  # pydantic refuses an unknown kind later
+    columns = info.columns if info else {}
+    if info is not None:
         usual = {"columns": columns} if columns else {}
-        known = {"metric": facts.metrics[0], **usual, **facts.usual, **known}
+        known = {"metric": info.metrics[0], **usual, **info.usual, **known}
     train = settings.get("train")
     if isinstance(train, str) and is_file_name(train):
         for key in ("data", "config", "train", "dev", "test"):

@@ -1,4 +1,4 @@
-"""What the engine asks of a kind of task; each kind is a file beside this one."""
+"""The interface of a kind of task; the kinds themselves are in the files beside this one."""
 
 from __future__ import annotations
 
@@ -18,61 +18,87 @@ from lkd_tune.data.types import IGNORED, Batch, Encoded, Split, Tokens
 from lkd_tune.losses.base import LossSum
 from lkd_tune.losses.logits import soft_labels
 
-# Ids above are something else than classes, such as a column of dates; a head for them has no room.
-_MOST_CLASSES = 100_000
+# Larger ids are not classes but, for example, dates; a head for them would not fit in memory.
+_MAX_CLASSES = 100_000
 
 
 class Kind(ABC):
-    """A kind of task: its head, labels, logit loss and metrics.
+    """A kind of task: how its data are read, its labels, its logit loss and its metrics.
 
-    B examples in a batch, N tokens, C classes, R rows: what the logit loss compares one by one.
+    B examples in a batch, N tokens, C outputs of the head, R rows: the distributions that the logit
+    loss compares one by one, such as one per example, per labelled token or per masked word.
+
+    An object keeps no state, so one serves all tasks of its kind. Its methods are called in this
+    order:
+
+    1. Reading a split, on the host: `class_names` with the training split's labels (once, unless
+       `task.labels` names the classes), `metric_problem`, `read_texts`, `read_labels`. What they
+       return is checked: all later methods may assume that texts and labels are usable.
+    2. Tokenising a split: `encode`, once for each tokenizer. The result is cached on disk, so it
+       may depend on nothing but the arguments.
+    3. Training, for each micro-batch and on each rank: `prepare_batch` before the batch leaves the
+       host, `count_loss_rows` to sum R over the whole batch, then `logits` of the student's and the
+       teacher's output, `loss_rows` of both, `loss_labels`, `hard_label_loss` and
+       `soft_label_loss`. Losses are sums over rows: the caller divides by R of the whole batch.
+       Unless `has_dynamic_inputs`, the teacher's `logits` may come from a store.
+    4. Scoring a split: `prepare_batch` with seed and step 0, `logits` and `scoring_outputs` for
+       each batch, then `score` once on the host with the outputs of all examples in their order.
+    5. Comparing and explaining models: `bootstrap_metric`, `predictions`, `data_row`. Kinds without
+       labels do not need the first two.
+
+    A kind of another sort differs in the same places. Causal language modelling: `encode` packs
+    blocks, `loss_rows` drops the last position of each and `loss_labels` the first token,
+    `num_outputs` stays None (the vocabulary). Sentence embeddings: `logits` returns the pooled
+    vectors (B, C), the soft loss compares these or their similarities, `score` correlates them with
+    the labels.
     """
 
     name: ClassVar[str]
-    """What `task.kind` calls it."""
+    """The kind's name in `task.kind` and in `KINDS`."""
     per_token: ClassVar[bool] = False
-    """Whether the logits are of tokens, shape (B, N, C), not (B, C)."""
+    """Whether the logits are per token, shape (B, N, C), not per example, (B, C)."""
     token_labels: ClassVar[bool] = False
-    """Whether the labels are of tokens, too."""
+    """Whether the labels are per token, too."""
     has_dynamic_inputs: ClassVar[bool] = False
-    """Whether inputs change from step to step, so that nothing of the teacher can be stored."""
+    """Whether inputs change from step to step, so that no teacher targets can be stored."""
     num_outputs: ClassVar[int | None] = None
-    """C, where the kind alone says it, and so the names of classes, too: no data are asked."""
+    """C, if it is the same for all tasks of the kind; then `class_names` is called without data.
+    None: the number of classes, or of token ids if the kind has no labels."""
     link: ClassVar[str] = "softmax"
-    """What turns logits into predictions; see `soft_label_loss`."""
+    """The function that turns logits into predictions; see `losses.logits.soft_labels`."""
 
     @property
     def head(self) -> str:
-        """The head, as in transformers' AutoModelFor…"""
+        """The head of the kind's models, as in transformers' AutoModelFor…."""
         return KINDS[self.name].head
 
     def class_names(self, raw: list[Any], where: str, column: str) -> list[str] | None:
         """Returns the names of the classes in a training split, None if the kind has no classes.
 
         Args:
-            raw: The label column.
-            where: What error messages call the source.
+            raw: The values of the label column; [] if the kind has no labels.
+            where: The source, for error messages.
             column: The label column's name.
 
         Raises:
-            SpecError: Naming the row of a label that can't be used.
+            SpecError: If a label can't be used; the message names its row.
         """
         return None
 
     def metric_problem(self, task: TaskSettings, names: list[str]) -> Problem | None:
-        """Returns what of the task's settings does not go with the names of its classes."""
+        """Returns the problem if `task.metric` is not defined for these classes, else None."""
         return None
 
     def read_texts(self, raw: list[Any], where: str, column: str) -> list[Any]:
-        """Returns the text of each example, checked: here as strings.
+        """Returns the text of each example, checked; by default as strings.
 
         Args:
-            raw: The text column.
-            where: What error messages call the source.
+            raw: The values of the text column.
+            where: The source, for error messages.
             column: The text column's name.
 
         Raises:
-            SpecError: Naming the row of a text that can't be used.
+            SpecError: If a text can't be used; the message names its row.
         """
         return ["" if value is None else str(value) for value in raw]
 
@@ -83,20 +109,20 @@ class Kind(ABC):
         """Returns the labels of a split, checked.
 
         Args:
-            raw: The label column.
-            split: The text, without labels.
-            names: Names of the classes.
-            where: What error messages call the source.
+            raw: The values of the label column; [] if the kind has no labels.
+            split: Texts and pairs as read before, without labels.
+            names: Names of the classes, None if the kind has none.
+            where: The source, for error messages.
             column: The label column's name.
 
         Raises:
-            SpecError: Naming the row of a label that can't be used.
+            SpecError: If a label can't be used; the message names its row.
         """
 
     def encode(
         self, task: TaskSettings, split: Split, tokenizer: Any, names: list[str] | None
     ) -> Encoded:
-        """Returns a split in tokens: here one row for a text or a pair."""
+        """Returns a split as token ids; by default an example is a text or a pair."""
         encoded = tokenizer(
             split.text,
             split.pair,
@@ -109,30 +135,30 @@ class Kind(ABC):
         return Encoded(encoded["input_ids"], encoded["token_type_ids"], labels, {})
 
     def label_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
-        """Returns the labels of a split as an array, one entry for an example."""
+        """Returns the labels of a split as an array, one entry per example."""
         return np.asarray(label, np.int64)
 
     def logits(self, output: Any) -> Tensor:
-        """Returns what of a model's output is compared, shape (B, C) or (B, N, C)."""
+        """Returns the logits in a model's output, shape (B, C) or (B, N, C)."""
         return output.logits
 
     def prepare_batch(self, batch: Batch, tokens: Tokens, seed: int, step: int) -> Batch:
-        """Returns a batch as student and teacher are to see it in a step.
+        """Returns a batch as student and teacher see it in a step; a function of its arguments.
 
         Args:
-            batch: Examples as they are, on the host.
-            tokens: The split they are of.
-            seed: The trial's; 0 in an evaluation.
-            step: Optimizer steps done; 0 in an evaluation.
+            batch: Examples of the split, on the host.
+            tokens: The split.
+            seed: The trial's seed; 0 in scoring.
+            step: Optimizer steps done; 0 in scoring.
         """
         return batch
 
     def scoring_outputs(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Returns what scoring needs of the logits, for each example or, if `per_token`, token."""
+        """Returns what `score` needs, for each example or, if `per_token`, for each token."""
         return logits
 
     def loss_rows(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Returns the logits that the loss compares, shape (R, C)."""
+        """Returns the logits that the loss compares, shape (R, C). Called for the teacher's too."""
         return logits
 
     def loss_labels(self, batch: Batch) -> Tensor:
@@ -140,7 +166,7 @@ class Kind(ABC):
         return batch.labels
 
     def count_loss_rows(self, batch: Batch) -> int:
-        """Returns R."""
+        """Returns R, the number of rows that the batch adds to the loss."""
         return len(batch.labels)
 
     def hard_label_loss(self, rows: Tensor, labels: Tensor) -> Tensor:
@@ -153,49 +179,50 @@ class Kind(ABC):
 
     @abstractmethod
     def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
-        """Returns all metrics of the kind.
+        """Returns the kind's `metrics` and `reported` values in `KINDS`, by name.
 
         Args:
-            outputs: The answers, shape (examples, C), or unpadded (all tokens, C) if `per_token`.
+            outputs: The `scoring_outputs` of all examples, float32, shape (examples, C), or
+                unpadded (all tokens, C) if `per_token`.
             tokens: The split.
         """
 
     def bootstrap_metric(
         self, outputs: np.ndarray, tokens: Tokens, metric: str, draws: np.ndarray
     ) -> np.ndarray:
-        """Returns a metric on rows of the data that are drawn again, shape (draws,).
+        """Returns a metric on bootstrap samples of the rows of the data, shape (draws,).
 
         Args:
             outputs: As for `score`.
             tokens: The split.
-            metric: One of those of `score`.
-            draws: Numbers of rows, shape (draws, rows).
+            metric: A name that `score` returns.
+            draws: Indices of the sampled rows, shape (draws, rows).
         """
-        raise NotImplementedError  # never asked of a kind without labels
+        raise NotImplementedError  # never called for a kind without labels
 
     def data_row(self, example: int, tokens: Tokens) -> int:
-        """Returns the number of the row of the data that an example is of, from 0."""
+        """Returns the row of the data that an example comes from, counted from 0."""
         return example
 
     def predictions(
         self, outputs: np.ndarray, tokens: Tokens, split: Split, names: list[str] | None
     ) -> list[dict[str, Any]]:
-        """Returns what is predicted for each row of the data, as JSON holds it.
+        """Returns the prediction for each row of the data, JSON-serialisable.
 
         Args:
             outputs: As for `score`.
             tokens: The split.
-            split: The same in words.
-            names: Names of the classes.
+            split: The same as text.
+            names: Names of the classes, None if the kind has none.
 
         Returns:
-            For each row its `label` and the `prediction`, and what the kind can tell beyond that.
+            For each row its `label` and `prediction`, and further entries of the kind.
         """
-        raise NotImplementedError  # never asked of a kind without labels
+        raise NotImplementedError  # never called for a kind without labels
 
 
 class LabelledTokens(Kind):
-    """A kind whose loss compares the tokens that have a label; R is their number."""
+    """A kind whose loss compares the tokens with a label; R is their number."""
 
     def loss_rows(self, logits: Tensor, batch: Batch) -> Tensor:
         """Returns the logits of the tokens with a label, shape (R, C)."""
@@ -206,59 +233,59 @@ class LabelledTokens(Kind):
         return batch.labels[batch.labels != IGNORED]
 
     def count_loss_rows(self, batch: Batch) -> int:
-        """Returns R."""
+        """Returns R, the number of rows that the batch adds to the loss."""
         return int((batch.labels != IGNORED).sum())
 
 
 def rounded(number: float) -> float:
-    """Returns a number with as many digits as fp32 gives, for a file that people read."""
+    """Returns a number rounded to 6 significant digits, the precision of fp32."""
     return float(f"{number:.6g}")
 
 
 def row_error(where: str, column: str, row: int, message: str) -> SpecError:
-    """Returns the error for a row of the data (the first is 1) that can't be used."""
+    """Returns the error for a row of the data that can't be used, counted from 1."""
     return SpecError(Problem("", "task.columns", f"{where}, row {row}, column {column}: {message}"))
 
 
 def class_id(value: Any, names: list[str] | None) -> int:
-    """Returns the id of a class given by id or by name.
+    """Returns the id of a class that the data give by id or by name.
 
     Raises:
-        ValueError: If there is no such class.
+        ValueError: If there is no such class, or the value is empty.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
         raise ValueError("has no label; give it one, or leave the row out")
     if isinstance(value, str) and names is not None and value in names:
         return names.index(value)
     whole = _is_number(value) and float(value).is_integer()
-    # Where numbers are names, as of stars, a number in a text is no id.
+    # If class names are numbers, such as ratings, a number given as text is a name, not an id.
     named = isinstance(value, str) and names and all(name.isdigit() for name in names)
     if named or not whole:
         hint = f"task.labels: {', '.join(names or [])}"
         if not names:
             hint = "use ids or names; for numbers set task.kind to regression"
-        raise ValueError(f"{value!r} is no class; {hint}")
-    found, most = int(float(value)), len(names) if names else _MOST_CLASSES
-    if not 0 <= found < most:
-        hint = "further classes are named in task.labels"
+        raise ValueError(f"{value!r} is not a class; {hint}")
+    found, limit = int(float(value)), len(names) if names else _MAX_CLASSES
+    if not 0 <= found < limit:
+        hint = "name further classes in task.labels"
         if found == -1:
             hint = "the labels of this split are hidden"
-        raise ValueError(f"has the label {found}, allowed is 0–{most - 1}; {hint}")
+        raise ValueError(f"has the label {found}, allowed are 0–{limit - 1}; {hint}")
     return found
 
 
 def classes_in(labels: Iterable[tuple[int, Any]], where: str, column: str) -> list[str]:
-    """Returns the names of the classes that labels stand for, in the order of their ids.
+    """Returns the names of the classes in a label column, in the order of their ids.
 
-    Labels that are ids get names by number, those that transformers gives to classes without names.
+    Ids get the names that transformers gives to unnamed classes: LABEL_0, LABEL_1, …
 
     Args:
-        labels: Row and label.
-        where: What error messages call the source.
+        labels: Pairs of row (counted from 1) and label.
+        where: The source, for error messages.
         column: The label column's name.
 
     Raises:
-        SpecError: Naming the row of a label that can't be used; or if there is none.
+        SpecError: If a label can't be used (the message names its row), or if there is none.
     """
     labels = list(labels)
     if not labels:
@@ -268,7 +295,9 @@ def classes_in(labels: Iterable[tuple[int, Any]], where: str, column: str) -> li
     for row, value in labels:
         try:
             if not (are_ids or value is None or isinstance(value, str)):
-                raise ValueError(f"{value!r} is no class: all have to be ids, or all names")
+                raise ValueError(
+                    f"{value!r} is not a class: use ids for all rows, or names for all"
+                )
             last = max(last, class_id(value, None if are_ids else [str(value)]))
         except ValueError as error:
             raise row_error(where, column, row, str(error)) from None
@@ -277,7 +306,7 @@ def classes_in(labels: Iterable[tuple[int, Any]], where: str, column: str) -> li
 
 
 def are_numbered(names: Sequence[str]) -> bool:
-    """Returns whether classes have numbers for names, which say nothing of what they are."""
+    """Returns whether the names of classes are numbers only, so that they carry no meaning."""
     return all(re.fullmatch(r"(LABEL_)?\d+", name) for name in names)
 
 

@@ -21,15 +21,15 @@ from lkd_tune.losses.logits import soft_labels
 
 
 class WholeText(Kind):
-    """What is scored by its labels alone, each metric by itself."""
+    """A kind with one prediction per text or pair; metrics compare outputs with labels alone."""
 
     @abstractmethod
     def metrics(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:
-        """Returns by name what computes a metric; NaN where it is not defined.
+        """Returns a function for each metric by name; it returns NaN where the metric is undefined.
 
         Args:
             outputs: Shape (examples, C).
-            labels: As many.
+            labels: The labels as `label_array` returns them.
         """
 
     @override
@@ -41,8 +41,8 @@ class WholeText(Kind):
     def bootstrap_metric(
         self, outputs: np.ndarray, tokens: Tokens, metric: str, draws: np.ndarray
     ) -> np.ndarray:
-        drawn = (self.metrics(outputs[rows], tokens.labels[rows])[metric] for rows in draws)
-        return np.array([_value(each) for each in drawn])
+        samples = (self.metrics(outputs[rows], tokens.labels[rows])[metric] for rows in draws)
+        return np.array([_value(each) for each in samples])
 
 
 class Classification(WholeText):
@@ -68,12 +68,15 @@ class Classification(WholeText):
 
     @override
     def metrics(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:
-        """Returns accuracy, Matthews' correlation and F1: of class 1, of more than two the mean."""
+        """Returns accuracy, Matthews correlation, macro F1, and F1 of class 1.
+
+        With more than two classes, `f1` is macro F1.
+        """
         from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
         both = labels, outputs.argmax(-1)
         macro_f1 = cache(partial(f1_score, *both, average="macro", zero_division=0))
-        # F1 of class 1, as in MRPC and QQP, is defined for two classes only.
+        # F1 of class 1, as GLUE reports for MRPC and QQP, is defined for two classes only.
         f1 = partial(f1_score, *both, zero_division=0) if outputs.shape[-1] == 2 else macro_f1
         return {
             "accuracy": partial(accuracy_score, *both),
@@ -117,7 +120,7 @@ class Regression(WholeText):
                 if not np.isfinite(number):
                     raise ValueError
             except (TypeError, ValueError):
-                raise row_error(where, column, row, f"{value!r} is no number") from None
+                raise row_error(where, column, row, f"{value!r} is not a number") from None
             found.append(number)
         return found
 
@@ -131,16 +134,17 @@ class Regression(WholeText):
 
     @override
     def soft_label_loss(self, rows: Tensor, teacher: Tensor, temperature: float) -> LossSum:
-        """Returns the squared differences from the teacher's numbers, summed.
+        """Returns the sum of squared differences from the teacher's numbers.
 
-        A temperature softens probabilities. The published form divides both numbers by it; as the
-        labels are not divided, `alpha` would mix two scales. Published is STS-B at temperature 1.
+        The temperature is ignored, because it softens probabilities. The published form divides
+        both numbers by it. Labels are not divided, so `alpha` would mix two scales. Published
+        results for STS-B are at temperature 1.
         """
         return soft_labels(rows, teacher, link=self.link)
 
     @override
     def metrics(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:
-        """Returns correlations; there is none with constant predictions."""
+        """Returns correlations; NaN if the predictions or the labels are constant."""
         from scipy.stats import pearsonr, spearmanr
 
         predictions = outputs[:, 0]
@@ -162,14 +166,16 @@ class Regression(WholeText):
 
 
 class MultiLabel(WholeText):
-    """Any number of classes for each text or pair: a yes or no for each class."""
+    """Any number of classes for each text or pair: a binary decision for each class."""
 
     name = "multi_label"
     link = "sigmoid"
 
     @override
     def class_names(self, raw: list[Any], where: str, column: str) -> list[str]:
-        labels = ((row, value) for row, values in enumerate(raw, 1) for value in _several(values))
+        labels = (
+            (row, value) for row, values in enumerate(raw, 1) for value in _split_labels(values)
+        )
         return classes_in(labels, where, column)
 
     @override
@@ -179,7 +185,7 @@ class MultiLabel(WholeText):
         found = []
         for row, values in enumerate(raw, 1):
             try:
-                found.append(sorted({class_id(value, names) for value in _several(values)}))
+                found.append(sorted({class_id(value, names) for value in _split_labels(values)}))
             except ValueError as error:
                 raise row_error(where, column, row, str(error)) from None
         return found
@@ -193,13 +199,13 @@ class MultiLabel(WholeText):
 
     @override
     def hard_label_loss(self, rows: Tensor, labels: Tensor) -> Tensor:
-        """Returns the mean cross-entropy of the yes or no of each class, summed over the rows."""
+        """Returns the mean binary cross-entropy over the classes, summed over the rows."""
         entropy = torch.nn.functional.binary_cross_entropy_with_logits
         return entropy(rows, labels, reduction="none").mean(-1).sum()
 
     @override
     def metrics(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:
-        """Returns F1 over classes and over decisions, and the share of rows all right.
+        """Returns macro F1, micro F1, and the share of rows with all classes right.
 
         A class is predicted where its probability is above 1/2.
         """
@@ -229,7 +235,9 @@ class MultiLabel(WholeText):
 
 def _value(metric: Callable[[], float]) -> float:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where a class is never predicted, or numbers are constant
+        warnings.simplefilter(
+            "ignore"
+        )  # undefined: a class that is never predicted, constant numbers
         return float(np.nan_to_num(metric()))
 
 
@@ -237,8 +245,8 @@ def _by_name(probabilities: np.ndarray, names: list[str]) -> dict[str, float]:
     return dict(zip(names, map(rounded, probabilities), strict=True))
 
 
-def _several(values: Any) -> list[Any]:
-    """Returns the labels in a cell: a list, one label, or several with commas between."""
+def _split_labels(values: Any) -> list[Any]:
+    """Returns the labels in a cell: a list, one label, or several separated by commas."""
     if isinstance(values, str):
         return [value.strip() for value in values.split(",") if value.strip()]
     if values is None:

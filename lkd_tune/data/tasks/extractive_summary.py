@@ -1,13 +1,13 @@
-"""Extractive summaries: the sentences of a document that say what its summary says.
+"""Extractive summaries: the sentences of a document that make the best summary.
 
-Each sentence has [CLS] before it and [SEP] after it, and its [CLS] is told to be in the summary or
-out of it, as in BertSum (Liu & Lapata, "Text Summarization with Pretrained Encoders", EMNLP 2019).
-All token types are 0: BertSum's alternating ones are foreign to most encoders. A summary is given
-in words, so what is in it for training is a greedy choice of sentences; see `best_sentences`.
+Each sentence has [CLS] before it and [SEP] after it. The model classifies the [CLS] as in the
+summary or out of it, as in BertSum (Liu & Lapata, "Text Summarization with Pretrained Encoders",
+EMNLP 2019). All token types are 0: most encoders do not know BertSum's alternating ones. The data
+give a summary as text; training labels are a greedy choice of sentences, see `best_sentences`.
 
-Of a document longer than `task.max_length` the first sentences that fit are seen. Collections of
-news hold a few documents or summaries without a word: these teach nothing and score 0; more than 1%
-of them are refused.
+The model sees the first sentences of a document that fit into `task.max_length`. News collections
+hold a few documents or summaries without a word. They have no training labels and score 0; if more
+than 1% are empty, the data are refused.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from lkd_tune.data.tasks.sentence_splitting import split_sentences
 from lkd_tune.data.types import IGNORED, Encoded, Split, Tokens
 
 _NAMES = ["out", "in"]
-# Documents that are cut into tokens at a time: a tokenizer's own results are large.
-_AT_A_TIME = 1000
-# Share of the documents, and of the summaries, that may be empty.
-_EMPTY = 0.01
+# Documents that are tokenised at a time, because a tokenizer's results take much memory.
+_TOKENIZER_BATCH = 1000
+# Largest share of documents, and of summaries, that may be empty.
+_MAX_EMPTY_SHARE = 0.01
 
 
 class ExtractiveSummary(LabelledTokens):
-    """Whether a sentence is in the summary; its [CLS] stands for it."""
+    """Whether a sentence is in the summary, predicted at its [CLS]."""
 
     name = "extractive_summary"
     per_token = True
@@ -51,7 +51,7 @@ class ExtractiveSummary(LabelledTokens):
 
     @override
     def read_texts(self, raw: list[Any], where: str, column: str) -> list[list[str]]:
-        """Returns the sentences of each document, which is given as a text or as a list of them."""
+        """Returns the sentences of each document, given as a text or as a list of sentences."""
         documents = []
         for row, document in enumerate(raw, 1):
             if isinstance(document, str):
@@ -74,7 +74,7 @@ class ExtractiveSummary(LabelledTokens):
         for row, summary in enumerate(raw, 1):
             text = "\n".join(summary) if _are_texts(summary) else summary or ""
             if not isinstance(text, str):
-                raise row_error(where, column, row, f"{shortened(summary)} is no text")
+                raise row_error(where, column, row, f"{shortened(summary)} is not a text")
             found.append(text)
         _refuse_empty([*map(words, found)], where, column, "the summary has no words")
         return found
@@ -84,14 +84,17 @@ class ExtractiveSummary(LabelledTokens):
         self, task: TaskSettings, split: Split, tokenizer: Any, names: list[str] | None
     ) -> Encoded:
         if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
-            message = "its tokenizer has no tokens to begin and to end a sentence with"
+            message = "its tokenizer lacks a [CLS] or a [SEP] token"
             raise SpecError(Problem("", "teacher", message))
         ids, labels, places, documents = [], [], [], []
         for document, pieces, summary in zip(
-            split.text, _in_tokens(split.text, tokenizer, task.max_length), split.label, strict=True
+            split.text,
+            _tokenize_sentences(split.text, tokenizer, task.max_length),
+            split.label,
+            strict=True,
         ):
-            row, begins = _joined(pieces, tokenizer, task.max_length)
-            # Chosen among those that the model sees: it can't choose others.
+            row, begins = _join_pieces(pieces, tokenizer, task.max_length)
+            # Only among the sentences that the model sees.
             chosen = best_sentences(document[: len(begins)], summary, task.sentences)
             label, place = np.full(len(row), IGNORED), np.full(len(row), -1)
             place[begins] = np.arange(len(begins))
@@ -111,7 +114,7 @@ class ExtractiveSummary(LabelledTokens):
 
     @override
     def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
-        """Returns ROUGE F1, and beside it that of each document's first sentences, as many."""
+        """Returns ROUGE F1 of the chosen sentences, and of as many first sentences (lead)."""
         assert tokens.folder is not None
         own = {name: float(each.mean()) for name, each in _rouge(outputs, tokens).items()}
         return {**own, **_lead(tokens.folder)}
@@ -126,7 +129,7 @@ class ExtractiveSummary(LabelledTokens):
     def predictions(
         self, outputs: np.ndarray, tokens: Tokens, split: Split, names: list[str] | None
     ) -> list[dict[str, Any]]:
-        """Returns the summaries, and which of the document's sentences these are, from 1."""
+        """Returns the summaries, and the numbers of the chosen sentences, counted from 1."""
         chosen = choose_sentences(outputs, tokens, tokens.references()["most"])
         return [
             {
@@ -139,7 +142,7 @@ class ExtractiveSummary(LabelledTokens):
 
 
 def _rouge(outputs: np.ndarray, tokens: Tokens) -> dict[str, np.ndarray]:
-    """Returns the scores of each document's summary."""
+    """Returns the ROUGE scores of each document, by metric."""
     references = tokens.references()
     chosen = choose_sentences(outputs, tokens, references["most"])
     found = map(_joined_sentences, references["documents"], chosen)
@@ -151,12 +154,12 @@ def _joined_sentences(document: Sequence[str], numbers: Sequence[int]) -> str:
 
 
 def choose_sentences(outputs: np.ndarray, tokens: Tokens, most: int) -> list[list[int]]:
-    """Returns the likeliest sentences of each document, in the document's order.
+    """Returns the sentences with the largest logits of each document, in document order.
 
     Args:
         outputs: Logits, unpadded, shape (all tokens, 2).
         tokens: The split.
-        most: Sentences to choose of each document; fewer only where it has fewer.
+        most: Sentences to choose per document; all of a document that has fewer.
     """
     likely, places = outputs[:, 1] - outputs[:, 0], tokens.extra("sentences")
     chosen = []
@@ -169,19 +172,19 @@ def choose_sentences(outputs: np.ndarray, tokens: Tokens, most: int) -> list[lis
 
 @lru_cache(maxsize=4)
 def _lead(folder: Path) -> dict[str, float]:
-    """Returns the scores of the first sentences; to make them takes as long as a model's own."""
+    """Returns the scores of the first sentences; cached, as they take as long as a model's."""
     references = json.loads((folder / "references.json").read_text("utf-8"))
     lead = [" ".join(document[: references["most"]]) for document in references["documents"]]
     scores = rouge(lead, references["summaries"])
     return {f"lead_{name}": float(each.mean()) for name, each in scores.items()}
 
 
-def _in_tokens(
+def _tokenize_sentences(
     documents: Sequence[Sequence[str]], tokenizer: Any, longest: int
 ) -> Iterator[list[list[int]]]:
-    """Gives the token ids of each sentence of each document, what is too long cut."""
-    for begin in range(0, len(documents), _AT_A_TIME):
-        some = documents[begin : begin + _AT_A_TIME]
+    """Yields the token ids of each document's sentences, long sentences truncated."""
+    for begin in range(0, len(documents), _TOKENIZER_BATCH):
+        some = documents[begin : begin + _TOKENIZER_BATCH]
         ids = iter(
             tokenizer(
                 list(chain.from_iterable(some)) or [""],
@@ -196,14 +199,14 @@ def _in_tokens(
             yield [next(ids) for _ in document]
 
 
-def _joined(
+def _join_pieces(
     pieces: Sequence[Sequence[int]], tokenizer: Any, longest: int
 ) -> tuple[list[int], list[int]]:
-    """Returns the first sentences that fit, each between [CLS] and [SEP], and where each begins."""
+    """Returns the first sentences that fit, between [CLS] and [SEP], and where each begins."""
     row: list[int] = []
     begins: list[int] = []
     for piece in pieces:
-        if len(row) + len(piece) + 2 > longest:  # never the first: it was cut to fit
+        if len(row) + len(piece) + 2 > longest:  # never the first: it was truncated to fit
             break
         begins.append(len(row))
         row += [tokenizer.cls_token_id, *piece, tokenizer.sep_token_id]
@@ -211,10 +214,10 @@ def _joined(
 
 
 def _refuse_empty(values: Sequence[Any], where: str, column: str, message: str) -> None:
-    """Refuses the first row without anything, if there are too many of them."""
+    """Raises an error for the first empty row if too many rows are empty."""
     empty = [row for row, value in enumerate(values, 1) if not value]
-    if len(empty) > _EMPTY * len(values):
-        share = f"{len(empty)} of {len(values)} rows; {_EMPTY:.0%} may be empty"
+    if len(empty) > _MAX_EMPTY_SHARE * len(values):
+        share = f"{len(empty)} of {len(values)} rows; {_MAX_EMPTY_SHARE:.0%} may be empty"
         raise row_error(where, column, empty[0], f"{message} ({share})")
 
 

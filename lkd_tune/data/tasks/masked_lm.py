@@ -1,8 +1,8 @@
 """Masked language modelling, to distil a student for any task from raw text (Devlin et al. 2019).
 
-Lines are joined and cut into blocks of `task.max_length`, so that nothing is padded. Which words
-are masked is drawn anew in each step, and depends on the seed, the step and the block alone: not
-on how a batch is cut or shared. On dev it never changes.
+Lines are joined and cut into blocks of `task.max_length` tokens, so that no block but the last is
+shorter. Masks are drawn again in each step. They depend on the seed, the step and the block alone,
+not on micro-batches or workers. On dev they never change.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.tasks.base import LabelledTokens
 from lkd_tune.data.types import IGNORED, Batch, Encoded, Split, Tokens
 
-# Of the words to predict: shares that are replaced by [MASK] and by another word; the rest stay.
-_MASKED, _REPLACED = 0.8, 0.1
+# Of the tokens to predict: the shares replaced by [MASK] and by a random token; others stay.
+_MASKED_SHARE, _RANDOM_SHARE = 0.8, 0.1
 
 
 class MaskedLM(LabelledTokens):
-    """The words that were masked; a row of the loss is one of them, over the vocabulary."""
+    """Prediction of masked tokens; a row of the loss is one of them, over the vocabulary."""
 
     name = "masked_lm"
     has_dynamic_inputs = True
@@ -52,7 +52,7 @@ class MaskedLM(LabelledTokens):
         self, task: TaskSettings, split: Split, tokenizer: Any, names: list[str] | None
     ) -> Encoded:
         if tokenizer.mask_token_id is None:
-            raise SpecError(Problem("", "teacher", "its tokenizer has no token to mask words with"))
+            raise SpecError(Problem("", "teacher", "its tokenizer has no mask token"))
         encoded = tokenizer(
             [text for text in split.text if text.strip()],
             add_special_tokens=False,
@@ -64,50 +64,50 @@ class MaskedLM(LabelledTokens):
             [tokenizer.cls_token_id, *stream[at : at + room], tokenizer.sep_token_id]
             for at in range(0, len(stream), room)
         ]
-        facts = {
+        masking = {
             "mask": tokenizer.mask_token_id,
             "special": tokenizer.all_special_ids,
             "vocabulary": len(tokenizer),
             "share": task.mask_share,
         }
         types = [[0] * len(block) for block in blocks]
-        return Encoded(blocks, types, np.zeros(len(blocks), np.int64), {}, facts)
+        return Encoded(blocks, types, np.zeros(len(blocks), np.int64), {}, masking)
 
     @override
     def prepare_batch(self, batch: Batch, tokens: Tokens, seed: int, step: int) -> Batch:
         assert tokens.folder is not None
-        facts = _facts(tokens.folder)
+        masking = _masking(tokens.folder)
         ids = batch.ids.numpy().copy()
         labels = np.full_like(ids, IGNORED)
-        words = batch.mask.numpy() & ~np.isin(ids, facts["special"])
+        words = batch.mask.numpy() & ~np.isin(ids, masking["special"])
         for row, example in enumerate(batch.examples):
             rng = np.random.default_rng((seed, step, int(example)))
-            # As long as the block, and no longer: how far it is padded is the batch's affair.
+            # As many draws as the block has tokens: padding must not change the masks.
             length = int(tokens.lengths[example])
             block = ids[row, :length]
-            chosen = words[row, :length] & (rng.random(length) < facts["share"])
+            chosen = words[row, :length] & (rng.random(length) < masking["share"])
             labels[row, :length][chosen] = block[chosen]
             fate = rng.random(length)
-            others = rng.integers(0, facts["vocabulary"], length)
-            block[chosen & (fate < _MASKED)] = facts["mask"]
-            replaced = chosen & (fate >= _MASKED) & (fate < _MASKED + _REPLACED)
+            others = rng.integers(0, masking["vocabulary"], length)
+            block[chosen & (fate < _MASKED_SHARE)] = masking["mask"]
+            replaced = chosen & (fate >= _MASKED_SHARE) & (fate < _MASKED_SHARE + _RANDOM_SHARE)
             block[replaced] = others[replaced]
         return replace(batch, ids=torch.from_numpy(ids), labels=torch.from_numpy(labels))
 
     @override
     def scoring_outputs(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Returns of each block its loss, its right words and its words to predict, (B, 3)."""
+        """Returns loss, correct predictions and masked tokens of each block, shape (B, 3)."""
         chosen = batch.labels != IGNORED
-        goals = batch.labels.clamp(min=0)
+        labels = batch.labels.clamp(min=0)
         loss = torch.nn.functional.cross_entropy(
-            logits.float().transpose(1, 2), goals, reduction="none"
+            logits.float().transpose(1, 2), labels, reduction="none"
         )
-        right = (logits.argmax(-1) == goals) & chosen
+        right = (logits.argmax(-1) == labels) & chosen
         return torch.stack([(loss * chosen).sum(-1), right.sum(-1), chosen.sum(-1)], dim=-1)
 
     @override
     def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
-        """Returns the share of masked words that are found, the mean loss and its exponential."""
+        """Returns the accuracy on masked tokens, the mean loss, and perplexity, its exponential."""
         loss, right, words = outputs.astype(np.float64).sum(0)
         mean = loss / max(words, 1)
         return {
@@ -118,5 +118,5 @@ class MaskedLM(LabelledTokens):
 
 
 @lru_cache(maxsize=4)
-def _facts(folder: Path) -> dict[str, Any]:
+def _masking(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "references.json").read_text("utf-8"))

@@ -1,9 +1,9 @@
-"""Questions whose answer is a stretch of a given text, as in SQuAD (Rajpurkar et al. 2016).
+"""Questions whose answer is a span of a given text, as in SQuAD (Rajpurkar et al. 2016).
 
-A context longer than the input is cut into windows that overlap by `task.stride` tokens. A window
-without the answer is taught to point at its first token, [CLS]; so is a question without answer
-(SQuAD 2.0). A question is cut to half of what the overlap leaves of the input, 126 tokens of BERT's
-384, so that each window has as much new context.
+A context longer than the input is cut into windows that overlap by `task.stride` tokens. In a
+window without the answer, and for a question without answer (SQuAD 2.0), the label is the first
+token, [CLS]. A question is cut to half of the input that the overlap leaves, 126 tokens of BERT's
+384, so that each window has at least as much new context.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.tasks.base import Kind, rounded, row_error
 from lkd_tune.data.types import Batch, Encoded, Split, Tokens
 
-# Candidates for a start and for an end, and the longest answer in tokens: BERT's own.
-_BEST, _LONGEST = 20, 30
-# Stands for minus infinity: small enough for a probability of 0, finite when multiplied by it.
-_NEVER = -1e9
+# Candidates for starts and for ends, and the longest answer in tokens, as in BERT's own code.
+_CANDIDATES, _MAX_ANSWER_TOKENS = 20, 30
+# Logit of padding: its probability is 0, and 0 times it is finite, unlike minus infinity.
+_PADDING_LOGIT = -1e9
 
 
 class QuestionAnswering(Kind):
-    """The start and the end of an answer; a row of the loss is one of them, over all tokens."""
+    """Start and end of an answer; a row of the loss is one of the two, over all tokens."""
 
     name = "question_answering"
     per_token = True
@@ -44,7 +44,7 @@ class QuestionAnswering(Kind):
                 texts, starts = list(answers["text"]), [int(at) for at in answers["answer_start"]]
                 pairs = list(zip(texts, starts, strict=True))
             except (KeyError, TypeError, ValueError, OverflowError):
-                message = f"{answers!r} has no lists text and answer_start of one length"
+                message = f"{answers!r} has no lists text and answer_start of equal length"
                 raise row_error(where, column, row, message) from None
             for text, at in pairs:
                 known = isinstance(text, str) and text and at >= 0
@@ -73,7 +73,7 @@ class QuestionAnswering(Kind):
         examples = encoded["overflow_to_sample_mapping"]
         labels, offsets = np.zeros((len(examples), 2), np.int64), []
         for row, example in enumerate(examples):
-            # Only tokens of the context have a place in it.
+            # Only tokens of the context have offsets in it; all others get -1.
             in_context = np.array(encoded.sequence_ids(row), dtype=object) == 1
             places = np.where(in_context[:, None], np.array(encoded["offset_mapping"][row]), -1)
             offsets.append(places)
@@ -97,8 +97,8 @@ class QuestionAnswering(Kind):
 
     @override
     def loss_rows(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Returns the logits of all tokens to be the start or the end, shape (2 B, N)."""
-        over_tokens = logits.transpose(1, 2).masked_fill(~batch.mask[:, None], _NEVER)
+        """Returns the start and the end logits over all tokens, shape (2 B, N)."""
+        over_tokens = logits.transpose(1, 2).masked_fill(~batch.mask[:, None], _PADDING_LOGIT)
         return over_tokens.reshape(-1, logits.shape[1])
 
     @override
@@ -136,12 +136,14 @@ class QuestionAnswering(Kind):
     def predictions(
         self, outputs: np.ndarray, tokens: Tokens, split: Split, names: list[str] | None
     ) -> list[dict[str, Any]]:
-        """Returns the likeliest answers, each with its place in the context and its probability.
+        """Returns the best answers, each with its place in the context and its probability.
 
-        That is its share among these, as in BERT's own predictions. No answer is the text "".
+        The probabilities are a softmax over these answers, as in BERT's own predictions. The text
+        "" means no answer.
         """
         assert split.pair is not None
         right = [answers["text"] for answers in split.label]
+        best = best_answers(outputs, tokens, split.pair, right, most=_CANDIDATES)
         return [
             {
                 "label": answers,
@@ -151,14 +153,12 @@ class QuestionAnswering(Kind):
                     for one, share in zip(found, softmax([one.score for one in found]), strict=True)
                 ],
             }
-            for answers, found in zip(
-                right, best_answers(outputs, tokens, split.pair, right, most=_BEST), strict=True
-            )
+            for answers, found in zip(right, best, strict=True)
         ]
 
 
 def _cut(questions: list[str], tokenizer: Any, most: int) -> list[str]:
-    """Returns questions of no more than so many tokens; the tokenizer cuts contexts only."""
+    """Returns questions cut to `most` tokens; the tokenizer itself cuts contexts only."""
     questions = [question.strip() for question in questions]
     offsets = tokenizer(
         questions,
@@ -168,7 +168,7 @@ def _cut(questions: list[str], tokenizer: Any, most: int) -> list[str]:
         return_offsets_mapping=True,
         return_attention_mask=False,
     )["offset_mapping"]
-    # At the first token beyond: that one may begin within a character, which then goes, too.
+    # Cut at the first token beyond. It may begin within a character, which is then cut off, too.
     return [
         question[: places[most][0]].rstrip() if len(places) > most else question
         for question, places in zip(questions, offsets, strict=True)
@@ -178,12 +178,12 @@ def _cut(questions: list[str], tokenizer: Any, most: int) -> list[str]:
 def score_answers(found: list[str], answers: list[list[str]]) -> dict[str, float]:
     """Returns SQuAD's exact match and F1, as shares of 1.
 
-    They are those of SQuAD 2.0's script. That of 1.1 differs only where both answers are nothing
-    but articles and punctuation: its F1 is 0 then, and here 1, as the exact match is.
+    The definition is that of SQuAD 2.0's script. The script of 1.1 differs only where both answers
+    consist of articles and punctuation: its F1 is then 0, and here 1, like the exact match.
 
     Args:
         found: The predicted answers, "" for none.
-        answers: The right ones of each question, [] if there is none.
+        answers: The right answers to each question, [] if there is none.
     """
     from torchmetrics.functional.text import squad
 
@@ -200,17 +200,17 @@ def score_answers(found: list[str], answers: list[list[str]]) -> dict[str, float
 def predict_answers(
     outputs: np.ndarray, tokens: Tokens, contexts: list[str], answers: list[list[str]]
 ) -> list[str]:
-    """Returns the best stretch of each context; see `best_answers`."""
+    """Returns the best answer to each question; see `best_answers`."""
     return [found[0].text for found in best_answers(outputs, tokens, contexts, answers, most=1)]
 
 
 class Answer(NamedTuple):
-    """A stretch of a context.
+    """A span of a context.
 
     Attributes:
-        score: The sum of the logits of its start and its end.
-        text: As it stands in the context; "" if it is that there is no answer.
-        start: Its first character; None if there is no answer.
+        score: Sum of the logits of its start and its end.
+        text: The text in the context; "" for no answer.
+        start: Index of its first character; None for no answer.
     """
 
     score: float
@@ -221,14 +221,15 @@ class Answer(NamedTuple):
 def best_answers(
     outputs: np.ndarray, tokens: Tokens, contexts: list[str], answers: list[list[str]], *, most: int
 ) -> list[list[Answer]]:
-    """Returns the best stretches of each context, the best first, each text once.
+    """Returns the best answers to each question, the best first, each text once.
 
     Args:
         outputs: Logits of start and end, unpadded, shape (all tokens, 2).
         tokens: The split.
-        contexts: Of each question.
-        answers: Of each question; if all have one, none is said to have none.
-        most: How many of each.
+        contexts: The context of each question.
+        answers: The right answers to each question. If all questions have one, no answer is
+            predicted only for windows without candidates.
+        most: Largest number of answers per question.
     """
     found: list[list[Answer]] = [[] for _ in contexts]
     none = np.full(len(contexts), np.inf)
@@ -257,13 +258,13 @@ def _distinct(candidates: list[Answer], most: int) -> list[Answer]:
 def _best_spans(
     logits: np.ndarray, admissible: np.ndarray, most: int
 ) -> list[tuple[float, int, int]]:
-    """Returns score, start and end of the best stretches of a window, the best first."""
+    """Returns score, start and end token of the best spans of a window, the best first."""
     tokens = np.flatnonzero(admissible)
-    starts = tokens[np.argsort(-logits[tokens, 0], kind="stable")[:_BEST]]
-    ends = tokens[np.argsort(-logits[tokens, 1], kind="stable")[:_BEST]]
+    starts = tokens[np.argsort(-logits[tokens, 0], kind="stable")[:_CANDIDATES]]
+    ends = tokens[np.argsort(-logits[tokens, 1], kind="stable")[:_CANDIDATES]]
     scores = logits[starts, 0][:, None] + logits[ends, 1][None]
     length = ends[None] - starts[:, None]
-    scores = np.where((length >= 0) & (length < _LONGEST), scores, -np.inf)
+    scores = np.where((length >= 0) & (length < _MAX_ANSWER_TOKENS), scores, -np.inf)
     best = np.argsort(-scores, axis=None, kind="stable")[:most]
     places = zip(*np.unravel_index(best, scores.shape), strict=True)
     return [
@@ -274,7 +275,7 @@ def _best_spans(
 
 
 def _token_span(answers: dict[str, list[Any]], places: np.ndarray) -> tuple[int, int]:
-    """Returns the first and the last token of the first answer, (0, 0) if it is not in here."""
+    """Returns the first and last token of the first answer, (0, 0) if the window lacks it."""
     if not answers["text"]:
         return 0, 0
     begin = answers["answer_start"][0]
@@ -282,5 +283,5 @@ def _token_span(answers: dict[str, list[Any]], places: np.ndarray) -> tuple[int,
     inside = (places[:, 0] < end) & (places[:, 1] > begin) & (places[:, 0] >= 0)
     found = np.flatnonzero(inside)
     if not len(found) or places[found[0], 0] > begin or places[found[-1], 1] < end:
-        return 0, 0  # only a part of it is in this window
+        return 0, 0  # the window holds only a part of the answer
     return int(found[0]), int(found[-1])

@@ -1,4 +1,4 @@
-"""ROUGE (Lin 2004), and the sentences of a document that a summary is best made of."""
+"""ROUGE (Lin 2004), and a greedy choice of the sentences that maximise it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from lkd_tune.config.settings.task_kinds import KINDS
 
 NAMES = KINDS["extractive_summary"].metrics
-"""The scores: words, pairs of words, and the longest common subsequence of words."""
+"""The scores: unigrams, bigrams, and the longest common subsequence of words."""
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -19,17 +19,17 @@ _WORD = re.compile(r"[^\W_]+")
 def words(text: str) -> list[str]:
     """Returns the words that ROUGE counts: runs of letters and digits, in lower case, not stemmed.
 
-    Those of Google's rouge-score on English text; it would drop all letters beyond a to z.
+    They equal those of Google's rouge-score on English text. It drops all letters but a to z.
     """
     return _WORD.findall(text.lower())
 
 
 def rouge(found: Sequence[str], right: Sequence[str]) -> dict[str, np.ndarray]:
-    """Returns the F1 scores of some summaries, as shares of 1, each of shape (summaries,).
+    """Returns the F1 scores of summaries by name, in [0, 1], each of shape (summaries,).
 
     Args:
-        found: The summaries.
-        right: What each is compared with.
+        found: The predicted summaries.
+        right: The reference of each.
     """
     from torchmetrics.functional.text.rouge import rouge_score
 
@@ -41,17 +41,17 @@ def rouge(found: Sequence[str], right: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def best_sentences(sentences: Sequence[str], summary: str, most: int) -> list[int]:
-    """Returns the sentences that a greedy choice makes a summary of, in the document's order.
+    """Returns the indices of the sentences that a greedy choice puts into a summary, sorted.
 
-    One by one the sentence is added that makes the sum of ROUGE-1 and ROUGE-2 F1 largest, the
-    first of equals, until there are `most` or none makes it larger.
+    Each step adds the sentence that gives the largest sum of ROUGE-1 and ROUGE-2 F1, the first of
+    equals. It stops at `most` sentences, or when no sentence increases the sum.
 
     Source: Nallapati, Zhai, Zhou, "SummaRuNNer", AAAI 2017, "Extractive Training".
 
     Args:
-        sentences: The document's.
-        summary: The given one.
-        most: Sentences to choose at most.
+        sentences: The document.
+        summary: The reference.
+        most: Largest number of sentences.
     """
     split = [words(sentence) for sentence in sentences]
     right = [_grams(words(summary), n) for n in (1, 2)]
@@ -78,6 +78,6 @@ def _grams(of: list[str], n: int) -> Counter[tuple[str, ...]]:
 
 
 def _f1(found: Counter[tuple[str, ...]], right: Counter[tuple[str, ...]]) -> float:
-    # hits / found and hits / right, by their harmonic mean
+    # The harmonic mean of precision hits / found and recall hits / right.
     both = found.total() + right.total()
     return 2 * (found & right).total() / both if both else 0.0

@@ -1,4 +1,4 @@
-"""A tag for each word, such as the names in a sentence (BIO tags)."""
+"""Token classification: a tag for each word, such as BIO tags of named entities."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lkd_tune.data.tasks.base import LabelledTokens, are_numbered, class_id, cla
 from lkd_tune.data.types import IGNORED, Encoded, Split, Tokens
 
 _OUTSIDE = "O"
-# Outside, or what begins, continues, ends or alone is an entity: all that seqeval knows.
-_OF_ENTITIES = re.compile("O|[BIES](-.*)?")
+# All tags of entities that seqeval knows: O, and begin, inside, end or single.
+_ENTITY_TAG = re.compile("O|[BIES](-.*)?")
 
 
 class Tagging(LabelledTokens):
-    """A tag for each word; the first token of a word stands for it."""
+    """A tag for each word, predicted at the word's first token."""
 
     name = "tagging"
     per_token = True
@@ -30,17 +30,17 @@ class Tagging(LabelledTokens):
     def class_names(self, raw: list[Any], where: str, column: str) -> list[str]:
         rows = enumerate(_lists(raw, "tags", where, column), 1)
         names = classes_in(((row, tag) for row, tags in rows for tag in tags), where, column)
-        # Outside all names first, as is the custom.
+        # O has id 0, by convention.
         return sorted(names, key=lambda tag: tag != _OUTSIDE)
 
     @override
     def metric_problem(self, task: TaskSettings, names: list[str]) -> Problem | None:
-        others = _of_no_entity(names)
+        others = _non_entity_tags(names)
         if task.metric == "accuracy" or not others:
             return None
         message = (
-            f"{task.metric} is of entities, whose tags are O, B-… and I-… (or E-… and S-…), not "
-            f"{', '.join(others[:5])}; use accuracy, or write the tags so"
+            f"{task.metric} counts entities, whose tags are O, B-… and I-… (or E-… and S-…), not "
+            f"{', '.join(others[:5])}; set task.metric to accuracy, or rewrite the tags"
         )
         return Problem("", "task.metric", message)
 
@@ -49,7 +49,7 @@ class Tagging(LabelledTokens):
         for row, words in enumerate(_lists(raw, "words", where, column), 1):
             for word in words:
                 if not isinstance(word, str):
-                    raise row_error(where, column, row, f"{word!r} is no word")
+                    raise row_error(where, column, row, f"{word!r} is not a word")
         return raw
 
     @override
@@ -74,7 +74,7 @@ class Tagging(LabelledTokens):
     ) -> Encoded:
         words = split.text
         if type(tokenizer.backend_tokenizer.pre_tokenizer).__name__ == "ByteLevel":
-            # RoBERTa's words have their space before them; without it they would be other tokens.
+            # RoBERTa's tokens include the space before a word; without it the token ids differ.
             words = [[f" {word}" for word in sentence] for sentence in words]
         encoded = tokenizer(
             words,
@@ -104,9 +104,9 @@ class Tagging(LabelledTokens):
     def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:
         """Returns precision, recall and F1 of whole entities, and the accuracy of tags.
 
-        Entities are those of seqeval, which counts as conlleval does; of tags that make none, such
-        as parts of speech, the accuracy alone is returned. Words beyond the longest input count as
-        outside, so what was cut is missed.
+        seqeval finds the entities, as conlleval does. For tags that are not of entities, such as
+        parts of speech, only the accuracy is returned. Words beyond the longest input are predicted
+        as outside, so entities that were cut off count as missed.
         """
         counts = _counts(outputs, tokens).sum(0)
         return {name: float(value) for name, value in _metrics(counts).items()}
@@ -115,7 +115,7 @@ class Tagging(LabelledTokens):
     def bootstrap_metric(
         self, outputs: np.ndarray, tokens: Tokens, metric: str, draws: np.ndarray
     ) -> np.ndarray:
-        counts = _counts(outputs, tokens)  # no entity goes beyond its sentence
+        counts = _counts(outputs, tokens)  # no entity spans two sentences
         return _metrics(np.stack([counts[rows].sum(0) for rows in draws], axis=-1))[metric]
 
     @override
@@ -130,7 +130,7 @@ class Tagging(LabelledTokens):
 
 
 def _predicted(outputs: np.ndarray, tokens: Tokens, names: list[str]) -> list[list[int]]:
-    """Returns the tag of each word; of one beyond the longest input that of no entity."""
+    """Returns the predicted tag of each word; O for words beyond the longest input."""
     outside = names.index(_OUTSIDE) if _OUTSIDE in names else 0
     predicted = [[outside] * len(tags) for tags in tokens.references()["tags"]]
     best, words = outputs.argmax(-1), tokens.extra("words")
@@ -143,18 +143,18 @@ def _predicted(outputs: np.ndarray, tokens: Tokens, names: list[str]) -> list[li
 
 
 def _counts(outputs: np.ndarray, tokens: Tokens) -> np.ndarray:
-    """Returns of each sentence what its metrics are made of, shape (sentences, 2 or 5).
+    """Returns the counts of each sentence that metrics need, shape (sentences, 2 or 5).
 
-    Its words, and those tagged right; where tags are of entities also the entities that are there,
-    those found, and those of them that are right.
+    They are words and correctly tagged words and, if tags are of entities, also true entities,
+    predicted entities and correctly predicted entities.
     """
     from seqeval.metrics.sequence_labeling import get_entities
 
     references = tokens.references()
     names: list[str] = references["names"]
-    if are_numbered(names):  # each but the first a kind of entity
+    if are_numbered(names):  # each id but 0 is taken for a type of entity
         names = [_OUTSIDE, *(f"B-{number}" for number in range(1, len(names)))]
-    of_entities = not _of_no_entity(names)
+    of_entities = not _non_entity_tags(names)
     counts = []
     for true, found in zip(references["tags"], _predicted(outputs, tokens, names), strict=True):
         own = [len(true), sum(map(eq, true, found))]
@@ -168,7 +168,7 @@ def _counts(outputs: np.ndarray, tokens: Tokens) -> np.ndarray:
 
 
 def _metrics(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the metrics of sums of counts, 0 where there is nothing to count; shape (5, …)."""
+    """Returns the metrics from sums of counts of shape (2 or 5, …); 0 where a divisor is 0."""
     words, alike, *of_entities = counts
     accuracy = {"accuracy": _share(alike, words)}
     if not of_entities:
@@ -186,16 +186,16 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return part / np.maximum(whole, 1)
 
 
-def _of_no_entity(names: list[str]) -> list[str]:
-    """Returns the tags that are no part of an entity, nor outside; numbers are taken for parts."""
+def _non_entity_tags(names: list[str]) -> list[str]:
+    """Returns the tags that are neither O nor of an entity; numbers are taken for entities."""
     if are_numbered(names):
         return []
-    return [name for name in names if not _OF_ENTITIES.fullmatch(name)]
+    return [name for name in names if not _ENTITY_TAG.fullmatch(name)]
 
 
 def _lists(raw: list[Any], what: str, where: str, column: str) -> list[list[Any]]:
     """Returns a column after checking that it holds lists."""
     for row, values in enumerate(raw, 1):
         if not isinstance(values, list):
-            raise row_error(where, column, row, f"{values!r} is no list of {what}")
+            raise row_error(where, column, row, f"{values!r} is not a list of {what}")
     return raw

@@ -19,10 +19,10 @@ _KILLED_BY_RAY = "due to the node running low on memory"
 
 def cut_micro_batches(folder: TrialFolder, spec: TrialSpec) -> bool:
     """Halves a trial's micro-batches from its next start on; returns whether that can be done."""
-    from lkd_tune.data.batches import most_accumulation
+    from lkd_tune.data.batches import max_accumulation
 
     parts = folder.read_accumulation()
-    if parts >= most_accumulation(spec):
+    if parts >= max_accumulation(spec):
         return False
     folder.write_accumulation(2 * parts)
     return True

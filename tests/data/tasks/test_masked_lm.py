@@ -204,7 +204,7 @@ def test_labels_are_needed_elsewhere():
 def test_a_tokenizer_without_mask_is_refused(tmp_path):
     tokenizer = load_tokenizer(make_classifier(tmp_path / "t"))
     tokenizer.mask_token = None
-    with pytest.raises(SpecError, match="no token to mask words with"):
+    with pytest.raises(SpecError, match="no mask token"):
         load_tokens(_task(tmp_path), "train", tokenizer, cache=tmp_path / "cache")
 
 

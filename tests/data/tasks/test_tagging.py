@@ -96,7 +96,9 @@ def test_entities_are_scored_whole(tmp_path, tags, f1, precision, recall):
 @pytest.mark.parametrize(("labels", "metric"), [(None, "f1"), (["O", "NN", "PER"], "recall")])
 def test_tags_of_no_entities_are_scored_by_accuracy_alone(tmp_path, labels, metric):
     text = "the\tO\ndog\tPER\ncat\tPER\nsee\tNN\n"
-    with pytest.raises(SpecError, match=r"task\.metric: .* entities, .* not NN, PER; use accuracy"):
+    with pytest.raises(
+        SpecError, match=r"task\.metric: .* entities, .* not NN, PER; set task.metric to accuracy"
+    ):
         load_split(_task(tmp_path, text, labels=labels, metric=metric), "train", cache=tmp_path)
     task = _task(tmp_path, text, labels=labels, metric="accuracy")
     tokens = _tokens(tmp_path, task)
