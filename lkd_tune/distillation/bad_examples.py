@@ -91,7 +91,8 @@ def find_bad_examples(
         at_once: Number of examples that fit into memory.
         cache: Folder for the importance scores of a narrower student. Default: the user's cache.
         skipped: Examples that are skipped already.
-        collective: Whether all ranks call this. They share the work, and get the same result.
+        collective: Whether all ranks call this. They share the work, and get the same result. If
+            only one rank does, the importance scores must be in the cache.
     """
     spec, tokens = losses.spec, losses.tokens
     torch.manual_seed(spec.seed)

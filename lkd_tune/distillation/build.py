@@ -38,7 +38,8 @@ def load_teacher(spec: TrialSpec, cache: Path | None) -> Any:
     """
     if spec.teacher is None:
         return None
-    # In bf16 it may be too large for memory in fp32. Its files keep the full weights for a student.
+    # A teacher that runs in bf16 may be too large for fp32. "auto" keeps the precision of its
+    # files, which a student starts from.
     dtype: Any = "auto" if spec.inference.precision == "bf16" else torch.float32
     teacher = load_model(spec.teacher, kind_of(spec.task).head, dtype=dtype)
     check_labels(teacher.config, spec.teacher, spec.task, cache=cache)
@@ -115,7 +116,7 @@ def build_targets(
 
 
 def name_labels(config: Any, spec: TrialSpec, cache: Path | None) -> None:
-    """Writes the task's classes into a model's configuration."""
+    """Sets the task's classes in a model's configuration."""
     problem_types = {
         "classification": "single_label_classification",
         "regression": "regression",

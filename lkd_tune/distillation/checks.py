@@ -9,7 +9,12 @@ from lkd_tune.config.space import SearchSpace
 from lkd_tune.data.loading import SPLITS, check_data, load_split
 from lkd_tune.evaluation.scoring import check_labels
 from lkd_tune.models.loading import check_vocabulary, load_config
-from lkd_tune.models.teacher_size import teacher_depth, teacher_positions, teacher_width
+from lkd_tune.models.teacher_size import (
+    teacher_depth,
+    teacher_positions,
+    teacher_start,
+    teacher_width,
+)
 
 
 def check_space(space: SearchSpace) -> int:
@@ -96,8 +101,7 @@ def _check_starts(space: SearchSpace) -> None:
     Raises:
         SpecError: With the first that does not.
     """
-    settings = space.settings.teacher
-    teacher = settings.model or (settings.train and settings.train.model)
+    teacher = teacher_start(space.settings.teacher)
     for start in space.starts:
         # The vocabulary of a teacher from scratch is not known yet; its trials check it.
         if teacher and start not in ("teacher", "random"):

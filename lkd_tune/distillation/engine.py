@@ -272,9 +272,9 @@ class Distillation:
                     self._on_progress(TrainingProgress(self._step, self.total, seconds))
             if self._step == until:
                 break
-        totals = interval.totals()
-        self._train_s += totals.seconds
-        return totals
+        interval_totals = interval.totals()
+        self._train_s += interval_totals.seconds
+        return interval_totals
 
     def _train_step(self, batch: np.ndarray) -> StepResult:
         """Takes one optimizer step on a batch, the examples of all ranks."""
@@ -330,7 +330,7 @@ class Distillation:
 
         Raises:
             BadExamplesError: With the examples whose losses are not finite.
-            DivergedError: If a loss is not finite, but that of no single example.
+            DivergedError: If a loss is not finite, but no single example causes it.
         """
         found = interval.find_non_finite()
         if found is None:
@@ -340,8 +340,8 @@ class Distillation:
         if bad is not None:
             raise bad
         raise DivergedError(
-            f"the loss {found.term} is {found.total} at step {step + 1}, and that of no single "
-            "example is; try a smaller train.lr or weights"
+            f"the loss {found.term} is {found.total} at step {step + 1}, and no single example "
+            "causes it; try a smaller train.lr or weights"
         )
 
     def _attribute_error(self, batch: np.ndarray, error: Exception) -> None:
@@ -352,7 +352,7 @@ class Distillation:
         Raises:
             BadExamplesError: With these examples.
         """
-        # To prune a teacher to the student's width takes all ranks.
+        # Building a narrower student is collective.
         needs_others = self._world > 1 and asks_for_width(self.spec.student)
         if needs_others or not may_come_from_examples(error):
             return

@@ -16,7 +16,7 @@ def teacher_depth(settings: TeacherSettings) -> int:
     Raises:
         SpecError: If its model can't be read.
     """
-    if start := _start(settings):
+    if start := teacher_start(settings):
         return read_depth(start)
     assert settings.train is not None  # TeacherSettings checks it
     assert settings.train.architecture is not None
@@ -29,7 +29,7 @@ def teacher_width(settings: TeacherSettings) -> Width:
     Raises:
         SpecError: If its model can't be read.
     """
-    if start := _start(settings):
+    if start := teacher_start(settings):
         return read_width(start)
     assert settings.train is not None  # TeacherSettings checks it
     form = settings.train.architecture
@@ -43,11 +43,11 @@ def teacher_positions(settings: TeacherSettings, task: TaskSettings) -> int | No
     Raises:
         SpecError: If its model can't be read.
     """
-    if start := _start(settings):
+    if start := teacher_start(settings):
         return count_positions(read_config(start))
     return task.max_length  # as `build_from_scratch` makes it
 
 
-def _start(settings: TeacherSettings) -> str | None:
+def teacher_start(settings: TeacherSettings) -> str | None:
     """Returns the model that a teacher is, or is fine-tuned from; None for one from scratch."""
     return settings.model or (settings.train.model if settings.train else None)

@@ -1,4 +1,4 @@
-"""Examples that no student can learn from: named, or left out, and nothing else changed."""
+"""Examples that no student can learn from are reported or skipped; nothing else changes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _skipping(**train: Any) -> dict[str, Any]:
     return {**TRAIN, "bad_examples": "skip", **train}
 
 
-def test_a_poisoned_example_is_named_with_its_row_and_term(tmp_path):
+def test_a_bad_example_is_reported_with_its_row_and_term(tmp_path):
     spec = _spec(tmp_path)
     _poison(tmp_path / "teacher")
     with pytest.raises(BadExamplesError) as caught:
@@ -87,7 +87,7 @@ def test_skipping_is_training_as_if_the_example_had_been_left_out(tmp_path, capl
     _poison(tmp_path / "teacher")
     found = list(distill(spec))
     assert [m.losses for m in found] == [m.losses for m in expected]
-    assert [m.step for m in found] == [15, 30]  # none is told twice
+    assert [m.step for m in found] == [15, 30]  # none is repeated
     assert found[-1].skipped == 1
     assert f"train row {BAD_ROW}" in caplog.text
     assert expected[-1].metrics == found[-1].metrics
@@ -142,9 +142,9 @@ def test_an_example_that_raises_is_named_or_left_out(tmp_path):
     assert list(distill(spec.model_copy(update={"train": train})))[-1].skipped == 1
 
 
-def test_where_no_example_is_at_fault_none_is_named(tmp_path):
+def test_a_diverged_loss_that_no_example_causes_names_none(tmp_path):
     spec = _spec(tmp_path, train=_skipping(lr=1e30))
-    with pytest.raises(DivergedError, match="that of no single example is") as caught:
+    with pytest.raises(DivergedError, match="no single example causes it") as caught:
         list(distill(spec))
     assert not isinstance(caught.value, BadExamplesError)
 
@@ -166,7 +166,7 @@ def _run_rank(rank: int, spec: str, out: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_workers_leave_out_the_same(tmp_path):
+def test_two_workers_skip_the_same_examples(tmp_path):
     one = _spec(tmp_path, train=_skipping())
     _poison(tmp_path / "teacher")
     expected = list(distill(one))

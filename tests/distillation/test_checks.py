@@ -1,4 +1,4 @@
-"""What `check` refuses before anything starts."""
+"""Problems that `check` finds before a search starts."""
 
 import pytest
 import yaml
@@ -35,7 +35,7 @@ def test_inputs_longer_than_the_teacher_s_positions_are_refused(tmp_path, family
     )
 
 
-def test_a_model_to_start_from_has_the_teacher_s_tokens(tmp_path):
+def test_a_model_to_start_from_needs_the_teacher_s_vocabulary(tmp_path):
     teacher, other = (make_classifier(tmp_path / name) for name in ("t", "other"))
     # As many tokens, of which two have changed places.
     build_word_tokenizer([*WORDS[1::-1], *WORDS[2:]], 40).save_pretrained(other)

@@ -190,7 +190,7 @@ def test_accumulation_does_not_change_the_objective(tmp_path, size, accumulation
         assert value == pytest.approx(whole.losses[name], rel=5e-4, abs=1e-8), name
 
 
-def test_a_token_budget_trains_and_tells_its_padding(tmp_path):
+def test_a_token_budget_trains_and_reports_its_padding(tmp_path):
     train = {"epochs": 2, "tokens_per_batch": 64, "lr": 1e-3, "evaluations": 2}
     measurements = list(distill(_spec(tmp_path, train=train)))
     assert measurements[-1].finished
@@ -232,7 +232,7 @@ def test_a_saved_student_scores_what_the_measurement_says(tmp_path):
     assert evaluate_model(str(tmp_path / "student"), spec.task)["dev"] == last.metrics
 
 
-def test_a_loss_that_is_not_finite_ends_the_trial_and_is_named(tmp_path):
+def test_a_loss_that_is_not_finite_ends_the_trial_and_is_reported(tmp_path):
     train = {"steps": 40, "batch_size": 8, "lr": 1e30}
     with pytest.raises(DivergedError, match="the loss wr_pair is nan at step"):
         list(distill(_spec(tmp_path, train=train)))

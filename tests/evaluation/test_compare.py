@@ -1,4 +1,4 @@
-"""Two models side by side: intervals, agreement, and what is said where they differ."""
+"""Two models side by side: intervals, agreement, and their differing predictions."""
 
 import json
 import subprocess
@@ -28,13 +28,13 @@ def _trained(task, folder, steps, seed=0):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """Returns a task, a model that has learned next to nothing, one that has, and a cache."""
+    """Returns a task, an untrained model, a trained one, and a cache."""
     folder = tmp_path_factory.mktemp("compare")
     task = make_task(folder / "data", "classification", rows=200)
     return task, _trained(task, folder, 2), _trained(task, folder, 150), folder
 
 
-def test_a_trained_model_is_told_from_an_untrained_one(pair):
+def test_a_trained_model_is_significantly_better_than_an_untrained_one(pair):
     task, poor, good, cache = pair
     found = compare_models((poor, good), task, cache=cache)
     a, b = found.sides
@@ -54,7 +54,7 @@ def test_a_trained_model_is_told_from_an_untrained_one(pair):
         assert difference.label in ("good", "bad")
 
 
-def test_a_model_is_not_told_from_itself(pair):
+def test_a_model_does_not_differ_from_itself(pair):
     task, _, good, cache = pair
     found = compare_models((good, good), task, cache=cache)
     assert (found.gain, found.low, found.high, found.agreement) == (0, 0, 0, 1)

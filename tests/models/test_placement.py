@@ -211,7 +211,7 @@ def test_two_workers_share_a_live_teacher(tmp_path, placement, stage):
 
 
 @pytest.mark.slow
-def test_ranks_that_share_a_teacher_look_for_bad_examples_each_by_itself(tmp_path):
+def test_ranks_that_share_a_teacher_find_bad_examples_independently(tmp_path):
     spec = _spec(
         tmp_path,
         student={"depth": 2, "init": "random"},

@@ -58,7 +58,7 @@ def test_a_narrow_student_has_its_width_and_loads_again(tmp_path, family, width)
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_parts_that_do_nothing_are_left_out_without_a_trace(tmp_path, family):
+def test_parts_without_effect_are_pruned_without_a_difference(tmp_path, family):
     teacher, _, tokens = _measured(tmp_path, family)
     dead_head, dead_neurons = slice(8, 16), slice(0, 20)
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_attention_scores_keep_their_scale_when_heads_shrink(tmp_path):
 
 @pytest.mark.parametrize("head", ["TokenClassification", "MaskedLM", "QuestionAnswering"])
 @pytest.mark.parametrize("family", CONFIGS)
-def test_other_heads_are_narrowed_too(tmp_path, family, head):
+def test_models_with_other_heads_are_pruned_too(tmp_path, family, head):
     _, _, tokens = _measured(tmp_path, family)
     model = auto_model(head).from_config(CONFIGS[family](**without_dropout(family))).eval()
     importance = measure_importance(model, tokens, CPU)
@@ -149,7 +149,7 @@ def test_importance_is_measured_once_for_a_teacher_and_its_data(tmp_path):
         assert np.array_equal(getattr(first, field), getattr(importance, field))
 
 
-def test_a_weight_of_no_known_family_is_named(tmp_path):
+def test_a_weight_of_no_known_family_is_reported(tmp_path):
     teacher, importance, _ = _measured(tmp_path, "bert")
     teacher.adapter = torch.nn.Linear(32, 32)
     with pytest.raises(SpecError, match=r"adapter\.weight is not a weight of BERT"):

@@ -1,4 +1,4 @@
-"""Sizes: counted without weights as they are with them, timed once for an architecture."""
+"""Sizes: counted without weights, and timed once per architecture."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _with(spec, section, **values) -> TrialSpec:
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_what_is_expected_is_what_comes_out(tmp_path, family):
+def test_the_expected_size_is_the_measured_one(tmp_path, family):
     spec = _spec(tmp_path, family)
     latencies = tmp_path / "latencies"
     expected = expected_size(spec, latencies=latencies)
@@ -78,7 +78,7 @@ def test_the_disk_size_is_that_of_what_is_saved(tmp_path, trained_in):
     assert measured.disk_mb == sum(each.nbytes for each in saved) / 1e6
 
 
-def test_of_a_gpu_that_is_not_known_the_least_is_expected(tmp_path):
+def test_the_smallest_size_is_expected_on_an_unknown_gpu(tmp_path):
     spec = _spec(tmp_path)
     here = expected_size(spec, latencies=tmp_path)
     on_gpu = expected_size(_with(spec, "resources", gpus=1), latencies=tmp_path)
@@ -113,7 +113,7 @@ def test_an_architecture_is_timed_once(tmp_path):
     assert len([*latencies.iterdir()]) == 2
 
 
-def test_what_was_timed_ahead_is_what_the_trial_has(tmp_path, monkeypatch):
+def test_a_trial_uses_latencies_that_were_timed_before(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # as the process beside the trials does
     spec = _spec(tmp_path)
     wider = spec.student.model_copy(update={"hidden_size": 64})  # than the teacher: there is none
@@ -171,7 +171,7 @@ def test_each_device_and_precision_has_its_own_latency(tmp_path):
     assert latency(one, bf16, of=in_fp32) == measured[1, "fp32"].latency_ms
 
 
-def test_timing_changes_nothing_of_the_trial(tmp_path):
+def test_timing_does_not_change_the_trial(tmp_path):
     spec = _spec(tmp_path)
     with Distillation(spec) as plain:
         *_, expected = plain

@@ -80,7 +80,7 @@ def _agree(kind: str, text: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_text_whose_tokens_are_all_kept_is_cut_up_alike(kind):
+def test_text_whose_tokens_are_all_kept_is_tokenized_alike(kind):
     assert len(TRIMMED[kind].kept) < 0.9 * len(TOKENIZERS[kind])
     agreed = [_agree(kind, line) for line in LINES]
     assert all(agreed[:40])

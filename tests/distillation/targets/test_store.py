@@ -1,4 +1,4 @@
-"""Stored targets against the live teacher, and how a store comes to be."""
+"""Stored targets compared with the live teacher's, and the building of a store."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _ask(teacher: str, file: str, cache: str, out: str) -> None:
     Path(out).write_text(json.dumps(built))
 
 
-def test_of_processes_that_ask_together_one_builds(tmp_path):
+def test_one_of_several_processes_builds_the_store(tmp_path):
     teacher, _, cache = _parts(tmp_path)
     outs = [tmp_path / f"{i}.json" for i in range(3)]
     data = str(tmp_path / "data.csv")
@@ -188,7 +188,7 @@ def test_a_store_beyond_its_limit_is_not_built(tmp_path, monkeypatch):
     assert not (tmp_path / "other" / "targets").exists()
 
 
-def test_a_store_that_finds_no_room_is_built_when_there_is_some(small_disk, tmp_path):
+def test_a_store_is_built_when_a_full_disk_has_space_again(small_disk, tmp_path):
     teacher, tokens, _ = _parts(tmp_path)
     size = target_bytes(tokens, 5, 2, KIND)
     cache = small_disk.path / "cache"

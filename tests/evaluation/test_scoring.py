@@ -1,4 +1,4 @@
-"""What is predicted for each row: in words, for every kind, and in accord with the scores."""
+"""Predictions for each row, for every kind of task; they agree with the scores."""
 
 import numpy as np
 import pytest

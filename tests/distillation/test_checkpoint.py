@@ -1,4 +1,4 @@
-"""A training of two workers goes on with one or four, as if nothing had happened."""
+"""A training with two workers resumes with one or four, with the same losses."""
 
 from __future__ import annotations
 
