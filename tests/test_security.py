@@ -39,7 +39,7 @@ DRIVER = """
 import json, os, sys
 from pathlib import Path
 import psutil
-from lkd_tune.tuning.execution.callback import Follower
+from lkd_tune.tuning.execution.callback import SearchCallback
 from lkd_tune.tuning.tuner import run_search
 from lkd_tune.results.report.page import write_report
 from lkd_tune.records.run import RunFolder
@@ -61,13 +61,13 @@ def listening():
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     seen = []
-    told = Follower.on_trial_result
+    told = SearchCallback.on_trial_result
     def spy(self, *arguments, **info):
         import ray
         session = ray._private.worker._global_node.get_session_dir_path()
         seen.append([session, os.environ.get("RAY_AUTH_MODE"), listening()])
         told(self, *arguments, **info)
-    Follower.on_trial_result = spy
+    SearchCallback.on_trial_result = spy
     run = RunFolder(folder / "run")
     run_search(load_space(folder / "space.yaml"), run)
     write_report(run)

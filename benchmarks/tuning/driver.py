@@ -57,8 +57,8 @@ class Sleeping(DistillationTrainable):
     """A trial that sleeps instead of training, and writes the files of a trial."""
 
     def _next_result(self) -> dict[str, Any]:
-        if self._began is None:
-            self._began = time.monotonic()
+        if self._trial_started is None:
+            self._trial_started = time.monotonic()
             (self._folder.path / "began").write_text(str(time.time()), "utf-8")
         time.sleep(self._spec.train.warmup * 100 / 2)  # the number that carries the seconds
         done = self._folder.read_checkpoint() is not None

@@ -42,7 +42,7 @@ from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_record import outcome_of
 from lkd_tune.tuning.best_students import keep_best
-from lkd_tune.tuning.execution.callback import Follower
+from lkd_tune.tuning.execution.callback import SearchCallback
 from lkd_tune.tuning.execution.retries import Retries
 from lkd_tune.tuning.progress.view import View
 from lkd_tune.tuning.samplers.build import build_sampler
@@ -143,7 +143,7 @@ class Driver:
         stop = StopRequest(None, 0.0, folder=run.path)
         nodes = SearchNodes(NodeRequirements(None, {}), settings.resources, view.note)
         retries = Retries(run, 1, living=set)
-        self._follower = Follower(run, view, stop, {}, retries, nodes, keep=self._keep)
+        self._callback = SearchCallback(run, view, stop, {}, retries, nodes, keep=self._keep)
         self._evaluations = settings.train.evaluations
         self._ids = itertools.count()
         self.writes, self.bytes = 0, 0
@@ -156,7 +156,7 @@ class Driver:
         if not isinstance(config, dict):
             return None
         trial = Trial(config, number, self._evaluations)
-        self._follower.on_trial_start(0, [], trial)
+        self._callback.on_trial_start(0, [], trial)
         return trial
 
     def continues(self, trial: Trial, result: dict[str, Any] | None) -> bool:
@@ -165,16 +165,16 @@ class Driver:
         if result is None:
             trial.error_file = None  # type: ignore[attr-defined]
             self._searcher.on_trial_complete(name, None, error=True)
-            self._follower.on_trial_error(0, [], trial)
+            self._callback.on_trial_error(0, [], trial)
             return False
         trial.last_result = result
         if result["state"] == "running":
             self._searcher.on_trial_result(name, result)
-            self._follower.on_trial_result(0, [], trial, result)
+            self._callback.on_trial_result(0, [], trial, result)
             if self._scheduler.on_trial_result(None, trial, result) == self._scheduler.CONTINUE:
                 return True
         self._searcher.on_trial_complete(name, result)
-        self._follower.on_trial_complete(0, [], trial)
+        self._callback.on_trial_complete(0, [], trial)
         return False
 
     def _keep(self, name: str) -> None:

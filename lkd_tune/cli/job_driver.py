@@ -43,7 +43,7 @@ def _search(request: dict[str, Any]) -> int:
     from lkd_tune.cluster.ray import connected
     from lkd_tune.storage.fetch import open_run
     from lkd_tune.tuning.lock import locked
-    from lkd_tune.tuning.mirror.run_mirror import holds_search
+    from lkd_tune.tuning.mirror.run_mirror import run_exists
     from lkd_tune.tuning.tuner import resume_search, run_search
 
     run = open_run(request["run"]).absolute()
@@ -54,7 +54,7 @@ def _search(request: dict[str, Any]) -> int:
         if "" not in spaces and spaces:
             return search_several(spaces, run, None, quiet=quiet, allow_changed=allow_changed)
         space = spaces.get("")
-        if space is None or request["resume"] or holds_search(run):
+        if space is None or request["resume"] or run_exists(run):
             result = resume_search(
                 run,
                 quiet=quiet,

@@ -20,7 +20,7 @@ from lkd_tune.data.loading import source_fingerprint
 from lkd_tune.distillation.run import distill
 from lkd_tune.files.cache import cache_dir, get_or_build
 from lkd_tune.files.digest import digest
-from lkd_tune.files.disk import IN_CACHE, room_for
+from lkd_tune.files.disk import IN_CACHE, disk_space_for
 from lkd_tune.models.from_scratch import build_from_scratch
 from lkd_tune.models.loading import (
     load_config,
@@ -86,7 +86,7 @@ def train_teacher(
         if not built:
             _value_of_rank_0(False)
     elif _value_of_rank_0(None):
-        with room_for(f"the teacher {IN_CACHE}", folder.parent):
+        with disk_space_for(f"the teacher {IN_CACHE}", folder.parent):
             train(None)
     dist.barrier()  # now all ranks see the folder
     return folder

@@ -1,1 +1,1 @@
-"""Files and folders on disk: written whole or not at all, cached, hashed."""
+"""Files and folders on disk: atomic writes, the cache, digests, full disks, tombstones."""

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from lkd_tune.files.disk import room_for
-from lkd_tune.files.tombstones import note_removal
+from lkd_tune.files.disk import disk_space_for
+from lkd_tune.files.tombstones import add_tombstone
 
 # Errors of file systems without hard links, such as those over object stores.
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
@@ -100,7 +100,7 @@ def atomic_folder(final: Path, what: str | None = None) -> Iterator[Path]:
     draft = final.with_name(f".{final.name}")
     remove_tree(draft)  # left by a crash
     try:
-        with room_for(what or final.name, final.parent):
+        with disk_space_for(what or final.name, final.parent):
             draft.mkdir(parents=True)
             yield draft
             sync_tree(draft)
@@ -123,7 +123,7 @@ def remove_folder(path: Path) -> None:
         os.replace(path, doomed)
     except FileNotFoundError:
         return
-    note_removal(path)
+    add_tombstone(path)
     remove_tree(doomed)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lkd_tune.files.atomic import remove_tree, sync_tree
-from lkd_tune.files.disk import IN_CACHE, room_for
+from lkd_tune.files.disk import IN_CACHE, disk_space_for
 
 
 def cache_dir() -> Path:
@@ -63,7 +63,7 @@ def get_or_build(
         remove_tree(entry)
         draft = entry.with_name(f".building-{uuid.uuid4().hex[:8]}-{entry.name}")
         try:
-            with room_for(f"{what} {IN_CACHE}", entry.parent):
+            with disk_space_for(f"{what} {IN_CACHE}", entry.parent):
                 build(draft)
                 sync_tree(draft)
             os.replace(draft, entry)

@@ -1,4 +1,4 @@
-"""Telling a disk without room from other errors; loads nothing."""
+"""Recognising a full disk among other errors. Imports only the standard library."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _CODES = (errno.ENOSPC, errno.EDQUOT)
-# All that is left of the codes in errors of Rust, which writes weights and tokenizers, and of Ray
-# Tune; numpy tells of a write cut short in words of its own.
+# Errors of Ray Tune, and of Rust libraries that write weights and tokenizers, have only the text of
+# the code. numpy has its own text for an incomplete write.
 _TEXT = re.compile("|".join([*map(os.strerror, _CODES), r"\d+ requested and \d+ written"]))
 
-IN_CACHE = "in the cache (LKD_TUNE_CACHE may name another)"
+IN_CACHE = "in the cache (set LKD_TUNE_CACHE to use another folder)"
 
 
 class FullDiskError(OSError):
-    """A disk has no room; the message says for what, which one, and how much of it is free."""
+    """A disk is full. The message says for what, which disk, and how much of it is free."""
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether an error is, or comes from, a lack of room on a disk or a quota that is used up."""
+    """Whether an error, or one that caused it, is about a full disk or an exceeded quota."""
     return any(
         isinstance(each, FullDiskError)
         or getattr(each, "errno", None) in _CODES
@@ -33,8 +33,13 @@ def is_full_disk(error: BaseException) -> bool:
     )
 
 
-def explain(error: BaseException, folder: Path) -> str:
-    """Returns what to tell of a lack of room; `folder` is looked at where the error names none."""
+def describe_full_disk(error: BaseException, folder: Path) -> str:
+    """Returns the message for an error that `is_full_disk`.
+
+    Args:
+        error: The error.
+        folder: A folder on the disk that is described if the error does not name one.
+    """
     for each in _chain(error):
         if isinstance(each, FullDiskError):
             return str(each)
@@ -42,21 +47,26 @@ def explain(error: BaseException, folder: Path) -> str:
 
 
 def describe_disk(folder: Path) -> str:
-    """Returns on which machine's disk a folder is, and how much of that is free."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(there).free / 1e9
+    """Returns the free space of a folder's disk, and the machine it is on, in words."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free / 1e9
     return f"the disk of {folder} on {socket.gethostname()} has {free:.2f} GB free"
 
 
 @contextmanager
-def room_for(what: str, folder: Path) -> Iterator[None]:
-    """Turns a lack of room into a FullDiskError that tells of the disk of a folder."""
+def disk_space_for(what: str, folder: Path) -> Iterator[None]:
+    """Turns an error about a full disk into a FullDiskError.
+
+    Args:
+        what: The name of what is written, for the message.
+        folder: Where it is written.
+    """
     try:
         yield
     except Exception as error:
         if isinstance(error, FullDiskError) or not is_full_disk(error):
             raise
-        raise FullDiskError(f"no room for {what}: {describe_disk(folder)}") from error
+        raise FullDiskError(f"no disk space for {what}: {describe_disk(folder)}") from error
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

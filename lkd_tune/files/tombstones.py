@@ -1,8 +1,8 @@
-"""What a search removed of a run with a home, and what is merely missing.
+"""Records of what a search removed from a run that is mirrored to an object store.
 
-A file may be missing in a run's folder because the search removed it, or because a cache or a
-scratch disk was cleaned. Only the first is to go from the run's store, too; the second comes back
-from there. So whoever removes something leaves a note, until the store has lost it as well.
+A file may be missing from a run's folder because the search removed it, or because somebody cleaned
+a cache or a scratch disk. Only in the first case may it be removed from the store too; in the
+second it is fetched from there. So each removal leaves a tombstone until the store has followed.
 """
 
 from __future__ import annotations
@@ -12,40 +12,40 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-_NOTES = ".removed"
+_FOLDER = ".removed"
 
 
-def keep_notes(run: Path) -> None:
-    """Has removals in a run's folder be noted from now on."""
-    (run / _NOTES).mkdir(parents=True, exist_ok=True)
+def enable_tombstones(run: Path) -> None:
+    """Makes removals in a run's folder leave tombstones from now on."""
+    (run / _FOLDER).mkdir(parents=True, exist_ok=True)
 
 
-def note_removal(path: Path) -> None:
-    """Notes that a folder of a trial, a student or a whole trial was removed, or moved elsewhere.
+def add_tombstone(path: Path) -> None:
+    """Records that a folder of a trial, a student or a whole trial was removed or moved.
 
-    Called right after: killed in between, what was removed comes back when the run is resumed, and
-    is removed again.
+    Has to be called after the removal: if the process is killed in between, what was removed is
+    fetched again when the run is resumed, and then removed again.
     """
-    for run in path.parents[1:3]:  # students/0007, trials/0007/student
-        if (run / _NOTES).is_dir():
-            # A disk too full for a note is not to keep anything from being removed.
+    for run in path.parents[1:3]:  # of students/0007, and of trials/0007/student
+        if (run / _FOLDER).is_dir():
+            # On a full disk, removing things must not fail.
             with contextlib.suppress(OSError):
-                (run / _NOTES / quote(path.relative_to(run).as_posix(), safe="")).touch()
+                (run / _FOLDER / quote(path.relative_to(run).as_posix(), safe="")).touch()
 
 
-def read_notes(run: Path) -> set[str]:
-    """Returns the folders that were removed, by their names in the run."""
-    notes = run / _NOTES
-    return {unquote(note.name) for note in notes.iterdir()} if notes.is_dir() else set()
+def read_tombstones(run: Path) -> set[str]:
+    """Returns the folders that were removed, relative to the run's folder."""
+    folder = run / _FOLDER
+    return {unquote(path.name) for path in folder.iterdir()} if folder.is_dir() else set()
 
 
-def forget_notes(run: Path, folders: Iterable[str]) -> None:
-    """Drops the notes of folders that the store has lost."""
+def drop_tombstones(run: Path, folders: Iterable[str]) -> None:
+    """Drops the tombstones of folders that were removed from the store too."""
     for folder in folders:
-        (run / _NOTES / quote(folder, safe="")).unlink(missing_ok=True)
+        (run / _FOLDER / quote(folder, safe="")).unlink(missing_ok=True)
 
 
 def is_below(name: str, folders: set[str]) -> bool:
-    """Whether a file lies in one of some folders."""
+    """Whether a file is in one of the folders."""
     parts = name.split("/")
     return any("/".join(parts[:depth]) in folders for depth in range(1, len(parts)))

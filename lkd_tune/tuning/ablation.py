@@ -20,7 +20,7 @@ from lkd_tune.records.run import RunFolder
 from lkd_tune.records.seed_stats import is_indistinguishable, summarise_seeds
 from lkd_tune.tuning.confirm import seed_name, train_fixed_trials
 from lkd_tune.tuning.lock import locked
-from lkd_tune.tuning.mirror.run_mirror import fetch_state
+from lkd_tune.tuning.mirror.run_mirror import fetch_run
 from lkd_tune.tuning.resume_rules import refuse_retired
 from lkd_tune.tuning.session import Session
 from lkd_tune.tuning.trackers.callback import check_trackers
@@ -65,7 +65,7 @@ def ablate(
     run = run.absolute()
     if run.remote_uri is not None:
         with locked(run):
-            fetch_state(run)
+            fetch_run(run)
     manifest = run.read_manifest()
     refuse_retired(run)
     winner = _winner(run)

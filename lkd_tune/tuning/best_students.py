@@ -13,7 +13,7 @@ from typing import Any
 import moocore
 
 from lkd_tune.files.atomic import remove_folder, write_atomically
-from lkd_tune.files.tombstones import note_removal
+from lkd_tune.files.tombstones import add_tombstone
 from lkd_tune.records.measurement import ModelSize
 from lkd_tune.records.pareto import Costs, costs_of, front_of, knee_of, normalised
 from lkd_tune.records.run import RunFolder
@@ -77,7 +77,7 @@ def keep_best(
             remove_folder(found[name][1])
         elif found[name][1] != run.student(name):
             os.replace(found[name][1], run.student(name))
-            note_removal(found[name][1])
+            add_tombstone(found[name][1])
     return best
 
 

@@ -8,7 +8,7 @@ import shutil
 from lkd_tune.config.settings.losses import LABELS_ONLY
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.atomic import write_atomically
-from lkd_tune.files.tombstones import note_removal
+from lkd_tune.files.tombstones import add_tombstone
 from lkd_tune.records.ranking import rank_run
 from lkd_tune.records.seed_stats import summarise_seeds
 from lkd_tune.records.trial_folder import TrialFolder
@@ -111,7 +111,7 @@ def train_fixed_trials(session: Session, specs: dict[str, TrialSpec]) -> None:
                 continue
             if not same:
                 shutil.rmtree(folder)
-                note_removal(folder)
+                add_tombstone(folder)
         waiting[name] = spec
     if waiting and not session.stop:
         session.run_trials(

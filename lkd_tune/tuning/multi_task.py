@@ -16,7 +16,7 @@ from lkd_tune.distillation.checks import check_space
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results.leaderboard_files import write_leaderboard
 from lkd_tune.storage.fetch import send_files
-from lkd_tune.tuning.mirror.run_mirror import holds_search
+from lkd_tune.tuning.mirror.run_mirror import run_exists
 from lkd_tune.tuning.tuner import SearchResult, resume_search, run_search
 
 
@@ -127,7 +127,7 @@ def search_tasks(
         SpecError: With every problem of any of the tasks.
     """
     outcomes = {task: TaskOutcome(runs.below(task)) for task in spaces}
-    started = {task for task, outcome in outcomes.items() if holds_search(outcome.run)}
+    started = {task for task, outcome in outcomes.items() if run_exists(outcome.run)}
     if problems := [
         problem
         for task, space in spaces.items()

@@ -25,7 +25,7 @@ from lkd_tune.storage.object_store import StorageError, retry_until_available
 from lkd_tune.tuning.best_students import keep_best
 
 if TYPE_CHECKING:
-    from lkd_tune.tuning.mirror.run_mirror import Mirror
+    from lkd_tune.tuning.mirror.run_mirror import RunMirror
     from lkd_tune.tuning.trackers.callback import Trackers
 
 
@@ -92,11 +92,11 @@ class Session:
             "versions": requirements.versions,
         }
         self._trackers: Trackers | None = None
-        self._mirror: Mirror | None = None
+        self._mirror: RunMirror | None = None
         if run.remote_uri is not None:
-            from lkd_tune.tuning.mirror.run_mirror import Mirror
+            from lkd_tune.tuning.mirror.run_mirror import RunMirror
 
-            self._mirror = Mirror(run, self.view.note, self.stop.interrupt)
+            self._mirror = RunMirror(run, self.view.note, self.stop.interrupt)
 
     @property
     def settings(self) -> SpaceSettings:
@@ -151,7 +151,7 @@ class Session:
         def fetch() -> None:
             if result is None:
                 mirror.fetch_trial_if_ahead(trial)
-            elif result.get("apart"):
+            elif result.get("is_remote"):
                 mirror.fetch_trial(trial, checkpoint=result["state"] == "paused")
 
         try:
@@ -188,8 +188,8 @@ class Session:
         from ray import tune
 
         from lkd_tune.cluster.autoscaling import AutoscalingLimiter
-        from lkd_tune.tuning.execution.callback import Follower
-        from lkd_tune.tuning.execution.ray_patches import all_losses_survived
+        from lkd_tune.tuning.execution.callback import SearchCallback
+        from lkd_tune.tuning.execution.ray_patches import lost_workers_survived
         from lkd_tune.tuning.execution.retries import Retries
         from lkd_tune.tuning.execution.trainable import DistillationTrainable
         from lkd_tune.tuning.stop import StopAllTrials
@@ -197,7 +197,7 @@ class Session:
         withhold_credentials()
         stop_all = StopAllTrials(self.stop)
         retries = Retries(self.run, self.settings.search.max_failures)
-        follower = Follower(
+        callback = SearchCallback(
             self.run,
             self.view,
             self.stop,
@@ -210,7 +210,7 @@ class Session:
             searcher = AutoscalingLimiter(searcher, stop_all.actors)
         # `tune.run`, because a `Tuner` pickles all of this into the run folder to resume from it,
         # which needs Tune's complete state. We resume from the study and the trials' folders.
-        with all_losses_survived():
+        with lost_workers_survived():
             tune.run(
                 trainable or DistillationTrainable,
                 name="ray",
@@ -218,7 +218,7 @@ class Session:
                 search_alg=searcher,
                 scheduler=scheduler,
                 stop=stop_all,
-                callbacks=[follower, self._trackers] if self._trackers else [follower],
+                callbacks=[callback, self._trackers] if self._trackers else [callback],
                 num_samples=-1,
                 max_concurrent_trials=self._concurrency,
                 max_failures=retries.for_tune,

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import ray
 from ray.tune import Stopper
 
-from lkd_tune.files.disk import describe_disk, explain, is_full_disk
+from lkd_tune.files.disk import describe_disk, describe_full_disk, is_full_disk
 
 _CHECK_DISK_EVERY_S = 2.0
 
@@ -101,7 +101,7 @@ class StopRequest:
         except Exception as error:
             if not is_full_disk(error):
                 raise
-            self.stop_for_full_disk(explain(error, self._folder))
+            self.stop_for_full_disk(describe_full_disk(error, self._folder))
 
     def interrupt(self) -> None:
         """Requests a stop, as Ctrl-C does."""

@@ -21,7 +21,7 @@ from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.manifest import new_manifest, now, update_manifest, write_manifest
 from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.lock import locked
-from lkd_tune.tuning.mirror.run_mirror import clear, fetch_state, holds_search
+from lkd_tune.tuning.mirror.run_mirror import clear_folder, fetch_run, run_exists
 from lkd_tune.tuning.resume_rules import (
     apply_changes,
     check_overrides,
@@ -81,7 +81,7 @@ def run_search(
     with locked(run), connected(address) as started_here:
         _refuse_used(run)  # another driver may have used it meanwhile
         capacity = check_cluster(space, run, is_local_cluster=started_here)
-        clear(run)
+        clear_folder(run)
         write_space(run, space)
         write_manifest(run, new_manifest(space.settings, os.getcwd()))
         return _run(Session(space, run, capacity, quiet=quiet))
@@ -113,7 +113,7 @@ def resume_search(
     run = run.absolute()
     if run.remote_uri is not None:
         with locked(run):
-            fetch_state(run)
+            fetch_run(run)
     manifest = run.read_manifest()
     check_overrides(overrides)
     refuse_retired(run)
@@ -286,7 +286,7 @@ _Dumper.add_implicit_resolver(
 
 
 def _refuse_used(run: RunFolder) -> None:
-    if holds_search(run):
+    if run_exists(run):
         resume = f"lkd-tune search --resume {run.where}"
         message = f"holds a search already; resume it ({resume}) or choose another folder"
         raise SpecError(Problem(run.where, "", message))

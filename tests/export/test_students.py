@@ -66,7 +66,7 @@ def test_a_copy_that_fails_leaves_no_half(run, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copytree", fail)
-    with pytest.raises(OSError, match="no room for student 1"):
+    with pytest.raises(OSError, match="no disk space for student 1"):
         export_students(run, 1, tmp_path / "to")
     assert list((tmp_path / "to").iterdir()) == []
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from lkd_tune.files.atomic import append_line, write_atomically
-from lkd_tune.files.disk import FullDiskError, explain, is_full_disk, room_for
+from lkd_tune.files.disk import FullDiskError, describe_full_disk, disk_space_for, is_full_disk
 from lkd_tune.models.loading import load_tokenizer
 from tests.support.tiny import make_teacher
 
@@ -28,12 +28,12 @@ def test_a_full_disk_is_known_by_what_each_library_says(small_disk, tmp_path, na
     small_disk.fill()
 
     def write() -> None:
-        with room_for("it", small_disk.path):
+        with disk_space_for("it", small_disk.path):
             WRITERS[name](small_disk.path / "written.npy", tokenizer)
 
     with pytest.raises(FullDiskError) as caught:
         write()
-    assert str(caught.value).startswith(f"no room for it: the disk of {small_disk.path} on ")
+    assert str(caught.value).startswith(f"no disk space for it: the disk of {small_disk.path} on ")
     assert str(caught.value).endswith(" has 0.00 GB free")
 
 
@@ -45,10 +45,10 @@ def test_what_is_no_full_disk():
 def test_what_led_to_another_error_is_told(tmp_path):
     error = RuntimeError("Traceback\nOSError: [Errno 28] No space left on device: '/a/b'\n")
     assert is_full_disk(error)
-    told = explain(error, tmp_path / "not" / "there")
+    told = describe_full_disk(error, tmp_path / "not" / "there")
     assert told.startswith("OSError: [Errno 28] No space left on device: '/a/b'; the disk of ")
-    error.__cause__ = FullDiskError("no room for it")
-    assert explain(error, tmp_path) == "no room for it"
+    error.__cause__ = FullDiskError("no disk space for it")
+    assert describe_full_disk(error, tmp_path) == "no disk space for it"
 
 
 def test_a_line_that_a_full_disk_cut_off_is_replaced(small_disk):

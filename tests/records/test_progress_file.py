@@ -14,7 +14,7 @@ from lkd_tune.records.measurement import TrainingProgress
 from lkd_tune.records.progress_file import progress_writer, read_progress
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import TrialFolder
-from lkd_tune.tuning.execution.callback import Follower
+from lkd_tune.tuning.execution.callback import SearchCallback
 from lkd_tune.tuning.execution.retries import Retries
 from lkd_tune.tuning.progress.view import View
 from lkd_tune.tuning.stop import StopRequest
@@ -100,7 +100,7 @@ def test_steps_and_an_estimate_are_shown_before_an_evaluation(tmp_path, monkeypa
     actors = dict.fromkeys(("0000", "0001"))
     with View(4, "accuracy", console=console) as view:
         view.clock(None)
-        follower = Follower(
+        callback = SearchCallback(
             run,
             view,
             StopRequest(None, 0.0, folder=tmp_path),
@@ -109,12 +109,12 @@ def test_steps_and_an_estimate_are_shown_before_an_evaluation(tmp_path, monkeypa
             SearchNodes(NodeRequirements(None, {}), ResourceSettings(), view.note),
             keep=lambda name: None,
         )
-        monkeypatch.setattr("lkd_tune.tuning.execution.callback._LOOK_EVERY_S", 0.0)
+        monkeypatch.setattr("lkd_tune.tuning.execution.callback._READ_PROGRESS_EVERY_S", 0.0)
         for name in actors:
             view.trial_started(name, spec)
-        follower.on_step_end(0, [])
+        callback.on_step_end(0, [])
         progress_writer(TrialFolder(run.trial("0001")).progress)(TrainingProgress(40, 200, 12.0))
-        follower.on_step_end(0, [])
+        callback.on_step_end(0, [])
         said, console.file = console.file.getvalue(), io.StringIO()
         view._live.refresh()
         shown = console.file.getvalue()

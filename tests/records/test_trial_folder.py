@@ -123,7 +123,9 @@ def test_a_checkpoint_that_finds_no_room_leaves_what_there_was(small_disk):
         with folder.new_checkpoint(10, 1.0, 1.0) as draft:
             (draft / "state").write_bytes(bytes(200_000))
 
-    with pytest.raises(FullDiskError, match=r"no room for checkpoint-10: the disk of .* has 0.00"):
+    with pytest.raises(
+        FullDiskError, match=r"no disk space for checkpoint-10: the disk of .* has 0.00"
+    ):
         write_too_much()
     assert names(folder) == ["checkpoint-5"]
     write_checkpoint(folder, 10)  # a smaller one

@@ -53,7 +53,7 @@ def test_a_run_whose_disk_is_full_goes_on_when_there_is_room(small_disk, folder)
     assert code == 1, said
     assert "Traceback" not in said
     *_, last = said.splitlines()
-    assert last.startswith("stopped: no room for ")
+    assert last.startswith("stopped: no disk space for ")
     assert f"the disk of {run.path}/trials/" in last
     assert "GB free. Nothing is lost. Free some disk space, then: lkd-tune search --resume" in last
     before = what_became(run)
@@ -65,7 +65,7 @@ def test_a_run_whose_disk_is_full_goes_on_when_there_is_room(small_disk, folder)
     # As full as before: told again, and as resumable.
     code, said = call(folder, "search", "--resume", run.path)
     assert code == 1, said
-    assert "stopped: no room for " in said
+    assert "stopped: no disk space for " in said
     small_disk.grow(64 * 1024)
     code, said = call(folder, "search", "--resume", run.path)
     assert code == 0, said
@@ -90,7 +90,9 @@ def test_a_cache_whose_disk_is_full_is_named_before_the_first_trial(
     code, said = call(folder, *begin)
     assert code == 1, said
     assert "Traceback" not in said
-    assert "of the teacher's targets in the cache (LKD_TUNE_CACHE may name another)" in said
+    assert (
+        "of the teacher's targets in the cache (set LKD_TUNE_CACHE to use another folder)" in said
+    )
     assert f"the disk of {small_disk.path}/cache/targets on " in said
     small_disk.empty()
     code, said = call(folder, "search", "--resume", folder / "run")

@@ -12,7 +12,7 @@ from lkd_tune.records.run import RunFolder
 from lkd_tune.storage import object_store as storage
 from lkd_tune.storage.fetch import open_run
 from lkd_tune.storage.object_store import StorageError
-from lkd_tune.tuning.execution.callback import Follower
+from lkd_tune.tuning.execution.callback import SearchCallback
 from lkd_tune.tuning.execution.trainable import DistillationTrainable
 from lkd_tune.tuning.session import Session
 from lkd_tune.tuning.tuner import resume_search, run_search
@@ -41,7 +41,7 @@ class ApartSession(Session):
 
 @pytest.mark.slow
 def test_an_outage_fails_no_trial(home, tmp_path, monkeypatch):
-    back, seen_by = contextlib.ExitStack(), Follower.on_trial_result
+    back, seen_by = contextlib.ExitStack(), SearchCallback.on_trial_result
     waited = threading.Timer(AWAY_S, back.close)
 
     def leave(self, iteration, trials, trial, result, **info):
@@ -50,7 +50,7 @@ def test_an_outage_fails_no_trial(home, tmp_path, monkeypatch):
             back.enter_context(outage())
             waited.start()
 
-    monkeypatch.setattr(Follower, "on_trial_result", leave)
+    monkeypatch.setattr(SearchCallback, "on_trial_result", leave)
     monkeypatch.setattr("lkd_tune.tuning.tuner.Session", ApartSession)
     result = run_search(make_space(tmp_path, search=SEARCH), open_run(home), quiet=True)
     assert waited.finished.is_set()

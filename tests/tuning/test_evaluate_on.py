@@ -22,7 +22,7 @@ from lkd_tune.distillation.run import distill_locally
 from lkd_tune.models.loading import load_tokenizer
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results.leaderboard_files import write_leaderboard
-from lkd_tune.tuning.execution.callback import Follower
+from lkd_tune.tuning.execution.callback import SearchCallback
 from lkd_tune.tuning.preparation.jobs import prepare_fine_tuning
 from lkd_tune.tuning.tuner import run_search
 from tests.support.draws import RandomSuggester
@@ -137,7 +137,7 @@ def test_a_trial_that_dies_in_its_fine_tuning_is_not_trained_again(
     make_space(tmp_path)
     space = load_space(tmp_path / "space.yaml", ["search.trials=1", "evaluate_on.train.steps=300"])
     run = RunFolder(tmp_path / "run")
-    student, seen_by, killed = run.trial("0000") / "student", Follower.on_trial_result, []
+    student, seen_by, killed = run.trial("0000") / "student", SearchCallback.on_trial_result, []
 
     def kill_when_it_is_trained(pid):
         while not student.exists():
@@ -151,7 +151,7 @@ def test_a_trial_that_dies_in_its_fine_tuning_is_not_trained_again(
             thread = threading.Thread(target=kill_when_it_is_trained, args=[result["pid"]])
             thread.start()
 
-    monkeypatch.setattr(Follower, "on_trial_result", watch)
+    monkeypatch.setattr(SearchCallback, "on_trial_result", watch)
     run_search(space, run, quiet=True)
     (record,) = run.read_trials()
     assert record.state == "complete"

@@ -13,7 +13,7 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.batches import max_accumulation
 from lkd_tune.records.run import RunFolder
 from lkd_tune.runtime.oom import is_out_of_memory
-from lkd_tune.tuning.execution.worker_group import Rank
+from lkd_tune.tuning.execution.rank import Rank
 from lkd_tune.tuning.tuner import run_search
 from tests.support.families import make_classifier, make_csv
 from tests.support.rays import own_ray

@@ -27,7 +27,7 @@ from lkd_tune.distillation.targets.store_format import (
 )
 from lkd_tune.files.cache import get_or_build
 from lkd_tune.files.digest import digest
-from lkd_tune.files.disk import IN_CACHE, room_for
+from lkd_tune.files.disk import IN_CACHE, disk_space_for
 from lkd_tune.losses.relations import (
     LayerRelations,
     WordRelations,
@@ -95,7 +95,7 @@ def _build(
     folder.mkdir()
     rows, classes = logit_rows(tokens, kind), teacher.config.num_labels
     size = target_bytes(tokens, layers, classes, kind) / 1e9
-    with room_for(f"{size:.2f} GB of the teacher's targets {IN_CACHE}", folder.parent):
+    with disk_space_for(f"{size:.2f} GB of the teacher's targets {IN_CACHE}", folder.parent):
         arrays = {
             name: _new_array(folder / f"{name}.npy", dtype, (int(starts[name][-1]),))
             for name, dtype in TYPES.items()

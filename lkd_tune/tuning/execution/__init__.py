@@ -1,1 +1,1 @@
-"""Trials as Ray Tune runs them: processes, worker groups, retries."""
+"""Trials as Ray Tune runs them: worker groups, retries, and what happens as trials end."""

@@ -1,4 +1,4 @@
-"""What a search does as trials start, measure and end: show it, keep students, note the time."""
+"""What the driver does as trials start, measure and end: show it, keep students, save the time."""
 
 from __future__ import annotations
 
@@ -24,23 +24,22 @@ from lkd_tune.tuning.progress.events import MAX_ROWS
 from lkd_tune.tuning.progress.view import View
 from lkd_tune.tuning.stop import StopRequest
 
-# So much of the time budget a killed driver may forget.
-_NOTE_EVERY_S = 10.0
-# Between looks at how far trials are.
-_LOOK_EVERY_S = 2.0
+# Time that a killed driver may lose from the time budget's account.
+_SAVE_TIME_EVERY_S = 10.0
+_READ_PROGRESS_EVERY_S = 2.0
 
 
-class Follower(Callback):
-    """Tune's callback; it sees each event after the study has been told.
+class SearchCallback(Callback):
+    """Tune's callback of a search. The study receives each event first.
 
     Args:
-        run: Where students are kept.
-        view: What the user sees.
-        stop: The clock of the search.
-        actors: Kept up to date: the actors of trials that run, by name.
-        retries: Says when a trial has failed too often.
-        nodes: Knows those that are to blame themselves.
-        keep: Called with the name of a trial that is complete, to keep the best students.
+        run: The run.
+        view: Shows the search to the user.
+        stop: Whether the search has to stop, and its clock.
+        actors: The actors of running trials by the trial's name; kept up to date here.
+        retries: Decides when a trial has failed too often.
+        nodes: The nodes of the search.
+        keep: Called with the name of each complete trial, to keep the best students.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class Follower(Callback):
         self._actors, self._retries, self._keep = actors, retries, keep
         self._nodes = nodes
         self._wall_s: dict[str, float] = {}
-        self._noted = self._looked = time.monotonic()
+        self._time_saved = self._progress_read = time.monotonic()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called when a trial has an actor."""
@@ -79,10 +78,10 @@ class Follower(Callback):
             self._view.measured(trial.config["name"], measurement)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Called when a trial has ended by itself or by the scheduler."""
+        """Called when a trial has ended, by itself or because the scheduler stopped it."""
         name, result = trial.config["name"], trial.last_result
         self._actors.pop(name, None)
-        _forget(trial)
+        _free_memory(trial)
         if result["state"] == "paused":
             self._view.trial_paused(name)
             return
@@ -92,9 +91,10 @@ class Follower(Callback):
             self._keep(name)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Called when a trial's actor is lost and it will be started again.
+        """Called when a trial's actor is lost, before Tune starts the trial again.
 
-        One that was lost too often ends then: it finds its outcome written, and reports that.
+        For a trial that was lost too often, this writes an outcome. Its next actor finds it, and
+        reports that the trial has ended.
         """
         name = trial.config["name"]
         self._actors.pop(name, None)
@@ -103,7 +103,7 @@ class Follower(Callback):
         if full_disk is not None:
             self._stop.stop_for_full_disk(full_disk)
         elif "StorageError" in error:
-            # It has waited for long, and so would the others: none of them is to fail by that.
+            # It has retried for an hour, and the other trials would; none of them shall fail.
             self._view.note(f"trial {name}: {error.strip().splitlines()[-1]}; the search ends")
             self._stop.interrupt()
         elif self._nodes.exclude_unfit(error):
@@ -111,16 +111,16 @@ class Follower(Callback):
             if self._nodes.problem is not None:
                 self._stop.interrupt()
         elif self._retries.are_used_up(trial):
-            lost = f"its worker was lost {self._retries.for_tune} time(s)"
+            reason = f"its worker was lost {self._retries.for_tune} time(s)"
             if killed_by_ray(error):
-                lost += ", at last for want of memory on its node"
+                reason += ", the last time because its node ran out of memory"
             resources = TrialSpec.model_validate_json(trial.config["spec"]).resources
-            outcome = outcome_of("failed", resources, self._wall_s.get(name, 0.0), lost)
+            outcome = outcome_of("failed", resources, self._wall_s.get(name, 0.0), reason)
             if folder.read_outcome() is None:
                 folder.write_outcome(outcome, error_of(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Called when a trial can't be started again, not even to report its end."""
+        """Called when Tune can't start a trial again, not even to report its end."""
         name = trial.config["name"]
         self._actors.pop(name, None)
         folder = TrialFolder(self._run.trial(name))
@@ -133,21 +133,21 @@ class Follower(Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called several times a second."""
         self._view.clock(self._stop.seconds_left)
-        if time.monotonic() - self._looked > _LOOK_EVERY_S:
-            self._looked = time.monotonic()
+        if time.monotonic() - self._progress_read > _READ_PROGRESS_EVERY_S:
+            self._progress_read = time.monotonic()
             for name in itertools.islice(self._actors, MAX_ROWS):  # those that are shown
                 if (pace := read_progress(TrialFolder(self._run.trial(name)).progress)) is not None:
                     self._view.stepped(name, pace)
-        if time.monotonic() - self._noted > _NOTE_EVERY_S:
-            self._noted = time.monotonic()
+        if time.monotonic() - self._time_saved > _SAVE_TIME_EVERY_S:
+            self._time_saved = time.monotonic()
             update_manifest(self._run, seconds=self._stop.seconds)
 
 
-def _forget(trial: Any) -> None:
-    """Drops what Tune would keep of an ended trial to the search's end, and nobody reads.
+def _free_memory(trial: Any) -> None:
+    """Drops what Tune keeps of an ended trial until the search ends, and nobody reads.
 
-    That is two windows of averages of each of some twenty numbers, the last result, which has the
-    trial's config in it, a name made of all of its config, and the spec, which its folder has.
+    That is two windows of averages for each of some twenty numbers, the last result (with the
+    trial's config), a name made of the whole config, and the spec, which is in the trial's folder.
     """
     trial.run_metadata.metric_analysis.clear()
     trial.run_metadata.metric_n_steps.clear()

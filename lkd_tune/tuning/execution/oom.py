@@ -1,8 +1,7 @@
-"""Workers that are killed because their host is short of memory, and smaller micro-batches then.
+"""Smaller micro-batches for trials whose worker was killed because the host ran out of memory.
 
-What a process is refused it can tell itself; see `is_out_of_memory`. But Linux refuses nothing
-until it is too late, and then the kernel, or Ray a moment before it, kills a process without a word
-to it.
+A process notices failed allocations itself, see `is_out_of_memory`. But Linux rarely lets an
+allocation fail: the kernel, or Ray shortly before it, kills a process without any warning to it.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from typing import Any
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.trial_folder import TrialFolder
 
-# What Ray says of an actor that its memory monitor has killed.
+# From the message of Ray's memory monitor about an actor that it has killed.
 _KILLED_BY_RAY = "due to the node running low on memory"
 
 
-def cut_micro_batches(folder: TrialFolder, spec: TrialSpec) -> bool:
-    """Halves a trial's micro-batches from its next start on; returns whether that can be done."""
+def halve_micro_batches(folder: TrialFolder, spec: TrialSpec) -> bool:
+    """Halves a trial's micro-batches from its next start on; returns False if they can't shrink."""
     from lkd_tune.data.batches import max_accumulation
 
     parts = folder.read_accumulation()
@@ -29,44 +28,46 @@ def cut_micro_batches(folder: TrialFolder, spec: TrialSpec) -> bool:
 
 
 def killed_by_ray(error: str) -> bool:
-    """Whether Ray has killed a trial's worker, so that its node's memory is not used up."""
+    """Whether Ray killed a trial's worker to keep its node from running out of memory."""
     return _KILLED_BY_RAY in error
 
 
-def note_start(
+def record_start(
     folder: TrialFolder, spec: TrialSpec, workers: list[dict[str, Any]], session: str
 ) -> None:
-    """Notes where a trial begins or goes on, with smaller micro-batches if the kernel was why.
+    """Records where a trial starts or resumes.
+
+    Halves its micro-batches if the kernel probably killed its previous process.
 
     Args:
-        folder: The trial's.
+        folder: The trial's folder.
         spec: The trial.
-        workers: The `node`, `host` and `pid` of each; the first is this process.
-        session: The driver's.
+        workers: The `node`, `host` and `pid` of each worker; the first is this process.
+        session: The driver's session.
     """
-    before = folder.read_last_start()
-    now = {"workers": workers, "session": session, "oom_kills": _oom_kills()}
-    if before is not None and _killed_by_kernel(before, now):
-        cut_micro_batches(folder, spec)
-    folder.append_start(now)
+    previous = folder.read_last_start()
+    current = {"workers": workers, "session": session, "oom_kills": _count_oom_kills()}
+    if previous is not None and _killed_by_kernel(previous, current):
+        halve_micro_batches(folder, spec)
+    folder.append_start(current)
 
 
-def _killed_by_kernel(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether it was probably the kernel that ended the process which had a trial before.
+def _killed_by_kernel(previous: dict[str, Any], current: dict[str, Any]) -> bool:
+    """Whether the kernel probably killed the process that ran a trial before.
 
-    It tells how often it has killed, and not whom. In doubt smaller micro-batches cost a little
-    time, and change no objective.
+    The kernel counts its kills and does not say which processes they were. If this is wrong, the
+    smaller micro-batches cost a little time and do not change the objective.
     """
-    was, there = before["workers"][0], now["workers"][0]
+    before, now = previous["workers"][0], current["workers"][0]
     return (
-        before.get("session") == now["session"]
-        and was["node"] == there["node"]
-        and was["pid"] != there["pid"]
-        and before["oom_kills"] < now["oom_kills"]
+        previous.get("session") == current["session"]
+        and before["node"] == now["node"]
+        and before["pid"] != now["pid"]
+        and previous["oom_kills"] < current["oom_kills"]
     )
 
 
-def _oom_kills() -> int:
-    """Returns how many processes this machine's kernel has killed for want of memory."""
+def _count_oom_kills() -> int:
+    """Returns how many processes this machine's kernel has killed because it ran out of memory."""
     counters = Path("/proc/vmstat").read_text("utf-8").split()
     return int(counters[counters.index("oom_kill") + 1]) if "oom_kill" in counters else 0

@@ -1,8 +1,8 @@
-"""Workers whose loss Ray Tune would take for a fault of its own.
+"""Patches of Ray Tune, for lost workers that it takes for an error of its own.
 
-Where an actor's process is killed for want of memory, Ray gives the caller an OutOfMemoryError in
-place of the error of an actor that died. Tune's actor manager knows only the latter, and raises a
-RuntimeError that ends the search with all of its trials.
+When an actor's process is killed because the node runs out of memory, Ray raises an
+OutOfMemoryError instead of the error of a dead actor. Tune's actor manager knows only the latter,
+and raises a RuntimeError that ends the search with all its trials.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ray.tune.execution import tune_controller
 
 
 class _ActorManager(execution.RayActorManager):
-    """Tune's, which takes each way a process can go for the death of its actor."""
+    """Tune's actor manager; handles every loss of a process as the death of its actor."""
 
     def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, OutOfMemoryError | NodeDiedError | WorkerCrashedError):
@@ -26,11 +26,11 @@ class _ActorManager(execution.RayActorManager):
 
 
 @contextmanager
-def all_losses_survived() -> Iterator[None]:
-    """Has searches that begin here survive the loss of a worker, whatever Ray says of it."""
-    before = tune_controller.RayActorManager
+def lost_workers_survived() -> Iterator[None]:
+    """Makes searches that start inside survive the loss of a worker, whatever Ray raises."""
+    original = tune_controller.RayActorManager
     tune_controller.RayActorManager = _ActorManager
     try:
         yield
     finally:
-        tune_controller.RayActorManager = before
+        tune_controller.RayActorManager = original

@@ -1,4 +1,4 @@
-"""How often a trial is started again: the loss of a node, as of a spot one, is not its fault."""
+"""How often a trial is started again. The loss of a node, such as a spot one, does not count."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import ray
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import TrialFolder
-from lkd_tune.tuning.execution.oom import cut_micro_batches, killed_by_ray
+from lkd_tune.tuning.execution.oom import halve_micro_batches, killed_by_ray
 
-# Ray finds by its health checks that a node is gone, long after what ran there is missed.
-_NEWS_S = 60.0
+# Ray's health checks notice that a node is gone long after its actors fail.
+_NODE_LOSS_KNOWN_S = 60.0
 
 
 def living_nodes() -> set[str]:
@@ -25,41 +25,41 @@ def living_nodes() -> set[str]:
 
 
 @dataclass(frozen=True)
-class _Loss:
-    """A failure of a trial that counts, unless a node turns out to be why.
+class _Failure:
+    """A failure that counts against its trial, unless the loss of a node turns out to be the cause.
 
     Attributes:
-        nodes: Those that the trial was on, none if that is not known.
-        alive: Those that lived when it was started: one that was gone before is no excuse.
-        news_until: When the loss of a node would be known.
+        nodes: The nodes of the trial; empty if they are not known.
+        alive: The nodes that were alive when it was started; one lost before is not the cause.
+        pending_until: When the loss of a node would be known.
     """
 
     nodes: set[str]
     alive: set[str]
-    news_until: float
+    pending_until: float
 
     def is_by_node(self, living: set[str]) -> bool:
-        gone = self.alive - living
-        return bool(gone & (self.nodes or gone))
+        lost = self.alive - living
+        return bool(lost & (self.nodes or lost))
 
 
 class Retries:
-    """Tells the losses that count against a trial from those of its nodes, or of their memory.
+    """Counts the failures of trials, except those caused by a lost node or its memory.
 
-    Tune counts all alike, but for nodes that were drained before they went, and decides whether
-    to start a trial again before it tells anyone. So it is to be given one failure more than is
-    allowed, and a trial that comes there is ended by who asks this.
+    Tune counts all failures alike, except on nodes that were drained first, and decides whether to
+    start a trial again before it calls anyone. So Tune is given one failure more than allowed, and
+    the caller ends a trial when `are_used_up` returns True.
 
-    A trial whose node may be lost is started again meanwhile; nothing waits for that news.
+    A trial whose node may be lost is started again at once; nothing waits until that is known.
 
     Args:
-        run: Where trials note their nodes.
-        allowed: Failures of a trial of its own.
-        living: Tells which nodes are alive.
-        news_s: Seconds from the loss of a node until that is known.
+        run: The run, in whose folders trials record their nodes.
+        allowed: The allowed failures of a trial.
+        living: Returns the nodes that are alive.
+        node_loss_known_s: Seconds from the loss of a node until that is known.
 
     Attributes:
-        for_tune: Failures that Tune is to allow.
+        for_tune: The failures that Tune has to allow.
     """
 
     def __init__(
@@ -67,42 +67,44 @@ class Retries:
         run: RunFolder,
         allowed: int,
         living: Callable[[], set[str]] = living_nodes,
-        news_s: float = _NEWS_S,
+        node_loss_known_s: float = _NODE_LOSS_KNOWN_S,
     ):
-        self._run, self._living, self._news_s = run, living, news_s
+        self._run, self._living, self._node_loss_known_s = run, living, node_loss_known_s
         self.for_tune = allowed + 1
-        self._first = living()
-        self._alive: dict[str, set[str]] = {}  # nodes when a trial was started last
-        self._failures: dict[str, int] = {}
-        self._doubtful: dict[str, list[_Loss]] = {}
-        self._parts: dict[str, int] = {}  # of micro-batches, at its last failure
+        self._alive_at_first = living()
+        self._alive: dict[str, set[str]] = {}  # nodes at the last start of each trial
+        self._num_failures: dict[str, int] = {}
+        self._pending: dict[str, list[_Failure]] = {}
+        self._accumulation: dict[str, int] = {}  # of each trial, at its last failure
 
     def started(self, trial: Any) -> None:
-        """Notes that a trial of Tune's was started."""
+        """Has to be called when Tune has started a trial."""
         self._alive[trial.config["name"]] = self._living()
 
     def are_used_up(self, trial: Any) -> bool:
-        """Returns whether a trial has failed too often; asked after each of its failures.
+        """Returns whether a trial has failed too often; has to be called after each failure.
 
-        One whose worker was killed for want of memory goes on with smaller micro-batches, as long
-        as there are such.
+        If its worker was killed because the node ran out of memory, the trial continues with
+        smaller micro-batches, as long as they can shrink.
         """
         name, error = trial.config["name"], error_of(trial)
         folder, now = TrialFolder(self._run.trial(name)), time.monotonic()
-        parts, losses = folder.read_accumulation(), self._doubtful.pop(name, [])
-        if parts > self._parts.get(name, parts):
-            trial.max_failures += 1  # the one before was of that kind, as its next worker saw
-        if trial.num_failures > self._failures.get(name, 0):
-            trial.max_failures += 1  # until it is known to count
-            if not (killed_by_ray(error) and cut_micro_batches(folder, _spec_of(trial))):
-                patience = self._news_s if "is unavailable" in error else 0.0
-                alive = self._alive.get(name, self._first)
-                losses.append(_Loss(folder.read_nodes(), alive, now + patience))
-        self._failures[name], self._parts[name] = trial.num_failures, folder.read_accumulation()
+        accumulation, failures = folder.read_accumulation(), self._pending.pop(name, [])
+        if accumulation > self._accumulation.get(name, accumulation):
+            # The failure before was an out-of-memory kill, as the next worker found out.
+            trial.max_failures += 1
+        if trial.num_failures > self._num_failures.get(name, 0):
+            trial.max_failures += 1  # until it is known whether this failure counts
+            if not (killed_by_ray(error) and halve_micro_batches(folder, _spec_of(trial))):
+                wait_s = self._node_loss_known_s if "is unavailable" in error else 0.0
+                alive = self._alive.get(name, self._alive_at_first)
+                failures.append(_Failure(folder.read_nodes(), alive, now + wait_s))
+        self._num_failures[name] = trial.num_failures
+        self._accumulation[name] = folder.read_accumulation()
         living = self._living()
-        losses = [loss for loss in losses if not loss.is_by_node(living)]
-        self._doubtful[name] = [loss for loss in losses if now < loss.news_until]
-        trial.max_failures -= len(losses) - len(self._doubtful[name])
+        failures = [failure for failure in failures if not failure.is_by_node(living)]
+        self._pending[name] = [failure for failure in failures if now < failure.pending_until]
+        trial.max_failures -= len(failures) - len(self._pending[name])
         return trial.num_failures >= trial.max_failures
 
 
@@ -111,7 +113,7 @@ def _spec_of(trial: Any) -> TrialSpec:
 
 
 def error_of(trial: Any) -> str:
-    """Returns what Tune noted of a trial's last failure."""
+    """Returns the text that Tune wrote about a trial's last failure."""
     path = trial.error_file
     text = Path(path).read_text("utf-8") if path and Path(path).exists() else ""
     return text.rpartition("Failure # ")[2]

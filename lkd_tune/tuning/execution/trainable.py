@@ -1,4 +1,4 @@
-"""A distillation as Ray Tune runs it: one actor for many trials, one `step` per measurement."""
+"""A distillation as Ray Tune runs it: one actor for many trials, one `step` for a measurement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lkd_tune.cluster.ray import trial_bundles
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.atomic import remove_folder, write_atomically
-from lkd_tune.files.disk import explain, is_full_disk
+from lkd_tune.files.disk import describe_full_disk, is_full_disk
 from lkd_tune.records.measurement import Measurement, ModelSize
 from lkd_tune.records.pareto import violations
 from lkd_tune.records.run import RunFolder
@@ -31,67 +31,69 @@ from lkd_tune.records.trial_folder import (
 from lkd_tune.records.trial_record import Ending, Outcome, outcome_of
 from lkd_tune.runtime.oom import gpu_is_lost, is_out_of_memory
 from lkd_tune.storage.object_store import StorageError
-from lkd_tune.tuning.execution.oom import cut_micro_batches, note_start
-from lkd_tune.tuning.execution.worker_group import Gang, LostWorkerError
-from lkd_tune.tuning.mirror.node_storage import node_copy
+from lkd_tune.tuning.execution.oom import halve_micro_batches, record_start
+from lkd_tune.tuning.execution.worker_group import LostWorkerError, WorkerGroup
+from lkd_tune.tuning.mirror.node_storage import node_storage_of
 
 
 class DistillationTrainable(tune.Trainable):
-    """Runs one trial after the other; the process, its threads and its process group stay.
+    """Runs one trial after the other; the process, its threads and its process group are kept.
 
-    Where a trial stands is read from its folder and nowhere else: started again in another
-    actor, on another node or in another session, it goes on from its last checkpoint. Its last
-    measurement is then reported again, since the scheduler may not have judged it.
+    The state of a trial is in its folder only. If it is started again in another actor, on another
+    node or in another session, it resumes from its last checkpoint. It then reports its last
+    measurement again, because the scheduler may not have received it.
 
-    A trial that runs out of memory goes on from its last checkpoint with micro-batches of half the
-    size, down to single examples; its effective batch stays the same. In the same way it goes on
-    without training examples that no student can learn from, if they are to be skipped. One that
-    finds no room on a disk pauses, and tells the driver, who ends the search until there is some.
+    A trial that runs out of memory resumes from its last checkpoint with micro-batches of half the
+    size, down to single examples; its effective batch size stays the same. In the same way it
+    resumes without training examples that no student can learn from, if they may be skipped. If a
+    disk is full, it pauses and reports that to the driver, which ends the search until there is
+    space.
 
-    Where another task scores the trial (`evaluate_on`), its student is written when it is trained,
-    fine-tuned on that task, and the fine-tuned model dropped. All of that is one `step`: whether
-    to stop a trial is decided by measurements of one kind, those of its own training, and after
-    the last of them there is nothing left to decide. A trial cut off in its fine-tuning begins
-    that anew, from the student.
+    If another task scores the trial (`evaluate_on`), the student is written after its training and
+    fine-tuned on that task; the fine-tuned model is not kept. All this is a single `step`: early
+    stopping compares measurements of the training only, and after the last of them there is nothing
+    to decide. If the fine-tuning is interrupted, it starts again from the student.
 
-    What else goes wrong in a distillation (a loss that is not finite, data that do not fit)
-    would go wrong again, so the trial ends as failed and the actor goes on to the next.
-    Only the loss of a process is raised, for Tune to start the trial again elsewhere.
+    Other errors in a distillation (a loss that is not finite, data that do not fit) would happen
+    again, so the trial fails and the actor continues with the next one. Only the loss of a process
+    is raised, so that Tune starts the trial again elsewhere.
 
-    The config holds `run`, `remote_uri`, `session`, `cache`, `cwd`, `limits`, the same for all
-    trials of a session, and `name` and `spec`. With `pause_at` the trial pauses where so many
-    halvings of its steps are left, to go on in a later call of Tune.
+    The config has `run`, `remote_uri`, `session`, `cache`, `cwd`, `versions` and `limits`, which
+    are the same for all trials of a session, and `name` and `spec`. With `pause_at` the trial
+    pauses when that many halvings of its steps are left, and resumes in a later call of Tune.
     """
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """Returns one bundle for each worker; all on one node where nodes share no folder."""
+        """Returns one bundle for each worker; all on one node if the run is on an object store."""
         resources = TrialSpec.model_validate_json(config["spec"]).resources
         strategy = "PACK" if config.get("remote_uri") is None else "STRICT_PACK"
         return trial_bundles(resources, strategy)
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Called once for each actor, with the first trial's config."""
-        self._gang: Gang | None = None
-        self._take(config)
+        """Called once for each actor, with the config of its first trial."""
+        self._group: WorkerGroup | None = None
+        self._set_trial(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Called with each further trial's config."""
-        self._take(new_config)
+        """Called with the config of each further trial."""
+        self._set_trial(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
         """Returns the trial's next measurement.
 
         Raises:
-            LostWorkerError: If a process of the gang is gone.
-            StorageError: If the run's home can't be reached from this node, for an hour.
-            UnfitNodeError: If a worker's node does not have what trials need.
+            LostWorkerError: If a process of the worker group is lost.
+            StorageError: If the run's object store can't be reached from this node for an hour.
+            UnfitNodeError: If a worker's node is not fit.
         """
         while True:
-            if self._gang is None:
+            if self._group is None:
                 resources = self._spec.resources
-                self._gang = Gang(resources, self._cwd, self._note_failure, self._requirements)
+                self._group = WorkerGroup(
+                    resources, self._cwd, self._record_rank_failure, self._requirements
+                )
             self._refuse_if_replaced()
             try:
                 return self._next_result()
@@ -99,43 +101,45 @@ class DistillationTrainable(tune.Trainable):
                 raise
             except Exception as error:
                 if is_full_disk(error):
-                    return self._wait_for_room(error)
-                cut = is_out_of_memory(error) and cut_micro_batches(self._folder, self._now)
-                if not (cut or self._leaves_out(error)):
+                    return self._pause_for_full_disk(error)
+                halved = is_out_of_memory(error) and halve_micro_batches(
+                    self._folder, self._current_spec
+                )
+                if not (halved or self._may_skip_examples(error)):
                     return self._fail(error)
-                self._begin_again(error)
+                self._restart_next_step(error)
 
     def cleanup(self) -> None:
-        """Called when the actor is not needed any more."""
-        if self._gang is not None:
-            self._gang.disband()
-            self._gang = None
+        """Called when the actor is not needed anymore."""
+        if self._group is not None:
+            self._group.disband()
+            self._group = None
 
-    def _take(self, config: dict[str, Any]) -> None:
-        """Makes a trial the current one; the rest waits for `step`, whose errors are told."""
+    def _set_trial(self, config: dict[str, Any]) -> None:
+        """Makes a trial the current one; starts it in `step`, whose errors Tune reports."""
         self._name, self._session = config["name"], config["session"]
-        self._copy = node_copy(config)
+        self._node_storage = node_storage_of(config)
         self._requirements = NodeRequirements(
-            None if self._copy else config["run"], config.get("versions", {})
+            None if self._node_storage else config["run"], config.get("versions", {})
         )
-        self._run = self._copy.run if self._copy else RunFolder(Path(config["run"]))
+        self._run = self._node_storage.run if self._node_storage else RunFolder(Path(config["run"]))
         self._folder = TrialFolder(self._run.trial(self._name))
         self._spec = TrialSpec.model_validate_json(config["spec"])
         self._cache, self._cwd = config["cache"], config["cwd"]
         self._limits, self._pause_at = config["limits"], config.get("pause_at", 0)
         self._size: ModelSize | None = None
-        self._began: float | None = None
-        self._now = self._spec  # what is trained now: the student, or a copy that is fine-tuned
-        self._ready = False
-        self._spent_before = 0.0, 0.0
+        self._trial_started: float | None = None
+        self._current_spec = self._spec  # or its fine-tuning
+        self._is_trial_built = False
+        self._spent_earlier = 0.0, 0.0
 
     def _next_result(self) -> dict[str, Any]:
-        assert self._gang is not None
-        if not self._ready:
-            self._ready = True
-            if (told := self._begin()) is not None:
-                return told
-        measurement: Measurement = self._gang.run("advance")
+        assert self._group is not None
+        if not self._is_trial_built:
+            self._is_trial_built = True
+            if (result := self._start_trial()) is not None:
+                return result
+        measurement: Measurement = self._group.run("advance")
         self._refuse_if_replaced()
         if not math.isfinite(measurement.score):
             metric = self._spec.task.metric
@@ -144,57 +148,57 @@ class DistillationTrainable(tune.Trainable):
         if measurement.finished:
             return self._finish(measurement)
         with self._folder.new_checkpoint(measurement.step, *self._spent) as folder:
-            self._gang.run("save_checkpoint", str(folder))
-        return self._go_on_or_pause(measurement)
+            self._group.run("save_checkpoint", str(folder))
+        return self._continue_or_pause(measurement)
 
-    def _go_on_or_pause(self, measurement: Measurement) -> dict[str, Any]:
-        assert self._gang is not None
+    def _continue_or_pause(self, measurement: Measurement) -> dict[str, Any]:
+        assert self._group is not None
         if measurement.halvings > self._pause_at or self._pause_at == 0:
             return self._result(measurement, "running")
-        self._gang.run("end")
+        self._group.run("end")
         return self._result(measurement, "paused")
 
-    def _begin(self) -> dict[str, Any] | None:
-        """Starts or goes on with the trial; returns a result that it has already."""
-        assert self._gang is not None
-        if self._copy is not None:
-            self._copy.pull()
+    def _start_trial(self) -> dict[str, Any] | None:
+        """Starts or resumes the trial; returns a result if it does not have to train for that."""
+        assert self._group is not None
+        if self._node_storage is not None:
+            self._node_storage.pull()
         measurements = {m.step: m for m in read_measurements(self._folder.path)}
         outcome, self._size = self._folder.read_outcome(), self._folder.read_size()
-        if outcome is not None:  # it ended, but nobody was told
+        if outcome is not None:  # it has ended, but was not reported
             last = measurements[max(measurements)] if measurements else None
             return self._result(last, outcome.state, outcome)
-        note_start(self._folder, self._spec, self._gang.workers, self._session)
+        record_start(self._folder, self._spec, self._group.workers, self._session)
         checkpoint = self._folder.read_checkpoint()
         trained = read_student(self._folder.student) if self._spec.evaluate_on else None
-        if self._began is None:
-            self._began = time.monotonic()
+        if self._trial_started is None:
+            self._trial_started = time.monotonic()
             if trained is not None:
                 worker_s = trained["cpu_s"] / self._spec.resources.cpus
-                self._spent_before = trained["wall_s"], worker_s
+                self._spent_earlier = trained["wall_s"], worker_s
             elif checkpoint is not None:
-                self._spent_before = checkpoint.wall_s, checkpoint.worker_s
+                self._spent_earlier = checkpoint.wall_s, checkpoint.worker_s
         if trained is not None:
             return self._finish_by_fine_tuning(measurements[max(measurements)])
         skipped = [bad.example for bad in self._folder.read_bad_examples()]
-        self._start(self._spec, checkpoint, skipped)
+        self._build(self._spec, checkpoint, skipped)
         if checkpoint is not None:
-            return self._go_on_or_pause(measurements[checkpoint.step])
+            return self._continue_or_pause(measurements[checkpoint.step])
         if self._size is None:
-            self._size = self._gang.run("measure_size", str(self._run.latencies))
+            self._size = self._group.run("measure_size", str(self._run.latencies))
             self._folder.write_size(self._size)
-        return self._refuse_if_above_a_limit() if self._name.isdigit() else None
+        return self._refuse_above_limits() if self._name.isdigit() else None
 
-    def _start(
+    def _build(
         self,
         spec: TrialSpec,
         checkpoint: Checkpoint | None = None,
         skipped: Sequence[int] = (),
     ) -> None:
-        """Builds a distillation, from where a checkpoint left it, without some examples."""
-        assert self._gang is not None
-        self._now = spec
-        self._gang.run(
+        """Builds a distillation, from a checkpoint if there is one."""
+        assert self._group is not None
+        self._current_spec = spec
+        self._group.run(
             "begin",
             spec.to_json(),
             self._cache,
@@ -204,9 +208,9 @@ class DistillationTrainable(tune.Trainable):
             str(self._folder.progress),
         )
 
-    def _refuse_if_above_a_limit(self) -> dict[str, Any] | None:
-        """Ends a trial whose student is too slow, before it trains."""
-        assert self._gang is not None
+    def _refuse_above_limits(self) -> dict[str, Any] | None:
+        """Returns the end of a trial whose student exceeds a limit, before it trains; else None."""
+        assert self._group is not None
         above = [name for name, by in violations(self._limits, self._size).items() if by > 0]
         if not above:
             return None
@@ -216,128 +220,127 @@ class DistillationTrainable(tune.Trainable):
         )
         outcome = self._outcome("refused", reason)
         self._folder.write_outcome(outcome)
-        self._gang.run("end")
+        self._group.run("end")
         return self._result(None, "refused", outcome)
 
     def _finish(self, last: Measurement) -> dict[str, Any]:
-        """Writes what a finished trial leaves."""
-        assert self._gang is not None
+        """Writes the results of a trial that has reached its last step."""
+        assert self._group is not None
         if self._spec.evaluate_on is not None:
             self._write_student(last)
             return self._finish_by_fine_tuning(last)
         if self._name.isdigit():
             self._write_student(last)
         elif self._spec.task.test is not None:
-            # Made to compare with: its numbers count, not its student.
-            metrics = self._gang.run("evaluate", "test")
+            # A trial for comparison: its metrics are needed, its student is not.
+            metrics = self._group.run("evaluate", "test")
             self._folder.write_test_metrics(metrics)
         return self._complete(last)
 
     def _finish_by_fine_tuning(self, last: Measurement) -> dict[str, Any]:
-        """Scores the trial's student on `evaluate_on`; the fine-tuned copy is not kept."""
-        assert self._gang is not None
+        """Fine-tunes the student on `evaluate_on` to score it, and ends the trial."""
+        assert self._group is not None
         fine_tuned = self._folder.read_fine_tuned()
         if fine_tuned is None:
-            self._folder.remove_checkpoints()  # the student takes their place
-            self._start(self._spec.fine_tuning(str(self._folder.student)))
-            fine_tuned = self._gang.run("advance")
+            self._folder.remove_checkpoints()  # the student replaces them
+            self._build(self._spec.fine_tuning(str(self._folder.student)))
+            fine_tuned = self._group.run("advance")
             self._refuse_if_replaced()
             if not math.isfinite(fine_tuned.score):
                 raise ArithmeticError(f"{self._spec.score_name} is {fine_tuned.score}")
             self._folder.write_fine_tuned(fine_tuned)
         if self._name.isdigit():
-            self._describe(self._folder.student, last, fine_tuned)
+            self._write_student_file(self._folder.student, last, fine_tuned)
         result = self._complete(last)
         if not self._name.isdigit():
             remove_folder(self._folder.student)
         return result
 
     def _complete(self, last: Measurement) -> dict[str, Any]:
-        """Writes and returns that the trial is complete."""
-        assert self._gang is not None
+        """Writes that the trial is complete, and returns its last result."""
+        assert self._group is not None
         outcome = self._outcome("complete")
         self._folder.write_outcome(outcome)
         self._folder.remove_checkpoints()
-        self._gang.run("end")
+        self._group.run("end")
         return self._result(last, "complete", outcome)
 
     def _write_student(self, last: Measurement) -> None:
-        assert self._gang is not None
+        assert self._group is not None
         with self._folder.new_student() as folder:
-            self._gang.run("save_student", str(folder))
-            self._describe(folder, last)
+            self._group.run("save_student", str(folder))
+            self._write_student_file(folder, last)
 
-    def _describe(
+    def _write_student_file(
         self, folder: Path, last: Measurement, fine_tuned: Measurement | None = None
     ) -> None:
         outcome = self._outcome("complete")
         facts = describe_student(self._name, self._spec, last, outcome, self._size, fine_tuned)
         write_atomically(folder / "student.json", facts)
 
-    def _leaves_out(self, error: BaseException) -> bool:
-        """Notes the bad examples that an error names; returns whether the trial may skip them."""
+    def _may_skip_examples(self, error: BaseException) -> bool:
+        """Records the bad examples that an error names; returns whether the trial may skip them."""
         from lkd_tune.distillation.bad_examples import BadExamplesError
 
-        # Those of a fine-tuning are of another task.
-        if not isinstance(error, BadExamplesError) or self._now is not self._spec:
+        # Examples of the fine-tuning belong to another task.
+        if not isinstance(error, BadExamplesError) or self._current_spec is not self._spec:
             return False
         self._folder.add_bad_examples(error.examples)
         return error.may_skip
 
-    def _begin_again(self, error: BaseException) -> None:
-        """Makes the next step go on from the last checkpoint, if there is one."""
-        error.__traceback__ = None  # its frames hold the tensors that there is no room for
-        self._ready = False
+    def _restart_next_step(self, error: BaseException) -> None:
+        """Makes the next step resume from the last checkpoint, if there is one."""
+        error.__traceback__ = None  # its frames hold tensors
+        self._is_trial_built = False
         if self._spec.resources.workers > 1:
             self.cleanup()  # the ranks are out of step
         else:
-            assert self._gang is not None
-            self._gang.run("end")
+            assert self._group is not None
+            self._group.run("end")
 
-    def _wait_for_room(self, error: Exception) -> dict[str, Any]:
-        """Returns that the trial pauses, and which disk has no room."""
-        told = explain(error, self._run.path)
-        self._begin_again(error)
-        return {**self._result(None, "paused"), "full_disk": told}
+    def _pause_for_full_disk(self, error: Exception) -> dict[str, Any]:
+        """Pauses the trial; the result says which disk is full."""
+        message = describe_full_disk(error, self._run.path)
+        self._restart_next_step(error)
+        return {**self._result(None, "paused"), "full_disk": message}
 
     def _fail(self, error: Exception) -> dict[str, Any]:
-        """Records a failure and makes the actor fit for the next trial, or ends it."""
+        """Records a failure and prepares the actor for the next trial, or exits."""
         outcome = self._write_failure(error)
         if gpu_is_lost():
-            # Every later call in this process would fail; Tune starts another, which finds that
-            # this trial has ended.
+            # Every call in this process would fail. Tune starts another one, which finds that this
+            # trial has ended.
             os._exit(1)
-        error.__traceback__ = None  # its frames hold the tensors of the failed distillation
-        assert self._gang is not None
+        error.__traceback__ = None  # its frames hold tensors
+        assert self._group is not None
         if self._spec.resources.workers > 1:
-            # The ranks are out of step.
-            self.cleanup()
+            self.cleanup()  # the ranks are out of step
         else:
-            self._gang.run("end")
+            self._group.run("end")
         return self._result(None, "failed", outcome)
 
-    def _note_failure(self, error: BaseException) -> None:
-        """Notes what another rank raised while this one can't get away; the process ends next.
+    def _record_rank_failure(self, error: BaseException) -> None:
+        """Records an error of another rank while this one is stuck; then the process exits.
 
-        If the trial may go on without some examples, Tune starts it again.
+        If the trial may skip the examples that caused it, Tune starts the trial again.
         """
         if is_full_disk(error):
-            self._folder.write_full_disk(explain(error, self._run.path))
-        elif not self._leaves_out(error):
+            self._folder.write_full_disk(describe_full_disk(error, self._run.path))
+        elif not self._may_skip_examples(error):
             self._write_failure(error)
 
     def _write_failure(self, error: BaseException) -> Outcome:
         from lkd_tune.distillation.bad_examples import BadExamplesError, DivergedError
 
-        # Bad examples are no fault of the settings: the sampler has nothing to learn from them.
+        # Bad examples are not caused by the settings, so the sampler must not learn from them.
         diverged = isinstance(error, DivergedError) and not isinstance(error, BadExamplesError)
         outcome = self._outcome("failed", _one_line(error)).model_copy(
             update={"diverged": diverged}
         )
         self._folder.write_outcome(outcome, "".join(traceback.format_exception(error)))
         self._folder.remove_checkpoints()
-        if self._copy is not None:
-            self._copy.push()
+        if self._node_storage is not None:
+            self._node_storage.push()
         return outcome
 
     def _outcome(self, state: Ending, reason: str | None = None) -> Outcome:
@@ -346,20 +349,20 @@ class DistillationTrainable(tune.Trainable):
 
     @property
     def _spent(self) -> tuple[float, float]:
-        """Seconds of this trial, and these times the workers it had."""
-        here = 0.0 if self._began is None else time.monotonic() - self._began
-        wall_s, worker_s = self._spent_before
-        return wall_s + here, worker_s + here * self._spec.resources.workers
+        """Seconds of this trial, and these seconds times its workers."""
+        now = 0.0 if self._trial_started is None else time.monotonic() - self._trial_started
+        wall_s, worker_s = self._spent_earlier
+        return wall_s + now, worker_s + now * self._spec.resources.workers
 
     def _result(
         self, measurement: Measurement | None, state: str, outcome: Outcome | None = None
     ) -> dict[str, Any]:
         wall_s, worker_s = self._spent
-        if self._copy is not None:
-            self._copy.push()
+        if self._node_storage is not None:
+            self._node_storage.push()
         result: dict[str, Any] = {
             "state": state,
-            "apart": self._copy is not None and self._copy.apart,
+            "is_remote": self._node_storage is not None and self._node_storage.is_remote,
             "done": state != "running",
             "wall_s": outcome.wall_s if outcome else wall_s,
             "worker_s": worker_s,
@@ -375,13 +378,13 @@ class DistillationTrainable(tune.Trainable):
         return result
 
     def _refuse_if_replaced(self) -> None:
-        """Ends this process if the run was resumed by another driver, which has this trial now."""
-        seen = self._copy or self._run
+        """Exits if another driver has resumed the run, which then runs this trial elsewhere."""
+        source = self._node_storage or self._run
         try:
-            session = seen.read_manifest().get("session")
+            session = source.read_manifest().get("session")
         except StorageError:
-            raise  # no fault of this node
-        except SpecError as error:  # what the node mounted is gone
+            raise  # not caused by this node
+        except SpecError as error:  # the file system is not mounted anymore
             raise unfit_node_error(str(error)) from None
         if session != self._session:
             os._exit(1)

@@ -1,1 +1,1 @@
-"""Copying a run folder to an object store, and files between nodes, while a search runs."""
+"""Copying a run's folder to an object store, and files between nodes, while a search runs."""

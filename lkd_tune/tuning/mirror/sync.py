@@ -1,8 +1,8 @@
-"""Files of a run, in a folder and in its store: sent such that a cut anywhere loses nothing.
+"""Files of a run in a folder and in its object store, copied so that no interruption loses any.
 
-An object store knows no renaming, so what says that a folder is whole goes last and is removed
-first: `trial.json` of a checkpoint, `student.json` of a student. What refers to other things goes
-after them: a trial's outcome after its student, the study after the outcomes it was told of.
+An object store can't rename, so the file that marks a folder as complete is uploaded last and
+removed first: `trial.json` of a checkpoint, `student.json` of a student. What refers to other files
+is uploaded after them: a trial's outcome after its student, the study after the outcomes in it.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from lkd_tune.storage.fetch import download_all
 from lkd_tune.storage.object_store import Store
 
 Stamp = tuple[int, int]
-"""Size and time of change (ns) of a local file."""
+"""Size and modification time (ns) of a local file."""
 
 _CHECKPOINT = re.compile(r"(trials/[^/]+/checkpoint-(\d+))/")
 _STUDENT = re.compile(r"((?:trials/[^/]+/student|students/[^/]+))/")
-_MARKS = ("trial.json", "student.json")
+_COMPLETE_MARKS = ("trial.json", "student.json")
 
 
-def is_sent(name: str) -> bool:
-    """Whether a file of a run is one that its store has too.
+def is_mirrored(name: str) -> bool:
+    """Whether a file of a run is mirrored to its store.
 
-    Not sent are Ray's own files, drafts and locks. The teacher is put there by who trained it,
-    the report by who wrote it.
+    Ray's own files, drafts and locks are not. The teacher is uploaded by the process that trained
+    it, the report by the command that wrote it.
     """
     hidden = any(part.startswith(".") for part in name.split("/"))
-    others = ("ray/", "report/", "teacher/model", "study.journal.")
-    return not hidden and not name.startswith(others)
+    not_mirrored = ("ray/", "report/", "teacher/model", "study.journal.")
+    return not hidden and not name.startswith(not_mirrored)
 
 
-def stamps(folder: Path, below: str = "") -> dict[str, Stamp]:
-    """Returns the files of a run that are to be sent, by name."""
+def list_stamps(folder: Path, below: str = "") -> dict[str, Stamp]:
+    """Returns the stamps of a run's mirrored files, by name."""
     found: dict[str, Stamp] = {}
-    # Not by `rglob`: it takes three times as long, and a driver of thousands of trials asks often.
-    left = [below]
-    while left:
-        at, entries = left.pop(), []
-        # A folder may go at any time, and a file.
+    # `rglob` takes three times as long, and this is called often, for thousands of trials.
+    folders = [below]
+    while folders:
+        at, entries = folders.pop(), []
+        # Folders and files may be removed at any time.
         with contextlib.suppress(FileNotFoundError), os.scandir(folder / at) as listed:
             entries = [*listed]
         for entry in entries:
             name = f"{at}/{entry.name}" if at else entry.name
             if entry.is_dir(follow_symlinks=False):
-                left.append(name)
-            elif is_sent(name) and entry.is_file():
+                folders.append(name)
+            elif is_mirrored(name) and entry.is_file():
                 with contextlib.suppress(FileNotFoundError):
                     status = entry.stat()
                     found[name] = (status.st_size, status.st_mtime_ns)
@@ -60,15 +60,15 @@ def stamps(folder: Path, below: str = "") -> dict[str, Stamp]:
 
 
 class Sync:
-    """What is known of a run's objects, and making them and the files alike.
+    """Uploads, downloads and removes the objects of a run.
 
     Args:
-        store: The run's.
-        folder: The run's, or a node's part of it.
+        store: The run's store.
+        folder: The run's folder, or the part of it on a node.
 
     Attributes:
-        known: The objects that this process looks after, with the stamp of the file that each
-            was made from; None where the file is another or there is none.
+        known: The objects that this process keeps up to date, with the stamp of the file that each
+            was uploaded from; None if that file differs or does not exist.
     """
 
     def __init__(self, store: Store, folder: Path):
@@ -77,116 +77,118 @@ class Sync:
 
     def push(
         self,
-        here: Mapping[str, Stamp],
+        local: Mapping[str, Stamp],
         gone: Collection[str],
         contents: Mapping[str, bytes] | None = None,
     ) -> bool:
-        """Sends what has changed, and removes objects whose files were removed.
+        """Uploads changed files, and removes the objects of removed files.
 
         Args:
-            here: Files as they were when they were listed.
-            gone: Objects that were known before that, whose files are not among them because the
-                search removed them.
-            contents: What is to be sent in place of a file's content of now.
+            local: The stamps of the files when they were listed.
+            gone: Known objects whose files the search had removed by then.
+            contents: What to upload instead of a file's current content.
 
         Returns:
-            Whether that was all; if not there is more to do as soon as the files are listed again.
+            Whether everything is done; if not, list the files and push again.
 
         Raises:
-            FileNotFoundError: If a file has gone since it was listed; list and push again.
-            StorageError: If the store does not take it.
+            FileNotFoundError: If a file was removed since it was listed; list and push again.
+            StorageError: If the store can't be written.
         """
-        changed = [name for name in here if self.known.get(name) != here[name]]
+        changed = [name for name in local if self.known.get(name) != local[name]]
         order = sorted(changed, key=self._order)
-        # Single files go only with a whole trial, whose name another may have by now.
-        self._drop([name for name in gone if _unit(name) == name])
+        # Single files are removed with a whole trial only, and first: another trial may have its
+        # name by now.
+        self._remove([name for name in gone if _unit(name) == name])
         skipped = False
         for unit, names in itertools.groupby(order, key=_unit):
             try:
-                self._send([*names], here, contents or {})
+                self._upload([*names], local, contents or {})
             except FileNotFoundError:
                 if not _CHECKPOINT.match(f"{unit}/"):
                     raise
-                skipped = True  # a newer one is there, for the next time
+                skipped = True  # a newer one exists, for the next push
         if not skipped:
-            self._drop([name for name in gone if _unit(name) != name])
+            self._remove([name for name in gone if _unit(name) != name])
         return not skipped
 
     def pull_trial(self, trial: str, *, checkpoint: bool) -> None:
-        """Makes a trial's folder what its store has: the student too, and the checkpoint if asked.
+        """Makes a trial's folder equal to the store: with the student, and on request a checkpoint.
 
         Raises:
             StorageError: If the store can't be read.
         """
-        there = self._list(trial)
+        stored = self._list(trial)
         units: dict[str, list[str]] = {}
-        for name in there:
+        for name in stored:
             units.setdefault(_unit(name), []).append(name)
-        whole = {unit for unit in units if any(f"{unit}/{mark}" in there for mark in _MARKS)}
+        complete = {
+            unit for unit in units if any(f"{unit}/{mark}" in stored for mark in _COMPLETE_MARKS)
+        }
         last = f"trials/{trial}/outcome.json"
-        loose = [name for unit, names in units.items() for name in names if unit == name]
-        download_all(self.store, [name for name in loose if name != last], self.folder)
+        single_files = [name for unit, names in units.items() for name in names if unit == name]
+        download_all(self.store, [name for name in single_files if name != last], self.folder)
         own = TrialFolder(self.folder / "trials" / trial)
         own.path.mkdir(parents=True, exist_ok=True)
-        for unit in sorted(whole):
+        for unit in sorted(complete):
             if _STUDENT.match(f"{unit}/") or checkpoint:
-                # Also one of a name that is here: it may be that of the trial that was taken over.
+                # Also if it exists here: that may be from a trial that this one has replaced.
                 with atomic_folder(self.folder / unit) as draft:
                     for name in units[unit]:
                         self.store.download(name, draft / name.removeprefix(f"{unit}/"))
         for path in own.path.glob("checkpoint-*"):
-            if f"trials/{trial}/{path.name}" not in whole:
+            if f"trials/{trial}/{path.name}" not in complete:
                 remove_folder(path)
-        download_all(self.store, [name for name in loose if name == last], self.folder)
-        here = stamps(self.folder, f"trials/{trial}")
-        self.known |= {name: here.get(name) for name in there}
+        download_all(self.store, [name for name in single_files if name == last], self.folder)
+        local = list_stamps(self.folder, f"trials/{trial}")
+        self.known |= {name: local.get(name) for name in stored}
 
     def is_ahead(self, trial: str) -> bool:
-        """Whether the store knows more of a trial than its folder here."""
+        """Whether the store has more of a trial than its folder here."""
         own = TrialFolder(self.folder / "trials" / trial)
         if own.read_outcome() is not None:
             return False
-        there, checkpoint = self._list(trial), own.read_checkpoint()
+        stored, checkpoint = self._list(trial), own.read_checkpoint()
         steps = [
             int(match[2])
-            for name in there
+            for name in stored
             if name.endswith("/trial.json") and (match := _CHECKPOINT.match(name))
         ]
-        ended = f"trials/{trial}/outcome.json" in there
+        ended = f"trials/{trial}/outcome.json" in stored
         return ended or max(steps, default=0) > (checkpoint.step if checkpoint else 0)
 
     def pull_missing(self, below: str) -> None:
-        """Fetches files of a folder that are not here; those that are never change."""
-        there = [name for name in self.store.list(below) if is_sent(name)]
-        lacking = [name for name in there if not (self.folder / name).exists()]
-        download_all(self.store, lacking, self.folder)
-        here = stamps(self.folder, below)
-        self.known |= {name: here[name] for name in there if name in here}
+        """Downloads files of a folder that do not exist here; existing ones never change."""
+        stored = [name for name in self.store.list(below) if is_mirrored(name)]
+        missing = [name for name in stored if not (self.folder / name).exists()]
+        download_all(self.store, missing, self.folder)
+        local = list_stamps(self.folder, below)
+        self.known |= {name: local[name] for name in stored if name in local}
 
     def _list(self, trial: str) -> list[str]:
-        return [name for name in self.store.list(f"trials/{trial}") if is_sent(name)]
+        return [name for name in self.store.list(f"trials/{trial}") if is_mirrored(name)]
 
-    def _send(
-        self, names: list[str], here: Mapping[str, Stamp], contents: Mapping[str, bytes]
+    def _upload(
+        self, names: list[str], local: Mapping[str, Stamp], contents: Mapping[str, bytes]
     ) -> None:
         with contextlib.ExitStack() as stack:
-            # All at once: an open file can be read to its end, also when its folder is removed.
+            # All are opened first: an open file can be read even when its folder is removed.
             files = [stack.enter_context((self.folder / name).open("rb")) for name in names]
             for name, file in zip(names, files, strict=True):
                 if name in contents:
                     self.store.write(name, contents[name])
                 else:
                     self.store.upload(name, file)
-                self.known[name] = here[name]
+                self.known[name] = local[name]
 
-    def _drop(self, gone: Iterable[str]) -> None:
+    def _remove(self, gone: Iterable[str]) -> None:
         for unit, names in itertools.groupby(sorted(gone, key=_unit), key=_unit):
             listed = [*names]
             if unit in listed or (self.folder / unit).exists():
                 for name in listed:
                     self.store.remove(name)
             else:
-                for mark in _MARKS:
+                for mark in _COMPLETE_MARKS:
                     if f"{unit}/{mark}" in listed:
                         self.store.remove(f"{unit}/{mark}")
                 self.store.remove_folder(unit)
@@ -194,7 +196,7 @@ class Sync:
                 self.known.pop(name, None)
 
     def _order(self, name: str) -> tuple[int, int, str, bool, str]:
-        """Returns when a file is to be sent."""
+        """Returns the sort key for the order of uploads."""
         unit, last = _unit(name), name.rpartition("/")[2]
         if _STUDENT.match(name):
             rank = 1
@@ -205,13 +207,19 @@ class Sync:
         elif _CHECKPOINT.match(name):
             rank = 4
         elif last == "spec.json" and name in self.known:
-            rank = 5  # of a trial that took over another: its checkpoint is there now
+            rank = 5  # of a trial that has replaced another one: after its new checkpoint
         else:
             rank = 0
-        return rank, unit.count("/"), unit, name in {f"{unit}/{mark}" for mark in _MARKS}, name
+        return (
+            rank,
+            unit.count("/"),
+            unit,
+            name in {f"{unit}/{mark}" for mark in _COMPLETE_MARKS},
+            name,
+        )
 
 
 def _unit(name: str) -> str:
-    """Returns the checkpoint or student that a file is part of, or the file itself."""
+    """Returns the checkpoint or student that a file belongs to, else the file itself."""
     match = _CHECKPOINT.match(name) or _STUDENT.match(name)
     return match[1] if match else name

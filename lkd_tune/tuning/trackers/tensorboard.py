@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.config.objectives import COSTS
-from lkd_tune.files.tombstones import note_removal
+from lkd_tune.files.tombstones import add_tombstone
 from lkd_tune.tuning.trackers.base import TrackedTrial
 
 
@@ -64,7 +64,7 @@ class TensorBoard:
         folder = self._folder / trial.name
         if folder.exists():
             shutil.rmtree(folder, ignore_errors=True)
-            note_removal(folder)
+            add_tombstone(folder)
         writer = self._writers[trial.key] = SummaryWriter(str(folder), flush_secs=30)
         self._steps[trial.key] = -1
         for summary in _hparams(trial)[:-1]:

@@ -194,7 +194,8 @@ def test_a_store_is_built_when_a_full_disk_has_space_again(small_disk, tmp_path)
     cache = small_disk.path / "cache"
     (cache / "targets").mkdir(parents=True)
     small_disk.fill(free_kb=size // 2048)
-    with pytest.raises(FullDiskError, match=rf"no room for {size / 1e9:.2f} GB of the teacher's"):
+    message = rf"no disk space for {size / 1e9:.2f} GB of the teacher's"
+    with pytest.raises(FullDiskError, match=message):
         get_or_build_store(teacher, tokens, KIND, CPU, cache)
     assert not [*(cache / "targets").glob(".building-*")]
     small_disk.empty()

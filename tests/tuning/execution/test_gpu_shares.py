@@ -6,7 +6,7 @@ import pytest
 
 from lkd_tune.cluster.ray import workers_on
 from lkd_tune.config.settings.training import ResourceSettings, trials_on_a_gpu
-from lkd_tune.tuning.execution.worker_group import _CONTEXT_BYTES, allocator_share
+from lkd_tune.tuning.execution.rank import _CONTEXT_BYTES, allocator_share
 
 GIB = 2**30
 

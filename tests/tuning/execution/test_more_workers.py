@@ -9,7 +9,7 @@ import pytest
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.space import load_space
 from lkd_tune.records.run import RunFolder
-from lkd_tune.tuning.execution.callback import Follower
+from lkd_tune.tuning.execution.callback import SearchCallback
 from lkd_tune.tuning.tuner import resume_search, run_search
 from tests.support.tiny import make_space
 
@@ -26,16 +26,16 @@ def test_a_trial_of_two_workers_goes_on_with_four(tmp_path, monkeypatch, capsys)
         train={"steps": 200, "evaluations": 3},
         search={"trials": 1},
     )
-    seen_by = Follower.on_trial_result
+    seen_by = SearchCallback.on_trial_result
 
     def interrupt(self, *arguments, **info):
         seen_by(self, *arguments, **info)
         self._stop.reason = "interrupted"
 
     run = RunFolder(tmp_path / "run")
-    monkeypatch.setattr(Follower, "on_trial_result", interrupt)
+    monkeypatch.setattr(SearchCallback, "on_trial_result", interrupt)
     assert run_search(space, run, quiet=True).interrupted
-    monkeypatch.setattr(Follower, "on_trial_result", seen_by)
+    monkeypatch.setattr(SearchCallback, "on_trial_result", seen_by)
 
     with pytest.raises(SpecError, match=r"batch_size 16 can't be shared by 3 workers"):
         resume_search(run, overrides=["resources.workers=3"])

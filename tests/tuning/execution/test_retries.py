@@ -112,7 +112,7 @@ def test_the_news_of_a_lost_node_may_come_later(tmp_path):
 
 
 def test_a_node_that_was_not_lost_after_all_is_no_excuse(tmp_path):
-    played = Played(tmp_path, 1, news_s=0.2)
+    played = Played(tmp_path, 1, node_loss_known_s=0.2)
     played.start("a")
     assert played.fail(UNAVAILABLE) == "goes on"
     played.start("b")

@@ -14,7 +14,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from lkd_tune.cluster.nodes import NodeRequirements
 from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.records.run import RunFolder
-from lkd_tune.tuning.execution.worker_group import Gang, LostWorkerError, Rank
+from lkd_tune.tuning.execution.rank import Rank
+from lkd_tune.tuning.execution.worker_group import LostWorkerError, WorkerGroup
 from lkd_tune.tuning.tuner import run_search
 from tests.support.tiny import make_space
 from tests.support.worker_ranks import TWO, ranks_of
@@ -65,15 +66,17 @@ class Leader:
     def __init__(self, told: Path) -> None:
         resources = ResourceSettings(workers=2, cpus=1)
         needs = NodeRequirements(None, {})
-        self.gang = Gang(resources, os.getcwd(), lambda error: told.write_text(str(error)), needs)
+        self.group = WorkerGroup(
+            resources, os.getcwd(), lambda error: told.write_text(str(error)), needs
+        )
 
     def run(self, method: str, *arguments: Any) -> Any:
-        return self.gang.run(method, *arguments)
+        return self.group.run(method, *arguments)
 
     def begin_alone(self, spec: str, cache: str, pace: str) -> None:
         """Begins a trial that rank 1 can't begin: rank 0 waits for it in a collective call."""
         more = (cache, None, 1, [], pace)
-        self.gang._lockstep("begin", [(spec, *more), ("no spec", *more)])
+        self.group._lockstep("begin", [(spec, *more), ("no spec", *more)])
 
     def pid(self) -> int:
         return os.getpid()

@@ -1,4 +1,4 @@
-"""A gang that loses a member in the midst of a step."""
+"""A worker group that loses a worker in the middle of a step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("two_cores")
 
 
 @pytest.mark.slow
-def test_a_gang_that_loses_a_worker_in_a_step_is_replaced_and_goes_on(tmp_path, processes):
+def test_a_group_that_loses_a_worker_in_a_step_is_replaced_and_continues(tmp_path, processes):
     space = make_space(
         tmp_path,
         resources=TWO,

@@ -14,9 +14,9 @@ from lkd_tune.config.space import load_space
 from lkd_tune.records.manifest import update_manifest
 from lkd_tune.records.run import RunFolder
 from lkd_tune.storage.object_store import StorageError, Store, retry_until_available
-from lkd_tune.tuning.mirror import run_mirror as mirror
-from lkd_tune.tuning.mirror.node_storage import NodeCopy
-from lkd_tune.tuning.mirror.run_mirror import LostRunError, Mirror
+from lkd_tune.tuning.mirror import run_mirror
+from lkd_tune.tuning.mirror.node_storage import NodeStorage
+from lkd_tune.tuning.mirror.run_mirror import LostRunError, RunMirror
 from lkd_tune.tuning.study.fixed_trials import FixedTrials
 from lkd_tune.tuning.study.searcher import StudySearcher
 from tests.support.object_store import outage, s3_server
@@ -37,7 +37,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def told(monkeypatch):
-    monkeypatch.setattr(mirror, "_LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(run_mirror, "_MIN_PAUSE_S", 0.1)
     return []
 
 
@@ -49,8 +49,9 @@ def wait_until(reached) -> None:
 
 
 def test_an_outage_is_waited_for(run, told, tmp_path):
-    with Mirror(run, told.append, lambda: None), ThreadPoolExecutor() as pool:
-        node = NodeCopy(RunFolder(Path("/nowhere"), run.remote_uri), "0000", "first", str(tmp_path))
+    with RunMirror(run, told.append, lambda: None), ThreadPoolExecutor() as pool:
+        elsewhere = RunFolder(Path("/nowhere"), run.remote_uri)
+        node = NodeStorage(elsewhere, "0000", "first", str(tmp_path))
         with outage():
             (run.path / "note.txt").write_text("of that time")
             pulled = pool.submit(node.pull)
@@ -60,13 +61,13 @@ def test_an_outage_is_waited_for(run, told, tmp_path):
         assert (node.run.trial("0000") / "measurements.jsonl").exists()
         wait_until(lambda: len(told) == 2)
     assert "can't be reached" in told[0]
-    assert told[0].endswith("the search goes on, and what is missing is sent later")
-    assert told[1] == f"{run.remote_uri} has everything again"
+    assert told[0].endswith("the search continues, and retries the upload")
+    assert told[1] == f"{run.remote_uri} is up to date again"
     assert Store(run.remote_uri).read("note.txt") == b"of that time"
 
 
 def test_what_else_goes_wrong_does_not_end_the_thread(run, told):
-    with Mirror(run, told.append, lambda: None):
+    with RunMirror(run, told.append, lambda: None):
         record = run.path / ".mirror.json"
         record.unlink()
         (record / "in the way").mkdir(parents=True)
@@ -75,14 +76,14 @@ def test_what_else_goes_wrong_does_not_end_the_thread(run, told):
         assert told[0].startswith("mirror: IsADirectoryError")
         (record / "in the way").rmdir()
         record.rmdir()
-        wait_until(lambda: told[-1] == f"{run.remote_uri} has everything again")
+        wait_until(lambda: told[-1] == f"{run.remote_uri} is up to date again")
     assert len(told) == 2
     assert Store(run.remote_uri).read("note.txt") == b"sent"
 
 
 def test_a_driver_is_told_that_another_goes_on(run, told):
     replaced = []
-    with Mirror(run, told.append, lambda: replaced.append(True)) as own:
+    with RunMirror(run, told.append, lambda: replaced.append(True)) as own:
         Store(run.remote_uri).write("manifest.json", b'{"session": "second"}')
         (run.path / "note.txt").write_text("too late")
         wait_until(lambda: replaced)
@@ -90,12 +91,12 @@ def test_a_driver_is_told_that_another_goes_on(run, told):
         (run.path / "space.yaml").touch()
         own._session = "second"  # so that the end has nothing to object to
         update_manifest(run, session="second")
-    assert told == [f"{run.remote_uri}: another driver goes on with the run, so this one ends"]
+    assert told == [f"{run.remote_uri}: another driver has resumed the run, so this one ends"]
 
 
 def test_a_search_ends_whose_folder_is_cleaned(run, told):
     ended = []
-    own = Mirror(run, told.append, lambda: ended.append(True))
+    own = RunMirror(run, told.append, lambda: ended.append(True))
     own.__enter__()
     before = Store(run.remote_uri).list()
     shutil.rmtree(run.path)
@@ -114,10 +115,10 @@ def test_looks_are_as_rare_as_they_are_long(run, told, monkeypatch):
         looks.append(time.monotonic())
         time.sleep(0.05)
 
-    monkeypatch.setattr(Mirror, "flush", slow_look)
-    with Mirror(run, told.append, lambda: None):
+    monkeypatch.setattr(RunMirror, "flush", slow_look)
+    with RunMirror(run, told.append, lambda: None):
         wait_until(lambda: len(looks) == 4)
-    assert looks[3] - looks[2] >= 0.05 * mirror._TIMES_ITS_LENGTH
+    assert looks[3] - looks[2] >= 0.05 * run_mirror._PAUSE_PER_PASS
 
 
 def test_patience_ends_when_it_is_told_to():
@@ -148,7 +149,7 @@ def test_a_trial_that_could_not_be_fetched_has_not_ended(tmp_path):
 
     searcher = study()
     config = searcher.suggest("tune-1")
-    end = {"state": "complete", "score": 0.5, "wall_s": 1.0, "worker_s": 1.0, "apart": True}
+    end = {"state": "complete", "score": 0.5, "wall_s": 1.0, "worker_s": 1.0, "is_remote": True}
     searcher.on_trial_complete("tune-1", end)
     assert study().suggest("tune-2")["name"] == config["name"]
     specs = {"baseline": made._draw("baseline", 3)}

@@ -11,14 +11,14 @@ import pytest
 
 from lkd_tune.config.errors import SpecError
 from lkd_tune.files.atomic import remove_folder, write_atomically
-from lkd_tune.files.tombstones import keep_notes, read_notes
+from lkd_tune.files.tombstones import enable_tombstones, read_tombstones
 from lkd_tune.records.manifest import update_manifest
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import TrialFolder, append_measurement, read_measurements
 from lkd_tune.storage.object_store import Store
 from lkd_tune.tuning.best_students import keep_best
-from lkd_tune.tuning.mirror.node_storage import NodeCopy
-from lkd_tune.tuning.mirror.run_mirror import LostRunError, Mirror, fetch_state, holds_search
+from lkd_tune.tuning.mirror.node_storage import NodeStorage
+from lkd_tune.tuning.mirror.run_mirror import LostRunError, RunMirror, fetch_run, run_exists
 from tests.support.object_store import s3_server
 from tests.support.run_folder import HandMade, measurement
 from tests.support.studies import open_study
@@ -65,9 +65,9 @@ class CutStore(Store):
         super().remove_folder(name)
 
 
-def mirror(run: RunFolder, changes: int = 10**6) -> Mirror:
+def mirror(run: RunFolder, changes: int = 10**6) -> RunMirror:
     assert run.remote_uri is not None
-    made = Mirror(run, print, lambda: None)
+    made = RunMirror(run, print, lambda: None)
     made._sync.store = CutStore(run.remote_uri, changes)
     return made
 
@@ -76,7 +76,7 @@ def story(folder: Path, snapshots: Path) -> list[Path]:
     """Returns a run's folder as it is at some moments of a search of two trials that keeps one."""
     made = HandMade(folder, session="first")
     run, taken = made.run, []
-    keep_notes(folder)
+    enable_tombstones(folder)
 
     def snapshot() -> None:
         taken.append(snapshots / str(len(taken)))
@@ -158,13 +158,13 @@ def test_a_store_cut_off_at_any_point_holds_a_run_that_can_go_on(bucket, tmp_pat
         changes += every
         home = f"{bucket}/cut-{changes}"
         ended = play(RunFolder(tmp_path / f"driver-{changes}", home), moments, changes)
-        if not holds_search(RunFolder(tmp_path / "none", home)):
+        if not run_exists(RunFolder(tmp_path / "none", home)):
             continue  # cut off before there was a run
         again = RunFolder(tmp_path / f"again-{changes}", home)
-        fetch_state(again)
+        fetch_run(again)
         check(again)
         # What halves there were go with the first that is sent again.
-        resumed = Mirror(again, print, lambda: None)
+        resumed = RunMirror(again, print, lambda: None)
         with resumed:
             pass
         objects = {name for name in Store(home).list() if "/.seen" not in name}
@@ -181,11 +181,11 @@ def test_what_is_another_s_is_left_alone(bucket, tmp_path):
     store = Store(f"{bucket}/data")
     store.write("train.csv", b"text,label")
     run = RunFolder(HandMade(tmp_path / "run", session="first").run.path, store.address)
-    with pytest.raises(SpecError, match=r"holds other things \(train.csv\), and no run"):
-        holds_search(run)
+    with pytest.raises(SpecError, match=r"has other files \(train.csv\) and no run"):
+        run_exists(run)
     with mirror(run):
         pass
-    assert holds_search(run)
+    assert run_exists(run)
     assert {*store.list()} == {"train.csv", "manifest.json", "space.yaml"}
 
 
@@ -194,15 +194,15 @@ def test_a_folder_that_is_the_last_session_s_stays_as_it_is(bucket, tmp_path):
     with mirror(run):
         pass
     (run.path / "more").write_text("not sent yet")
-    fetch_state(run)
+    fetch_run(run)
     assert (run.path / "more").exists()
     other = RunFolder(tmp_path / "other", run.remote_uri)
-    fetch_state(other)
+    fetch_run(other)
     assert not (other.path / "more").exists()
     update_manifest(other, session="second")
     with mirror(other):
         pass
-    fetch_state(run)
+    fetch_run(run)
     assert run.read_manifest()["session"] == "second"
     assert not (run.path / "more").exists()
 
@@ -213,7 +213,7 @@ def test_a_driver_that_was_replaced_sends_no_more(bucket, tmp_path):
     own.flush()
     own._begun = True
     other = RunFolder(tmp_path / "other", run.remote_uri)
-    fetch_state(other)
+    fetch_run(other)
     update_manifest(other, session="second")
     mirror(other).flush()
     (run.path / "more").write_text("too late")
@@ -228,7 +228,7 @@ def finished_run(folder: Path, home: str) -> RunFolder:
     run = RunFolder(folder, home)
     with mirror(run):
         pass
-    assert not read_notes(folder)
+    assert not read_tombstones(folder)
     return run
 
 
@@ -254,7 +254,7 @@ def test_what_is_lost_here_is_not_removed_there(bucket, tmp_path, lost):
     run = finished_run(tmp_path / "run", f"{bucket}/first")
     before = content(run.remote_uri)
     told: list[str] = []
-    with Mirror(run, told.append, lambda: None) as own:
+    with RunMirror(run, told.append, lambda: None) as own:
         remove(run.path / lost)
         (run.path / "note.txt").write_text("one more thing to send")
         own.flush()
@@ -263,8 +263,8 @@ def test_what_is_lost_here_is_not_removed_there(bucket, tmp_path, lost):
     assert content(run.remote_uri) == before | {"note.txt": b"one more thing to send"}
     if lost.startswith(("students", "trials")):
         (line,) = told
-        assert f"have gone from {run.path}, as {lost}" in line
-    fetch_state(run)
+        assert f"are missing from {run.path}, such as {lost}" in line
+    fetch_run(run)
     for name, there in content(run.remote_uri).items():
         assert (run.path / name).read_bytes() == there
     check(run)  # which opens the study
@@ -294,7 +294,7 @@ def test_a_folder_that_is_the_run_s_no_more_is_not_sent(bucket, tmp_path, rest):
     with pytest.raises(SpecError, match=r"has lost its manifest\.json, so the search ends"):
         own.__exit__(None, None, None)
     assert content(run.remote_uri) == before
-    fetch_state(run)
+    fetch_run(run)
     check(run)
     with mirror(run):
         pass
@@ -322,7 +322,7 @@ def test_what_the_search_removed_goes_after_a_kill_too(bucket, tmp_path):
         pass
     assert "trials/0001/student/model.safetensors" in content(home)
     keep_best(run, 1)  # and then the driver is killed
-    fetch_state(run)
+    fetch_run(run)
     assert not (run.trial("0001") / "student").exists()
     with mirror(run):
         pass
@@ -352,7 +352,7 @@ def test_a_node_whose_cache_is_cleaned_removes_nothing(bucket, tmp_path, monkeyp
     with mirror(driver):
         pass
     before = content(home)
-    node = NodeCopy(RunFolder(Path("/nowhere"), home), "0000", "first", str(tmp_path))
+    node = NodeStorage(RunFolder(Path("/nowhere"), home), "0000", "first", str(tmp_path))
     node.pull()
     own = TrialFolder(node.run.trial("0000"))
     shutil.rmtree(own.path / "checkpoint-20")
@@ -365,7 +365,7 @@ def test_a_node_whose_cache_is_cleaned_removes_nothing(bucket, tmp_path, monkeyp
     assert {name.split("/")[2] for name in content(home) if "checkpoint" in name} == {
         "checkpoint-30"
     }
-    assert not read_notes(node.run.path)
+    assert not read_tombstones(node.run.path)
 
 
 def test_removals_are_noted_where_there_is_a_home_and_nowhere_else(tmp_path):
@@ -374,8 +374,9 @@ def test_removals_are_noted_where_there_is_a_home_and_nowhere_else(tmp_path):
         for folder in ("trials/0000/checkpoint-10", "students/0000", "trials/baseline"):
             (run.path / folder).mkdir(parents=True)
             remove_folder(run.path / folder)
-        keep_notes(run.path)
-    assert read_notes(run.path) == {"trials/0000/checkpoint-10", "students/0000", "trials/baseline"}
+        enable_tombstones(run.path)
+    removed = {"trials/0000/checkpoint-10", "students/0000", "trials/baseline"}
+    assert read_tombstones(run.path) == removed
     shutil.rmtree(run.path / ".removed")
     remove_folder(run.trial("0000"))
-    assert not read_notes(run.path)
+    assert not read_tombstones(run.path)
