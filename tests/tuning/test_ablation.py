@@ -1,4 +1,4 @@
-"""A real search, its winner without each of its terms, and the page about both."""
+"""A real search, the ablation of its winner, and the report about both."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_journal_that_is_being_written_to(run, tmp_path):
     assert read_study(copy, ["score"]).trials == read_study(run, ["score"]).trials
 
 
-def test_nothing_to_take_away(tmp_path):
+def test_a_winner_with_one_term_can_not_be_ablated(tmp_path):
     with pytest.raises(SpecError, match="has no complete trial"):
         ablate(HandMade(tmp_path / "empty").run)
     made = HandMade(tmp_path / "labels")

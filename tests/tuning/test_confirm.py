@@ -1,4 +1,4 @@
-"""After the trials: the best again with other seeds, the baseline too, each scored on test once."""
+"""After the trials: other seeds of the best and the baseline, each scored on test once."""
 
 from __future__ import annotations
 
@@ -81,44 +81,3 @@ def test_several_objectives_a_limit_and_confirmation(tmp_path, capsys):
     assert again.best == result.best
     assert before == {p: p.stat().st_mtime_ns for p in run.path.glob("trials/*/outcome.json")}
     assert read_leaderboard(run).rows == board.rows
-
-
-@pytest.mark.slow
-def test_a_search_begins_with_the_best_of_an_earlier_run(tmp_path, capsys):
-    first = RunFolder(tmp_path / "first")
-    run_search(make_space(tmp_path / "a", search={"trials": 3}), first, quiet=True)
-    space = make_space(
-        tmp_path / "b",
-        losses={"wr_pair": {"loguniform": [0.1, 10]}},
-        search={"trials": 4, "published_start": False, "warm_start": [str(first.path)]},
-    )
-    second = RunFolder(tmp_path / "second")
-    run_search(space, second)
-    complete = sorted(
-        (r for r in first.read_trials() if r.state == "complete"),
-        key=lambda r: (-(r.score or 0), r.name),
-    )[:3]
-    records = second.read_trials()
-    for earlier, later in zip(complete, records, strict=False):
-        assert later.origin == f"{first.path} {earlier.name}"
-        assert later.spec.layer_map == earlier.spec.layer_map
-        assert later.spec.losses.wr_pair == earlier.spec.losses.wr_pair
-    assert records[-1].origin is None
-    assert f"starts with {first.path} {complete[0].name}" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [(False, "is not a run folder"), (True, "has no complete trial")],
-)
-def test_a_warm_start_from_nothing_is_refused(tmp_path, make, message):
-    from lkd_tune.config.errors import SpecError
-
-    earlier = tmp_path / "earlier"
-    if make:
-        earlier.mkdir()
-        (earlier / "manifest.json").write_text("{}")
-    space = make_space(tmp_path / "a", search={"warm_start": [str(earlier)]})
-    with pytest.raises(SpecError, match=message):
-        run_search(space, RunFolder(tmp_path / "run"))
-    assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""One driver for a run at a time, also where the last one was on a machine that is lost."""
+"""One driver for a run at a time, also if the last one was on a machine that was lost."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_run_that_is_searched_is_refused_until_that_ends(held):
         pass
 
 
-def test_who_holds_it_may_take_it_again(held, tmp_path):
+def test_the_holder_may_take_it_again(held, tmp_path):
     run = RunFolder(tmp_path / "run")
     with locked(run):
         with locked(run):
@@ -67,7 +67,7 @@ def test_a_lost_machine_s_lock_is_waited_for(held, capsys):
         assert (run.path / ".driver").read_text() != "another-machine"
 
 
-def test_it_is_not_waited_for_without_end(held, monkeypatch):
+def test_the_wait_has_an_end(held, monkeypatch):
     run = held(60)
     (run.path / ".driver").write_text("another-machine")
     monkeypatch.setattr(lock, "_LEASE_S", 0.5)
@@ -75,7 +75,7 @@ def test_it_is_not_waited_for_without_end(held, monkeypatch):
         pass
 
 
-def test_a_folder_that_can_t_be_written_is_told():
+def test_a_folder_that_can_t_be_written_is_refused():
     run = RunFolder(Path("/proc/none/run"))
     with pytest.raises(SpecError, match="none/run: can't be written by the driver"), locked(run):
         pass

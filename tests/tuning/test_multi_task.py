@@ -1,4 +1,4 @@
-"""Several tasks in turn: each searched, all in one table, nothing done twice."""
+"""Several tasks in turn: each is searched once, and one table shows all."""
 
 import csv
 import json
@@ -133,7 +133,7 @@ def test_a_task_that_is_refused_does_not_end_the_others(tmp_path):
     assert facts["averages"]["student"]["all"] is not None
 
 
-def test_what_several_tasks_lack_is_told_before_the_first_begins(tmp_path):
+def test_problems_of_all_tasks_are_reported_before_the_first_search(tmp_path):
     space = _write_space(tmp_path)
     data = _glue_folder(tmp_path / "glue")
     (data / "MRPC" / "dev.tsv").unlink()

@@ -1,4 +1,4 @@
-"""A run goes on with what it was begun with, and every difference is told."""
+"""What may change when a run is resumed, and how differences are reported."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def test_a_teacher_may_be_placed_elsewhere(run):
     assert apply_changes(run, moved, allowed=True).settings.teacher.placement == "cpu"
 
 
-def test_confirmation_can_be_given_up(run):
+def test_confirmation_can_be_dropped(run):
     write_space(run, build_space(parse_source(TEXT + "confirm: {top: 2, seeds: 2}\n", "mine.yaml")))
     with pytest.raises(SpecError, match=r"confirm: is null here, {top: 2, seeds: 2} in the"):
         apply_changes(run, space(), allowed=False)
     assert apply_changes(run, space(), allowed=True).settings.confirm is None
 
 
-def test_confirmation_can_be_asked_for_later(run):
+def test_confirmation_can_be_added(run):
     changed = build_space(parse_source(TEXT + "confirm: {top: 2, seeds: 2}\n", "mine.yaml"))
     confirm = apply_changes(run, changed, allowed=True).settings.confirm
     assert confirm is not None
@@ -132,7 +132,7 @@ def _with_trial(run: RunFolder, **train: int) -> None:
     TrialFolder(run.trial("0000")).write_spec(trial)
 
 
-def test_another_number_of_workers_is_told(run):
+def test_a_changed_number_of_workers_is_reported(run):
     _with_trial(run, batch_size=8)
     assert check_workers(run, load_space(run.space)) is None
     assert check_workers(run, load_space(run.space, ["resources.workers=4"])) == (

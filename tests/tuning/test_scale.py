@@ -1,4 +1,4 @@
-"""The simulation of a large search runs, and no slot waits long in a small one."""
+"""The simulation of a large search runs; in a small search no slot waits long."""
 
 from __future__ import annotations
 

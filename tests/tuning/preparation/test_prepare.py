@@ -1,4 +1,4 @@
-"""What a search says before its first trial."""
+"""Warnings about a teacher, and which students are timed before the first trial."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import pytest
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.source import parse_source
 from lkd_tune.config.space import build_space
-from lkd_tune.config.starts import Start
 from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.preparation.prepare import ensure_latencies, teacher_warning
-from lkd_tune.tuning.preparation.warm_start import _describe_change
 
 TASK = "task: {name: sst2, train: train.csv, dev: dev.csv}\n"
 
@@ -21,11 +19,11 @@ def settings(teacher: str):
     return build_space(parse_source(TASK + teacher, "space.yaml")).settings
 
 
-def test_a_teacher_that_knows_something_is_not_doubted():
+def test_no_warning_about_a_teacher_that_scores():
     assert teacher_warning(settings("teacher: somewhere"), 0.01) is None
 
 
-def test_of_a_useless_teacher_it_is_said_what_to_look_at():
+def test_the_warning_about_a_useless_teacher_says_what_to_check():
     given = teacher_warning(settings("teacher: somewhere"), 0.0)
     assert given is not None
     assert "task.labels" in given
@@ -34,19 +32,11 @@ def test_of_a_useless_teacher_it_is_said_what_to_look_at():
     assert "teacher.train.epochs" in trained
 
 
-def test_it_is_told_what_stands_for_a_value_that_the_space_lacks():
-    start = Start(
-        "published", {"train.lr": 0.00122474, "x": "no"}, {"train.lr": 5e-5, "x": 1, "y": 2}
-    )
-    told = [_describe_change(start, name) for name in start.clamped]
-    assert told == ["train.lr 5e-05 (0.00122 instead)", "x 1 (no instead)", "y 2"]
-
-
 @pytest.mark.parametrize(
     ("text", "depths"),
     [
         ("student: {depth: {choice: [2, 3]}, init: teacher}", [2, 3]),
-        ("student: {depth: {int: [1, 6]}}", None),  # many, and nothing hangs on it
+        ("student: {depth: {int: [1, 6]}}", None),  # many, and latency is not an objective
         ("student: {depth: {int: [1, 6]}}\nlimits: latency_ms <= 5", [1, 2, 3, 4, 5, 6]),
         (
             "student: {depth: {int: [1, 5]}}\nobjectives: [score, latency_ms_batch_32]",
@@ -57,7 +47,7 @@ def test_it_is_told_what_stands_for_a_value_that_the_space_lacks():
         ("student: {depth: 2, vocab: {choice: [teacher, trim]}}", [2]),
     ],
 )
-def test_few_students_are_timed_ahead_and_more_where_that_decides(tmp_path, text, depths):
+def test_few_students_are_timed_ahead_and_more_if_latency_counts(tmp_path, text, depths):
     space = build_space(parse_source(f"{TASK}teacher: somewhere\n{text}\n", "space.yaml"))
     asked = []
     session = SimpleNamespace(

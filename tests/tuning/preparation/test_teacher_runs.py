@@ -1,4 +1,4 @@
-"""A search asks its teacher once about each example, however many trials it has."""
+"""The teacher of a search runs once per example, however many trials there are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAYERS = 4  # the teacher's; the students have fewer
 
 
 def _counting(folder: str):
-    """Returns what a process does at its start: note each batch that a teacher sees."""
+    """Returns a hook for the start of a process that writes down each batch of the teacher."""
 
     def install() -> None:
         from transformers import BertForSequenceClassification

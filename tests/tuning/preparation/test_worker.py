@@ -1,4 +1,4 @@
-"""Work beside the trials: in one process, counted, and done again where that is lost."""
+"""The preparation worker: one process, whose cost is recorded, and whose lost jobs run again."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _dying_once(threads: int, note: str) -> int:
     return os.getpid()
 
 
-def test_work_is_counted_however_it_ends(session):
+def test_the_cost_of_a_job_is_recorded_however_it_ends(session):
     def seconds() -> float:
         cost = session.run.read_manifest()["costs"]["test"]
         assert cost["cpu_s"] == 2 * cost["wall_s"]  # a node of two cores
@@ -83,14 +83,14 @@ def test_work_is_counted_however_it_ends(session):
         assert 0 < seconds() - second < 60
 
 
-def test_one_process_does_all_and_is_gone_then(session):
+def test_one_process_runs_all_jobs_and_ends_with_the_block(session):
     with PreparationWorker(session) as worker:
         first, second = worker.run("test", _own_id), worker.run("test", _own_id)
         assert first == second
     wait_until(lambda: not psutil.pid_exists(first))
 
 
-def test_it_takes_the_whole_of_a_larger_node_that_has_come_up(session, monkeypatch):
+def test_it_takes_the_whole_of_a_larger_node_that_has_joined(session, monkeypatch):
     with PreparationWorker(session) as worker:
         with monkeypatch.context() as before:
             before.setattr(session.nodes, "max_cpus", lambda: 0)
@@ -98,7 +98,7 @@ def test_it_takes_the_whole_of_a_larger_node_that_has_come_up(session, monkeypat
         assert worker.run("test", _working, 0) == 2
 
 
-def test_where_it_is_lost_its_work_is_done_again(session, tmp_path):
+def test_a_job_runs_again_if_its_process_is_lost(session, tmp_path):
     note = tmp_path / "note"
     with PreparationWorker(session) as worker:
         found = worker.run("test", _dying_once, str(note))
@@ -106,7 +106,7 @@ def test_where_it_is_lost_its_work_is_done_again(session, tmp_path):
         assert worker.run("test", _own_id) == found
 
 
-def test_an_interrupted_one_is_gone_without_a_word(session, tmp_path, capfd):
+def test_an_interrupted_job_ends_silently(session, tmp_path, capfd):
     note = tmp_path / "note"
 
     def interrupt() -> None:

@@ -1,4 +1,4 @@
-"""What a user sees, on a terminal and in a log."""
+"""What a search prints, on a terminal and in a log."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_without_a_terminal_each_event_is_one_plain_line(spec):
     ]
 
 
-def test_after_every_quarter_the_rest_is_estimated_anew(spec):
+def test_after_every_quarter_there_is_a_new_estimate(spec):
     console = Console(file=io.StringIO(), width=60)
     with View(8, "accuracy", console=console) as view:
         view.clock(None)
@@ -63,7 +63,7 @@ def test_after_every_quarter_the_rest_is_estimated_anew(spec):
     )
 
 
-def test_on_a_terminal_the_best_and_what_runs_are_shown(spec):
+def test_on_a_terminal_the_best_and_the_running_trials_are_shown(spec):
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
     with View(4, "accuracy", console=console) as view:
         play(view, spec)
@@ -106,7 +106,7 @@ def test_durations(seconds, text):
 
 
 @pytest.mark.parametrize("size", [1, 7, 10**6])
-def test_who_follows_a_log_sees_what_the_search_shows_itself(spec, monkeypatch, size):
+def test_a_followed_log_looks_like_the_search_itself(spec, monkeypatch, size):
     here = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
     with View(4, "accuracy", console=here) as view:
         play(view, spec)
@@ -135,7 +135,7 @@ def _without_times(text: str) -> str:
     return re.sub(r"about [0-9:]+ min left", "", text)
 
 
-def test_a_log_without_a_terminal_has_lines_alone(spec, monkeypatch):
+def test_without_a_terminal_a_log_has_only_lines(spec, monkeypatch):
     plain = Console(file=io.StringIO(), width=60)
     with View(4, "accuracy", console=plain) as view:
         play(view, spec)

@@ -1,4 +1,4 @@
-"""Each sampler through the searcher: it learns, it resumes exactly, it knows its limits."""
+"""One exam for all samplers, through the searcher: they learn, and resume exactly."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_resumed_search_draws_what_the_other_would_have_drawn(tmp_path, sample
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "cma", "evolution"])
-def test_it_comes_nearer_to_what_scores_well(tmp_path, sampler):
+def test_later_trials_score_better_than_chance(tmp_path, sampler):
     text = with_sampler(SPACE, sampler, 30).replace("depth: {int: [1, 3]}", "depth: 2")
     text = text.replace("loguniform: [0.1, 100]", "uniform: [0, 10]")
     specs = run(searcher(tmp_path, text), lambda spec: -abs(spec.losses.wr_pair.weight - 7), 30)

@@ -1,4 +1,4 @@
-"""TPE over a part of a study: the same draws while that is all, the same good trials later."""
+"""TPE over a subset of a study: the draws of Optuna's TPE at first, its good trials later."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ask(study: optuna.Study) -> optuna.Trial:
 
 
 def grown(trials: int, running: int = 0, directions: tuple[str, ...] = ("maximize",)):
-    """A study of trials drawn by chance: half of them stopped, some with limits, some running."""
+    """Returns a study of random trials: half stopped early, some above a limit, some running."""
     study = optuna.create_study(directions=directions, sampler=RandomSampler(seed=1))
     for number in range(trials):
         trial = ask(study)
@@ -67,7 +67,7 @@ def test_the_good_trials_are_the_same_and_those_that_run_are_there(running):
         assert {trial.number for trial in good} <= {trial.number for trial in good_of_part}
 
 
-def test_it_goes_on_finding_the_best_with_a_part(monkeypatch):
+def test_it_still_finds_the_best_with_a_subset(monkeypatch):
     monkeypatch.setattr(tpe.select_trials, "__defaults__", (60,))
     study = grown(200, running=5)
     study.sampler = BoundedTPE(seed=0, warn_independent_sampling=False, **OPTIONS)
@@ -76,4 +76,4 @@ def test_it_goes_on_finding_the_best_with_a_part(monkeypatch):
         trial = ask(study)
         found.append(abs(trial.params["x"]))
         study.tell(trial, state=TrialState.FAIL)
-    assert sorted(found)[10] < 1.5  # by chance it would be 2.5
+    assert sorted(found)[10] < 1.5  # 2.5 by chance

@@ -1,4 +1,4 @@
-"""Who goes on at a rung."""
+"""Which trials continue at a rung."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lkd_tune.tuning.schedulers.asha import SuccessiveHalving, bracket_of
 from tests.tuning.study.test_searcher import drawn, measurement, searcher
 
 
-def test_of_each_three_at_a_rung_the_best_goes_on():
+def test_the_best_of_each_three_at_a_rung_continues():
     rungs = SuccessiveHalving(3)
     scores = [0.5, 0.4, 0.6, 0.55, 0.7, 0.58]
-    went_on = [rungs.continues(f"{i}", measurement(2, score)) for i, score in enumerate(scores)]
-    assert went_on == [True, False, True, False, True, False]
+    continued = [rungs.continues(f"{i}", measurement(2, score)) for i, score in enumerate(scores)]
+    assert continued == [True, False, True, False, True, False]
 
 
-def test_equal_scores_go_on():
+def test_equal_scores_continue():
     rungs = SuccessiveHalving(3)
     assert all(rungs.continues(f"{i}", measurement(2, 0.5)) for i in range(5))
 
@@ -47,13 +47,13 @@ def test_a_trial_is_judged_once_at_a_rung_and_never_at_its_end():
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
-def test_about_one_in_factor_goes_on(factor):
+def test_about_one_in_factor_continues(factor):
     rng, rungs = random.Random(factor), SuccessiveHalving(factor)
-    went_on = sum(rungs.continues(str(i), measurement(2, rng.random())) for i in range(600))
-    assert 0.8 / factor < went_on / 600 < 1.4 / factor
+    continued = sum(rungs.continues(str(i), measurement(2, rng.random())) for i in range(600))
+    assert 0.8 / factor < continued / 600 < 1.4 / factor
 
 
-def test_a_resumed_search_knows_the_rungs_but_judges_open_questions_anew(tmp_path):
+def test_a_resumed_search_restores_the_rungs_but_judges_a_last_score_again(tmp_path):
     _, spec = drawn(searcher(tmp_path).suggest("a"))
 
     def record(name: str, *scored: Measurement, ended: bool) -> TrialRecord:
@@ -78,13 +78,13 @@ def size(parameters: int) -> ModelSize:
 def test_with_several_objectives_small_students_are_not_stopped_for_their_score():
     rungs = SuccessiveHalving(2, objectives=["score", "parameters"])
     trials = [(0.9, 100), (0.5, 10), (0.8, 90), (0.85, 95), (0.4, 20), (0.95, 50)]
-    went_on = [
+    continued = [
         rungs.continues(f"{i}", measurement(2, score), size(parameters))
         for i, (score, parameters) in enumerate(trials)
     ]
     # None of the first four dominates another; of them the best score and the smallest, its
     # farthest, would go on. The fifth is dominated by the second, the last dominates the others.
-    assert went_on == [True, False, False, False, False, True]
+    assert continued == [True, False, False, False, False, True]
 
 
 def test_records_fill_the_rungs_with_their_sizes(tmp_path):

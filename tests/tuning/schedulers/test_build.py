@@ -1,4 +1,4 @@
-"""The schedulers in a real search: who is stopped is who the rule says."""
+"""Every scheduler is built; in a real search they stop the trials that their rule says."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_median_rule(tmp_path):
     space, records = searched(tmp_path, "median")
     assert {record.state for record in records} == {"complete", "stopped"}
     for number, record in enumerate(records):
-        for measurement in record.measurements[:-1]:  # it was let go on from these
+        for measurement in record.measurements[:-1]:  # it continued after these
             assert not _below(records[:number], measurement, record)
         if record.state == "stopped":
             assert _below(records[:number], record.measurements[-1], record)

@@ -1,4 +1,4 @@
-"""The median rule where Ray's own is not enough: repeats, resumes, odd lengths, who is spared."""
+"""The median rule where it differs from Ray's: repeats, resuming, odd lengths, exceptions."""
 
 from __future__ import annotations
 
@@ -18,48 +18,48 @@ STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
 
 
 class Trial:
-    """What a scheduler sees of one of Tune's."""
+    """What a scheduler sees of one of Tune's trials."""
 
     def __init__(self, name: str, origin: str | None = None):
         self.trial_id, self.config = name, {"name": name, "origin": origin}
 
 
-def told(median: MedianStopping, trial: Trial, measured: Measurement) -> str:
+def report(median: MedianStopping, trial: Trial, measured: Measurement) -> str:
     result: dict[str, Any] = {"measurement": measured.model_dump_json()}
     return median.on_trial_result(NOBODY, trial, result)
 
 
-def three_others(
+def report_three_others(
     median: MedianStopping, quarter: float, half: float, total: int = 32
 ) -> list[Trial]:
     trials = [Trial(f"{i:04d}") for i in range(3)]
     for trial in trials:
-        assert told(median, trial, measurement(total // 4, quarter, total)) == CONTINUE
-        assert told(median, trial, measurement(total // 2, half, total)) == CONTINUE
+        assert report(median, trial, measurement(total // 4, quarter, total)) == CONTINUE
+        assert report(median, trial, measurement(total // 2, half, total)) == CONTINUE
     return trials
 
 
-def test_the_published_recipe_is_judged_and_goes_on():
+def test_the_published_recipe_is_judged_and_continues():
     median = MedianStopping()
-    three_others(median, 0.9, 0.9)
+    report_three_others(median, 0.9, 0.9)
     published = Trial("0003", "published")
-    assert told(median, published, measurement(8, 0.1, 32)) == CONTINUE
-    assert told(median, published, measurement(16, 0.1, 32)) == CONTINUE
-    assert told(median, Trial("0004"), measurement(8, 0.05, 32)) == STOP
+    assert report(median, published, measurement(8, 0.1, 32)) == CONTINUE
+    assert report(median, published, measurement(16, 0.1, 32)) == CONTINUE
+    assert report(median, Trial("0004"), measurement(8, 0.05, 32)) == STOP
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_a_measurement_told_again_changes_nothing(again):
+def test_a_measurement_that_is_reported_again_changes_nothing(again):
     median = MedianStopping()
     others = [Trial(f"{i:04d}") for i in range(3)]
     for trial in others:
         for _ in range(2 if again else 1):
-            told(median, trial, measurement(8, 0.2, 32))
+            report(median, trial, measurement(8, 0.2, 32))
     for trial in others:
-        told(median, trial, measurement(16, 0.8, 32))
+        report(median, trial, measurement(16, 0.8, 32))
     late = Trial("0003")
-    told(median, late, measurement(8, 0.3, 32))
-    assert told(median, late, measurement(16, 0.45, 32)) == STOP  # the others' mean is 0.5
+    report(median, late, measurement(8, 0.3, 32))
+    assert report(median, late, measurement(16, 0.45, 32)) == STOP  # the others' mean is 0.5
 
 
 def test_an_unfinished_trial_keeps_its_earlier_scores_after_a_crash(tmp_path):
@@ -73,10 +73,10 @@ def test_an_unfinished_trial_keeps_its_earlier_scores_after_a_crash(tmp_path):
     trial = Trial("0003")
     resumed.on_trial_add(NOBODY, trial)
     # Its best so far is 0.9, from before the crash.
-    assert told(resumed, trial, own[-1]) == CONTINUE
+    assert report(resumed, trial, own[-1]) == CONTINUE
 
 
 def test_trials_of_different_lengths_meet_at_the_same_share_of_their_steps():
     median = MedianStopping()
-    three_others(median, 0.9, 0.9, total=100)
-    assert told(median, Trial("0003"), measurement(51, 0.1, 101)) == STOP  # a rounded half
+    report_three_others(median, 0.9, 0.9, total=100)
+    assert report(median, Trial("0003"), measurement(51, 0.1, 101)) == STOP  # a rounded half

@@ -1,128 +1,202 @@
-"""What a search is refused, what it is given, and what it may change when it goes on."""
+"""Several objectives, limits and starting points: what the study learns of them."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.config.source import parse_source
-from lkd_tune.config.space import build_space, load_space
+from lkd_tune.config.space import build_space
+from lkd_tune.config.starts import Start
+from lkd_tune.files.atomic import write_atomically
+from lkd_tune.records.measurement import ModelSize
 from lkd_tune.records.run import RunFolder
-from lkd_tune.tuning.tuner import resume_search, run_search, write_space
-from tests.support.tiny import make_space
+from lkd_tune.records.trial_folder import TrialFolder
+from lkd_tune.records.trial_record import outcome_of
+from lkd_tune.tuning.study.searcher import StudySearcher
+from tests.support.families import make_classifier
+from tests.support.studies import open_study
+from tests.tuning.study.test_searcher import SPACE, drawn, result, searcher
 
-pytestmark = pytest.mark.usefixtures("two_cores")
+BOTH = SPACE + "objectives: [score, parameters]\n"
+OBJECTIVES = ["score", "parameters"]
 
 
-def test_the_time_budget_ends_a_search_that_a_larger_one_goes_on_with(tmp_path):
-    space = make_space(
-        tmp_path,
-        train={"steps": 1500, "evaluations": 9},
-        search={"trials": 3, "time_budget": 0.1, "scheduler": "none"},
+def size(parameters: int, latency_ms: float = 1.0) -> ModelSize:
+    return ModelSize(
+        parameters=parameters,
+        flops=10,
+        disk_mb=1.0,
+        latency_ms=latency_ms,
+        latency_ms_batch_32=20.0,
     )
-    run = RunFolder(tmp_path / "run")
-    result = run_search(space, run, quiet=True)
-    assert result.out_of_time
-    assert not result.interrupted
-    assert result.trials < 3
-    assert 6 <= run.read_manifest()["seconds"] < 12
-    assert all(record.state != "failed" for record in run.read_trials())
 
 
-@pytest.mark.slow
-def test_what_makes_a_winner_worth_trusting_comes_after_the_time_budget(tmp_path):
-    run = RunFolder(tmp_path / "run")
-    run_search(make_space(tmp_path, train={"steps": 8}, search={"trials": 1}), run, quiet=True)
-    more = ["search.trials=1000", "search.time_budget=0.001"]  # which is used up already
-    after = ["confirm={top: 1, seeds: 2}", "search.baseline=true"]
-    result = resume_search(run, quiet=True, overrides=[*more, *after])
-    assert result.out_of_time
-    assert result.trials < 5
-    seeds = {entry["trial"]: len(entry["scores"]) for entry in run.read_confirmation()}
-    assert seeds == {result.best: 2, "baseline": 2}
-    assert run.read_manifest()["finished"] is not None
-
-
-def test_a_search_stops_before_its_disk_is_full_and_goes_on_when_there_is_room(tmp_path):
-    space = make_space(tmp_path, search={"trials": 2, "min_free_gb": 1e9})
-    run = RunFolder(tmp_path / "run")
-    result = run_search(space, run, quiet=True)
-    assert result.disk_full is not None
-    assert result.disk_full.startswith(f"the disk of {run.path} on ")
-    assert result.disk_full.endswith(" GB free, less than search.min_free_gb (1e+09)")
-    assert run.read_manifest()["finished"] is None
-    more = resume_search(run, quiet=True, overrides=["search.min_free_gb=0"])
-    assert not more.disk_full
-    assert more.trials == 2
-    assert all(record.state != "failed" for record in run.read_trials())
-
-
-@pytest.mark.slow
-def test_a_teacher_is_trained_first(tmp_path):
-    training = {
-        "architecture": {"layers": 2, "hidden_size": 32, "heads": 2},
-        "steps": 100,
-        "lr": 1e-2,
-        "batch_size": 16,
-    }
-    space = make_space(
-        tmp_path, teacher={"train": training}, student={"depth": 1}, search={"trials": 1}
+def ended(search: StudySearcher, run: RunFolder, trial_id: str, state: str, **values: Any) -> str:
+    """Draws a trial and ends it with a score and a size."""
+    name, _ = drawn(search.suggest(trial_id))
+    TrialFolder(run.trial(name)).write_size(size(values["parameters"]))
+    step = 8 if state == "complete" else 2
+    search.on_trial_complete(
+        trial_id, result(step, values["score"], "running" if state == "stopped" else state)
     )
-    run = RunFolder(tmp_path / "run")
-    run_search(space, run, quiet=True)
-    teacher = run.read_manifest()["teacher"]
-    assert teacher["layers"] == 2
-    assert Path(teacher["model"], "model.safetensors").exists()
-    assert teacher["dev"]["accuracy"] > 0.9
+    return name
 
 
-REFUSED = {
-    "resources.cpus=64": "asks for 1 worker(s) with 64 CPU(s) and 0 GPU(s) each, the cluster's "
-    "node(s) have 2 CPU(s) and 0 GPU(s)",
-    "resources.gpus=1": "asks for 1 worker(s) with 1 CPU(s) and 1 GPU(s) each",
-    "resources.workers=4": "asks for 4 worker(s)",
-    "student.depth=9": "depth 9 is above the teacher's 4 layers",
-    "task.columns.text=words": "has no column 'words'",
-}
+def test_a_study_of_several_objectives_has_all_values(tmp_path):
+    search, run = searcher(tmp_path, BOTH), RunFolder(tmp_path)
+    ended(search, run, "a", "complete", score=0.7, parameters=500)
+    ended(search, run, "b", "stopped", score=0.2, parameters=400)
+    first, second = open_study(run.study, OBJECTIVES).trials
+    assert (first.state, first.values) == (TrialState.COMPLETE, [0.7, 500])
+    # Stopped at a quarter: none of its values can get onto the front.
+    assert (second.state, second.values) == (TrialState.PRUNED, None)
+    assert second.user_attrs["scores"] == {"2": 0.2}
+    assert open_study(run.study, OBJECTIVES).best_trials == [first]
 
 
-@pytest.mark.parametrize("override", REFUSED)
-def test_what_can_not_be_run_is_refused_before_anything_is_written(tmp_path, override):
-    make_space(tmp_path)
-    space = load_space(tmp_path / "space.yaml", [override])
-    run = RunFolder(tmp_path / "run")
-    with pytest.raises(SpecError) as caught:
-        run_search(space, run, quiet=True)
-    assert REFUSED[override] in str(caught.value)
-    assert not run.manifest.exists()
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", "gp", "evolution", "random"])
+def test_samplers_continue_with_several_objectives_stopped_trials_and_limits(tmp_path, sampler):
+    text = BOTH.replace("trials: 8", f"trials: 16, sampler: {sampler}")
+    search, run = searcher(tmp_path, text), RunFolder(tmp_path)
+    for i in range(16):
+        state = "complete" if i % 3 else "stopped"
+        ended(search, run, f"t{i}", state, score=0.1 * (i % 5), parameters=100 * (1 + i % 4))
+    assert search.suggest("end") == search.FINISHED
 
 
-def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
-    space = make_space(tmp_path)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "manifest.json").write_text("{}")
-    with pytest.raises(SpecError, match="holds a search already; resume it"):
-        run_search(space, RunFolder(tmp_path / "run"), quiet=True)
-
-
-def test_only_what_keeps_trials_comparable_may_change_in_a_run(tmp_path):
-    (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(
-        SpecError,
-        match=r"--set train.lr=1: can't change in a resumed run; these can: search.trials",
-    ):
-        resume_search(RunFolder(tmp_path), overrides=["train.lr=1"])
-
-
-def test_a_space_with_awkward_texts_survives_the_copy_in_the_run(tmp_path):
-    text = (
-        "task: {name: 'yes', train: a.csv, dev: b.csv, labels: ['5e-5', 'no', '1e3', 'ä: b']}\n"
-        "teacher: somewhere\ntrain: {lr: {loguniform: [1e-5, 5e-4]}}\n"
+def _limited(folder: Path, limits: str, search: str = "trials: 8") -> StudySearcher:
+    teacher = make_classifier(folder / "teacher")
+    text = SPACE.replace("teacher: somewhere", f"teacher: {teacher}") + f"limits: {limits}\n"
+    text = text.replace("trials: 8", search)
+    return StudySearcher(
+        build_space(parse_source(text, "space.yaml")),
+        RunFolder(folder / "run"),
+        teacher=teacher,
+        teacher_layers=4,
+        common={},
     )
-    space = build_space(parse_source(text, "space.yaml"))
-    write_space(RunFolder(tmp_path), space)
-    again = load_space(RunFolder(tmp_path).space)
-    assert again.tree == space.tree
-    assert again.settings == space.settings
+
+
+def _parameters(folder: Path, depth: int) -> int:
+    from lkd_tune.models.loading import load_config, student_config
+    from lkd_tune.models.size import count_size
+
+    config = student_config("teacher", load_config(str(folder / "teacher")), depth)
+    return count_size(config, "SequenceClassification", 8).parameters
+
+
+def test_a_student_that_is_too_large_is_rejected_before_it_becomes_a_trial(tmp_path):
+    make_classifier(tmp_path / "teacher")
+    limit = (_parameters(tmp_path, 2) + _parameters(tmp_path, 3)) / 2
+    search = _limited(tmp_path, f"[parameters <= {limit}]")
+    depths = [drawn(search.suggest(f"t{i}"))[1].student.depth for i in range(8)]
+    assert set(depths) == {1, 2}
+    study = open_study(tmp_path / "run" / "study.journal")
+    refused = [trial for trial in study.trials if "not_run" in trial.user_attrs]
+    assert refused
+    for trial in refused:
+        assert trial.state == TrialState.PRUNED
+        assert trial.params["student.depth"] == 3
+        assert trial.constraints["parameters"] == pytest.approx(
+            (_parameters(tmp_path, 3) - limit) / limit
+        )
+
+
+def test_limits_that_no_student_meets_are_refused_with_the_reason(tmp_path):
+    search = _limited(tmp_path, "{parameters: 10}")
+    with pytest.raises(SpecError, match=r"no trial can be run: .* parameters is \d+% above"):
+        search.suggest("a")
+
+
+def test_a_slow_student_is_refused_by_its_trial_and_reported_as_a_constraint(tmp_path):
+    search = _limited(tmp_path, "{latency_ms: 2}")
+    name, _ = drawn(search.suggest("a"))
+    folder = TrialFolder(RunFolder(tmp_path / "run").trial(name))
+    folder.write_size(size(100, latency_ms=3.0))
+    folder.write_outcome(outcome_of("refused", ResourceSettings(), 0.1, "latency_ms 3 is above 2"))
+    search.on_trial_complete("a", {"state": "refused", "wall_s": 0.1, "error": "latency_ms"})
+    (trial,) = open_study(tmp_path / "run" / "study.journal").trials
+    assert (trial.state, trial.constraints) == (TrialState.PRUNED, {"latency_ms": 0.5})
+
+
+def test_a_student_is_too_slow_only_on_devices_that_trials_run_on_now(tmp_path):
+    from lkd_tune.files.digest import digest
+    from lkd_tune.models.loading import load_config, student_config
+    from lkd_tune.models.size import architecture_key
+
+    search = _limited(tmp_path, "{latency_ms: 2}", "trials: 24, sampler: random")
+    run = RunFolder(tmp_path / "run")
+
+    def take(trial_id: str, device: str) -> None:
+        """Notes that students of two and three layers are too slow there, and ends a trial."""
+        name, spec = drawn(search.suggest(trial_id))
+        teacher = load_config(str(tmp_path / "teacher"))
+        for depth in (2, 3):
+            config = student_config("teacher", teacher, depth)
+            key = architecture_key(config, "SequenceClassification", spec.task.max_length)
+            facts = {"latency_ms": 3.0, "latency_ms_batch_32": 9.0, "device": device}
+            write_atomically(run.latencies / f"{digest(key, device)}.json", json.dumps(facts))
+        timed = size(100).model_copy(update={"device": device})
+        TrialFolder(run.trial(name)).write_size(timed)
+        told = {**result(8, 0.5, "complete"), "size": timed.model_dump_json()}
+        search.on_trial_complete(trial_id, told)
+
+    take("a", "slow, fp32")
+    depths = {drawn(search.suggest(f"b{i}"))[1].student.depth for i in range(8)}
+    assert depths == {1}
+    # Another device may be faster, so there they may be tried.
+    faster = size(100).model_copy(update={"device": "fast, fp32"})
+    search.on_trial_result("b0", {**result(2, 0.5), "size": faster.model_dump_json()})
+    assert {drawn(search.suggest(f"c{i}"))[1].student.depth for i in range(8)} == {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ("[parameters < 5]", "is no limit; write `parameters <= 15e6`"),
+        ("{params: 5}", "params"),
+        ("{parameters: -5}", "greater than 0"),
+        ("[parameters <= many]", "parameters"),
+    ],
+)
+def test_wrong_limits_are_refused(limits, message):
+    with pytest.raises(SpecError, match=message):
+        build_space(parse_source(SPACE + f"limits: {limits}\n", "space.yaml"))
+
+
+@pytest.mark.parametrize("objectives", ["[parameters]", "[score, score]", "[score, size]"])
+def test_wrong_objectives_are_refused(objectives):
+    with pytest.raises(SpecError, match="objectives"):
+        build_space(parse_source(SPACE + f"objectives: {objectives}\n", "space.yaml"))
+
+
+def test_a_search_starts_with_the_given_points(tmp_path):
+    starts = [
+        Start("published", {"student.depth": 2, "losses.wr_pair": 1.0}, {}),
+        Start("runs/a 0007", {"losses.wr_pair": 0.25}, {}),
+    ]
+    run = RunFolder(tmp_path)
+    space = build_space(parse_source(SPACE, "space.yaml"))
+    first = StudySearcher(
+        space, run, teacher="somewhere", teacher_layers=6, common={}, starts=starts
+    )
+    name, spec = drawn(first.suggest("a"))
+    assert (spec.student.depth, spec.losses.wr_pair.weight) == (2, 1.0)
+    assert run.read_trial(name).origin == "published"
+    # Cut off here: the second point is not lost, and none is tried twice.
+    second = StudySearcher(
+        space, run, teacher="somewhere", teacher_layers=6, common={}, starts=starts
+    )
+    assert drawn(second.suggest("b"))[0] == name
+    other, spec = drawn(second.suggest("c"))
+    assert spec.losses.wr_pair.weight == 0.25
+    assert run.read_trial(other).origin == "runs/a 0007"
+    third, _ = drawn(second.suggest("d"))
+    assert run.read_trial(third).origin is None

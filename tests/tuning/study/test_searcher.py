@@ -1,4 +1,4 @@
-"""The searcher against a real study: what it draws, what it tells, what survives a crash."""
+"""The searcher with a real study: what it draws, what it reports, what survives a crash."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_stopped_trial_is_pruned_with_the_score_and_the_step_it_reached(tmp_pa
     assert not checkpoint.exists()
 
 
-def test_a_failed_trial_is_told_as_failed(tmp_path):
+def test_a_failed_trial_is_reported_as_failed(tmp_path):
     search = searcher(tmp_path)
     search.suggest("a")
     search.on_trial_complete("a", {"state": "failed", "wall_s": 1.0, "error": "diverged"})
@@ -149,11 +149,11 @@ def test_a_trial_whose_workers_were_lost_gets_an_outcome_from_the_searcher(tmp_p
     assert outcome.error == "its worker was lost"
 
 
-def test_unfinished_trials_are_given_out_again_and_nothing_is_drawn_twice(tmp_path):
+def test_unfinished_trials_continue_and_nothing_is_drawn_twice(tmp_path):
     first = searcher(tmp_path)
     before = [drawn(first.suggest(f"a{i}")) for i in range(4)]
     first.on_trial_complete("a1", result(8, 0.7, "complete"))
-    del first  # as after SIGKILL: nobody was told anything
+    del first  # as after SIGKILL
 
     second = searcher(tmp_path)
     again = [drawn(second.suggest(f"b{i}")) for i in range(8 - 1)]
@@ -176,7 +176,7 @@ def test_a_resumed_search_draws_what_the_other_would_have_drawn(tmp_path):
             search.on_trial_complete(f"t{i}", result(8, 0.1 * (i % 4), "complete"))
 
 
-def test_an_end_that_only_the_folder_knows_is_told(tmp_path):
+def test_an_outcome_that_only_the_folder_has_is_reported(tmp_path):
     search = searcher(tmp_path)
     ends = {"a": "complete", "b": "stopped", "c": "failed"}
     for trial_id, state in ends.items():
@@ -187,13 +187,13 @@ def test_an_end_that_only_the_folder_knows_is_told(tmp_path):
             append_measurement(folder.path, measurement(8, 0.6))
         folder.write_outcome(outcome_of(state, ResourceSettings(), 1.0))  # type: ignore[arg-type]
     name, _ = drawn(searcher(tmp_path).suggest("d"))
-    assert name == "0003"  # none of the three is given out again
+    assert name == "0003"  # none of the three continues
     trials = open_study(tmp_path / "study.journal").trials[:3]
     assert [t.state for t in trials] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
     assert [t.value for t in trials] == [0.6, 0.5, None]
 
 
-def test_a_trial_cut_off_while_it_was_drawn_is_drawn_again(tmp_path):
+def test_a_trial_that_was_interrupted_while_it_was_drawn_is_drawn_again(tmp_path):
     whole, cut = searcher(tmp_path / "whole"), searcher(tmp_path / "cut")
     expected = [drawn(whole.suggest(f"t{i}")) for i in range(3)]
     got = [drawn(cut.suggest(f"t{i}")) for i in range(2)]
@@ -226,7 +226,7 @@ def test_no_spec_is_run_twice_and_a_used_up_space_ends_the_search(tmp_path):
     assert searcher(tmp_path, SMALL)._next_trial() is not None  # those three still run
 
 
-def test_inadmissible_draws_are_passed_over(tmp_path):
+def test_inadmissible_draws_are_rejected(tmp_path):
     text = SMALL + "train: {batch_size: {choice: [24, 16]}, micro_batch_size: {choice: [8, 12]}}\n"
     search = searcher(tmp_path, text)  # 16 is no multiple of 12
     specs = [drawn(search.suggest(f"t{i}"))[1] for i in range(8)]
@@ -244,7 +244,7 @@ def test_a_space_with_nothing_to_run_is_refused(tmp_path, monkeypatch):
         search.suggest("a")
 
 
-def test_tpe_learns_from_what_it_is_told(tmp_path):
+def test_tpe_learns_from_reported_scores(tmp_path):
     text = SMALL.replace("{choice: [1, 2, 3]}", "{uniform: [0, 10]}").replace("8", "40")
     search = searcher(tmp_path, text)
     weights = []
@@ -264,7 +264,7 @@ def test_specs_in_the_study_are_those_on_disk(tmp_path):
     assert isinstance(trial, optuna.trial.FrozenTrial)
 
 
-def test_a_trial_that_goes_on_has_its_teacher_where_the_run_has_it_by_now(tmp_path):
+def test_a_resumed_trial_uses_the_current_placement_of_the_teacher(tmp_path):
     name, spec = drawn(searcher(tmp_path).suggest("a"))
     assert spec.inference.placement == "device"
     moved = SPACE.replace("somewhere", "{model: somewhere, placement: cpu}")
