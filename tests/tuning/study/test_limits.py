@@ -85,8 +85,9 @@ def _limited(folder: Path, limits: str, search: str = "trials: 8") -> StudySearc
 
 
 def _parameters(folder: Path, depth: int) -> int:
-    from lkd_tune.models.loading import load_config, student_config
+    from lkd_tune.models.loading import load_config
     from lkd_tune.models.size import count_size
+    from lkd_tune.models.student import student_config
 
     config = student_config("teacher", load_config(str(folder / "teacher")), depth)
     return count_size(config, "SequenceClassification", 8).parameters
@@ -128,8 +129,9 @@ def test_a_slow_student_is_refused_by_its_trial_and_reported_as_a_constraint(tmp
 
 def test_a_student_is_too_slow_only_on_devices_that_trials_run_on_now(tmp_path):
     from lkd_tune.files.digest import digest
-    from lkd_tune.models.loading import load_config, student_config
+    from lkd_tune.models.loading import load_config
     from lkd_tune.models.size import architecture_key
+    from lkd_tune.models.student import student_config
 
     search = _limited(tmp_path, "{latency_ms: 2}", "trials: 24, sampler: random")
     run = RunFolder(tmp_path / "run")
