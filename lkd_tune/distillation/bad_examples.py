@@ -29,7 +29,7 @@ from lkd_tune.runtime.process_group import device
 # The largest share of the training examples to skip: beyond it the teacher or the data are wrong.
 MAX_SKIPPED_SHARE = 0.01
 # Examples that an error message lists; all of them are in the trial's folder.
-_LISTED = 3
+_MAX_LISTED = 3
 
 # Returns the sum of each of TERM_NAMES over some examples, or raises the error that they cause.
 LossesOf = Callable[[np.ndarray], Sequence[float]]
@@ -55,8 +55,8 @@ class BadExamplesError(DivergedError):
         self._advice = advice
 
     def __str__(self) -> str:
-        listed = ", ".join(map(str, self.examples[:_LISTED]))
-        more = len(self.examples) - _LISTED
+        listed = ", ".join(map(str, self.examples[:_MAX_LISTED]))
+        more = len(self.examples) - _MAX_LISTED
         listed += f" and {more} more" if more > 0 else ""
         return f"no student can learn from {listed}; {self._advice}"
 

@@ -165,8 +165,8 @@ def _differences(
     answers = [[row["prediction"] for row in side] for side in (first, second)]
     agreement: float | None = None
     if isinstance(answers[0][0], float):
-        apart = np.abs(np.subtract(answers[0], answers[1]))
-        rows = np.argsort(-apart, kind="stable")
+        distance = np.abs(np.subtract(answers[0], answers[1]))
+        rows = np.argsort(-distance, kind="stable")
     else:
         others = np.array([a != b for a, b in zip(*answers, strict=True)])
         agreement, rows = float(1 - others.mean()), np.flatnonzero(others)

@@ -28,7 +28,7 @@ from lkd_tune.models.loading import model_digest
 from lkd_tune.models.placement import running
 
 # Scores change little beyond a few hundred examples.
-_EXAMPLES = 512
+_MAX_EXAMPLES = 512
 _BATCH_EXAMPLES = 16
 
 
@@ -86,7 +86,7 @@ def _load_or_measure(
     name: str, teacher: Any, tokens: Tokens, on: torch.device, cache: Path, inference: Inference
 ) -> Importance:
     precision = ["bf16"] if inference.precision == "bf16" else []
-    key = digest("importance-1", model_digest(name), tokens.key, _EXAMPLES, *precision)
+    key = digest("importance-1", model_digest(name), tokens.key, _MAX_EXAMPLES, *precision)
     path = cache / "importance" / f"{key}.npz"
 
     def build(draft: Path) -> None:
@@ -121,7 +121,7 @@ def measure_importance(
         *_watch(structure, sizes, "classifier"),
     ]
     hidden: torch.Tensor | None = None
-    number = min(_EXAMPLES, len(tokens))
+    number = min(_MAX_EXAMPLES, len(tokens))
     chosen = np.linspace(0, len(tokens) - 1, number).astype(int)
     chosen = chosen[np.argsort(tokens.lengths[chosen], kind="stable")]
     try:
