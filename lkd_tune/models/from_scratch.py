@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lkd_tune.config.settings.known_tasks import GENERATED
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.teacher import Architecture
-from lkd_tune.data.loading import GENERATED, count_labels, load_split
+from lkd_tune.data.loading import count_labels, load_split
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenizer_training import (
     SPECIAL,

@@ -97,7 +97,7 @@ BAD = [
     ("classification", "a.jsonl", '{"text": "x", "label": "a"}\n{"text": "x", "label": null}\n', {},
      "row 2, column label: has no label"),
     ("classification", "a.jsonl", '{"text": "x", "label": "a"}\n{"text": "x", "label": 1}\n', {},
-     "row 2, column label: 1 is not a class: use only ids, or only names"),
+     "row 2, column label: 1 is not a class: use ids for all rows, or names for all"),
     ("classification", "a.csv", "text,label\nx,3.8\ny,1.2\n", {},
      "row 1, column label: '3.8' is not a class; use ids or names; for numbers set task.kind to"),
     ("classification", "a.jsonl", '{"text": "x", "label": 0.5}\n', {"labels": ["a", "b"]},
