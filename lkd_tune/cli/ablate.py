@@ -37,29 +37,29 @@ def ablate(
     from lkd_tune.tuning.ablation import ablate as ablate_run
 
     result = ablate_run(open_run(run), seeds=seeds, address=address, quiet=quiet)
-    if result.facts is not None:
-        _show(result.facts)
+    if result.summary is not None:
+        _show(result.summary)
     for name, reason in result.failures.items():
         print(f"{name} failed: {reason}", file=sys.stderr)
     if result.interrupted or result.disk_full:
         why = "interrupted" if result.interrupted else f"stopped: {result.disk_full}"
         print(f"{why}; nothing is lost. Resume with: lkd-tune ablate {run} --seeds {seeds}")
         raise typer.Exit(130 if result.interrupted else 1)
-    if result.facts is None:
+    if result.summary is None:
         raise typer.Exit(1)
 
 
-def _show(facts: dict[str, Any]) -> None:
+def _show(summary: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    title = f"trial {facts['winner']}: {facts['metric']} on dev"
+    title = f"trial {summary['winner']}: {summary['metric']} on dev"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0),
                   header_style="dim")  # fmt: skip
     table.add_column("loss terms", no_wrap=True)
     for column in ("score", "± 95 %", "difference", "seeds"):
         table.add_column(column, justify="right", no_wrap=True)
-    for entry in facts["entries"]:
+    for entry in summary["entries"]:
         removed, high = entry["removed"], entry["high"]
         table.add_row(
             f"without {removed}" if removed else "all",

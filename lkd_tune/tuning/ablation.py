@@ -31,13 +31,13 @@ class AblationResult:
     """How an ablation, or one session of it, ended.
 
     Attributes:
-        facts: The content of ablation.json; None if no variant has ended yet.
+        summary: The content of ablation.json; None if no variant has ended yet.
         interrupted: Whether Ctrl-C or SIGTERM stopped it; another call continues it.
         disk_full: A description of the disk, if a full disk stopped it.
         failures: Error messages by the names of the trials that failed.
     """
 
-    facts: dict[str, Any] | None
+    summary: dict[str, Any] | None
     interrupted: bool
     disk_full: str | None
     failures: dict[str, str]
@@ -125,12 +125,12 @@ def _run_ablation(
     session.view.phase(f"training trial {winner} without each of its {len(specs)} loss terms")
     # The winner's own trial has ended, so it is not trained again.
     train_fixed_trials(session, trials)
-    facts = _summarise(session, winner, variants)
-    if facts is not None:
-        write_atomically(run.ablation, json.dumps(facts, indent=2))
+    summary = _summarise(session, winner, variants)
+    if summary is not None:
+        write_atomically(run.ablation, json.dumps(summary, indent=2))
     ended = {name: run.read_trial(name) for name in trials if run.trial(name).exists()}
     return AblationResult(
-        facts,
+        summary,
         interrupted=session.stop.reason == "interrupted",
         disk_full=session.stop.full_disk,
         failures={

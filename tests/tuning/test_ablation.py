@@ -39,13 +39,13 @@ def test_each_term_is_taken_away_once(run):
     best = board.best
     assert best is not None
     result = ablate(run, quiet=True)
-    facts = json.loads(run.ablation.read_text("utf-8"))
-    assert result.facts == facts
+    summary = json.loads(run.ablation.read_text("utf-8"))
+    assert result.summary == summary
     assert not result.interrupted
-    assert (facts["winner"], facts["metric"]) == (best.name, "accuracy")
-    entries = {entry["removed"]: entry for entry in facts["entries"]}
+    assert (summary["winner"], summary["metric"]) == (best.name, "accuracy")
+    entries = {entry["removed"]: entry for entry in summary["entries"]}
     assert {*entries} == {None, "wr_pair", "logits"}
-    assert facts["entries"][0]["removed"] is None
+    assert summary["entries"][0]["removed"] is None
     assert entries[None]["scores"] == [best.score]
     for term in ("wr_pair", "logits"):
         record = run.read_trial(f"{best.name}-without-{term}")
@@ -65,7 +65,7 @@ def test_each_term_is_taken_away_once(run):
     missing = run.trial(f"{best.name}-without-logits")
     shutil.rmtree(missing)
     run.ablation.unlink()
-    assert ablate(run, quiet=True).facts == facts
+    assert ablate(run, quiet=True).summary == summary
     again = ended(run)
     assert [path.parent for path in now if again[path] != now[path]] == [missing]
 
@@ -77,12 +77,12 @@ def test_each_term_is_taken_away_once(run):
 
 @pytest.mark.slow
 def test_other_seeds(run):
-    facts = ablate(run, seeds=2, quiet=True).facts
-    assert facts is not None
-    for entry in facts["entries"]:
+    summary = ablate(run, seeds=2, quiet=True).summary
+    assert summary is not None
+    for entry in summary["entries"]:
         assert entry["seeds"] == [2, 3]  # the search's own is 1
         assert entry["low"] <= entry["mean"] <= entry["high"]
-    assert run.trial(f"{facts['winner']}-without-logits-seed2").exists()
+    assert run.trial(f"{summary['winner']}-without-logits-seed2").exists()
 
 
 def test_the_page_of_a_real_run(run):

@@ -101,7 +101,7 @@ class TrialDrawer:
             )
             twin = self._names.get(spec.digest())
             reason = None if twin is None else f"same as trial {twin}"
-            violations = self._limits.violations(spec) if reason is None else {}
+            violations = self._limits.violations_of(spec) if reason is None else {}
         except SpecError as error:
             reason, violations = str(error), {}
         if violations:

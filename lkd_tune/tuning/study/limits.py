@@ -26,7 +26,7 @@ class StudentLimits:
         self._limits, self._latencies, self._earlier = limits, latencies, earlier
         self._devices: set[str] = set()
 
-    def violations(self, spec: TrialSpec) -> dict[str, float]:
+    def violations_of(self, spec: TrialSpec) -> dict[str, float]:
         """Returns by how much a student exceeds each limit, {} if no limit is known to be exceeded.
 
         A value is a share of the limit: 0.5 is 50% above it, a negative value is within it.
