@@ -1,8 +1,8 @@
-"""Settings of earlier versions that this one has no more, and how old run folders are read.
+"""Removed settings, and how run folders of earlier versions that used them are read.
 
-A run folder outlives the version that wrote it. So `best`, `report`, `export` and `load_run` read
-old values by this table. A new space file with such a value is refused, and so is resuming such a
-run or running such a trial again: nothing here could train it.
+A run folder outlives the version that wrote it. With this table `best`, `report`, `export` and
+`load_run` still read such a run. A new space file with a removed value is refused. So is resuming
+such a run or running such a trial again, because this version can't train it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RETIRED: dict[KeyPath, Retired] = {
 
 
 def find_retired(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, KeyPath, Retired]]:
-    """Gives each retired value in a tree of settings: its path, its setting, what is known of it.
+    """Yields the path, the setting and the table entry of each retired value in a tree.
 
     The path may lead through options of a choice; the setting is the path without them.
     """

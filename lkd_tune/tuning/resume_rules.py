@@ -36,7 +36,7 @@ CHANGEABLE = (
 
 
 def refuse_retired(run: RunFolder) -> None:
-    """Refuses a run with settings that this version no longer has: nothing could continue it.
+    """Refuses to continue a run with settings that were removed, because nothing can train it.
 
     Raises:
         SpecError: With each of these settings.
@@ -47,8 +47,8 @@ def refuse_retired(run: RunFolder) -> None:
             Problem(
                 run.where,
                 dotted(key),
-                f"{retired.value} was removed, so nothing can train more trials of this run; best, "
-                "report and export still read it; start a new search to go on",
+                f"{retired.value} was removed, so this run can't be continued; start a new search "
+                "(best, report and export still read this run)",
             )
             for key, retired in found.items()
         )
