@@ -64,7 +64,7 @@ def test_every_file_of_a_run_is_there():
     names = {path.name for path in paths if isinstance(path, Path)}
     source = Path(trial_folder.__file__).read_text("utf-8")
     names |= {f"trials/0007/{name}" for name in re.findall(r'self\.path / "([\w.]+)"', source)}
-    assert {"population.json", "trials/0007/fine_tuned.json"} <= names
+    assert {"ablation.json", "trials/0007/fine_tuned.json"} <= names
     assert not {name for name in names if name not in text}
 
 

@@ -176,7 +176,7 @@ def measure(
         folder = arguments.winners / task / "search"
         RunFolder(folder).read_manifest()  # fails if there is no search, instead of starting one
         winner = search(space, teacher, folder)
-        found = {"losses": winner.last_losses, "layer_map": winner.layer_map}
+        found = {"losses": winner.losses, "layer_map": winner.layer_map}
         rows = {SHORTER: rows[PUBLISHED].model_copy(update=found), **rows}
     wanted = tuple(arguments.rows.split(",")) if arguments.rows else ("",)
     folder = arguments.out / task

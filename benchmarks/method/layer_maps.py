@@ -88,7 +88,7 @@ def measure(task: str, arguments: argparse.Namespace) -> dict[Map, list[float]]:
     spec = evidence.rows_of(task, space, teacher, layers)[evidence.PUBLISHED]
     run = RunFolder(arguments.out / task / "search")
     if run.manifest.exists():
-        losses = evidence.search(space, teacher, run.path).last_losses
+        losses = evidence.search(space, teacher, run.path).losses
         spec = spec.model_copy(update={"losses": losses})
     found, metric = {}, spec.task.metric
     for inner in itertools.combinations(range(1, layers), depth - 1):

@@ -36,6 +36,11 @@ RETIRED: dict[KeyPath, Retired] = {
         "students that started from earlier ones were no better than others; use teacher, random, "
         "or a folder or hub id",
     ),
+    ("search", "scheduler"): Retired(
+        "pbt",
+        "none",
+        "loss weights no longer change while a trial trains; use asha, hyperband, median or none",
+    ),
 }
 
 
@@ -72,9 +77,15 @@ def without_retired(tree: Any, key: KeyPath = ()) -> Any:
 
 
 def without_retired_fields(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the JSON of a trial's spec as this version reads it."""
+    """Returns the JSON of a trial's spec as this version reads it.
+
+    A trial whose loss weights changed has those of its last steps.
+    """
     tree = without_retired(spec)
     tree.pop("ancestor", None)
+    for change in tree.pop("weight_changes", ()):
+        for term, weight in change["weights"].items():
+            tree["losses"][term]["weight"] = weight
     return tree
 
 
@@ -82,4 +93,6 @@ def rerun_problem(spec: Mapping[str, Any]) -> str | None:
     """Returns why this version can't run the trial of a spec again, None if it can."""
     if spec.get("ancestor"):
         return "the student started from that of another trial, which is no longer supported"
+    if spec.get("weight_changes"):
+        return "the loss weights changed while it trained, which is no longer supported"
     return None

@@ -18,7 +18,6 @@ from lkd_tune.config.distributions import (
     parse_distribution,
 )
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.perturbation import population_problems
 from lkd_tune.config.retired import find_retired, without_retired
 from lkd_tune.config.settings.layer_map import (
     PRESETS,
@@ -300,8 +299,6 @@ def build_space(source: Source) -> SearchSpace:
     if problems := [*wrong.values(), *others] or _ambiguous(distributions, source):
         raise SpecError(problems)
     space.settings = settings
-    if problems := population_problems(settings, space.distributions(), source):
-        raise SpecError(problems)
     return space
 
 

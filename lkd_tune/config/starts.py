@@ -118,7 +118,7 @@ def _published_start(
 
 def start_from(origin: str, spec: TrialSpec, space: SearchSpace, teacher_layers: int) -> Start:
     """Returns a trial of another search as a point of this space."""
-    wanted = spec.model_copy(update={"losses": spec.last_losses}).model_dump(mode="json")
+    wanted = spec.model_dump(mode="json")
     word, layer = spec.layer_map.word, spec.layer_map.layer
     return _start(origin, space, wanted, word, layer, teacher_layers)
 

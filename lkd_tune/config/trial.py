@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.retired import rerun_problem, without_retired_fields
 from lkd_tune.config.settings.base import Settings
 from lkd_tune.config.settings.evaluate_on import EvaluateOn, check_evaluate_on, score_name
 from lkd_tune.config.settings.layer_map import random_map
-from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings, TermName, Weight
+from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.teacher import PLAIN, Inference, TargetSettings
@@ -50,15 +50,6 @@ class ResolvedLayerMap(Settings):
         )
 
 
-class WeightChange(Settings):
-    """Loss weights that a trial goes on with from a step on."""
-
-    step: int = Field(ge=1)
-    """Optimizer steps done by then: those of an evaluation."""
-    weights: dict[TermName, Weight]
-    """By the name of the term; those of the others stay."""
-
-
 class TrialSpec(Settings):
     """All that a distillation depends on; JSON there and back, so it can be run again.
 
@@ -73,8 +64,6 @@ class TrialSpec(Settings):
     student: StudentSettings
     layer_map: ResolvedLayerMap
     losses: LossSettings = LossSettings()
-    weight_changes: tuple[WeightChange, ...] = ()
-    """By step; what a population has found makes a trial that can be run again by itself."""
     train: TrainSettings = TrainSettings()
     targets: TargetSettings = TargetSettings()
     resources: ResourceSettings = ResourceSettings()
@@ -97,19 +86,6 @@ class TrialSpec(Settings):
                     f"{self.student.depth}"
                 )
         return self
-
-    def losses_at(self, step: int) -> LossSettings:
-        """Returns the terms that hold after so many optimizer steps."""
-        losses = self.losses
-        for change in self.weight_changes:
-            if change.step <= step:
-                losses = losses.with_weights(dict(change.weights.items()))
-        return losses
-
-    @property
-    def last_losses(self) -> LossSettings:
-        """The terms that hold at the end."""
-        return self.losses_at(self.weight_changes[-1].step if self.weight_changes else 0)
 
     @property
     def score_name(self) -> str:

@@ -30,7 +30,7 @@ class BatchLosses:
 
     Attributes:
         spec, tokens, vocabulary: As given.
-        objective: The terms, with the weights of the current step.
+        objective: The terms and their weights.
     """
 
     def __init__(
@@ -44,11 +44,7 @@ class BatchLosses:
         self.spec, self.tokens, self.vocabulary = spec, tokens, vocabulary
         self._targets, self._teacher_layers = targets, teacher_layers
         self._kind = kind_of(spec.task)
-        self.set_step_weights(0)
-
-    def set_step_weights(self, step: int) -> None:
-        """Switches to the weights that apply after a number of steps."""
-        self.objective = Objective(self.spec.losses_at(step), self._kind)
+        self.objective = Objective(spec.losses, self._kind)
 
     def use_own_teacher(self, teacher: Any) -> None:
         """Makes this rank independent of other ranks.

@@ -252,8 +252,6 @@ class Distillation:
 
     def _train_until(self, until: int) -> IntervalTotals:
         """Trains to a step and returns the totals of the steps."""
-        # Weights of terms change at evaluations only, so they are constant in here.
-        self._losses.set_step_weights(self._step)
         self._engine.train()
         interval = Interval()
         for batch in self._batches.starting_at(self._step):

@@ -12,7 +12,6 @@ RUN/
   teacher/          measurements.jsonl of a teacher that the run trains; its model on a cluster
   latencies/        latencies of each architecture on each device
   confirmation.json results of the best trials with other seeds
-  population.json   who took over whom, with `search.scheduler: pbt`
   ablation.json     results of the best trial without each of its loss terms
   students/0007/    a kept student: a Hugging Face folder and student.json
   leaderboard.csv, leaderboard.json
@@ -93,11 +92,6 @@ class RunFolder:
     def ablation(self) -> Path:
         """The results of the best trial without each of its loss terms, as JSON."""
         return self.path / "ablation.json"
-
-    @property
-    def population(self) -> Path:
-        """Which trials of a population went on as copies of others, as JSON."""
-        return self.path / "population.json"
 
     @property
     def report(self) -> Path:

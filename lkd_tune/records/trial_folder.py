@@ -173,18 +173,6 @@ class TrialFolder:
         facts = json.loads((newest / "trial.json").read_text("utf-8"))
         return Checkpoint(newest, max(found), facts["wall_s"], facts["worker_s"])
 
-    def waits_at(self, halvings: int) -> bool:
-        """Whether the trial has reached the rung at which trials wait for each other.
-
-        Args:
-            halvings: The rung, as `Measurement.halvings`; 0 is the end, where no trial waits.
-        """
-        checkpoint = self.read_checkpoint()
-        if checkpoint is None or halvings == 0:
-            return False
-        measured = {m.step: m for m in read_measurements(self.path)}
-        return measured[checkpoint.step].halvings <= halvings
-
     @contextmanager
     def new_checkpoint(self, step: int, wall_s: float, worker_s: float) -> Iterator[Path]:
         """Gives a folder to write to, which becomes the trial's only checkpoint.

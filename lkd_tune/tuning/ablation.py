@@ -96,12 +96,7 @@ def without_each_term(spec: TrialSpec) -> dict[str, TrialSpec]:
 
 
 def _without(spec: TrialSpec, term: str) -> TrialSpec:
-    changes = tuple(
-        change.model_copy(update={"weights": {**change.weights, term: 0.0}})
-        for change in spec.weight_changes
-    )
-    off = spec.losses.with_weights({term: 0.0})
-    return spec.model_copy(update={"losses": off, "weight_changes": changes})
+    return spec.model_copy(update={"losses": spec.losses.with_weights({term: 0.0})})
 
 
 def _winner(run: RunFolder) -> str:

@@ -40,8 +40,7 @@ def compare_with_baseline(session: Session, best: str) -> None:
     if not session.settings.search.baseline:
         return
     winner = session.run.read_trial(best)
-    plain = {"losses": LABELS_ONLY, "weight_changes": ()}
-    spec = winner.spec.model_copy(update=plain)
+    spec = winner.spec.model_copy(update={"losses": LABELS_ONLY})
     session.view.phase("training the baseline: the winner's student without distillation")
     train_fixed_trials(session, {BASELINE: spec})
     confirm = session.settings.confirm

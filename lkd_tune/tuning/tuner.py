@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,45 +203,20 @@ def _search(session: Session, teacher: dict[str, Any]) -> None:
     session.keep_best()
     records = [record for record in run.read_trials() if record.is_drawn]
     starts = [] if records else find_starts(session, teacher["layers"])
-
-    def run_trials(pause_at: int, *, draws: bool, scheduler: Any = None) -> None:
-        searcher = StudySearcher(
-            session.space,
-            run,
-            teacher=teacher["model"],
-            teacher_layers=teacher["layers"],
-            common=session.common,
-            fetch_trial_results=session.fetch_trial_results,
-            starts=starts,
-            draws=draws,
-            pause_at=pause_at,
-        )
-        session.run_trials(searcher, scheduler)
-
     session.view.phase("searching")
     session.stop.start_clock()
-    if settings.search.scheduler == "pbt":
-        _train_population(session, run_trials)
-    else:
-        run_trials(0, draws=True, scheduler=build_scheduler(settings, records))
+    searcher = StudySearcher(
+        session.space,
+        run,
+        teacher=teacher["model"],
+        teacher_layers=teacher["layers"],
+        common=session.common,
+        fetch_trial_results=session.fetch_trial_results,
+        starts=starts,
+    )
+    session.run_trials(searcher, build_scheduler(settings, records))
     session.stop.stop_clock()
     update_manifest(run, seconds=session.stop.seconds)
-
-
-def _train_population(session: Session, run_trials: Callable[..., None]) -> None:
-    """Runs all trials to the first evaluation, has the worst give way, and so on to the end.
-
-    A generation that is done already is passed over: no trial of it has anything to do.
-    """
-    from lkd_tune.tuning.schedulers.population import evolve, generations
-
-    ends = generations(session.settings.train.evaluations)
-    run_trials(ends[0], draws=True)
-    for before, halvings in itertools.pairwise(ends):
-        if session.stop:
-            return
-        session.view.copied(evolve(session.run, session.space, before))
-        run_trials(halvings, draws=False)
 
 
 def _result(session: Session, best: str | None) -> SearchResult:

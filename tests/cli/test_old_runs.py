@@ -13,6 +13,7 @@ from lkd_tune.config.space import load_space
 from lkd_tune.tuning.ablation import ablate
 from tests.support.run_folder import SPACE, full_run
 
+PBT = f"{SPACE}search:\n  scheduler: pbt\n"
 NEAREST = SPACE.replace("depth: {int: [2, 4]}", "depth: {int: [2, 4]}\n  init: nearest")
 
 
@@ -98,3 +99,63 @@ def test_a_new_space_may_not_start_from_ancestors(tmp_path, init):
     (problem,) = refused.value.problems
     assert str(problem).startswith("s.yaml:5 student.init: nearest was removed: ")
     assert str(problem).endswith("use teacher, random, or a folder or hub id")
+
+
+@pytest.fixture
+def with_population(tmp_path):
+    """A run with `search.scheduler: pbt`: the winner went on with other weights, as a copy."""
+    run = full_run(tmp_path / "run")
+    run.space.write_text(PBT)
+    change = {"step": 10, "weights": {"wr_pair": 77.0, "ltr_pair": 0.5}}
+    for path in [*run.path.glob("trials/*/spec.json"), *run.path.glob("students/*/student.json")]:
+        facts = json.loads(path.read_text())
+        spec = facts.get("spec", facts)
+        spec |= {"weight_changes": [change] if path.parent.name == "0003" else [], "ancestor": None}
+        path.write_text(json.dumps(facts))
+    spec = json.loads((run.trial("0003") / "spec.json").read_text())
+    decided = {"1": {"0003": {"from": "0000", "spec": spec}}}
+    (run.path / "population.json").write_text(json.dumps(decided))
+    return run
+
+
+def test_a_run_with_a_population_is_read(with_population, called, tmp_path):
+    run = with_population
+    code, out, _ = called("best", run.path)
+    assert (code, str(run.student("0003")) in out) == (0, True)
+    assert called("report", run.path)[0] == 0
+    assert "0003" in (run.report / "report.html").read_text()
+    assert called("export", run.path, "--to", tmp_path / "out")[0] == 0
+    assert (tmp_path / "out" / "1" / "model.safetensors").exists()
+    (best, *_) = lkd_tune.load_run(run.path).leaderboard()
+    # The weights that the trial ended with, as before.
+    assert (best["weight_wr_pair"], best["weight_ltr_pair"]) == (77.0, 0.5)
+
+
+def test_a_run_with_a_population_that_has_no_trial_yet_is_read(with_population, called):
+    shutil.rmtree(with_population.path / "trials")
+    code, out, _ = called("best", with_population.path)
+    assert (code, "no trial" in out) == (1, True)
+
+
+def test_a_run_with_a_population_is_not_continued(with_population, called):
+    code, _, err = called("search", "--resume", with_population.path)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{with_population.path} search.scheduler: pbt was removed" in err
+    with pytest.raises(SpecError, match=r"search\.scheduler: pbt was removed"):
+        ablate(with_population, quiet=True)
+
+
+def test_a_trial_whose_weights_changed_is_not_run_again(with_population, called):
+    code, _, err = called("distill", "--spec", with_population.student("0003") / "student.json")
+    assert code == 2
+    assert "student.json: can't be run again: the loss weights changed while it trained" in err
+
+
+def test_a_new_space_may_not_train_a_population(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(PBT)
+    with pytest.raises(SpecError) as refused:
+        load_space(path)
+    (problem,) = refused.value.problems
+    assert str(problem).startswith("s.yaml:9 search.scheduler: pbt was removed: ")
+    assert str(problem).endswith("use asha, hyperband, median or none")

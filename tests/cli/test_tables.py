@@ -147,7 +147,7 @@ def test_every_setting_is_in_the_reference():
     rows = {key: (kind, default, meaning) for key, kind, default, meaning in settings_reference()}
     assert rows["train.lr"] == ("number", "5e-05", "Peak learning rate.")
     assert rows["task.name"][1] == "needed"
-    assert rows["search.scheduler"][:2] == ("asha, hyperband, median, pbt, none", "asha")
+    assert rows["search.scheduler"][:2] == ("asha, hyperband, median, none", "asha")
     assert rows["objectives"][1] == "score"
     assert rows["losses.wr_triple.window"][1] == "21"
     assert rows["teacher.train.architecture.layers"][0] == "integer"

@@ -116,13 +116,13 @@ class ApartSession(Session):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("whole", [False, True], ids=["asha", "pbt"])
+@pytest.mark.parametrize("whole", [False, True], ids=["asha", "all to their end"])
 def test_trials_on_nodes_that_share_no_folder(bucket, folder, monkeypatch, whole):
     monkeypatch.setattr("lkd_tune.tuning.tuner.Session", ApartSession)
     monkeypatch.setenv("LKD_TUNE_NODE_CACHE", str(folder / "node"))
     search, trained = {"trials": 2}, {}
     if whole:
-        search = {"trials": 4, "scheduler": "pbt", "baseline": True}
+        search = {"trials": 4, "scheduler": "none", "baseline": True}
         model = str(make_teacher(folder / "untrained"))
         trained = {"teacher": {"train": {"model": model, "epochs": 1}}}
     make_space(folder, search=search, keep={"top": 1}, **trained)

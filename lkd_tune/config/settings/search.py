@@ -13,7 +13,7 @@ from lkd_tune.config.settings.base import Settings
 
 # Built in lkd_tune/tuning/samplers/build.py and lkd_tune/tuning/schedulers/build.py.
 Sampler = Literal["tpe", "random", "grid", "nsga2", "nsga3", "gp", "cma", "evolution"]
-Scheduler = Literal["asha", "hyperband", "median", "pbt", "none"]
+Scheduler = Literal["asha", "hyperband", "median", "none"]
 # Those that support one objective only, and what to use instead.
 _ONE_OBJECTIVE = {
     ("sampler", "cma"): "tpe, gp, nsga2 or nsga3",
@@ -43,8 +43,7 @@ class SearchSettings(Settings):
     """Run folders of earlier searches, whose best settings are tried first."""
     scheduler: Scheduler = "asha"
     """asha stops trials that fall behind at an evaluation; hyperband spares some of them the first
-    ones; median stops what is below the median of the others; pbt stops none: the trials train as
-    a population, in which the worst go on as copies of the best with other loss weights."""
+    ones; median stops what is below the median of the others."""
     reduction_factor: float = Field(2, gt=1)
     """asha and hyperband continue the best 1 / reduction_factor of the trials at each rung."""
     concurrency: int | None = Field(None, ge=1)

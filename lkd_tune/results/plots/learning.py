@@ -46,7 +46,7 @@ def plot_learning(board: Leaderboard, records: Sequence[TrialRecord]) -> Figure 
 
 def plot_losses(record: TrialRecord) -> Figure | None:
     """Returns the unweighted terms of a trial's objective by step."""
-    weights = {name: term.weight for name, term in record.spec.last_losses}
+    weights = {name: term.weight for name, term in record.spec.losses}
     series = {
         name: [(m.step, m.losses[name]) for m in record.measurements if m.losses.get(name, 0) > 0]
         for name, weight in weights.items()

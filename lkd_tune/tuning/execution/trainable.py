@@ -59,8 +59,7 @@ class DistillationTrainable(tune.Trainable):
     is raised, so that Tune starts the trial again elsewhere.
 
     The config has `run`, `remote_uri`, `session`, `cache`, `cwd`, `versions` and `limits`, which
-    are the same for all trials of a session, and `name` and `spec`. With `pause_at` the trial
-    pauses when that many halvings of its steps are left, and resumes in a later call of Tune.
+    are the same for all trials of a session, and `name` and `spec`.
     """
 
     @classmethod
@@ -126,7 +125,7 @@ class DistillationTrainable(tune.Trainable):
         self._folder = TrialFolder(self._run.trial(self._name))
         self._spec = TrialSpec.model_validate_json(config["spec"])
         self._cache, self._cwd = config["cache"], config["cwd"]
-        self._limits, self._pause_at = config["limits"], config.get("pause_at", 0)
+        self._limits = config["limits"]
         self._size: ModelSize | None = None
         self._trial_started: float | None = None
         self._current_spec = self._spec  # or its fine-tuning
@@ -149,14 +148,7 @@ class DistillationTrainable(tune.Trainable):
             return self._finish(measurement)
         with self._folder.new_checkpoint(measurement.step, *self._spent) as folder:
             self._group.run("save_checkpoint", str(folder))
-        return self._continue_or_pause(measurement)
-
-    def _continue_or_pause(self, measurement: Measurement) -> dict[str, Any]:
-        assert self._group is not None
-        if measurement.halvings > self._pause_at or self._pause_at == 0:
-            return self._result(measurement, "running")
-        self._group.run("end")
-        return self._result(measurement, "paused")
+        return self._result(measurement, "running")
 
     def _start_trial(self) -> dict[str, Any] | None:
         """Starts or resumes the trial; returns a result if it does not have to train for that."""
@@ -183,7 +175,7 @@ class DistillationTrainable(tune.Trainable):
         skipped = [bad.example for bad in self._folder.read_bad_examples()]
         self._build(self._spec, checkpoint, skipped)
         if checkpoint is not None:
-            return self._continue_or_pause(measurements[checkpoint.step])
+            return self._result(measurements[checkpoint.step], "running")
         if self._size is None:
             self._size = self._group.run("measure_size", str(self._run.latencies))
             self._folder.write_size(self._size)

@@ -107,7 +107,7 @@ class SearchState:
         self._running[trial] = step, score
 
     def paused(self, trial: str) -> None:
-        """A trial waits for others."""
+        """A trial waits until there is room on a disk."""
         self._running.pop(trial, None)
 
     def ended(self, trial: str, state: str, score: float | None) -> None:

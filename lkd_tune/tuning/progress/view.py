@@ -149,13 +149,8 @@ class View:
         self._estimate(name, pace)
 
     def trial_paused(self, name: str) -> None:
-        """Tells that a trial waits for the others of its population."""
+        """Shows that a trial waits until there is room on a disk."""
         self._event("paused", trial=name)
-
-    def copied(self, lines: list[str]) -> None:
-        """Tells which trials of a population go on as copies of others."""
-        for line in lines:
-            self._say(line)
 
     def trial_ended(self, name: str, state: str, score: float | None, error: str | None) -> None:
         """Prints how a trial ended, and after every quarter of the trials a summary."""

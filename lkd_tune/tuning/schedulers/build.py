@@ -41,6 +41,5 @@ SCHEDULERS: dict[str, Callable[[SpaceSettings, Iterable[TrialRecord]], Any]] = {
     "asha": _build_asha,
     "hyperband": _build_hyperband,
     "median": lambda settings, records: MedianStopping(records),
-    "pbt": lambda settings, records: None,  # replaces trials instead: see population.py
     "none": lambda settings, records: None,
 }

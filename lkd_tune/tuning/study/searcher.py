@@ -49,10 +49,6 @@ class StudySearcher(Searcher):
     schedulers see only the former, each step by itself. Samplers that learn from PRUNED trials
     (tpe and evolution) rank them behind all complete ones, by their steps and intermediate scores.
 
-    A trial of a population may have continued as a copy of another, with weights other than those
-    that were drawn for it. Its folder has the spec that counts. The study gets PRUNED, because the
-    sampler would learn the wrong lesson from its score.
-
     Args:
         space: The space to draw from.
         run: The run that holds the study.
@@ -60,10 +56,7 @@ class StudySearcher(Searcher):
         teacher_layers: Number of the teacher's encoder layers.
         common: What the config of each trial holds besides its name and spec.
         starts: Points that a new study begins with.
-        draws: Whether to draw new trials; if not, only unfinished trials run.
         fetch_trial_results: See `FetchTrialResults`.
-        pause_at: Where trials pause, in halvings of their steps, until a later call of Tune; 0:
-            they do not pause.
     """
 
     def __init__(
@@ -76,13 +69,10 @@ class StudySearcher(Searcher):
         common: dict[str, Any],
         fetch_trial_results: FetchTrialResults = fetch_nothing,
         starts: Sequence[Start] = (),
-        draws: bool = True,
-        pause_at: int = 0,
     ):
         super().__init__()
-        self._space, self._run, self._draws = space, run, draws
+        self._space, self._run, self._common = space, run, common
         self._fetch_trial_results = fetch_trial_results
-        self._common = {**common, "pause_at": pause_at}
         self._search = space.settings.search
         self._objectives = space.settings.objectives
         self._limits = space.settings.limits.by_name
@@ -95,7 +85,7 @@ class StudySearcher(Searcher):
         self._unfinished: list[FrozenTrial] = []
         with self._journal.batch():
             for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                if not self._end_from_folder(trial) and not self._folder(trial).waits_at(pause_at):
+                if not self._end_from_folder(trial):
                     self._unfinished.append(trial)
         earlier = {trial.number for trial in self._unfinished}
         self._student_limits = StudentLimits(self._limits, run.latencies, earlier)
@@ -198,7 +188,7 @@ class StudySearcher(Searcher):
     def _next_trial(self) -> optuna.Trial | None:
         if self._unfinished:
             return live_trial(self._study, self._unfinished.pop(0))
-        return self._drawer.draw() if self._draws else None
+        return self._drawer.draw()
 
     def _end_from_folder(self, trial: FrozenTrial) -> bool:
         """Ends a trial in the study if its folder has an outcome that the study lacks.
@@ -221,8 +211,7 @@ class StudySearcher(Searcher):
         return True
 
     def _report_scores(self, trial: optuna.Trial, measurements: Sequence[Measurement]) -> None:
-        if not self._is_copy(trial):
-            report(self._study, trial, {m.step: m.score for m in measurements})
+        report(self._study, trial, {m.step: m.score for m in measurements})
 
     def _report_end(
         self,
@@ -233,7 +222,7 @@ class StudySearcher(Searcher):
     ) -> None:
         values, state = None, TrialState.FAIL
         constraints = violations(self._limits, size)
-        if outcome.state == "complete" and not self._is_copy(trial):
+        if outcome.state == "complete":
             assert score is not None
             state = TrialState.COMPLETE
             values = [
@@ -244,13 +233,6 @@ class StudySearcher(Searcher):
         elif outcome.diverged:
             state, constraints = TrialState.PRUNED, {**constraints, "diverged": 1.0}
         tell(self._study, trial, state, values=values, constraints=constraints)
-
-    def _is_copy(self, trial: optuna.Trial) -> bool:
-        """Returns whether a trial has continued as a copy of another, so its draw is outdated."""
-        if self._search.scheduler != "pbt":
-            return False  # no need to read a file with each result
-        spec = self._folder(trial).read_spec()
-        return spec is not None and bool(spec.weight_changes)
 
     def _folder(self, trial: optuna.Trial | FrozenTrial) -> TrialFolder:
         return TrialFolder(self._run.trial(trial.user_attrs["name"]))

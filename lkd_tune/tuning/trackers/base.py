@@ -81,11 +81,7 @@ def tracked(
             does not see that.
     """
     by_step = {m.step: m for m in (*record.measurements, *seen)}
-    with_weights = space.settings.search.scheduler == "pbt"  # of the others they never change
-    points = {
-        step: _point(by_step[step], record.spec, with_weights=with_weights)
-        for step in sorted(by_step)
-    }
+    points = {step: _point(by_step[step], record.spec) for step in sorted(by_step)}
     drawn = record.is_drawn
     return TrackedTrial(
         key=record.name if drawn else f"{record.name}-{record.spec.digest()[:8]}",
@@ -100,7 +96,7 @@ def tracked(
     )
 
 
-def _point(m: Measurement, spec: TrialSpec, *, with_weights: bool) -> dict[str, float]:
+def _point(m: Measurement, spec: TrialSpec) -> dict[str, float]:
     values: dict[str, float | None] = {
         # Where another task scores the trial, this is not its score.
         "score": m.score if spec.evaluate_on is None else None,
@@ -115,9 +111,6 @@ def _point(m: Measurement, spec: TrialSpec, *, with_weights: bool) -> dict[str, 
         "peak_host_gib": m.peak_host_gib,
         "energy_j": m.energy_j,
     }
-    if with_weights:  # those of the steps up to this one
-        losses = spec.losses_at(m.step - 1)
-        values |= {f"weight/{name}": term.weight for name, term in losses}
     return {name: float(value) for name, value in values.items() if value is not None}
 
 

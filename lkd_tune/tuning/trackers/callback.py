@@ -3,9 +3,8 @@
 Not Ray's own callbacks for TensorBoard, MLflow and Weights & Biases, though this is one of their
 kind. What they lack here (Ray 2.60):
 
-- They know a trial by Tune's object or id. A trial that goes on after a crash, or in the next
-  generation of a population, has another, and would be logged twice; so would its parameters,
-  which MLflow refuses to change.
+- They know a trial by Tune's object or id. A trial that goes on after a crash has another,
+  and would be logged twice; so would its parameters, which MLflow refuses to change.
 - Their clock is `training_iteration`, which begins anew when a trial does; that of Weights & Biases
   can't be told otherwise.
 - They write where Tune has a trial's files, which a resumed search removes, and log its config,

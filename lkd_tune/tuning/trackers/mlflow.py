@@ -105,7 +105,7 @@ class Mlflow:
                 self._experiment, run_name=trial.name, tags=tags
             ).info.run_id
             self._steps[trial.key] = -1
-        if not (found and found[0].data.params):  # they can't be changed, as those of a copy would
+        if not (found and found[0].data.params):  # they can't be changed
             params = {name: value for name, value in trial.params.items() if value is not None}
             self._client.log_batch(
                 run, params=[Param(name, str(value)[:_MOST_TEXT]) for name, value in params.items()]

@@ -39,7 +39,6 @@ class Wandb:
         self._offline = False
         self._steps_file = folder / "wandb" / "steps.json"
         self._steps: dict[str, int] = {}  # offline: the last of each trial, by key
-        self._params: dict[str, dict[str, Any]] = {}
 
     def open(self) -> str:
         """Returns where runs are; each connects by itself."""
@@ -56,9 +55,6 @@ class Wandb:
         if trial.key not in self._runs:
             self._begin(trial)
         run = self._runs[trial.key]
-        if self._params[trial.key] != trial.params:  # a copy in a population
-            run.config.update(trial.params, allow_val_change=True)
-            self._params[trial.key] = trial.params
         logged = self._steps.get(trial.key, -1) if self._offline else run.step - 1
         for step, values in trial.points.items():
             if step > logged:
@@ -101,7 +97,6 @@ class Wandb:
             config=trial.params,
             settings=_settings(),
         )
-        self._params[trial.key] = trial.params
 
 
 def why_no_login() -> str | None:

@@ -1,4 +1,4 @@
-"""One exam for all trackers: what is logged, across sessions, failures and copies."""
+"""One exam for all trackers: what is logged, across sessions and failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from mlflow.tracking import MlflowClient
 
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.space import load_space
-from lkd_tune.config.trial import WeightChange
 from lkd_tune.records.trial_folder import append_measurement
 from lkd_tune.records.trial_record import BASELINE
 from lkd_tune.tuning.trackers.base import tracked
@@ -56,9 +55,9 @@ def logged(made: HandMade, name: str) -> dict[str, Logged]:
 
 
 @contextmanager
-def session(made: HandMade, *names: str, told: list[str] | None = None, extra=()):
+def session(made: HandMade, *names: str, told: list[str] | None = None):
     """A session of a search: gives what Tune would call."""
-    space = load_space(made.run.space, [f"trackers=[{', '.join(names)}]", *extra])
+    space = load_space(made.run.space, [f"trackers=[{', '.join(names)}]"])
     with Trackers(made.run, space, [].append if told is None else told.append) as trackers:
         yield trackers
 
@@ -170,21 +169,6 @@ def test_the_baseline_of_another_winner_is_another(made):
     client = MlflowClient(tracking_uri=f"sqlite:///{made.run.path.parent}/mlflow.db")
     runs = client.search_runs(["1"], "tags.role = 'baseline'")
     assert sorted(run.data.metrics["score"] for run in runs) == [0.3, 0.4]
-
-
-def test_a_copy_in_a_population_goes_on_with_other_weights(made):
-    spec = made.add("0000", None, None)
-    pbt = ["search.scheduler=pbt"]
-    with session(made, "mlflow", "wandb", extra=pbt) as trackers:
-        trackers.log_trial_start(event("0000"))
-        measured(trackers, made, "0000", 10)
-        _until(lambda: logged(made, "mlflow")["0000"].steps() == [10])
-        change = WeightChange(step=10, weights={"wr_pair": 77.0})
-        made.add("0000", None, None, like=spec.model_copy(update={"weight_changes": (change,)}))
-        measured(trackers, made, "0000", 20)
-    for name in ("mlflow", "wandb"):
-        weights = logged(made, name)["0000"].series["weight/wr_pair"]
-        assert weights == [(10, pytest.approx(spec.losses.wr_pair.weight)), (20, 77.0)]
 
 
 def _until(reached, seconds=30.0):
