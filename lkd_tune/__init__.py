@@ -5,8 +5,8 @@
     run = search("layer_map.yaml", name="first")
     model, tokenizer = run.load_best()
 
-Importing the package is cheap on purpose: torch, ray, transformers and optuna are loaded by
-the modules that need them, never from here.
+Importing the package is fast: torch, ray, transformers and optuna are imported by the modules that
+need them, never from here.
 """
 
 from importlib import import_module
@@ -27,7 +27,7 @@ __all__ = [
     "search",
 ]
 
-# What needs pydantic or YAML, by where it is defined; loaded when it is first asked for.
+# Names that need pydantic or YAML, and their modules; imported when they are first used.
 _LAZY = {
     "Measurement": "lkd_tune.records.measurement",
     "SearchSpace": "lkd_tune.config.space",

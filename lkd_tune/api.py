@@ -1,7 +1,7 @@
 """The Python API: what the commands do, for scripts and notebooks.
 
-Its names are those of `lkd_tune`: `from lkd_tune import search`. Heavy imports stand inside, so
-that `import lkd_tune` costs nothing.
+Import its names from `lkd_tune`: `from lkd_tune import search`. Heavy libraries are imported inside
+the functions, so that `import lkd_tune` is fast.
 """
 
 from __future__ import annotations
@@ -27,16 +27,22 @@ if TYPE_CHECKING:
 def load_space(
     space: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()
 ) -> SearchSpace:
-    """Returns a checked search space.
+    """Returns a search space, after checking its settings.
 
     Args:
-        space: A space file, the name of a shipped one, or the same settings as a mapping:
-            `{"task": "cola", "teacher": "my-teacher", "student": {"depth": {"int": [2, 4]}}}`.
-        overrides: Settings to change, as `--set` takes them: `["search.trials=4"]`.
+        space: A space file, the name of a shipped one, or the same settings as a mapping.
+        overrides: Settings to change, in the form of `--set`.
 
     Raises:
-        SpecError: With every problem of the space.
-        TypeError: If a mapping holds values that no YAML file could.
+        SpecError: With all problems of the space.
+        TypeError: If a mapping has values that YAML can't represent.
+
+    Example:
+
+        space = load_space(
+            {"task": "cola", "teacher": "my-teacher", "student": {"depth": {"int": [2, 4]}}},
+            ["search.trials=4"],
+        )
     """
     from lkd_tune.config import space as spaces
     from lkd_tune.config.shipped import find_space
@@ -44,7 +50,7 @@ def load_space(
 
     if not isinstance(space, Mapping):
         return spaces.load_space(find_space(os.fspath(space)), overrides)
-    # Through JSON, so that the run's own space.yaml can hold it: tuples as lists, paths as text.
+    # Through JSON, as the run's space.yaml has to hold it: tuples as lists, paths as text.
     source = Source("space", json.loads(json.dumps(space, default=os.fspath)))
     for override in overrides:
         apply_override(source, override)
@@ -61,20 +67,29 @@ def search(
 ) -> Run:
     """Searches a space and keeps the best students, as `lkd-tune search` does.
 
-    Ctrl-C ends it and keeps everything, as does a full disk, with a warning; `Run.finished` is
-    False then, and `Run.resume` goes on.
+    Ctrl-C stops the search and keeps everything; so does a full disk, with a warning. Then
+    `Run.finished` is False, and `Run.resume` continues the search.
 
     Args:
-        space: What `load_space` gives or takes.
-        run_dir: Where runs are put.
-        name: The run's folder there; none: the space and the time.
-        address: Ray cluster; none: the one this process has joined, that of RAY_ADDRESS, or
-            else this machine.
-        quiet: Shows no progress.
+        space: A space of `load_space`, or an argument for it.
+        run_dir: The folder for runs.
+        name: The name of the run, a folder in `run_dir`. Default: the space's name and the time.
+        address: The address of a Ray cluster. Default: the cluster that this process is connected
+            to, that of RAY_ADDRESS, or this machine.
+        quiet: Whether to print nothing.
+
+    Returns:
+        The run, with its leaderboard written.
 
     Raises:
-        SpecError: If the space, the data, the teacher and the cluster do not fit together, or the
-            folder holds a run already. Nothing has been started then.
+        SpecError: If the space, the data, the teacher and the cluster do not fit together, or if
+            the folder has a run already. Then nothing was started.
+
+    Example:
+
+        run = search("layer_map.yaml", name="first")
+        print(run.leaderboard()[0])
+        model, tokenizer = run.load_best()
     """
     from lkd_tune.config.shipped import run_name
     from lkd_tune.config.space import SearchSpace
@@ -83,7 +98,7 @@ def search(
 
     loaded = space if isinstance(space, SearchSpace) else load_space(space)
     folder = RunFolder(Path(run_dir) / (name or run_name(loaded.source.name)))
-    return _ended(run_search(loaded, folder, address=address, quiet=quiet))
+    return _write_result(run_search(loaded, folder, address=address, quiet=quiet))
 
 
 def distill(
@@ -94,20 +109,28 @@ def distill(
 ) -> Iterator[Measurement]:
     """Runs one distillation in this process, without Ray, as `lkd-tune distill` does.
 
-    It trains as the measurements are asked for: one at each evaluation, the last one at the end,
-    or, with `evaluate_on`, that of the fine-tuning.
-    To look at the student in between, or to end early and keep it, use
-    `lkd_tune.distillation.engine.Distillation`.
+    It trains while the caller iterates. To use the student between the evaluations, or to stop
+    early and keep it, use `lkd_tune.distillation.engine.Distillation`.
 
     Args:
-        spec: What to do, or a file with it: a trial's spec.json or a student.json.
-        to: A new folder for the student, written after the last measurement; none: it is not.
-        threads: CPU threads; none: those of the spec's resources.
+        spec: The trial, or a file with it: a trial's spec.json or a student.json.
+        to: A new folder, to which the student is written after the last measurement. Default: the
+            student is not written.
+        threads: CPU threads. Default: the `resources.cpus` of the spec.
+
+    Yields:
+        A measurement at each evaluation, the last one at the end of the training; with
+        `evaluate_on` a further one at the end of the fine-tuning.
 
     Raises:
-        SpecError: If the file is no spec or `to` is not empty; at the first measurement, if the
-            teacher, the data or a starting point can't be had or do not fit.
+        SpecError: If the file is not a spec or `to` is not empty. At the first measurement: if the
+            teacher, the data or a starting point can't be loaded or do not fit.
         DivergedError: If a loss is not finite.
+
+    Example:
+
+        for measurement in distill("student.json", to="again"):
+            print(measurement.step, measurement.score)
     """
     from lkd_tune.config.trial import TrialSpec, read_trial_spec
     from lkd_tune.distillation.run import check_empty, distill_locally
@@ -119,10 +142,17 @@ def distill(
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
-    """Returns a run that was searched, is being searched, or was cut off.
+    """Returns a run: finished, interrupted, or still running.
+
+    Args:
+        path: The run's folder.
 
     Raises:
         SpecError: If the folder is not that of a run.
+
+    Example:
+
+        best = load_run("runs/first").students()[0]
     """
     run = Run(Path(path))
     run.folder.read_manifest()
@@ -131,31 +161,35 @@ def load_run(path: str | os.PathLike[str]) -> Run:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder read back. Each call reads what is there now, so a search can be followed.
+    """A run. Each method reads the current state of its folder, also while the search runs.
 
     Attributes:
-        path: The folder.
+        path: The run's folder.
     """
 
     path: Path
 
     @property
     def folder(self) -> RunFolder:
-        """The paths in the folder, and the records of its trials."""
+        """The paths in the run's folder, and the records of its trials."""
         from lkd_tune.records.run import RunFolder
 
         return RunFolder(self.path)
 
     @property
     def finished(self) -> bool:
-        """Whether the search came to its end; else `resume` goes on with it."""
+        """Whether the search is finished; if not, `resume` continues it."""
         return self.folder.read_manifest().get("finished") is not None
 
     def leaderboard(self) -> list[dict[str, Any]]:
-        """Returns a row for each trial, the best first: the columns of leaderboard.csv.
+        """Returns a row for each trial, best first, with the columns of leaderboard.csv.
 
-        `pandas.DataFrame(run.leaderboard())` makes a table of them. What the columns mean is told
-        at `lkd_tune.results.leaderboard.Row`; the weights of the terms are `weight_wr_pair`, ….
+        `lkd_tune.results.leaderboard.Row` explains the columns. The weights of the loss terms are
+        `weight_wr_pair`, ….
+
+        Example:
+
+            table = pandas.DataFrame(run.leaderboard())
         """
         from lkd_tune.results.leaderboard import flat_row
         from lkd_tune.results.leaderboard_files import read_leaderboard
@@ -163,14 +197,14 @@ class Run:
         return [flat_row(row) for row in read_leaderboard(self.folder).rows]
 
     def measurements(self, trial: str | None = None) -> list[dict[str, Any]]:
-        """Returns a row for each evaluation of a trial, by step, or of all trials.
+        """Returns a row for each evaluation of a trial or of all trials, by trial and step.
 
-        The columns are `trial` and those of `Measurement`, with `metric_accuracy`, … for the
+        The columns are `trial` and the fields of `Measurement`, with `metric_accuracy`, … for the
         metrics on dev and `loss_wr_pair`, …, `loss_total` for the losses.
 
         Args:
-            trial: Its name in the leaderboard, such as `0007`; none: all of them, those with
-                other seeds and the ablations included.
+            trial: A trial's name in the leaderboard, such as `0007`. Default: all trials, also
+                those with other seeds and the ablations.
 
         Raises:
             SpecError: If the run has no such trial.
@@ -186,7 +220,10 @@ class Run:
         ]
 
     def spec(self, trial: str) -> TrialSpec:
-        """Returns what a trial was: `distill` runs it again.
+        """Returns the spec of a trial, with which `distill` runs it again.
+
+        Args:
+            trial: The trial's name in the leaderboard.
 
         Raises:
             SpecError: If the run has no such trial.
@@ -195,16 +232,16 @@ class Run:
         return self.folder.read_trial(trial).spec
 
     def students(self) -> list[Path]:
-        """Returns the folders of the students that are kept, the best first."""
+        """Returns the folders of the kept students, best first."""
         from lkd_tune.results.leaderboard_files import read_leaderboard
 
         return [self.folder.student(row.name) for row in read_leaderboard(self.folder).kept]
 
     def load_best(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Returns the best student in fp32 and in evaluation mode, and its tokenizer.
+        """Returns the best student, in fp32 and in evaluation mode, and its tokenizer.
 
         Raises:
-            SpecError: If no student is kept yet.
+            SpecError: If the run has no student yet.
         """
         from lkd_tune.config.errors import Problem, SpecError
         from lkd_tune.models.loading import load_model, load_tokenizer
@@ -212,7 +249,7 @@ class Run:
 
         board = read_leaderboard(self.folder)
         if not board.kept:
-            message = "keeps no student yet; no trial is complete"
+            message = "has no student yet: no trial is complete"
             raise SpecError(Problem(str(self.path), "", message))
         student = str(self.folder.student(board.kept[0].name))
         return load_model(student, board.head), load_tokenizer(student)
@@ -220,20 +257,24 @@ class Run:
     def resume(
         self, overrides: Sequence[str] = (), *, address: str | None = None, quiet: bool = False
     ) -> Run:
-        """Goes on with the search where it ended or was cut off; returns the same run.
+        """Continues the search where it ended or was interrupted; returns the same run.
 
         Args:
-            overrides: Such as `["search.trials=64"]`; only what may change.
+            overrides: Settings to change, out of those that may change in a run.
             address: As for `search`.
-            quiet: Shows no progress.
+            quiet: Whether to print nothing.
 
         Raises:
-            SpecError: If something differs that may not, or as `search`.
+            SpecError: If a changed setting must not change, or for the reasons of `search`.
+
+        Example:
+
+            run = load_run("runs/first").resume(["search.trials=64"])
         """
         from lkd_tune.tuning.tuner import resume_search
 
         result = resume_search(self.folder, address=address, quiet=quiet, overrides=overrides)
-        return _ended(result)
+        return _write_result(result)
 
     def _check_name(self, trial: str) -> None:
         from lkd_tune.config.errors import Problem, SpecError, did_you_mean
@@ -244,8 +285,8 @@ class Run:
             raise SpecError(Problem(str(self.path), "", message))
 
 
-def _ended(result: SearchResult) -> Run:
-    """Returns a run after a search, with its leaderboard written."""
+def _write_result(result: SearchResult) -> Run:
+    """Writes the leaderboard of a search; returns its run."""
     from lkd_tune.results.leaderboard_files import write_leaderboard
 
     if result.disk_full:

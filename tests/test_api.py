@@ -109,7 +109,7 @@ def test_a_run_that_is_not_finished(tmp_path):
     assert [path.name for path in run.students()] == ["0003", "0000"]
     with pytest.raises(SpecError, match=r"has no trial '003' \(did you mean 0003\?\)"):
         run.measurements("003")
-    with pytest.raises(SpecError, match="keeps no student yet"):
+    with pytest.raises(SpecError, match="has no student yet"):
         load_run(HandMade(tmp_path / "empty").run.path).load_best()
     with pytest.raises(SpecError, match="is not a run folder"):
         load_run(tmp_path)

@@ -41,7 +41,7 @@ def export_students(
     board = read_leaderboard(run)
     kept = board.kept
     if not kept:
-        raise SpecError(Problem(run.where, "", "keeps no student yet; no trial is complete"))
+        raise SpecError(Problem(run.where, "", "has no student yet: no trial is complete"))
     if top > len(kept):
         message = (
             f"{top} students are wanted, {len(kept)} are kept (see keep.top); use --top {len(kept)}"

@@ -57,7 +57,7 @@ def test_more_than_are_kept(run, tmp_path):
 def test_nothing_kept_yet(tmp_path):
     made = HandMade(tmp_path / "run")
     made.add("0000", 0.5, None)
-    with pytest.raises(SpecError, match="keeps no student yet"):
+    with pytest.raises(SpecError, match="has no student yet"):
         export_students(made.run, 1, tmp_path / "to")
 
 
