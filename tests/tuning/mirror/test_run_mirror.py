@@ -211,7 +211,7 @@ def test_a_driver_that_was_replaced_sends_no_more(bucket, tmp_path):
     run = RunFolder(HandMade(tmp_path / "run", session="first").run.path, f"{bucket}/first")
     own = mirror(run)
     own.flush()
-    own._begun = True
+    own._is_started = True
     other = RunFolder(tmp_path / "other", run.remote_uri)
     fetch_run(other)
     update_manifest(other, session="second")
