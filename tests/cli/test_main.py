@@ -121,7 +121,7 @@ BAD = [
     (["compare", "none"], "none: is not a run's folder; name a second model, or a run alone"),
     (["evaluate", "none"], "none: has no student.json, so --task or --data is needed"),
     (["evaluate", "m", "--task", "cola", "--split", "train"], "found 'train'; allowed: dev, test"),
-    (["evaluate", "m", "--task", "cola", "--set", "train.lr=1"], "only settings of task have"),
+    (["evaluate", "m", "--task", "cola", "--set", "train.lr=1"], "only settings of task do"),
     (["evaluate", "m", "--task", "colla"], "task 'colla' is not known by name"),
     (["evaluate", "m", "--data", "none.csv"], "none.csv is not a file"),
     (["serch"], "No such command 'serch'"),
