@@ -35,11 +35,11 @@ def distill(
 
     trial = read_trial_spec(local_file(spec))
     check_empty(to)
-    from lkd_tune.cli.progress import show_measurement, shown_steps
+    from lkd_tune.cli.progress import show_measurement, step_status
     from lkd_tune.distillation.bad_examples import DivergedError
 
     try:
-        with shown_steps() as show:
+        with step_status() as show:
             trained = distill_locally(trial, to=to, threads=threads, on_progress=show)
             for metric, measurement in trained:
                 show_measurement(measurement, metric)

@@ -1,4 +1,4 @@
-"""How one training is told on a terminal while it runs."""
+"""The progress of one training on a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from lkd_tune.records.measurement import Measurement, TrainingProgress
-from lkd_tune.tuning.progress.events import duration
+from lkd_tune.results.formatting import duration
 
 
 def show_measurement(measurement: Measurement, metric: str) -> None:
@@ -16,18 +16,21 @@ def show_measurement(measurement: Measurement, metric: str) -> None:
     losses = "  ".join(f"{name} {value:.4g}" for name, value in measurement.losses.items())
     print(
         f"step {measurement.step}/{measurement.total_steps}  {metric} {measurement.score:.4f}  "
-        f"{losses}  {measurement.train_s:.0f} s",
+        f"{losses}  {duration(measurement.train_s)}",
         flush=True,
     )
 
 
 @contextmanager
-def shown_steps() -> Iterator[Callable[[TrainingProgress], None]]:
-    """Gives what shows on a terminal's last line how far a training is; elsewhere nothing."""
+def step_status() -> Iterator[Callable[[TrainingProgress], None]]:
+    """Yields a function that shows a training's progress on the last line of a terminal.
+
+    It shows nothing if standard output is not a terminal.
+    """
     with Console().status("starting") as status:
 
-        def show(pace: TrainingProgress) -> None:
-            left = duration(pace.remaining_s)
-            status.update(f"step {pace.step}/{pace.total_steps}, about {left} left")
+        def show(progress: TrainingProgress) -> None:
+            left = duration(progress.remaining_s)
+            status.update(f"step {progress.step}/{progress.total_steps}, about {left} left")
 
         yield show

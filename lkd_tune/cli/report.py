@@ -74,12 +74,12 @@ def watch(
         lkd-tune watch runs/first
     """
     from lkd_tune.results.report.serve import serve_report
-    from lkd_tune.results.summary import dashboard_of
+    from lkd_tune.results.summary import ray_dashboard_of
     from lkd_tune.storage.fetch import read_run
 
-    if (dashboard := dashboard_of(read_run(run).read_manifest())) is not None:
+    if (dashboard := ray_dashboard_of(read_run(run).read_manifest())) is not None:
         _print_now(f"Ray's dashboard: {dashboard}")
-    serve_report(lambda: read_run(run), port=port, every_s=every, tell=_print_now)
+    serve_report(lambda: read_run(run), port=port, every_s=every, notify=_print_now)
 
 
 def dashboard(
@@ -97,7 +97,7 @@ def dashboard(
     from lkd_tune.results.report.optuna_dashboard import serve_dashboard
     from lkd_tune.storage.fetch import read_run
 
-    serve_dashboard(lambda: read_run(run), port=port, tell=_print_now)
+    serve_dashboard(lambda: read_run(run), port=port, notify=_print_now)
 
 
 def _print_now(line: str) -> None:

@@ -122,14 +122,15 @@ def show_result(result: SearchResult) -> int:
     """
     from collections import Counter
 
-    from lkd_tune.cli.tables import place_of, show_leaderboard
+    from lkd_tune.cli.summary import run_place
+    from lkd_tune.cli.tables import show_leaderboard
     from lkd_tune.results.leaderboard_files import write_leaderboard
     from lkd_tune.storage.fetch import send_files
 
     board = write_leaderboard(result.run)
     send_files(result.run, [result.run.leaderboard_csv, result.run.leaderboard_json])
     show_leaderboard(board)
-    where = place_of(result.run)
+    where = run_place(result.run)
     resume = f"lkd-tune search --resume {where}"
     if result.interrupted:
         print(f"interrupted; nothing is lost. Resume with: {resume}")
@@ -164,7 +165,7 @@ def search_several(
         The exit code: 0; 2 if a task was refused; 1 if one has no student or the disk is full; 130
         if interrupted.
     """
-    from lkd_tune.cli.tables import place_of
+    from lkd_tune.cli.summary import run_place
     from lkd_tune.cli.task_table import show_task_table
     from lkd_tune.results.task_table import read_task_table, write_task_table
     from lkd_tune.storage.fetch import send_files
@@ -179,7 +180,7 @@ def search_several(
     write_task_table(table, path)
     show_task_table(table)
     send_files(run, [path])
-    print(f"written to {place_of(run)}/{path.name}")
+    print(f"written to {run_place(run)}/{path.name}")
     left = {end.left for end in ends.values()}
     if "interrupted" in left:
         print("interrupted; nothing is lost. Resume with the same command and --name.")

@@ -35,16 +35,21 @@ def short(value: float | None) -> str:
 
 
 def interval(mean: float | None, high: float | None, digits: int = 3) -> str:
-    """Returns a mean with half of its symmetric interval as `0.720 ± 0.012`; '' without a mean.
+    """Returns a mean with its symmetric interval as `0.720 ± 0.012`; '' without a mean.
 
     Args:
         mean: The mean.
         high: Upper end of its confidence interval; None for a single value.
         digits: Digits after the point.
     """
-    if mean is None or high is None:
-        return number(mean, digits)
-    return f"{number(mean, digits)} ± {number(high - mean, digits)}"
+    if mean is None:
+        return ""
+    return number(mean, digits) + half_interval(mean, high, digits)
+
+
+def half_interval(mean: float, high: float | None, digits: int = 3) -> str:
+    """Returns half of a symmetric interval as ` ± 0.012`; '' without one."""
+    return "" if high is None else f" ± {number(high - mean, digits)}"
 
 
 def millions(count: float | None) -> str:

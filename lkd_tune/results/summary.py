@@ -1,73 +1,106 @@
-"""What a report says in words and figures, read from a leaderboard and its manifest."""
+"""The results of a run as short texts: key figures, settings, costs and provenance."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from lkd_tune.results.formatting import (
+    difference,
+    duration,
+    gibibytes,
+    half_interval,
+    megabytes,
+    millions,
+    named_layer_maps,
+    number,
+    percent,
+    short,
+    weights,
+)
 from lkd_tune.results.leaderboard import Leaderboard, Row
 
-_PARTS = {
-    "teacher": "the teacher",
-    "targets": "its targets",
-    "evaluate_on": "data to fine-tune on",
-    "latencies": "timing students",
-    "test": "the winner on test",
+_STATE_LABELS = {
+    "complete": "complete",
+    "stopped": "stopped early",
+    "refused": "refused",
+    "failed": "failed",
+    "running": "unfinished",
+}
+_PART_LABELS = {
+    "teacher": "teacher",
+    "targets": "teacher targets",
+    "evaluate_on": "data of evaluate_on",
+    "latencies": "latency measurements",
+    "test": "winner's score on test",
 }
 
 
 @dataclass(frozen=True)
-class Fact:
-    """A figure that answers, with what it means below it."""
+class KeyFigure:
+    """A figure with its name above and a note below."""
 
     name: str
     value: str
     note: str = ""
 
 
-def answer(board: Leaderboard) -> list[Fact]:
-    """Returns the best student: what it keeps of the teacher, how small, how fast, at what cost."""
+def key_figures(board: Leaderboard) -> list[KeyFigure]:
+    """Returns what the best student scores, how small and fast it is, and what the run cost.
+
+    Empty without a complete trial.
+    """
     best = board.best
     if best is None:
         return []
     score = best.mean if best.mean is not None else best.score
-    facts = [Fact(f"{board.metric} on dev", number(score), _score_note(best, board))]
+    figures = [KeyFigure(f"{board.metric} on dev", number(score), _score_note(best, board))]
     teacher = board.teacher_score
     if score is not None and teacher is not None and teacher > 0:
-        facts.append(
-            Fact("of the teacher kept", f"{max(0.0, score / teacher):.1%}", f"of {number(teacher)}")
+        share = percent(max(0.0, score / teacher), 1)
+        figures.append(
+            KeyFigure("share of the teacher's score", share, f"teacher {number(teacher)}")
         )
     parameters = board.teacher.get("parameters")
     if best.parameters and parameters:
-        note = f"{millions(best.parameters)} of {millions(parameters)} parameters"
-        share = best.parameters / parameters
-        facts.append(Fact("of its size", f"{share:.0%}" if share >= 0.1 else f"{share:.1%}", note))
+        share_of_size = best.parameters / parameters
+        figures.append(
+            KeyFigure(
+                "share of the teacher's size",
+                percent(share_of_size, 0 if share_of_size >= 0.1 else 1),
+                f"{millions(best.parameters)} of {millions(parameters)} parameters",
+            )
+        )
     elif best.parameters:
-        facts.append(Fact("parameters", millions(best.parameters)))
+        figures.append(KeyFigure("parameters", millions(best.parameters)))
     flops = board.teacher.get("flops")
-    latency = f"{best.latency_ms:.3g} ms for one example" if best.latency_ms else ""
+    latency = f"{short(best.latency_ms)} ms" if best.latency_ms else ""
     if best.flops and flops:
-        facts.append(Fact("less computation", f"{flops / best.flops:.2g}×", latency))
+        note = f"{latency} for one example" if latency else ""
+        figures.append(KeyFigure("less computation", f"{flops / best.flops:.2g}×", note))
     elif latency:
-        facts.append(Fact("for one example", f"{best.latency_ms:.3g} ms"))
+        figures.append(KeyFigure("latency of one example", latency))
     gain = distillation_gain(board)
     if gain is not None:
-        facts.append(Fact("by distillation", f"{gain[0]:+.3f}", f"{number(gain[1])} without it"))
-    facts.append(Fact("of machine time", duration(board.totals["wall_s"]), _cost_note(board)))
-    return facts
+        note = f"{number(gain[1])} without distillation"
+        figures.append(KeyFigure("gain by distillation", difference(gain[0]), note))
+    figures.append(KeyFigure("machine time", duration(board.totals["wall_s"]), _cost_note(board)))
+    return figures
 
 
 def distillation_gain(board: Leaderboard) -> tuple[float, float] | None:
-    """Returns the gain over the baseline and the baseline's score, by means if both have one.
+    """Returns the best student's gain over the baseline, and the baseline's score.
 
-    None without a baseline of the best student's shape.
+    Means of other seeds are compared if both have one. None without a baseline of the best
+    student's shape.
     """
     best, baseline = board.best, board.baseline
     if best is None or baseline is None:
         return None
     if (best.depth, best.hidden_size) != (baseline.depth, baseline.hidden_size):
-        return None  # after an interruption it may be that of an earlier winner
+        return None  # after an interruption, the baseline may be that of an earlier winner
     if best.mean is not None and baseline.mean is not None:
         return best.mean - baseline.mean, baseline.mean
     if best.score is None or baseline.score is None:
@@ -75,130 +108,123 @@ def distillation_gain(board: Leaderboard) -> tuple[float, float] | None:
     return best.score - baseline.score, baseline.score
 
 
+def state_counts(board: Leaderboard) -> str:
+    """Returns the number of trials in each state, as `3 complete, 1 failed`; '' without trials."""
+    counts = {label: board.count(state) for state, label in _STATE_LABELS.items()}
+    return ", ".join(f"{count} {label}" for label, count in counts.items() if count)
+
+
 def state_of(board: Leaderboard) -> str:
-    """Returns where the search stands, in a few words."""
-    words = {"complete": "complete", "stopped": "stopped early", "refused": "refused",
-             "failed": "failed", "running": "unfinished"}  # fmt: skip
-    counts = [f"{n} {word}" for state, word in words.items() if (n := board.count(state))]
+    """Returns whether the search is finished, and the number of trials in each state."""
     done = "finished" if board.manifest.get("finished") else "not finished"
-    return f"{done}; trials: {', '.join(counts)}" if counts else f"{done}; no trial yet"
+    counts = state_counts(board)
+    return f"{done}; trials: {counts}" if counts else f"{done}; no trial yet"
 
 
-def dashboard_of(manifest: dict[str, Any]) -> str | None:
-    """Returns the address of Ray's dashboard while the search runs there, if it has one."""
+def machine_of(board: Leaderboard) -> str:
+    """Returns the GPU or the CPU that the search ran on; '' if it is unknown."""
+    hardware = board.manifest.get("hardware") or {}
+    return str(next(iter(hardware.get("gpus") or []), hardware.get("cpu")) or "")
+
+
+def ray_dashboard_of(manifest: Mapping[str, Any]) -> str | None:
+    """Returns the address of Ray's dashboard; None unless it is an http(s) address."""
     address = str(manifest.get("dashboard") or "")
-    # A run may come from others, and a link may be more than an address.
+    # A run folder may come from somebody else, and a link may run a script.
     return address if address.startswith(("http://", "https://")) else None
 
 
 def settings_of(row: Row) -> list[tuple[str, str]]:
-    """Returns what a student is and how it was trained."""
-    width = []
-    if row.hidden_size:
-        text = f"{row.hidden_size} hidden, {row.heads} heads, {row.intermediate_size} feed-forward"
-        width = [("width", text)]
-    same = row.word_map == row.layer_map
-    maps = row.word_map if same else f"words {row.word_map}, layers {row.layer_map}"
-    weights = ", ".join(f"{name} {weight:.3g}" for name, weight in row.weights.items() if weight)
-    return [
+    """Returns the architecture of a student and the settings it was trained with."""
+    width = (
+        f"{row.hidden_size} hidden, {row.heads} heads, {row.intermediate_size} feed-forward"
+        if row.hidden_size
+        else ""
+    )
+    settings = [
         ("trial", row.name),
         ("depth", str(row.depth)),
-        *width,
-        ("layer map", maps),
-        ("weights", weights),
-        ("temperature", f"{row.temperature:.3g}"),
-        ("learning rate", f"{row.lr:.3g}"),
-    ]  # fmt: skip
+        ("width", width),
+        ("layer map", named_layer_maps(row.word_map, row.layer_map)),
+        ("weights", weights(row.weights)),
+        ("temperature", short(row.temperature)),
+        ("learning rate", short(row.lr)),
+    ]
+    return [(name, value) for name, value in settings if value]
 
 
-def cost_of(board: Leaderboard) -> list[tuple[str, str]]:
-    """Returns what the search took, and on what."""
-    manifest, totals, facts = board.manifest, board.totals, list[tuple[str, str]]()
+def costs_of(board: Leaderboard) -> list[tuple[str, str]]:
+    """Returns the time, energy and memory that the search took, and the hardware it ran on."""
+    manifest, totals = board.manifest, board.totals
+    lines: list[tuple[str, str]] = []
     elapsed = _elapsed(manifest)
     if elapsed is not None:
-        facts.append(("wall time, all in all", duration(elapsed)))
-    facts.append(("time of trials, added up", duration(board.costs["trials"]["wall_s"])))
-    facts += costs_beside(board)
+        lines.append(("wall time from start to end", duration(elapsed)))
+    lines.append(("trials", duration(board.costs["trials"]["wall_s"])))
+    lines += part_costs(board)
     if totals["gpu_s"]:
-        facts.append(("GPU time held", duration(totals["gpu_s"])))
-    facts.append(("CPU time held", duration(totals["cpu_s"])))
+        lines.append(("reserved GPU time", duration(totals["gpu_s"])))
+    lines.append(("reserved CPU time", duration(totals["cpu_s"])))
     if totals["energy_j"]:
-        facts.append(("energy of the GPUs", f"{totals['energy_j'] / 3.6e6:.3g} kWh"))
+        lines.append(("energy of the GPUs", _kilowatt_hours(totals["energy_j"])))
     peaks = [row.peak_memory_gib for row in board.rows if row.peak_memory_gib]
     if peaks:
-        facts.append(("largest worker", f"{max(peaks):.2f} GiB"))
-    hosts = [row.peak_host_gib for row in board.rows if row.peak_host_gib]
-    if hosts:
-        facts.append(("the same on the host", f"{max(hosts):.2f} GiB"))
+        lines.append(("peak memory of a worker", gibibytes(max(peaks))))
+    host_peaks = [row.peak_host_gib for row in board.rows if row.peak_host_gib]
+    if host_peaks:
+        lines.append(("peak host memory of a worker", gibibytes(max(host_peaks))))
     targets = manifest.get("targets")
     if targets:
-        text = f"{targets['bytes'] / 1e6:.1f} MB, built in {duration(targets['build_s'])}"
-        facts.append(("stored teacher targets", text))
+        text = f"{megabytes(targets['bytes'])}, built in {duration(targets['build_s'])}"
+        lines.append(("stored teacher targets", text))
     hardware = manifest.get("hardware") or {}
     if hardware.get("gpus"):
-        facts.append(("GPUs", ", ".join(map(str, hardware["gpus"]))))
+        lines.append(("GPUs", ", ".join(map(str, hardware["gpus"]))))
     if hardware.get("cpu"):
-        facts.append(("CPU", f"{hardware['cpu']}, {hardware.get('cpus', '?')} cores"))
+        lines.append(("CPU", f"{hardware['cpu']}, {hardware.get('cpus', '?')} cores"))
     if hardware.get("memory_gib"):
-        facts.append(("memory", f"{hardware['memory_gib']:.0f} GiB"))
-    return facts
+        lines.append(("memory", f"{hardware['memory_gib']:.0f} GiB"))
+    return lines
 
 
-def costs_beside(board: Leaderboard) -> list[tuple[str, str]]:
-    """Returns what work beside the trials has cost, part by part, and what all of it has."""
-    parts = {_PARTS.get(part, part): cost for part, cost in board.costs.items() if part != "trials"}
+def part_costs(board: Leaderboard) -> list[tuple[str, str]]:
+    """Returns the cost of each part of the run other than trials, and of the whole run.
+
+    Empty if the run has no other parts.
+    """
+    parts = {name: cost for name, cost in board.costs.items() if name != "trials"}
     if not parts:
         return []
-    parts["all of it, added up"] = board.totals
-    return [(name, duration(cost["wall_s"]) + held(cost)) for name, cost in parts.items()]
+    labelled = {_PART_LABELS.get(name, name): cost for name, cost in parts.items()}
+    labelled["whole run"] = board.totals
+    return [(label, duration(cost["wall_s"]) + gpu_use(cost)) for label, cost in labelled.items()]
 
 
-def held(cost: dict[str, float]) -> str:
-    """Returns ', 0.20 GPU-hours, 0.1 kWh' of a cost, nothing where there were no GPUs."""
-    text = f", {cost['gpu_s'] / 3600:.2f} GPU-hours" if cost["gpu_s"] else ""
-    return text + (f", {cost['energy_j'] / 3.6e6:.3g} kWh" if cost["energy_j"] else "")
+def gpu_use(cost: Mapping[str, float]) -> str:
+    """Returns `, 0.20 GPU-hours, 0.1 kWh` of a cost; '' without GPUs."""
+    hours = f", {cost['gpu_s'] / 3600:.2f} GPU-hours" if cost["gpu_s"] else ""
+    return hours + (f", {_kilowatt_hours(cost['energy_j'])}" if cost["energy_j"] else "")
 
 
-def origin_of(board: Leaderboard) -> list[tuple[str, str]]:
-    """Returns what the run was made with: time, seed, revision, versions."""
+def provenance_of(board: Leaderboard) -> list[tuple[str, str]]:
+    """Returns what the run was made with: times, seed, git revision, versions."""
     manifest = board.manifest
     named = [("started", "started"), ("finished", "finished"), ("seed", "seed"),
              ("git revision", "git_revision")]  # fmt: skip
-    facts = [(name, str(manifest[key])) for name, key in named if manifest.get(key) is not None]
+    lines = [(name, str(manifest[key])) for name, key in named if manifest.get(key) is not None]
     versions = manifest.get("versions") or {}
-    return facts + [(name, str(version)) for name, version in versions.items()]
+    return lines + [(name, str(version)) for name, version in versions.items()]
 
 
-def number(value: float | None) -> str:
-    """Returns a score as text."""
-    return "" if value is None else f"{value:.3f}"
-
-
-def millions(count: float) -> str:
-    """Returns a number of parameters as text."""
-    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
-
-
-def duration(seconds: float) -> str:
-    """Returns a time as text, in the unit that suits it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def interval(row: Row) -> str:
-    """Returns a mean with its 95 % interval as text."""
-    if row.mean is None:
-        return ""
-    return number(row.mean) + (f" ± {row.high - row.mean:.3f}" if row.high is not None else "")
+def _kilowatt_hours(joules: float) -> str:
+    return f"{short(joules / 3.6e6)} kWh"
 
 
 def _score_note(best: Row, board: Leaderboard) -> str:
     notes = []
     if best.mean is not None:
-        notes.append(f"mean of {board.seeds} other seeds" if board.seeds > 1 else "another seed")
-        if best.high is not None:
-            notes[-1] += f" ± {best.high - best.mean:.3f}"
+        mean = f"mean of {board.seeds} other seeds" if board.seeds > 1 else "another seed"
+        notes.append(mean + half_interval(best.mean, best.high))
     if best.task_score is not None:
         notes.append(f"after fine-tuning; {board.task_metric} {number(best.task_score)} before")
     test = best.test_mean if best.test_mean is not None else best.test_score
@@ -208,14 +234,14 @@ def _score_note(best: Row, board: Leaderboard) -> str:
 
 
 def _cost_note(board: Leaderboard) -> str:
-    trials = f"{sum(row.name.isdigit() for row in board.rows)} trials"
-    beside = " and the teacher" if "teacher" in board.costs else ""
-    hardware: dict[str, Any] = board.manifest.get("hardware") or {}
-    machine = next(iter(hardware.get("gpus") or []), hardware.get("cpu"))
-    return trials + beside + held(board.totals) + (f" on {machine}" if machine else "")
+    count = sum(row.name.isdigit() for row in board.rows)
+    trials = f"{count} trial{'s' if count != 1 else ''}"
+    teacher = " and the teacher" if "teacher" in board.costs else ""
+    machine = machine_of(board)
+    return trials + teacher + gpu_use(board.totals) + (f" on {machine}" if machine else "")
 
 
-def _elapsed(manifest: dict[str, Any]) -> float | None:
+def _elapsed(manifest: Mapping[str, Any]) -> float | None:
     started, finished = manifest.get("started"), manifest.get("finished")
     if not (started and finished):
         return None

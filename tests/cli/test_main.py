@@ -166,7 +166,7 @@ def test_check_tells_the_space(called, tiny):
     code, out, _ = called("check", "--space", tiny / "space.yaml")
     assert code == 0
     assert "integers 1 to 2" in out
-    assert "everything fits together" in out
+    assert "the space is valid" in out
     assert "4 layers" in out
 
 

@@ -35,7 +35,7 @@ def test_report_tells_where_the_page_is(called, tmp_path):
     code, out, _ = called("report", run.path, "--compare", other.path)
     page = run.path / "report" / "report.html"
     assert (code, out.strip()) == (0, str(page))
-    assert "Beside other runs" in page.read_text("utf-8")
+    assert "Comparison of runs" in page.read_text("utf-8")
 
 
 def test_open_opens_the_page(called, tmp_path, monkeypatch):
@@ -65,7 +65,7 @@ def test_a_port_that_is_taken(called, tmp_path):
         port = taken.getsockname()[1]
         code, _, err = called("watch", HandMade(tmp_path).run.path, "--port", port)
     assert code == 2
-    assert f"--port: {port} can't be had" in err
+    assert f"--port: can't listen on {port}" in err
 
 
 def test_nothing_to_ablate(called, tmp_path):

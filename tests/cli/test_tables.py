@@ -1,6 +1,7 @@
 import pytest
 
-from lkd_tune.cli.tables import show_best, show_leaderboard, show_space, summary
+from lkd_tune.cli.summary import summary_lines
+from lkd_tune.cli.tables import show_best, show_leaderboard, show_space
 from lkd_tune.config.reference import settings_reference
 from lkd_tune.config.source import parse_source
 from lkd_tune.config.space import build_space
@@ -15,14 +16,14 @@ def narrow(monkeypatch):
 
 
 def test_summary(tmp_path):
-    lines = summary(read_leaderboard(full_run(tmp_path)))
+    lines = summary_lines(read_leaderboard(full_run(tmp_path)))
     assert lines == [
         "best student: matthews 0.760, 95% of the teacher's 0.800 with 50% of its parameters",
-        "without distillation the same student has 0.700 (+0.060 by distillation); "
-        "on test 0.660 against 0.600 (+0.060)",
-        f"it lies in {tmp_path}/students/0003",
+        "the same student without distillation: 0.700 (+0.060 by distillation); "
+        "on test 0.660 with, 0.600 without (+0.060)",
+        f"the best student is in {tmp_path}/students/0003",
         "trials: 3 complete, 1 stopped early, 1 failed, 1 unfinished; "
-        "6.0 minutes of trials, 0.20 GPU-hours on Some CPU",
+        "6 min in total, 0.20 GPU-hours on Some CPU",
         "0002 failed: the loss total is nan at or before step 20",
     ]
 
@@ -35,11 +36,11 @@ def test_what_the_teacher_cost_is_told(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == ["teacher", "0.800", "6", "2.0", "M", "100", "0.700"]
     at = next(i for i, line in enumerate(lines) if line.startswith("trials: "))
-    assert lines[at].endswith("1.0 minutes of trials, 0.03 GPU-hours on Some CPU")
+    assert lines[at].endswith("60 s in total, 0.03 GPU-hours on Some CPU")
     assert lines[at + 1 :] == [
-        "the teacher: 2 min, 0.05 GPU-hours, 0.01 kWh",
-        "the winner on test: 20 s",
-        "all of it, added up: 3 min, 0.08 GPU-hours, 0.01 kWh",
+        "cost of the teacher: 1 min 40 s, 0.05 GPU-hours, 0.01 kWh",
+        "cost of the winner's score on test: 20 s",
+        "cost of the whole run: 3 min, 0.08 GPU-hours, 0.01 kWh",
     ]
 
 
@@ -47,8 +48,8 @@ def test_baseline_of_an_earlier_winner_is_not_called_the_same(tmp_path):
     made = HandMade(tmp_path)
     made.add("0000", 0.7, depth=3)
     made.add(BASELINE, 0.6, depth=2)
-    lines = summary(read_leaderboard(made.run))
-    assert "without distillation a student of depth 2 has 0.600" in lines
+    lines = summary_lines(read_leaderboard(made.run))
+    assert "a student of depth 2 without distillation: 0.600" in lines
 
 
 @pytest.mark.parametrize(("score", "told"), [(0.9, True), (0.8, False), (0.7, False)])
@@ -56,14 +57,17 @@ def test_a_teacher_that_plain_training_beats_is_told(tmp_path, score, told):
     made = HandMade(tmp_path)
     made.add("0000", 0.7)
     made.add(BASELINE, score)
-    lines = summary(read_leaderboard(made.run))
-    assert any("is better than the teacher (0.800): train that longer" in x for x in lines) == told
+    lines = summary_lines(read_leaderboard(made.run))
+    assert (
+        any("is better than the teacher (0.800): train the teacher longer" in x for x in lines)
+        == told
+    )
 
 
 def test_summary_without_a_finished_trial(tmp_path):
     made = HandMade(tmp_path, teacher=None)
     made.add("0000", 0.7, None, step=20)
-    assert summary(read_leaderboard(made.run))[0].startswith("trials: 1 unfinished")
+    assert summary_lines(read_leaderboard(made.run))[0].startswith("trials: 1 unfinished")
 
 
 @pytest.mark.usefixtures("narrow")
@@ -119,7 +123,7 @@ def test_best(tmp_path, capsys):
     show_best(read_leaderboard(full_run(tmp_path)))
     out = capsys.readouterr().out
     assert f"{tmp_path}/students/0003" in out
-    assert "0.800, of which 95.0% are kept" in out
+    assert "0.800 (the student keeps 95.0%)" in out
     assert "1,000,000" in out
 
 

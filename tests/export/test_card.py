@@ -5,7 +5,7 @@ import json
 import pytest
 from huggingface_hub import ModelCard
 
-from lkd_tune.cli.tables import summary
+from lkd_tune.cli.summary import summary_lines
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.export.card import student_card
@@ -61,7 +61,9 @@ def test_a_summary_s_card_has_the_first_sentences_beside_it_and_how_to_make_one(
     assert "| the first sentences alone | 0.3000 | 0.2500 |" in card.text
     assert "AutoModelForTokenClassification" in card.text
     assert "[:510]" in card.text
-    assert "the first sentences of each document have 0.300" in summary(read_leaderboard(made.run))
+    assert "the first sentences of each document alone: 0.300" in summary_lines(
+        read_leaderboard(made.run)
+    )
 
 
 def test_the_teacher_s_licence_is_carried_over_and_text_can_t_break_out(tmp_path, monkeypatch):
@@ -105,6 +107,6 @@ def test_a_student_that_another_task_scored_is_told_with_both_scores(tmp_path):
     board = read_leaderboard(made.run)
     stopped = next(row for row in board.rows if row.state == "stopped")
     assert (stopped.score, stopped.task_score) == (None, 0.3)
-    assert "before fine-tuning: accuracy 0.400, the teacher's 0.900" in summary(board)
+    assert "before fine-tuning: accuracy 0.400, the teacher's 0.900" in summary_lines(board)
     axes = plot_learning(board, made.run.read_trials()).axes[0]
     assert axes.get_ylabel() == "accuracy on dev"

@@ -73,7 +73,7 @@ def test_the_first_steps_which_load_kernels_are_not_in_an_estimate(tmp_path):
         ):
             view.trial_started(name, spec)
             view.stepped(name, pace)
-    said = "about 4 trials × 0:20 min, 2 at a time: 0:40 min, or less if trials stop early"
+    said = "about 4 trials × 20 s, 2 at a time: 40 s, or less if trials stop early"
     assert console.file.getvalue().splitlines() == [said]
 
 
@@ -86,8 +86,8 @@ def test_of_a_teacher_that_is_trained_steps_and_time_are_told():
         said, console.file = console.file.getvalue(), io.StringIO()
         view._live.refresh()
         shown = console.file.getvalue()
-    assert said.count("the teacher's training takes about 1:00 min") == 1
-    assert "training the teacher: step 100/200, accuracy 0.5000, about 0:31 min left" in shown
+    assert said.count("the teacher's training takes about 60 s") == 1
+    assert "training the teacher: step 100/200, accuracy 0.5000, about 31 s left" in shown
 
 
 def test_steps_and_an_estimate_are_shown_before_an_evaluation(tmp_path, monkeypatch, two_cores):
@@ -118,7 +118,7 @@ def test_steps_and_an_estimate_are_shown_before_an_evaluation(tmp_path, monkeypa
         said, console.file = console.file.getvalue(), io.StringIO()
         view._live.refresh()
         shown = console.file.getvalue()
-    assert "about 4 trials × 1:00 min, 2 at a time: 2:00 min, or less if trials stop early" in said
+    assert "about 4 trials × 60 s, 2 at a time: 2 min, or less if trials stop early" in said
     assert "2 running, about" in shown
     assert "0000   starting" in shown
     assert "0001   40/200" in shown

@@ -103,7 +103,7 @@ def test_a_run_interrupted_before_its_first_trial_names_task_metric_and_teacher(
     show_leaderboard(board)
     said = capsys.readouterr().out
     assert "acceptability: matthews on dev" in said
-    assert "trials: none yet; 0.0 minutes of trials" in said
+    assert "trials: none yet; 0 s in total" in said
 
 
 def test_no_run_folder(tmp_path):

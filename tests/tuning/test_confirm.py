@@ -72,7 +72,7 @@ def test_several_objectives_a_limit_and_confirmation(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "Pareto front in score, parameters, latency_ms" in shown
     assert "with 2 other seeds" in shown
-    assert "without distillation the same student has" in shown
+    assert "the same student without distillation:" in shown
     assert "±" in shown
 
     # All of it is there; nothing is trained again.

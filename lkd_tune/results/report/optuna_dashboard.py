@@ -1,4 +1,4 @@
-"""Optuna Dashboard on a run's study, such that nothing can be written to it."""
+"""Optuna Dashboard on a run's study, read-only."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from optuna.storages.journal import JournalFileBackend
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.records.run import RunFolder
-from lkd_tune.results.report.serve import serve_until_stopped
+from lkd_tune.results.report.serve import port_error, serve_until_stopped
 
-# From an object store; what lies in a folder is read anew with each page.
-_FETCH_S = 15.0
+# Seconds between fetches of a run on an object store. A local run is read with each request.
+_FETCH_INTERVAL_S = 15.0
 
-_Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
+_WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class ReadOnlyJournal(JournalFileBackend):
-    """A journal that is read while a search writes it.
+    """A journal that can be read while a search writes it, but not written.
 
-    `optuna-dashboard FILE` may write: a note, a trial's end, the removal of the whole study. The
-    search, which is the only writer there is meant to be, would not see that.
+    `optuna-dashboard FILE` can write notes, end trials and delete the study. The search expects to
+    be the only writer and would not see such changes.
     """
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Refuses.
+        """Refuses to write.
 
         Raises:
             PermissionError: Always.
         """
-        raise PermissionError("the study of a run is not written to")
+        raise PermissionError("the study of a run is read-only")
 
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing of requests."""
+        """Logs no requests."""
 
 
 class _Server(WSGIServer):
-    # Browsers ask for several things at a time.
+    # Browsers send several requests at a time.
     daemon_threads = True
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answers each request in a thread."""
+        """Answers each request in its own thread."""
         threading.Thread(target=self._answer, args=(request, client_address), daemon=True).start()
 
     def _answer(self, request: Any, client_address: Any) -> None:
@@ -61,11 +61,11 @@ class _Server(WSGIServer):
             self.shutdown_request(request)
 
 
-def dashboard(study: Path) -> _Wsgi:
-    """Returns Optuna Dashboard on a journal, which refuses all requests that would change it.
+def read_only_dashboard(study: Path) -> _WsgiApp:
+    """Returns Optuna Dashboard on a journal; it refuses requests that would change the study.
 
     Raises:
-        SpecError: If it is not installed.
+        SpecError: If optuna-dashboard is not installed.
     """
     try:
         from optuna_dashboard import wsgi
@@ -74,40 +74,39 @@ def dashboard(study: Path) -> _Wsgi:
         raise SpecError(Problem("dashboard", "", message)) from None
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    app: _Wsgi = wsgi(JournalStorage(ReadOnlyJournal(str(study))))
+    app: _WsgiApp = wsgi(JournalStorage(ReadOnlyJournal(str(study))))
 
     def read_only(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             return app(environ, start_response)
         start_response("403 Forbidden", [("Content-Type", "application/json")])
-        return [json.dumps({"reason": "the study of a run is only shown here"}).encode()]
+        return [json.dumps({"reason": "the study of a run is read-only here"}).encode()]
 
     return read_only
 
 
 def serve_dashboard(
-    read: Callable[[], RunFolder], *, port: int, tell: Callable[[str], None]
+    read: Callable[[], RunFolder], *, port: int, notify: Callable[[str], None]
 ) -> None:
     """Serves Optuna Dashboard on a run's study, on loopback, until Ctrl-C.
 
     Args:
-        read: Called every few seconds: the run, as it is then; it may be searched meanwhile.
-        port: 0: any free one.
-        tell: Given the page's address as soon as it can be opened.
+        read: Called every few seconds; returns the run as it is then.
+        port: Port to listen on; 0: any free one.
+        notify: Receives the page's address once it is served.
 
     Raises:
-        SpecError: If the run has no study yet, the port is taken, or the package is missing.
+        SpecError: If the run has no study yet, the port is in use, or the package is missing.
     """
     run = read()
     run.read_manifest()
     if not run.study.exists():
-        raise SpecError(Problem(run.where, "", "has no study yet: no trial was drawn"))
-    app = dashboard(run.study)
+        raise SpecError(Problem(run.where, "", "has no study yet, because no trial has started"))
+    app = read_only_dashboard(run.study)
     try:
         server = make_server("127.0.0.1", port, app, _Server, _Quiet)
     except OSError as error:
-        message = f"{port} can't be had: {error.strerror}; name another, or 0 for any free one"
-        raise SpecError(Problem("--port", "", message)) from None
+        raise port_error(port, error) from None
     address = f"http://127.0.0.1:{server.server_port}/dashboard"
     with server:
-        serve_until_stopped(server, address, read, every_s=_FETCH_S, tell=tell)
+        serve_until_stopped(server, address, read, every_s=_FETCH_INTERVAL_S, notify=notify)

@@ -1,4 +1,4 @@
-"""A run as one page that needs nothing else, and its plots as files."""
+"""The report of a run: one HTML file that needs no other, and its plots as files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.run import RunFolder
-from lkd_tune.results import summary as facts
+from lkd_tune.records.trial_record import BASELINE
+from lkd_tune.results import formatting, summary
 from lkd_tune.results.columns import page_columns
 from lkd_tune.results.leaderboard import Leaderboard
 from lkd_tune.results.leaderboard_files import read_leaderboard
@@ -22,11 +23,12 @@ from lkd_tune.results.plots.figures import ablation_label, write_plots
 from lkd_tune.results.plots.style import css_variables
 
 _MAX_ROWS = 15
+_MAX_REASONS = 8
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A run beside others: its folder's name and its leaderboard."""
+class ComparedRun:
+    """A run in the comparison: its folder's name and its leaderboard."""
 
     name: str
     board: Leaderboard
@@ -35,42 +37,41 @@ class Compared:
 def write_report(
     run: RunFolder, compare: Sequence[RunFolder] = (), *, refresh_s: int | None = None
 ) -> Path:
-    """Writes RUN/report/report.html and its plots; also while the search runs, and after a crash.
+    """Writes RUN/report/report.html and its plots; works during a search and after a crash.
 
     Args:
         run: The run.
-        compare: Runs to be put beside it.
-        refresh_s: Has a browser load the page again after so many seconds; none: not at all.
+        compare: Other runs, compared with it in a table.
+        refresh_s: Seconds after which a browser reloads the page. Default: it does not.
 
     Returns:
         The page.
 
     Raises:
-        SpecError: If a folder is not that of a run.
+        SpecError: If a folder is not a run folder.
     """
     board = read_leaderboard(run)
-    others = [Compared(other.path.name, read_leaderboard(other)) for other in compare]
+    name = run.path.absolute().name
+    others = [ComparedRun(other.path.name, read_leaderboard(other)) for other in compare]
     ablation = read_ablation(run)
     plots = write_plots(run, board, ablation, run.report)
-    trials = [row for row in board.rows if row.rank is not None or row.name == "baseline"]
-    failures = [row.error or "no reason is known" for row in board.rows if row.state == "failed"]
+    students = [row for row in board.rows if row.rank is not None or row.name == BASELINE]
+    failures = [row.error or "unknown reason" for row in board.rows if row.state == "failed"]
     refusals = [row.error or "" for row in board.rows if row.state == "refused"]
     page = _environment().get_template("report.html.j2").render(
-        title=run.path.absolute().name,
+        title=name,
         board=board,
-        facts=facts,
-        state=facts.state_of(board),
-        dashboard=facts.dashboard_of(board.manifest),
-        answer=facts.answer(board),
+        summary=summary,
+        formatting=formatting,
         plots=[(plot, Markup(plot.svg)) for plot in plots],  # ours, and escaped by matplotlib
         columns=page_columns(board),
-        rows=trials[:_MAX_ROWS],
-        more=len(trials) - _MAX_ROWS,
-        failures=Counter(failures).most_common(8),
-        refusals=Counter(refusals).most_common(8),
+        rows=students[:_MAX_ROWS],
+        more=len(students) - _MAX_ROWS,
+        failures=Counter(failures).most_common(_MAX_REASONS),
+        refusals=Counter(refusals).most_common(_MAX_REASONS),
         ablation=ablation,
         ablation_label=ablation_label,
-        compared=[Compared(run.path.absolute().name, board), *others] if others else [],
+        compared=[ComparedRun(name, board), *others] if others else [],
         light=css_variables(dark=False),
         dark=css_variables(dark=True),
         refresh_s=refresh_s,
@@ -81,7 +82,7 @@ def write_report(
 
 
 def read_ablation(run: RunFolder) -> dict[str, Any] | None:
-    """Returns what `lkd-tune ablate` found, None where it did not run."""
+    """Returns the results of `lkd-tune ablate`; None if it was not run."""
     if not run.ablation.exists():
         return None
     return json.loads(run.ablation.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""A run's page, written anew every few seconds and served to this machine alone."""
+"""The report of a run, rewritten every few seconds and served to this machine only."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from lkd_tune.results.report.page import write_report
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing of requests."""
+        """Logs no requests."""
 
     def end_headers(self) -> None:
-        """Keeps browsers from showing an earlier page."""
+        """Forbids browsers to cache the page."""
         self.send_header("Cache-Control", "no-store")
         super().end_headers()
 
 
 def serve_report(
-    read: Callable[[], RunFolder], *, port: int, every_s: int, tell: Callable[[str], None]
+    read: Callable[[], RunFolder], *, port: int, every_s: int, notify: Callable[[str], None]
 ) -> None:
-    """Serves a run's page on loopback until Ctrl-C; then writes it once more, without refreshing.
+    """Serves a run's report on loopback until Ctrl-C; then rewrites it without the reloading.
 
     Args:
-        read: Called before each writing: the run, as it is then; it may be searched meanwhile.
-        port: 0: any free one.
-        every_s: Seconds from one writing to the next.
-        tell: Given the page's address as soon as it can be opened, and why it was not renewed.
+        read: Called before each update; returns the run as it is then.
+        port: Port to listen on; 0: any free one.
+        every_s: Seconds between updates.
+        notify: Receives the page's address once it is served, and the reason if an update fails.
 
     Raises:
-        SpecError: If the folder is not that of a run, or the port is taken.
+        SpecError: If the folder is not a run folder, or the port is in use.
     """
     run = read()
     write_report(run, refresh_s=every_s)
@@ -45,8 +45,7 @@ def serve_report(
     try:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
     except OSError as error:
-        message = f"{port} can't be had: {error.strerror}; name another, or 0 for any free one"
-        raise SpecError(Problem("--port", "", message)) from None
+        raise port_error(port, error) from None
     address = f"http://127.0.0.1:{server.server_address[1]}/report.html"
     with server:
         try:
@@ -55,44 +54,51 @@ def serve_report(
                 address,
                 lambda: write_report(read(), refresh_s=every_s),
                 every_s=every_s,
-                tell=tell,
+                notify=notify,
             )
         finally:
-            _renew(lambda: write_report(read()), tell)
+            _update(lambda: write_report(read()), notify)
+
+
+def port_error(port: int, error: OSError) -> SpecError:
+    """Returns the error for a port that can't be listened on."""
+    message = f"can't listen on {port} ({error.strerror}); use another port, or 0 for any free one"
+    return SpecError(Problem("--port", "", message))
 
 
 def serve_until_stopped(
     server: socketserver.BaseServer,
     address: str,
-    again: Callable[[], Any],
+    update: Callable[[], Any],
     *,
     every_s: float,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> None:
     """Serves until Ctrl-C or SIGTERM.
 
     Args:
-        server: It listens already.
-        address: What is to be opened in a browser.
-        again: Called every so many seconds; where the run can't be read for once, that is told.
-        every_s: How many.
-        tell: Given the address at first, and why something was not renewed.
+        server: A server that is listening.
+        address: Address of the page, for the user.
+        update: Called every `every_s` seconds. If it raises a SpecError, the user is notified and
+            the server continues.
+        every_s: Seconds between updates.
+        notify: Receives the address at first, and the reason if an update fails.
     """
     stopped = threading.Event()
-    # Set, as a shell starts what it puts in the background with SIGINT ignored.
+    # Both are set explicitly, because a shell starts background processes with SIGINT ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    tell(f"{address}  (Ctrl-C ends this, not the search)")
+    notify(f"{address}  (Ctrl-C stops this server, not the search)")
     try:
         while not stopped.wait(every_s):
-            _renew(again, tell)
+            _update(update, notify)
     finally:
         server.shutdown()
 
 
-def _renew(again: Callable[[], Any], tell: Callable[[str], None]) -> None:
+def _update(update: Callable[[], Any], notify: Callable[[str], None]) -> None:
     try:
-        again()
+        update()
     except SpecError as error:
-        tell(f"not up to date: {error.problems[0]}")
+        notify(f"not up to date: {error.problems[0]}")

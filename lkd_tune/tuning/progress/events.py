@@ -16,6 +16,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from lkd_tune.results.formatting import duration
+
 MAX_ROWS = 12
 _SEPARATOR = "\x1e"
 _EVENTS = (
@@ -191,12 +193,3 @@ class SearchState:
         elif self._expected_end is not None:
             left.append(max(0.0, self._expected_end - time.monotonic()))
         return f", about {duration(min(left))} left" if left else ""
-
-
-def duration(seconds: float) -> str:
-    """Returns a duration as text: 1:05 min, 11 min, 2 h 1 min."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min" if minutes >= 10 else f"{minutes}:{rest:02d} min"

@@ -14,7 +14,8 @@ from rich.live import Live
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement, TrainingProgress
 from lkd_tune.records.trial_record import TrialRecord
-from lkd_tune.tuning.progress.events import SearchState, duration, event_from_line, event_to_line
+from lkd_tune.results.formatting import duration, layer_map
+from lkd_tune.tuning.progress.events import SearchState, event_from_line, event_to_line
 
 # Set for a search that runs as a cluster job. Its log then has the events, too, so that
 # `lkd-tune logs --follow` can show the live table.
@@ -257,12 +258,8 @@ def _steps(pace: TrainingProgress) -> str:
 
 
 def _describe_student(spec: TrialSpec) -> str:
-    """Returns '3 layers, map 0 2 4 6'."""
-    layer_map = spec.layer_map
-    word, layer = (
-        each if isinstance(each, str) else " ".join(map(str, each))
-        for each in (layer_map.word, layer_map.layer)
-    )
+    """Returns '3 layers, map 0-2-4-6'."""
+    word, layer = layer_map(spec.layer_map.word), layer_map(spec.layer_map.layer)
     maps = f"map {word}" if word == layer else f"maps {word} / {layer}"
     depth = spec.student.depth
     width = f", hidden size {spec.student.hidden_size}" if spec.student.hidden_size else ""

@@ -13,6 +13,7 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.trial_record import BASELINE, State, TrialRecord
 from lkd_tune.results.columns import tracked_results
+from lkd_tune.results.formatting import layer_map
 
 _SECTIONS = ("student", "layer_map", "losses", "train", "seed")
 
@@ -129,8 +130,8 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
-        else:  # a layer map as in the leaderboard: 0 2 4 6
-            flat[prefix + key] = " ".join(map(str, value)) if isinstance(value, list) else value
+        else:  # a list is a layer map, written as in the leaderboard: 0-2-4-6
+            flat[prefix + key] = layer_map(value) if isinstance(value, list) else value
     return flat
 
 

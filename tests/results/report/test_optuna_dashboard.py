@@ -77,7 +77,7 @@ def test_nothing_can_be_changed(run, address):
         with pytest.raises(urllib.error.HTTPError) as refused:
             ask(address, path, method)
         assert refused.value.code == 403
-        assert "only shown" in refused.value.read().decode()
+        assert "read-only" in refused.value.read().decode()
     ask(address, "/api/studies")
     assert run.study.read_bytes() == before
     assert len(open_study(run.study).trials) == 2
@@ -95,4 +95,7 @@ def test_a_run_without_a_study(tmp_path):
     command = [sys.executable, "-m", "lkd_tune.cli", "dashboard", str(made.run.path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert done.stderr == f"lkd-tune: {made.run.path}: has no study yet: no trial was drawn\n"
+    assert (
+        done.stderr
+        == f"lkd-tune: {made.run.path}: has no study yet, because no trial has started\n"
+    )

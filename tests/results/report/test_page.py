@@ -13,7 +13,6 @@ from lkd_tune.records.run import RunFolder
 from lkd_tune.results.plots.layers import pair_means
 from lkd_tune.results.plots.style import COLOURS
 from lkd_tune.results.report.page import write_report
-from lkd_tune.results.summary import duration
 from tests.support.html_page import Page
 from tests.support.run_folder import COSTS, HandMade, full_run
 
@@ -55,13 +54,13 @@ def test_the_answer_comes_first(written):
     _, page = written
     answer = page.text("answer")
     assert "matthews on dev 0.760 0.660 on test" in answer
-    assert "of the teacher kept 95.0% of 0.800" in answer
-    assert "of its size 50% 1.0 M of 2.0 M parameters" in answer
-    assert "by distillation +0.060 0.700 without it" in answer
+    assert "share of the teacher's score 95.0% teacher 0.800" in answer
+    assert "share of the teacher's size 50% 1.0 M of 2.0 M parameters" in answer
+    assert "gain by distillation +0.060 0.700 without distillation" in answer
     assert "6 min" in answer
     assert "2.0 min" not in answer
     whole = page.text()
-    assert whole.index("of the teacher kept") < whole.index("Score against size")
+    assert whole.index("share of the teacher's score") < whole.index("Score against size")
     assert "not finished; trials: 3 complete, 1 stopped early, 1 failed, 1 unfinished" in whole
 
 
@@ -74,7 +73,7 @@ def test_sections_and_files(written):
         ET.fromstring((run.report / f"{name}.svg").read_text("utf-8"))
     assert "the loss total is nan" in page.text("failures")
     assert "Some CPU, 8 cores" in page.text("cost")
-    assert "GPU time held 12 min" in page.text("cost")
+    assert "reserved GPU time 12 min" in page.text("cost")
     assert "lkd_tune 0.1.0" in page.text("origin")
     assert page.text("students").count("0-") >= 3
     assert not page.has("ablation")
@@ -85,13 +84,13 @@ def test_the_cost_is_told_part_by_part(tmp_path):
     made = HandMade(tmp_path / "run", costs=COSTS)
     made.add("0000", 0.5)
     page = Page(write_report(made.run))
-    assert "of machine time 3 min 1 trials and the teacher, 0.08 GPU-hours" in page.text("answer")
+    assert "machine time 3 min 1 trial and the teacher, 0.08 GPU-hours" in page.text("answer")
     cost = page.text("cost")
-    assert "time of trials, added up 60 s" in cost
-    assert "the teacher 2 min, 0.05 GPU-hours, 0.01 kWh" in cost
-    assert "the winner on test 20 s" in cost
-    assert "all of it, added up 3 min, 0.08 GPU-hours, 0.01 kWh" in cost
-    assert "GPU time held 5 min" in cost
+    assert "trials 60 s" in cost
+    assert "teacher 1 min 40 s, 0.05 GPU-hours, 0.01 kWh" in cost
+    assert "winner's score on test 20 s" in cost
+    assert "whole run 3 min, 0.08 GPU-hours, 0.01 kWh" in cost
+    assert "reserved GPU time 5 min" in cost
 
 
 def test_the_page_needs_nothing_else(written):
@@ -207,7 +206,9 @@ def test_confirmation_and_ablation(run):
     page = Page(write_report(run))
     assert page.plots[-2:] == ["confirmation", "ablation"]
     assert "mean of 2 other seeds ± 0.100" in page.text("answer")
-    assert "+0.110 0.610 without it" in page.text("answer")  # of the means, not of one seed each
+    assert "+0.110 0.610 without distillation" in page.text(
+        "answer"
+    )  # of the means, not of one seed each
     assert "without wr_pair 0.510 -0.210 2" in page.text("ablation")
     assert "another trial is the best" not in page.text("ablation")
 
@@ -260,10 +261,3 @@ def test_a_study_that_cannot_be_read_costs_only_its_plots(run):
 def test_means_of_pairs():
     maps = [("0000", (0, 2, 4), 0.5), ("0001", (0, 3, 4), 0.7)]
     assert pair_means(maps) == {(0, 0): 0.6, (1, 2): 0.5, (1, 3): 0.7, (2, 4): 0.6}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (120, "2 min"), (7200, "2.0 h")]
-)
-def test_durations(seconds, text):
-    assert duration(seconds) == text

@@ -126,7 +126,7 @@ def test_what_is_logged_is_what_was_measured(made, name):
     if name != "wandb":  # which has it in the summary
         assert trial.series["wall_s"] == [(30, 60.0)]
     assert float(trial.params["losses.wr_pair.weight"]) == spec.losses.wr_pair.weight
-    assert str(trial.params["layer_map.word"]) == " ".join(map(str, spec.layer_map.word))
+    assert str(trial.params["layer_map.word"]) == "-".join(map(str, spec.layer_map.word))
     assert int(trial.params["student.depth"]) == 3
     assert trial.params["role"] == "search"
     # A page of parameters is for what differs.

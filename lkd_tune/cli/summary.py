@@ -1,0 +1,182 @@
+"""The summary below a leaderboard on a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_record import BASELINE
+from lkd_tune.results.formatting import (
+    difference,
+    duration,
+    interval,
+    megabytes,
+    number,
+    percent,
+)
+from lkd_tune.results.leaderboard import Leaderboard, Row
+from lkd_tune.results.summary import gpu_use, machine_of, part_costs, state_counts
+
+_MAX_FAILURES_SHOWN = 5
+
+
+def summary_lines(board: Leaderboard) -> list[str]:
+    """Returns the best student, what it is compared with, and what the run cost, as sentences."""
+    failed = [row for row in board.rows if row.state == "failed"]
+    return [
+        *_best_lines(board),
+        _trials_line(board),
+        *(f"cost of the {part}: {cost}" for part, cost in part_costs(board)),
+        *_training_lines(board),
+        *(f"{row.name} failed: {row.error}" for row in failed[:_MAX_FAILURES_SHOWN]),
+    ]
+
+
+def run_place(run: RunFolder) -> str:
+    """Returns where a run is: an address, or a path relative to the working directory."""
+    return _relative(run.where)
+
+
+def student_place(board: Leaderboard, row: Row) -> str:
+    """Returns where a kept student is: an address, or a path relative to the working directory."""
+    return _relative(f"{board.run}/students/{row.name}")
+
+
+def _best_lines(board: Leaderboard) -> list[str]:
+    best, baseline = board.best, board.baseline
+    if best is None:
+        return []
+    lines = [_best_line(board, best)]
+    if board.lead_score is not None:
+        lines.append(f"the first sentences of each document alone: {number(board.lead_score)}")
+    if best.task_score is not None:
+        teacher = number(board.teacher.get("dev", {}).get(board.task_metric))
+        own = f"{board.task_metric} {number(best.task_score)}"
+        lines.append(f"before fine-tuning: {own}, the teacher's {teacher}")
+    lines += _front_lines(board) + _confirmed_lines(board) + _published_lines(board)
+    has_means = baseline is not None and baseline.mean is not None and best.mean is not None
+    if baseline and not has_means and baseline.score is not None and best.score is not None:
+        lines.append(_baseline_line(best, best.score, baseline, baseline.score))
+    lines += _weak_teacher_lines(board)
+    if best.kept:
+        lines.append(f"the best student is in {student_place(board, best)}")
+    return lines
+
+
+def _best_line(board: Leaderboard, best: Row) -> str:
+    text = f"best student: {board.metric} {number(best.score)}"
+    if best.share is not None:
+        text += f", {percent(best.share)} of the teacher's {number(board.teacher_score)}"
+    if best.parameters and board.teacher.get("parameters"):
+        size = best.parameters / board.teacher["parameters"]
+        whose = "its" if best.share is not None else "the teacher's"
+        text += f" with {percent(size)} of {whose} parameters"
+    return text
+
+
+def _front_lines(board: Leaderboard) -> list[str]:
+    """Returns the size of the Pareto front, with several objectives."""
+    if len(board.objectives) == 1:
+        return []
+    front = [row.name for row in board.rows if row.on_front]
+    return [
+        f"Pareto front in {', '.join(board.objectives)}: {len(front)} students, marked *; "
+        "the first is its knee"
+    ]
+
+
+def _confirmed_lines(board: Leaderboard) -> list[str]:
+    """Returns the means of other seeds of the best trials and of the baseline."""
+    rows = {row.name: row for row in board.rows if row.mean is not None}
+    best, lines = board.best, []
+    if best is None or best.name not in rows:
+        return []
+    lines.append(f"with {board.seeds} other seeds: {_mean(best)}")
+    baseline = rows.get(BASELINE)
+    if baseline is not None:
+        lines.append(f"the same student without distillation: {_mean(baseline)}")
+    for row in rows.values():
+        if row.failed_seeds:
+            lines.append(f"trial {row.name}: {row.failed_seeds} of the other seeds failed")
+    ties = [row.name for row in rows.values() if row.ties_with_best and row.name != best.name]
+    if ties:
+        lines.append(
+            "statistically indistinguishable from the winner (Welch's t-test, p > 0.05): "
+            + ", ".join(ties)
+        )
+    return lines
+
+
+def _mean(row: Row) -> str:
+    on_test = f", on test {number(row.test_mean)}" if row.test_mean is not None else ""
+    return f"{interval(row.mean, row.high)}{on_test}"
+
+
+def _published_lines(board: Leaderboard) -> list[str]:
+    """Returns the score of the published recipe, if the search tried it and it is not the best."""
+    row = next((row for row in board.rows if row.origin == "published"), None)
+    if row is None or row.state != "complete" or row.rank == 1:
+        return []
+    return [f"the published recipe: {number(row.score)} (trial {row.name})"]
+
+
+def _baseline_line(best: Row, score: float, baseline: Row, baseline_score: float) -> str:
+    """Returns the baseline's score and, if it has the best student's shape, the gain over it."""
+    # After an interruption, the baseline may be that of an earlier winner.
+    shapes = [(row.depth, row.hidden_size, row.word_map) for row in (best, baseline)]
+    if shapes[0] != shapes[1]:
+        student = f"a student of depth {baseline.depth}"
+        return f"{student} without distillation: {number(baseline_score)}"
+    gain = difference(score - baseline_score)
+    text = f"the same student without distillation: {number(baseline_score)}"
+    text += f" ({gain} by distillation)"
+    if best.test_score is not None and baseline.test_score is not None:
+        gain = difference(best.test_score - baseline.test_score)
+        text += f"; on test {number(best.test_score)} with, {number(baseline.test_score)} without "
+        text += f"({gain})"
+    return text
+
+
+def _weak_teacher_lines(board: Leaderboard) -> list[str]:
+    """Returns what to do if the student trained on labels alone is better than the teacher."""
+    teacher, baseline = board.teacher_score, board.baseline
+    if teacher is None or baseline is None or baseline.score is None or baseline.score <= teacher:
+        return []
+    return [
+        f"the student trained on labels alone is better than the teacher ({number(teacher)}): "
+        "train the teacher longer or with other settings (teacher.train), or use another teacher"
+    ]
+
+
+def _trials_line(board: Leaderboard) -> str:
+    cost, machine = board.costs["trials"], machine_of(board)
+    text = f"trials: {state_counts(board) or 'none yet'}; {duration(cost['wall_s'])} in total"
+    return text + gpu_use(cost) + (f" on {machine}" if machine else "")
+
+
+def _training_lines(board: Leaderboard) -> list[str]:
+    """Returns what is notable about targets, memory, data and padding."""
+    lines = []
+    targets = board.manifest.get("targets")
+    if targets:
+        lines.append(
+            f"teacher targets: {targets['teacher_examples']:,} examples, "
+            f"{megabytes(targets['bytes'])}, built once in {duration(targets['build_s'])}"
+        )
+    split = [row.name for row in board.rows if row.accumulation > 1]
+    if split:
+        lines.append(
+            "ran out of memory and continued with smaller micro-batches: " + ", ".join(split)
+        )
+    skipped = [f"{row.name} {row.skipped}" for row in board.rows if row.skipped]
+    if skipped:
+        lines.append(f"bad training examples left out, by trial: {', '.join(skipped)}")
+    if board.best is not None and board.best.padding:
+        padding = percent(board.best.padding, 1)
+        lines.append(f"padding: {padding} of the tokens in the best student's batches")
+    return lines
+
+
+def _relative(place: str) -> str:
+    path = Path(place)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place
