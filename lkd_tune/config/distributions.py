@@ -12,7 +12,7 @@ KINDS = ("choice", "uniform", "loguniform", "int")
 
 
 class Suggester(Protocol):
-    """What draws values: the part of `optuna.Trial` that a space needs."""
+    """Draws values by name; the part of `optuna.Trial` that a space needs."""
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
@@ -30,7 +30,7 @@ class Suggester(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several options; an option may be a block that holds distributions itself."""
+    """One of several options. An option may be a block that contains distributions."""
 
     options: tuple[Any, ...]
 
@@ -40,15 +40,15 @@ class Choice:
         return self.options[categories.index(suggester.suggest_categorical(name, categories))]
 
     def category(self, option: Any) -> Any:
-        """Returns what a study stores for an option."""
+        """Returns the categorical value that a study stores for an option."""
         if all(o is None or isinstance(o, bool | int | float | str) for o in self.options):
             return option
-        # Lists and blocks are no categories that a study can store; their JSON text is.
+        # A study can't store lists and blocks as categories, but it can store their JSON text.
         return json.dumps(option, default=str)
 
     @property
     def probes(self) -> tuple[Any, ...]:
-        """The values that a check has to try: all of them."""
+        """The values to try in a check of a space: all of them."""
         return self.options
 
     @property
@@ -81,7 +81,7 @@ class Numbers:
         return suggester.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
     def nearest(self, value: float) -> float:
-        """Returns the number nearest to a value that can be drawn."""
+        """Returns the number that can be drawn and is nearest to a value."""
         value = min(max(value, self.low), self.high)
         if self.integer or self.step:
             step = self.step or 1
@@ -91,13 +91,13 @@ class Numbers:
 
     @property
     def middle(self) -> float:
-        """The number in the middle, on a log scale that of the logarithms."""
+        """The middle of the range; on a log scale the geometric middle."""
         ends = self.low, self.high
         return self.nearest(math.sqrt(math.prod(ends)) if self.log else sum(ends) / 2)
 
     @property
     def probes(self) -> tuple[Any, ...]:
-        """The values that a check has to try: both ends, or every small integer."""
+        """The values to try in a check of a space: both ends, or all integers of a small range."""
         if self.integer:
             low, high = int(self.low), int(self.high)
             if self.size <= 64:
@@ -123,19 +123,19 @@ Distribution = Choice | Numbers
 
 
 def looks_like_distribution(value: Any) -> bool:
-    """Tells whether a block was meant as a distribution (it may still be a wrong one)."""
+    """Returns whether a block is meant as a distribution, valid or not."""
     return isinstance(value, Mapping) and any(kind in value for kind in KINDS)
 
 
 def parse_distribution(value: Mapping[str, Any]) -> Distribution:
-    """Returns the distribution that a block such as `{loguniform: [0.1, 100]}` stands for.
+    """Returns the distribution that a block such as `{loguniform: [0.1, 100]}` describes.
 
     Raises:
-        ValueError: If the block is none; the message says what is wrong and what is allowed.
+        ValueError: If it is invalid; the message says what is wrong and what is allowed.
     """
     kinds = [kind for kind in KINDS if kind in value]
     if len(kinds) != 1:
-        raise ValueError(f"one of {', '.join(KINDS)} is needed, found {', '.join(kinds)}")
+        raise ValueError(f"needs exactly one of {', '.join(KINDS)}, found {', '.join(kinds)}")
     kind = kinds[0]
     extra = set(value) - {kind} - (set() if kind == "choice" else {"step", "log"})
     if extra:
@@ -147,7 +147,7 @@ def parse_distribution(value: Mapping[str, Any]) -> Distribution:
         if len({json.dumps(option, sort_keys=True, default=str) for option in options}) < len(
             options
         ):
-            raise ValueError(f"choice names an option twice: {options}")
+            raise ValueError(f"choice lists an option twice: {options}")
         if nested := [option for option in options if isinstance(option, Distribution)]:
             raise ValueError(f"an option of a choice can't be a distribution itself: {nested[0]}")
         return Choice(tuple(options))
@@ -171,13 +171,13 @@ def _parse_numbers(kind: str, value: Mapping[str, Any]) -> Numbers:
         raise ValueError(f"{kind} has lo > hi: {ends}; write [{high}, {low}]")
     log, step = value.get("log", False), value.get("step")
     if not isinstance(log, bool):
-        raise ValueError(f"log is true or false, found {log!r}")
+        raise ValueError(f"log must be true or false, found {log!r}")
     log = log or kind == "loguniform"
     if log and low <= 0:
         raise ValueError(f"a log scale needs lo > 0, found {ends}")
     if step is not None:
         if not isinstance(step, number) or isinstance(step, bool) or step <= 0:
-            raise ValueError(f"step needs to be a positive number, found {step!r}")
+            raise ValueError(f"step must be a positive number, found {step!r}")
         if log:
-            raise ValueError("step does not go with a log scale")
+            raise ValueError("step can't be used with a log scale; remove one of them")
     return Numbers(low, high, integer=kind == "int", log=log, step=step)

@@ -1,4 +1,4 @@
-"""Bad input, told so that it can be mended: place, value, rule, nearest valid choice."""
+"""Errors in the user's input, each with its place, the value, the rule and a way to fix it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with what the user gave.
+    """One problem with the user's input.
 
     Attributes:
-        where: The place as a user would look it up, `layer_map.yaml:14` or `--set train.lr`.
-        key: The dotted path of the setting, '' if the problem is not with one setting.
-        message: What was found, what is allowed, and how to mend it.
+        where: Where it is, for example `layer_map.yaml:14` or `--set train.lr`.
+        key: The dotted path of the setting, '' if the problem is not about a single setting.
+        message: What was found, what is allowed, and how to fix it.
     """
 
     where: str
@@ -28,10 +28,10 @@ class Problem:
 
 
 class SpecError(ValueError):
-    """What was asked for can't be done; nothing has been started.
+    """The user's input is invalid; nothing was started.
 
     Attributes:
-        problems: Every problem found, in the order of the file, so that one run shows them all.
+        problems: All problems that were found, in the order of the file.
     """
 
     def __init__(self, problems: Problem | Iterable[Problem]):
@@ -39,11 +39,11 @@ class SpecError(ValueError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     def __reduce__(self) -> tuple[type[SpecError], tuple[list[Problem]]]:
-        # Exceptions cross process borders by pickle, which would pass the text instead.
+        # By default, pickle would pass the text instead of the problems to another process.
         return (SpecError, (self.problems,))
 
 
 def did_you_mean(found: str, allowed: Sequence[str]) -> str:
-    """Returns ' (did you mean …?)' for the nearest allowed word, or '' where none is near."""
+    """Returns ' (did you mean …?)' with the most similar allowed word; '' if none is similar."""
     near = difflib.get_close_matches(found, allowed, n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""

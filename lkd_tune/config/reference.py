@@ -1,4 +1,4 @@
-"""Every setting of a space file, from the settings themselves."""
+"""The reference of all settings of a space file, generated from the settings."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A space file as a JSON Schema, by which editors complete and check it while it is written.
+"""The JSON Schema of space files, with which editors complete and check them.
 
-It is pydantic's own schema of the settings with one addition: wherever a space is searched, a
-distribution may stand in place of a value. What depends on more than one setting, the schema can't
-tell; `lkd-tune check` does.
+It is pydantic's schema of the settings with one addition: where a space can be searched, a
+distribution may replace a value. The schema can't express rules about several settings;
+`lkd-tune check` checks those.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from lkd_tune.config.space import SEARCHABLE
 
 Schema = dict[str, Any]
 
-# What says something about a setting as a whole, whichever form its value has.
+# Keywords about a setting as a whole, whatever the form of its value.
 _ABOUT = ("title", "description", "default")
 _LOG: Schema = {"type": "boolean", "description": "Drawn on a log scale."}
 
 
 def space_schema() -> Schema:
-    """Returns the schema, of draft 7, which is what editors for YAML know."""
+    """Returns the schema in draft 7, which YAML editors support."""
     schema = SpaceSettings.model_json_schema()
     definitions = schema.pop("$defs")
     opened: set[str] = set()
@@ -36,12 +36,12 @@ def space_schema() -> Schema:
 
 
 def _open(node: Schema, definitions: dict[str, Schema], opened: set[str]) -> Schema:
-    """Returns a setting's schema with distributions allowed, and opens the blocks that it names.
+    """Returns a setting's schema with distributions allowed, also in the blocks it refers to.
 
     Args:
         node: The schema of the setting.
-        definitions: The blocks by name; those named in `node` are opened in place.
-        opened: Names of those that are open already.
+        definitions: The blocks by name; distributions are added to those that `node` refers to.
+        opened: Names of the blocks that allow distributions already.
     """
     forms = node.get("anyOf", [{key: node[key] for key in node if key not in _ABOUT}])
     for form in forms:
@@ -56,8 +56,8 @@ def _open(node: Schema, definitions: dict[str, Schema], opened: set[str]) -> Sch
 
 
 def _distributions(forms: list[Schema]) -> list[Schema]:
-    """Returns the distributions that may stand for a value of one of these forms."""
-    # An option is a value; if that is a block, there may be distributions in it.
+    """Returns the schemas of the distributions that may replace a value of one of these forms."""
+    # An option is a value; a block may contain distributions.
     options = {"type": "array", "items": {"anyOf": forms}, "minItems": 1, "uniqueItems": True}
     found = [_block("choice", options)]
     for form in forms:
@@ -66,7 +66,7 @@ def _distributions(forms: list[Schema]) -> list[Schema]:
         end = {key: value for key, value in form.items() if key not in _ABOUT}
         if end["type"] == "number":
             found.append(_block("uniform", _ends(end), step=_step("number"), log=_LOG))
-            # A step does not go with a log scale.
+            # A log scale has no step.
             above_0 = {**end, "exclusiveMinimum": 0}
             found.append(_block("loguniform", _ends(above_0), log=_LOG))
         whole = {**end, "type": "integer"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from lkd_tune.config.errors import Problem, SpecError, did_you_mean
 
 _PACKAGE = Path(__file__).parents[1]
-# In a wheel the spaces lie inside the package, in a checkout beside it.
+# In a wheel the spaces are inside the package, in a checkout beside it.
 _FOLDERS = (_PACKAGE / "search_spaces", _PACKAGE.parent / "search_spaces")
 
 
@@ -32,7 +32,7 @@ def find_space(name: str) -> Path:
         if candidate in shipped:
             return shipped[candidate]
     near = did_you_mean(name, list(shipped))
-    message = f"no such file, and no shipped space{near}; there are {', '.join(shipped)}"
+    message = f"is neither a file nor a shipped space{near}; shipped spaces: {', '.join(shipped)}"
     raise SpecError(Problem(name, "", message))
 
 

@@ -1,4 +1,4 @@
-"""A YAML file with the line of each key, and the overrides given on the command line."""
+"""A space file as YAML, with the line of each key and the overrides of the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lkd_tune.config.settings.trackers import block_of_names
 
 KeyPath = tuple[str | int, ...]
 
-# A scalar for a block is the block's main setting: `task: cola` is `task: {name: cola}`.
+# The setting that a scalar in place of a block sets: `task: cola` is `task: {name: cola}`.
 SHORTHAND = {"task": "name", "teacher": "model", "layer_map": "word", "evaluate_on": "task"}
 
 
@@ -32,11 +32,11 @@ _Loader.add_implicit_resolver(
 
 @dataclass
 class Source:
-    """The tree of settings as the user wrote it, and where each of them stands.
+    """The tree of settings as the user wrote it, with the place of each setting.
 
     Attributes:
         name: The file's name, for messages.
-        tree: Nested dicts, lists and scalars, overrides applied.
+        tree: Nested dicts, lists and scalars, with overrides applied.
         places: `layer_map.yaml:14` or `--set train.lr` for each path in the tree.
     """
 
@@ -45,7 +45,7 @@ class Source:
     places: dict[KeyPath, str] = field(default_factory=dict)
 
     def place(self, path: Sequence[str | int]) -> str:
-        """Returns where `path`, or the nearest of its parents that was written, stands."""
+        """Returns the place of `path`, or of its nearest parent that was written."""
         for length in range(len(path), 0, -1):
             if tuple(path[:length]) in self.places:
                 return self.places[tuple(path[:length])]
@@ -100,7 +100,7 @@ def parse_source(text: str, name: str) -> Source:
         tree = {}
     if not isinstance(tree, dict):
         found = type(tree).__name__
-        raise SpecError(Problem(f"{name}:1", "", f"a mapping of settings is needed, not a {found}"))
+        raise SpecError(Problem(f"{name}:1", "", f"needs a mapping of settings, not a {found}"))
     return Source(name, tree, places)
 
 
@@ -112,7 +112,7 @@ def _note_places(node: yaml.Node, path: KeyPath, name: str, places: dict[KeyPath
             if child in places:
                 # PyYAML would silently let the last one win.
                 where = f"{name}:{key.start_mark.line + 1}"
-                raise SpecError(Problem(where, dotted(child), f"stands already at {places[child]}"))
+                raise SpecError(Problem(where, dotted(child), f"is already set at {places[child]}"))
             places[child] = f"{name}:{key.start_mark.line + 1}"
             _note_places(value, child, name, places)
     elif isinstance(node, yaml.SequenceNode):
@@ -121,7 +121,7 @@ def _note_places(node: yaml.Node, path: KeyPath, name: str, places: dict[KeyPath
 
 
 def _long_form(name: str, value: Any) -> dict[str, Any]:
-    """Returns the block that a short form of it stands for."""
+    """Returns the block that a short form stands for."""
     if value is None or value is True:
         return {}
     if name == "trackers":
@@ -150,7 +150,7 @@ def apply_override(source: Source, override: str) -> None:
         if not isinstance(inner, Mapping):
             inner = block[part] = _long_form(part, inner)
         elif len(inner) == 1 and next(iter(inner)) in ("choice", "uniform", "loguniform", "int"):
-            message = f"{dotted(path[: depth + 1])} is a distribution; set it as a whole"
+            message = f"{dotted(path[: depth + 1])} is a distribution; replace all of it"
             raise SpecError(Problem(where, "", message))
         block = inner  # type: ignore[assignment]
     block[path[-1]] = value

@@ -37,12 +37,12 @@ from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
 from lkd_tune.config.uri import is_uri, uri_problem
 from lkd_tune.config.validation import validation_problems
 
-# Only what a trial may differ in; the rest of a run is the same for all of its trials.
+# The blocks in which trials may differ; all others are the same for all trials of a run.
 SEARCHABLE = ("student", "layer_map", "losses", "train")
-_MOST_COMBINATIONS = 2000
-_LARGEST_GRID = 100_000
+_MAX_COMBINATIONS = 2000
+_MAX_GRID_POINTS = 100_000
 
-_WRONG = object()  # In place of a distribution that could not be parsed.
+_WRONG = object()  # Replaces a distribution that could not be parsed.
 
 Pick = Callable[[str, Distribution], Any]
 
@@ -54,9 +54,9 @@ class SearchSpace:
     Attributes:
         source: The settings as written, for messages and for the copy in the run folder.
         tree: The same with distributions parsed.
-        settings: What does not vary (task, teacher, search, resources, keep), and one example of
-            what does.
-        teacher_width: What student widths are checked against, known after `check_width`.
+        settings: The settings that do not vary (task, teacher, search, resources, keep), and an
+            example of those that do.
+        teacher_width: The width against which student widths are checked; set by `check_width`.
     """
 
     source: Source
@@ -67,17 +67,17 @@ class SearchSpace:
     def draw(
         self, suggester: Suggester, *, teacher: str | None, teacher_layers: int, seed: int
     ) -> TrialSpec:
-        """Returns one trial.
+        """Returns the settings of one trial.
 
         Args:
             suggester: An `optuna.Trial`, or anything that draws by name.
-            teacher: Folder or hub id of the teacher, which by now is trained.
+            teacher: Folder or hub id of the trained teacher.
             teacher_layers: Its number of encoder layers.
             seed: The trial's seed.
 
         Raises:
-            SpecError: If the drawn settings are inadmissible; a space that passed
-                `check_teacher` does not do so.
+            SpecError: If the drawn settings are invalid; this does not happen if
+                `check_teacher` has passed.
         """
         settings = self.resolve(lambda name, dist: dist.draw(name, suggester))
         layer_map = resolve_layer_map(
@@ -105,7 +105,7 @@ class SearchSpace:
         """Returns the settings with `pick(name, distribution)` in place of each distribution.
 
         Raises:
-            SpecError: If they are inadmissible.
+            SpecError: If they are invalid.
         """
         tree = _resolved(self.tree, (), pick)
         try:
@@ -117,7 +117,7 @@ class SearchSpace:
         """Checks every depth and layer map against the teacher's depth.
 
         Raises:
-            SpecError: With all that does not fit.
+            SpecError: With all values that do not fit.
         """
         too_deep: set[int] = set()
         misfits: dict[tuple[str, tuple[int, ...]], dict[int, str]] = {}
@@ -131,7 +131,7 @@ class SearchSpace:
                     continue
                 if found := map_problem(entries, teacher_layers, depth):
                     misfits.setdefault((key, tuple(entries)), {})[depth] = found
-        # One line for each setting to mend, however many depths it fails at.
+        # One problem for each setting, however many depths it fails at.
         problems = []
         if too_deep:
             message = (
@@ -141,7 +141,9 @@ class SearchSpace:
             problems.append(self.source.problem(("student", "depth"), message))
         for (key, _), by_depth in misfits.items():
             first, *others = sorted(by_depth)
-            also = f" (nor does it fit depth {', '.join(map(str, others))})" if others else ""
+            also = (
+                f" (it does not fit depth {', '.join(map(str, others))} either)" if others else ""
+            )
             problems.append(self.source.problem(("layer_map", key), by_depth[first] + also))
         if not problems and self.settings.search.is_exhaustive:
             problems += self._check_grid(teacher_layers)
@@ -149,28 +151,29 @@ class SearchSpace:
             raise SpecError(problems)
 
     def _check_grid(self, teacher_layers: int) -> list[Problem]:
-        """Returns why a grid can't go through this space, if so."""
+        """Returns why a grid search of this space is impossible, or nothing."""
         path = ("search", "sampler")
         for name, dist in self.distributions().items():
             if math.isinf(dist.size):
-                message = f"grid needs a finite space, {name} is continuous; give it a step, a "
-                return [self.source.problem(path, message + "choice, or use tpe")]
+                message = f"grid needs a finite space, but {name} is continuous; "
+                advice = "give it a step or a choice, or use tpe"
+                return [self.source.problem(path, message + advice)]
         points = self.size(teacher_layers)
-        if points > _LARGEST_GRID:
-            message = f"the space has {points:,.0f} points; grid takes at most {_LARGEST_GRID:,}"
+        if points > _MAX_GRID_POINTS:
+            message = f"the space has {points:,.0f} points; grid takes at most {_MAX_GRID_POINTS:,}"
             return [self.source.problem(path, message)]
         return []
 
     def missing_trackers(self) -> list[Problem]:
-        """Returns the trackers whose packages are not installed here."""
+        """Returns a problem for each tracker whose package is not installed."""
         missing = self.settings.trackers.missing
         return [self.source.problem(("trackers", name), said) for name, said in missing.items()]
 
     def check_width(self, teacher: Width) -> None:
-        """Checks every student width against the teacher's, and keeps it for later draws.
+        """Checks every student width against the teacher's, which is stored for later draws.
 
         Raises:
-            SpecError: With the widths that fit in no combination.
+            SpecError: With the widths that are invalid in every combination.
         """
         self.teacher_width = teacher
         problems = width_problems((shape.student for shape in self.shapes()), teacher)
@@ -180,7 +183,7 @@ class SearchSpace:
             )
 
     def distributions(self) -> dict[str, Distribution]:
-        """Returns all distributions by the name of their parameter, layer maps left out."""
+        """Returns all distributions by the name of their parameter, without searched layer maps."""
         return {dotted(path): dist for path, dist in _distributions(self.tree, ())}
 
     def layer_map_counts(self, teacher_layers: int) -> dict[int, int]:
@@ -200,7 +203,7 @@ class SearchSpace:
         return {depth: sum(n for _, n in maps) for depth, maps in sorted(seen.items())}
 
     def size(self, teacher_layers: int) -> float:
-        """Returns the number of different trials, infinity if anything is continuous."""
+        """Returns the number of different trials; infinity if any parameter is continuous."""
         maps = self.layer_map_counts(teacher_layers)
         others = [
             dist.size
@@ -215,18 +218,18 @@ class SearchSpace:
 
     @property
     def starts(self) -> list[str]:
-        """What students may start from (student.init)."""
+        """All values of student.init."""
         return sorted({settings.student.init for settings in self.shapes()})
 
     def shapes(self) -> Iterator[SpaceSettings]:
-        """Gives the settings for every combination of student and layer map."""
+        """Yields the settings for every combination of student and layer map."""
         names = [
             (name, dist)
             for name, dist in self.distributions().items()
             if name.split(".")[0] in ("student", "layer_map")
         ]
         combinations = itertools.product(*(dist.probes for _, dist in names))
-        for values in itertools.islice(combinations, _MOST_COMBINATIONS):
+        for values in itertools.islice(combinations, _MAX_COMBINATIONS):
             picked = dict(zip((name for name, _ in names), values, strict=True))
             yield self.resolve(_picking(picked))
 
@@ -239,7 +242,15 @@ def resolve_layer_map(
     *,
     listed: bool = False,
 ) -> ResolvedLayerMap:
-    """Returns the maps of one trial, searched ones drawn; `listed` for an exhaustive search."""
+    """Returns the layer maps of one trial; searched maps are drawn.
+
+    Args:
+        settings: The layer maps as in the space.
+        suggester: Draws searched maps.
+        teacher_layers: The teacher's number of encoder layers.
+        depth: The student's number of encoder layers.
+        listed: Whether to draw searched maps by their index, for an exhaustive search.
+    """
     pins = {"pin_embeddings": settings.pin_embeddings, "pin_last": settings.pin_last}
 
     def one(wanted: str | list[int], name: str) -> Any:
@@ -261,11 +272,11 @@ def resolve_layer_map(
 
 
 def load_space(path: Path, overrides: Sequence[str] = ()) -> SearchSpace:
-    """Returns the space in a YAML file, with `key.path=value` overrides applied, checked.
+    """Returns the checked space in a YAML file, with `key.path=value` overrides applied.
 
     Raises:
-        SpecError: With every problem of the file: unknown keys, wrong values, wrong
-            distributions, distributions where none may stand.
+        SpecError: With all problems of the file: unknown keys, invalid values, invalid
+            distributions, distributions where they are not allowed.
     """
     return build_space(read_source(path, overrides))
 
@@ -276,10 +287,10 @@ def build_space(source: Source) -> SearchSpace:
     Raises:
         SpecError: As `load_space`.
     """
-    wrong = _wrong_addresses(source.tree, (), source) | _retired(source)
+    wrong = _uri_problems(source.tree, (), source) | _retired(source)
     tree = _parsed(source.tree, (), source, wrong)
     distributions = list(_distributions(tree, ()))
-    # Every end and every option once, the others at their first: a wrong one is found at its own.
+    # Each end and option is tried once, with the first value of all other distributions.
     space = SearchSpace(source, tree, settings=None)  # type: ignore[arg-type]
     found: dict[str, Problem] = {}
     for path, dist in [((), None), *distributions]:
@@ -289,8 +300,8 @@ def build_space(source: Source) -> SearchSpace:
             except SpecError as error:
                 found.update((str(problem), problem) for problem in error.problems)
         if found and not path:
-            break  # What is wrong without any distribution would be repeated for each.
-    # A wrong distribution was left out, so what its setting lacks now is no news.
+            break  # These problems do not depend on any distribution and would be repeated.
+    # Invalid distributions were left out, so their settings seem to be missing.
     others = [
         problem
         for problem in found.values()
@@ -323,23 +334,23 @@ def _retired(source: Source) -> dict[KeyPath, Problem]:
     }
 
 
-def _wrong_addresses(tree: Any, path: KeyPath, source: Source) -> dict[KeyPath, Problem]:
-    """Returns what is wrong with addresses in object stores, such as a secret in one."""
+def _uri_problems(tree: Any, path: KeyPath, source: Source) -> dict[KeyPath, Problem]:
+    """Returns the problems of URIs of object stores, such as a secret in one."""
     if isinstance(tree, str) and is_uri(tree) and (problem := uri_problem(tree)):
         return {path: source.problem(path, problem)}
     wrong: dict[KeyPath, Problem] = {}
     if isinstance(tree, dict | list):
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            wrong |= _wrong_addresses(value, (*path, key), source)
+            wrong |= _uri_problems(value, (*path, key), source)
     return wrong
 
 
 def _ambiguous(
     distributions: Iterable[tuple[KeyPath, Distribution]], source: Source
 ) -> list[Problem]:
-    """Returns the settings that two options of a choice give different distributions.
+    """Returns a problem for each setting that has different distributions in options of a choice.
 
-    A study knows one distribution by each name; a sampler would take the one for the other.
+    A study has one distribution for each name, so a sampler would confuse them.
     """
     first: dict[str, Distribution] = {}
     problems = {}
@@ -347,23 +358,24 @@ def _ambiguous(
         name = dotted(path)
         if first.setdefault(name, dist) != dist:
             message = (
-                f"two options of a choice draw it differently ({first[name]}; {dist}); give it one "
-                "distribution in all options, outside of the choice if it can stand there"
+                f"two options of a choice give it different distributions ({first[name]}; {dist}); "
+                "use the same distribution in all options, or move it out of the choice"
             )
             problems[name] = source.problem(path, message)
     return [*problems.values()]
 
 
 def _picking(picked: Mapping[str, Any]) -> Pick:
-    """Returns what picks these values by name, and the first probe of every other distribution."""
+    """Returns a function that picks these values by name, and the first probe of all others."""
     return lambda name, dist: picked.get(name, dist.probes[0])
 
 
 def _parsed(tree: Any, path: KeyPath, source: Source, wrong: dict[KeyPath, Problem]) -> Any:
-    """Returns the tree with distribution blocks parsed; wrong ones are noted and left out."""
+    """Returns the tree with distributions parsed; invalid ones are added to `wrong` and left
+    out."""
     if looks_like_distribution(tree):
         if path and path[0] not in SEARCHABLE:
-            message = f"can't be searched; distributions may stand in {', '.join(SEARCHABLE)}"
+            message = f"can't be searched; distributions are allowed in {', '.join(SEARCHABLE)}"
             wrong[path] = source.problem(path, message)
             return _WRONG
         try:
@@ -396,7 +408,7 @@ def _parsed_option(
 
 def _resolved(tree: Any, path: KeyPath, pick: Pick) -> Any:
     if isinstance(tree, Distribution):
-        # A drawn option may be a block with distributions of its own.
+        # A drawn option may be a block that contains distributions.
         return _resolved(pick(dotted(path), tree), path, pick)
     if isinstance(tree, Mapping):
         return {key: _resolved(value, (*path, str(key)), pick) for key, value in tree.items()}

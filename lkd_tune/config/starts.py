@@ -1,4 +1,4 @@
-"""Known good points as a space's own parameters, for a search to begin with."""
+"""Known good settings as parameters of a space, with which a search starts."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _RECIPES = {
 
 @dataclass(frozen=True)
 class Start:
-    """A point to begin with.
+    """A point of a space with which a search starts.
 
     Attributes:
-        origin: Where it is from.
+        origin: Where it comes from.
         params: Values by the names of the space's parameters; the sampler draws the others.
-        clamped: What the space does not allow as it was, by name: the value there.
+        clamped: The original values, by name, that are outside the space and were clamped.
     """
 
     origin: str

@@ -1,4 +1,4 @@
-"""One trial, fully resolved: the gate from the search to a distillation."""
+"""The settings of one trial without distributions, which the search passes to a distillation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ResolvedLayerMap(Settings):
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Returns the maps of the word and the layer relations in one optimizer step.
 
-        Two random maps are one and the same draw: they stand for `random` with `layer: same`.
+        If both are random they are the same map, as `random` with `layer: same` is.
         """
         drawn = random_map(
             seed,
@@ -51,10 +51,10 @@ class ResolvedLayerMap(Settings):
 
 
 class TrialSpec(Settings):
-    """All that a distillation depends on; JSON there and back, so it can be run again.
+    """All settings of a distillation; it converts to JSON and back, so it can be run again.
 
-    `teacher` is a folder or hub id, or none if the student learns from the labels alone.
-    `evaluate_on` has no part in the distillation, but in the trial: see `fine_tuning`.
+    `teacher` is a folder or hub id; None if the student is trained on the labels only.
+    `evaluate_on` belongs to the trial but not to the distillation; see `fine_tuning`.
     """
 
     task: TaskSettings
@@ -78,7 +78,7 @@ class TrialSpec(Settings):
             check_batch(self.evaluate_on.train, self.resources, key="evaluate_on.train")
         from_teacher = self.student.init == "teacher"
         if self.teacher is None and (self.losses.needs_teacher or from_teacher):
-            raise ValueError("a teacher is needed by these losses or by student.init: teacher")
+            raise ValueError("these losses or student.init: teacher require a teacher, found none")
         for entries in (self.layer_map.word, self.layer_map.layer):
             if entries != "random" and len(entries) != self.student.depth + 1:
                 raise ValueError(
@@ -89,16 +89,14 @@ class TrialSpec(Settings):
 
     @property
     def score_name(self) -> str:
-        """What the score is called: `accuracy`, or `sst2 accuracy` of another task."""
+        """Name of the score: `accuracy`, or with `evaluate_on` for example `sst2 accuracy`."""
         return score_name(self.task, self.evaluate_on)
 
     def fine_tuning(self, student: str) -> TrialSpec:
-        """Returns the plain fine-tuning whose last measurement scores this trial.
-
-        Only where there is `evaluate_on`.
+        """Returns the fine-tuning on `evaluate_on` whose last measurement scores this trial.
 
         Args:
-            student: Folder of the student that this trial has trained.
+            student: Folder of the student of this trial.
         """
         assert self.evaluate_on is not None
         layers = tuple(range(self.student.depth + 1))
@@ -123,10 +121,10 @@ class TrialSpec(Settings):
         return self.model_dump_json(indent=2)
 
     def digest(self) -> str:
-        """Returns 16 hex digits that name what is trained.
+        """Returns 16 hex digits that identify what is trained.
 
-        Not on what: neither the number of workers nor where weights and activations lie changes
-        the result.
+        Resources are left out: neither the number of workers nor the placement of weights and
+        activations changes the result.
         """
         aside: Any = {
             "resources": True,

@@ -1,31 +1,32 @@
-"""Addresses of folders in object stores: `s3://bucket/folder` and `gs://bucket/folder`."""
+"""URIs of folders in object stores: `s3://bucket/folder` and `gs://bucket/folder`."""
 
 from __future__ import annotations
 
 import re
 
-_ADDRESS = re.compile(r"(s3|gs)://")
+_URI = re.compile(r"(s3|gs)://")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def is_uri(text: str) -> bool:
-    """Whether a text names a place in an object store, and no path or hub id."""
-    return _ADDRESS.match(text) is not None
+    """Returns whether a text is the URI of an object store, not a path or hub id."""
+    return _URI.match(text) is not None
 
 
-def uri_problem(address: str) -> str | None:
-    """Returns why an address can't be used, without repeating it: it may have a secret in it.
+def uri_problem(uri: str) -> str | None:
+    """Returns why a URI can't be used, or None.
 
-    Addresses stand in manifests, logs and lists of jobs, so there is no place for keys in them.
+    The message does not repeat the URI, which may contain a secret. URIs are written to manifests,
+    logs and lists of jobs, so they must not contain keys.
     """
-    scheme, _, path = address.partition("://")
+    scheme, _, path = uri.partition("://")
     bucket = path.partition("/")[0]
     if not bucket:
-        return f"names no bucket; {scheme}://BUCKET/RUN"
+        return f"has no bucket; write {scheme}://BUCKET/RUN"
     if "?" in path or "@" in path or not _BUCKET.fullmatch(bucket):
         return (
-            f"is not of the form {scheme}://BUCKET/FOLDER; keys and options have no place in it, "
-            "credentials and endpoint are taken from variables and files such as AWS_PROFILE, "
+            f"is not of the form {scheme}://BUCKET/FOLDER; keys and options are not allowed. Set "
+            "credentials and endpoint by environment variables and files such as AWS_PROFILE, "
             "AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS"
         )
     return None

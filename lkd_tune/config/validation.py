@@ -1,4 +1,4 @@
-"""Turns pydantic's errors into problems with a place, a rule and a way to mend them."""
+"""Converts pydantic's errors to problems with a place, a rule and a way to fix them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lkd_tune.config.source import KeyPath, Source, dotted
 
 
 def validation_problems(error: ValidationError, source: Source) -> list[Problem]:
-    """Returns one problem for each setting that is wrong, in the order of pydantic's errors."""
+    """Returns one problem for each invalid setting, in the order of pydantic's errors."""
     grouped: dict[KeyPath, list[Any]] = {}
     for detail in error.errors():
         grouped.setdefault(_field_path(detail["loc"], detail["type"]), []).append(detail)
@@ -27,7 +27,7 @@ def _message(path: KeyPath, details: list[Any]) -> str:
         near = did_you_mean(str(path[-1]), allowed)
         return f"unknown setting{near}; {block} has {', '.join(allowed)}"
     if first["type"] == "missing":
-        return "is needed and has no default"
+        return "is required; it has no default"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
     literals = [detail for detail in details if detail["type"] == "literal_error"]
@@ -46,7 +46,7 @@ def _message(path: KeyPath, details: list[Any]) -> str:
 
 
 def _field_path(loc: tuple[str | int, ...], kind: str) -> KeyPath:
-    """Returns the part of pydantic's location that names settings, without tags of unions."""
+    """Returns the settings in a location of pydantic, without its tags of unions."""
     path: KeyPath = ()
     for part in loc:
         if part not in _fields_at(path):
@@ -56,7 +56,7 @@ def _field_path(loc: tuple[str | int, ...], kind: str) -> KeyPath:
 
 
 def _fields_at(path: KeyPath) -> dict[str, Any]:
-    """Returns the fields of the block at `path`, none if it is a leaf."""
+    """Returns the fields of the block at `path`; {} if it is a leaf."""
     model: type[BaseModel] | None = SpaceSettings
     for part in path:
         field = model.model_fields.get(str(part)) if model else None

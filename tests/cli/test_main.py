@@ -103,7 +103,7 @@ BAD = [
     (["search", "--space", "x", "--allow-changed"], "needs --resume RUN and --space FILE"),
     (["search", "--resume", "none", "--name", "x"], "leave out --name and --run-dir"),
     (["search", "--resume", "none"], "none: is not a run folder: it has no manifest.json"),
-    (["search", "--space", "layer_mp"], "layer_mp: no such file, and no shipped space (did you m"),
+    (["search", "--space", "layer_mp"], "layer_mp: is neither a file nor a shipped space (did"),
     (["submit"], "one of --space FILE and --resume RUN is needed"),
     (["submit", "--space", "layer_map"], "--run-dir: is needed"),
     (["submit", "--resume", "/a", "--ship"], "--ship: needs --space FILE"),
@@ -122,7 +122,7 @@ BAD = [
     (["evaluate", "none"], "none: has no student.json, so --task or --data is needed"),
     (["evaluate", "m", "--task", "cola", "--split", "train"], "found 'train'; allowed: dev, test"),
     (["evaluate", "m", "--task", "cola", "--set", "train.lr=1"], "only settings of task do"),
-    (["evaluate", "m", "--task", "colla"], "task 'colla' is not known by name"),
+    (["evaluate", "m", "--task", "colla"], "task 'colla' is unknown"),
     (["evaluate", "m", "--data", "none.csv"], "none.csv is not a file"),
     (["serch"], "No such command 'serch'"),
 ]

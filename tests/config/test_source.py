@@ -38,10 +38,10 @@ def test_places():
     [
         ("a: [1, 2", "s.yaml:1: not valid YAML"),
         ("a: 1\n\tb: 2", "s.yaml:2: not valid YAML"),
-        ("- 1\n- 2", "s.yaml:1: a mapping of settings is needed, not a list"),
-        ("cola", "a mapping of settings is needed, not a str"),
-        ("a: 1\nb: 2\na: 3", "s.yaml:3 a: stands already at s.yaml:1"),
-        ("t:\n  x: 1\n  x: 2", "s.yaml:3 t.x: stands already at s.yaml:2"),
+        ("- 1\n- 2", "s.yaml:1: needs a mapping of settings, not a list"),
+        ("cola", "needs a mapping of settings, not a str"),
+        ("a: 1\nb: 2\na: 3", "s.yaml:3 a: is already set at s.yaml:1"),
+        ("t:\n  x: 1\n  x: 2", "s.yaml:3 t.x: is already set at s.yaml:2"),
         ("a: !!python/object:os.system {}", "not valid YAML"),
     ],
 )
@@ -107,7 +107,7 @@ def test_later_override_wins():
         ("=3", "is not of the form key.path=value"),
         ("train..lr=3", "is not of the form key.path=value"),
         ("train.lr=[1", "--set train.lr: '[1' is not a YAML value"),
-        ("losses.wr_triple.weight=3", "losses.wr_triple is a distribution; set it as a whole"),
+        ("losses.wr_triple.weight=3", "losses.wr_triple is a distribution; replace all of it"),
     ],
 )
 def test_bad_overrides(override, message):

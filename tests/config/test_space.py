@@ -128,8 +128,8 @@ def test_defaults_are_the_published_weights_for_cola():
 
 BASE = "task: cola\nteacher: t\n"
 BAD = [
-    ("teacher: t", "s.yaml task: is needed and has no default"),
-    ("task: cola", "s.yaml teacher: is needed and has no default"),
+    ("teacher: t", "s.yaml task: is required; it has no default"),
+    ("task: cola", "s.yaml teacher: is required; it has no default"),
     (BASE + "tsk: 1", "s.yaml:3 tsk: unknown setting (did you mean task?); a space file has task,"),
     (BASE + "train: {lrr: 1}", "s.yaml:3 train.lrr: unknown setting (did you mean lr?); train has"),
     (BASE + "losses: {wr_pai: 3}", "s.yaml:3 losses.wr_pai: unknown setting (did you mean wr_pair"),
@@ -148,52 +148,64 @@ BAD = [
         BASE + "losses: {wr_pair: 0, wr_triple: 0, ltr_pair: 0, ltr_triple: 0, logits: 0}",
         "s.yaml:3 losses: all 5 weights are 0, so there is nothing to train on; set at least",
     ),
-    (BASE + "train: {batch_size: 10}\nresources: {workers: 4}", "can't be shared by 4 workers"),
-    (BASE + "train: {batch_size: 10, micro_batch_size: 4}", "is no multiple of train.micro_batch"),
+    (
+        BASE + "train: {batch_size: 10}\nresources: {workers: 4}",
+        "can't be split evenly over 4 workers",
+    ),
+    (
+        BASE + "train: {batch_size: 10, micro_batch_size: 4}",
+        "is not a multiple of train.micro_batch",
+    ),
     (BASE + "search: {sampler: tpee}", "search.sampler: found 'tpee' (did you mean tpe?); allowed"),
     (BASE + "search: {trials: {int: [1, 2]}}", "search.trials: can't be searched; distributions"),
     (BASE + "train: {lr: {uniform: [3, 1]}}", "s.yaml:3 train.lr: uniform has lo > hi: [3, 1]"),
     (BASE + "train: {lr: {uniform: [-1, 1]}}", "s.yaml:3 train.lr: input should be greater than 0"),
     (BASE + "student: {depth: {choice: [2, x]}}", "student.depth: input should be a valid integer"),
-    ("teacher: t\ntask: mine", "s.yaml:2 task: task 'mine' is not known by name, so task.train is"),
+    ("teacher: t\ntask: mine", "s.yaml:2 task: task 'mine' is unknown, so task.train is"),
     (
         "teacher: t\ntask: {name: mine, train: a.csv, dev: b.txt2}",
         "'b.txt2' is not a csv, tsv, txt, json, jsonl, parquet or conll file",
     ),
     (
         "teacher: t\ntask: {name: cola, metric: spearman}",
-        "metric spearman does not go with classif",
+        "metric spearman can't be used for classif",
     ),
-    ("task: cola\nteacher: {}", "one of teacher.model and teacher.train is needed, found neither"),
+    (
+        "task: cola\nteacher: {}",
+        "one of teacher.model and teacher.train is required, found neither",
+    ),
     (
         "task: cola\nteacher: {model: a, train: {model: b}}",
-        "is needed, found both; `teacher: PATH`",
+        "is required, found both; `teacher: PATH`",
     ),
     ("task: cola\nteacher: {train: {lr: 1}}", "one of teacher.train.model and teacher.train.archi"),
-    ("- a", "s.yaml:1: a mapping of settings is needed, not a list"),
+    ("- a", "s.yaml:1: needs a mapping of settings, not a list"),
 ]
 
 
 TEXT = "task: {name: text, kind: masked_lm, train: a.txt, dev: b.txt}\nteacher: t\n"
 BAD += [
-    (BASE + "evaluate_on: sst2", "s.yaml:3 evaluate_on: is for task.kind masked_lm; a student of"),
+    (
+        BASE + "evaluate_on: sst2",
+        "s.yaml:3 evaluate_on: is only for task.kind masked_lm; students of",
+    ),
     (
         TEXT.replace("b.txt", "b.txt, test: c.txt") + "evaluate_on: sst2",
-        "s.yaml:3 evaluate_on: does not go with task.test",
+        "s.yaml:3 evaluate_on: can't be combined with task.test",
     ),
     (
         TEXT + "evaluate_on:\n  task: {name: text, kind: masked_lm, train: a.txt, dev: b.txt}",
-        "s.yaml:4 evaluate_on.task: a task with labels is needed",
+        "s.yaml:4 evaluate_on.task: must be a task with labels",
     ),
     (
         TEXT + "evaluate_on: {task: sst2, train: {batch_size: 15}}\nresources: {workers: 2}",
-        "evaluate_on.train.batch_size 15 can't be shared by 2 workers",
+        "evaluate_on.train.batch_size 15 can't be split evenly over 2 workers",
     ),
     (
         TEXT + "evaluate_on: {task: sst2, train: {lr: {uniform: [1e-5, 1e-4]}}}",
         "s.yaml:3 evaluate_on.train.lr: can't be searched",
     ),
-    (TEXT + "evaluate_on: {task: sst}", "s.yaml:3 evaluate_on.task: task 'sst' is not known by"),
+    (TEXT + "evaluate_on: {task: sst}", "s.yaml:3 evaluate_on.task: task 'sst' is unknown"),
 ]
 
 
@@ -225,7 +237,7 @@ def test_a_wrong_distribution_is_told_once():
         "s.yaml:3 student.depth: int has lo > hi: [4, 2]; write [2, 4]"
     ]
     assert problems_of("task: cola\nteacher: {choice: [a, b]}") == [
-        "s.yaml:2 teacher: can't be searched; distributions may stand in "
+        "s.yaml:2 teacher: can't be searched; distributions are allowed in "
         "student, layer_map, losses, train"
     ]
 
@@ -235,9 +247,9 @@ def test_options_that_draw_a_setting_differently_are_refused():
     lows = "loguniform: [0.1, 10]"
     assert "losses.wr_pair" in space_of(text % (lows, lows)).distributions()
     assert problems_of(text % (lows, "loguniform: [10, 1000]")) == [
-        "s.yaml:3 losses.wr_pair: two options of a choice draw it differently (numbers 0.1 to 10, "
-        "log scale; numbers 10 to 1000, log scale); give it one distribution in all options, "
-        "outside of the choice if it can stand there"
+        "s.yaml:3 losses.wr_pair: two options of a choice give it different distributions "
+        "(numbers 0.1 to 10, log scale; numbers 10 to 1000, log scale); use the same distribution "
+        "in all options, or move it out of the choice"
     ]
 
 
@@ -264,7 +276,7 @@ def test_a_wrong_override_is_told_at_the_option():
             [
                 "s.yaml:4 layer_map.layer: [0, 2, 4, 6] has 4 entries, a student of depth 2 needs "
                 "3: one for the embeddings (layer 0) and one for each layer "
-                "(nor does it fit depth 4)"
+                "(it does not fit depth 4 either)"
             ],
         ),
         (

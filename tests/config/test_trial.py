@@ -37,7 +37,9 @@ def test_a_map_of_the_wrong_length_is_refused():
 
 def test_a_teacher_is_needed_by_the_losses():
     changed = {**spec_of().model_dump(), "teacher": None}
-    with pytest.raises(ValidationError, match="a teacher is needed by these losses"):
+    with pytest.raises(
+        ValidationError, match=r"these losses or student\.init: teacher require a teacher"
+    ):
         TrialSpec.model_validate(changed)
 
 

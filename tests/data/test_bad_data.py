@@ -227,12 +227,12 @@ def test_classes_in_another_order_are_told_whatever_their_case(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "tagging", "metric": "matthews"}, "metric matthews does not go with tagging"),
-        ({"kind": "tagging", "augment": 2}, "augment would move what tagging is to find"),
-        ({"kind": "extractive_summary", "augment": 2}, "augment would move what extractive_s"),
+        ({"kind": "tagging", "metric": "matthews"}, "metric matthews can't be used for tagging"),
+        ({"kind": "tagging", "augment": 2}, "augment can't be used for tagging"),
+        ({"kind": "extractive_summary", "augment": 2}, "augment can't be used for extractive_s"),
         ({"kind": "extractive_summary", "labels": ["a"]}, "name two classes"),
         ({"kind": "question_answering", "max_length": 40, "stride": 38}, "leaves no room"),
-        ({"kind": "question_answering", "columns": {"pair": None}}, "columns.pair is needed"),
+        ({"kind": "question_answering", "columns": {"pair": None}}, "columns.pair is required"),
         ({"kind": "ranking"}, "Input should be"),
     ],
 )

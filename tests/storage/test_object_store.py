@@ -73,7 +73,7 @@ def test_what_is_told_of_a_bucket_that_is_not_there(any_bucket):
         with pytest.raises(StorageError, match=r"there is no bucket ..://lkd-.*-not; create"):
             call()
     for address in ("s3://", "s3:///runs"):
-        with pytest.raises(StorageError, match="names no bucket; s3://BUCKET/RUN"):
+        with pytest.raises(StorageError, match="has no bucket; write s3://BUCKET/RUN"):
             Store(address)
 
 

@@ -1,4 +1,4 @@
-"""What all blocks of settings have in common."""
+"""The base class of all blocks of settings, and short forms of blocks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema, core_schema
 
 @dataclass(frozen=True)
 class _BlockFrom:
-    """An annotation of a field that holds a block."""
+    """Annotation of a field whose value is a block or the value of its main setting."""
 
     key: str
     optional: bool
@@ -28,7 +28,7 @@ class _BlockFrom:
         forms = handler(schema)
         forms = forms.get("anyOf", [forms])  # more than one if the block is optional
         main = handler.resolve_ref_schema(forms[0])["properties"][self.key]
-        # Not one choice within another: editors tell only of the outer one what is allowed.
+        # Not nested: editors show only the allowed forms of the outer anyOf.
         return {"anyOf": [*forms, *main.get("anyOf", [main])]}
 
     def _block(self, value: Any) -> Any:
@@ -38,12 +38,17 @@ class _BlockFrom:
 
 
 def block_from(key: str, *, optional: bool = False) -> _BlockFrom:
-    """Lets a scalar or list stand for a block: `wr_pair: 10` is `wr_pair: {weight: 10}`."""
+    """Allows a scalar or list in place of a block: `wr_pair: 10` is `wr_pair: {weight: 10}`.
+
+    Args:
+        key: The main setting of the block, which the value sets.
+        optional: Whether the field may be None.
+    """
     return _BlockFrom(key, optional)
 
 
 class Settings(BaseModel):
-    """A block of settings: frozen, complete, and refusing keys it does not know."""
+    """A block of settings: frozen, complete, and without unknown keys."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False

@@ -30,28 +30,32 @@ class EvaluateOn(Settings):
     @classmethod
     def _check(cls, task: TaskSettings) -> TaskSettings:
         if not KINDS[task.kind].has_labels:
-            raise ValueError(f"a task with labels is needed to fine-tune on, not {task.kind}")
+            raise ValueError(f"must be a task with labels to fine-tune on, found {task.kind}")
         return task
 
 
 def score_name(task: TaskSettings, evaluate_on: EvaluateOn | None) -> str:
-    """Returns what the score of a trial is called.
+    """Returns the name of a trial's score.
 
-    One that another task gives has a name that no metric of the trial's own task has, so that
-    nothing can take one for the other: the teacher, for one, has no such score.
+    A score on another task has a name that differs from all metrics of the trial's own task, so
+    that they can't be confused: the teacher, for example, has no such score.
     """
     scored = evaluate_on.task if evaluate_on else None
     return task.metric if scored is None else f"{scored.name} {scored.metric}"
 
 
 def check_evaluate_on(task: TaskSettings) -> None:
-    """Refuses a task whose students need no other one to be scored on.
+    """Checks that the students of a task can be scored on another task.
 
     Raises:
-        ValueError: If it has labels itself, or a test split, which would score the winner by
-            something else than dev did.
+        ValueError: If the task has labels, or a test split, which would score the winner by
+            another metric than dev.
     """
     if KINDS[task.kind].has_labels:
-        raise ValueError(f"is for task.kind masked_lm; a student of {task.kind} has a score itself")
+        raise ValueError(
+            f"is only for task.kind masked_lm; students of {task.kind} are scored on their task"
+        )
     if task.test is not None:
-        raise ValueError("does not go with task.test, which has no such score; leave that out")
+        raise ValueError(
+            "can't be combined with task.test, which gives no such score; remove task.test"
+        )

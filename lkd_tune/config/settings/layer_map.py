@@ -1,4 +1,4 @@
-"""Layer maps: which teacher layer each student layer is compared with.
+"""Layer maps: the teacher layer with which each student layer is compared.
 
 A map has depth + 1 entries: entry i is the teacher layer for student layer i. Layer 0 is the
 output of the embeddings, layer k that of the k-th encoder layer, as in `hidden_states`.
@@ -42,7 +42,7 @@ class LayerMapSettings(Settings):
 
 
 def preset_map(name: str, teacher_layers: int, depth: int) -> LayerMap:
-    """Returns a preset's map.
+    """Returns the map of a preset.
 
     `skip` spaces layers evenly (12 -> 4: 0, 3, 6, 9, 12), rounded to the nearest layer where the
     depths share no divisor; the published rule collapses to (0, last) there. `last` and `first`
@@ -53,7 +53,7 @@ def preset_map(name: str, teacher_layers: int, depth: int) -> LayerMap:
     need (12 -> 4: 0, 2, 4, 6, 12); which tasks it suits is in benchmarks/RESULTS.md.
 
     Raises:
-        ValueError: If the name is no preset or the depth is not in 1..teacher_layers.
+        ValueError: If the name is not a preset or the depth is not in 1..teacher_layers.
     """
     _check_depth(teacher_layers, depth)
     if name == "skip":
@@ -72,7 +72,7 @@ def preset_map(name: str, teacher_layers: int, depth: int) -> LayerMap:
         half = max(teacher_layers // 2, depth - 1)
         spaced = preset_map("skip", half, depth - 1) if depth > 1 else (0,)
         return (*spaced, teacher_layers)
-    raise ValueError(f"{name!r} is no preset; there are {', '.join(PRESETS)}")
+    raise ValueError(f"{name!r} is not a preset; presets: {', '.join(PRESETS)}")
 
 
 def draw_monotone(
@@ -88,8 +88,8 @@ def draw_monotone(
 
     Each teacher layer t has a key in [0, 1], `{name}.key.{t}`, and the layers with the largest
     keys are taken in order (random keys; Bean 1994). The names and ranges are the same for every
-    depth, so that a sampler learns which teacher layers are worth matching from all trials, and
-    no map that is drawn has to be refused.
+    depth, so that a sampler learns from all trials which teacher layers are worth matching, and
+    every map that is drawn is admissible.
 
     Raises:
         ValueError: If the depth is not in 1..teacher_layers.
@@ -109,9 +109,9 @@ def draw_free(
     pin_embeddings: bool = True,
     pin_last: bool = True,
 ) -> LayerMap:
-    """Returns a map in which each student layer has any teacher layer, in any order.
+    """Returns a map in which each student layer is matched with any teacher layer, in any order.
 
-    Student layer i has the parameter `{name}.free.{i}`. An encoder layer of the student is never
+    Student layer i has the parameter `{name}.free.{i}`. Encoder layers of the student are never
     matched with the embeddings.
 
     Raises:
@@ -137,10 +137,10 @@ def draw_listed(
     pin_embeddings: bool = True,
     pin_last: bool = True,
 ) -> LayerMap:
-    """Returns a map drawn as one of a list, for a sampler that tries each value once.
+    """Returns a map drawn by its index, for a sampler that tries each value once.
 
-    The parameter `{name}.of.{depth}` is the map's place among all `monotone` maps of that depth;
-    `free` ones are numbers already.
+    The parameter `{name}.of.{depth}` is the index among all `monotone` maps of that depth. `free`
+    maps have integer parameters already.
     """
     pins = {"pin_embeddings": pin_embeddings, "pin_last": pin_last}
     if kind == "free":
@@ -161,7 +161,7 @@ def params_of_map(
     pin_embeddings: bool = True,
     pin_last: bool = True,
 ) -> dict[str, float] | None:
-    """Returns parameters by which a `monotone` or `free` map is drawn; None if it can't be."""
+    """Returns parameters that give a `monotone` or `free` map; None if it can't be drawn."""
     if map_problem(entries, teacher_layers, depth) is not None:
         return None
     _, candidates = _pinned(teacher_layers, depth, pin_embeddings, pin_last)
@@ -184,10 +184,12 @@ def random_map(
     pin_embeddings: bool = True,
     pin_last: bool = True,
 ) -> LayerMap:
-    """Returns the strictly increasing map of one optimizer step, drawn anew for each step.
+    """Returns the strictly increasing random map of one optimizer step.
 
-    A function of seed and step alone, so that all ranks agree and a resumed trial goes on as it
-    would have. Random selection in each step is RAIL-KD's idea (Haidar et al., 2022).
+    It depends only on seed and step, so that all ranks agree and a resumed trial continues with the
+    same maps.
+
+    Source: RAIL-KD (Haidar et al., 2022), random layers in each step.
     """
     fixed, candidates = _pinned(teacher_layers, depth, pin_embeddings, pin_last)
     chosen = random.Random(f"{seed}:{step}").sample(candidates, depth + 1 - len(fixed))
@@ -202,7 +204,7 @@ def count_maps(
     pin_embeddings: bool = True,
     pin_last: bool = True,
 ) -> int:
-    """Returns how many maps a preset, `random`, `monotone` or `free` can give."""
+    """Returns the number of maps that a preset, `random`, `monotone` or `free` can give."""
     if name in PRESETS:
         return 1
     if name == "free":
@@ -213,7 +215,7 @@ def count_maps(
 
 
 def map_problem(entries: Sequence[int], teacher_layers: int, depth: int) -> str | None:
-    """Returns what is wrong with an explicit map, or None."""
+    """Returns why an explicit map is invalid, or None."""
     if len(entries) != depth + 1:
         return (
             f"{list(entries)} has {len(entries)} entries, a student of depth {depth} needs "
@@ -236,7 +238,7 @@ def map_problem(entries: Sequence[int], teacher_layers: int, depth: int) -> str 
 def _pinned(
     teacher_layers: int, depth: int, pin_embeddings: bool, pin_last: bool
 ) -> tuple[list[int], list[int]]:
-    """Returns the layers that every map has, and those to choose the others from."""
+    """Returns the teacher layers that are in every map, and those that may be chosen."""
     _check_depth(teacher_layers, depth)
     fixed = ([0] if pin_embeddings else []) + ([teacher_layers] if pin_last else [])
     candidates = [layer for layer in range(teacher_layers + 1) if layer not in fixed]

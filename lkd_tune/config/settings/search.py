@@ -119,7 +119,7 @@ class LimitSettings(_CostFields):
 def _read_inequality(text: Any) -> tuple[str, str]:
     name, sign, limit = str(text).partition("<=")
     if not sign:
-        raise ValueError(f"{text!r} is no limit; write `parameters <= 15e6`")
+        raise ValueError(f"{text!r} is not a limit; write `parameters <= 15e6`")
     return name.strip(), limit.strip()
 
 

@@ -67,10 +67,10 @@ class SpaceSettings(Settings):
         if self.evaluate_on is not None:
             check_batch(self.evaluate_on.train, self.resources, key="evaluate_on.train")
         if self.task.kind == "masked_lm" and self.student.vocab == "trim":
-            raise ValueError("student.vocab: trim would leave masked_lm without words to predict")
+            raise ValueError("student.vocab: trim would remove words that masked_lm predicts")
         if "score" not in self.objectives or len({*self.objectives}) < len(self.objectives):
             raise ValueError(
-                f"objectives needs score, and nothing twice; found {', '.join(self.objectives)}"
+                f"objectives must contain score, and none twice; found {', '.join(self.objectives)}"
             )
         if len(self.objectives) > 1:
             self.search.check_several_objectives()

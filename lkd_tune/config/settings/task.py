@@ -101,28 +101,31 @@ class TaskSettings(Settings):
         if self.train is None or self.dev is None:
             missing = "train" if self.train is None else "dev"
             raise ValueError(
-                f"task {self.name!r} is not known by name, so task.{missing} is needed: a local "
-                "file, or a split of the hub data set in task.data"
+                f"task {self.name!r} is unknown, so task.{missing} is required: a local "
+                "file, or a split of the data set on the hub in task.data"
             )
         if self.data is None:
             for split in (self.train, self.dev, self.test):
                 if split is not None and not is_file_name(split):
                     raise ValueError(
                         f"{split!r} is not a {file_types()} file; "
-                        "for a split of a hub data set name the data set in task.data"
+                        "for a split of a data set on the hub, set task.data"
                     )
         kind = KINDS[self.kind]
         if self.metric not in kind.metrics:
             raise ValueError(
-                f"metric {self.metric} does not go with {self.kind}, but one of "
-                f"{', '.join(kind.metrics)} does"
+                f"metric {self.metric} can't be used for {self.kind}; use one of "
+                f"{', '.join(kind.metrics)}"
             )
         if self.columns.label is None and kind.has_labels:
-            raise ValueError(f"columns.label is needed for {self.kind}")
+            raise ValueError(f"columns.label is required for {self.kind}")
         if self.columns.pair is None and kind.needs_pair is not None:
-            raise ValueError(f"columns.pair is needed for {self.kind}: {kind.needs_pair}")
+            raise ValueError(f"columns.pair is required for {self.kind}: {kind.needs_pair}")
         if self.augment is not None and not kind.of_whole_texts:
-            raise ValueError(f"augment would move what {self.kind} is to find; leave it out")
+            raise ValueError(
+                f"augment can't be used for {self.kind}: replaced words would change what it "
+                "predicts; remove it"
+            )
         if problem := kind.problem(self):
             raise ValueError(problem)
         return self

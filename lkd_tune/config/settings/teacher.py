@@ -60,7 +60,9 @@ class TeacherTraining(TrainSettings):
     @model_validator(mode="after")
     def _check(self) -> TeacherTraining:
         if (self.model is None) == (self.architecture is None):
-            raise ValueError("one of teacher.train.model and teacher.train.architecture is needed")
+            raise ValueError(
+                "exactly one of teacher.train.model and teacher.train.architecture is required"
+            )
         return self
 
 
@@ -77,7 +79,7 @@ class TeacherSettings(Inference):
         if (self.model is None) == (self.train is None):
             found = "neither" if self.model is None else "both"
             raise ValueError(
-                f"one of teacher.model and teacher.train is needed, found {found}; "
+                f"exactly one of teacher.model and teacher.train is required, found {found}; "
                 "`teacher: PATH` (or --set teacher=PATH) replaces the whole block"
             )
         return self

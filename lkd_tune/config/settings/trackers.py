@@ -27,7 +27,7 @@ class MlflowSettings(Settings):
     def _has_no_password(cls, value: str | None) -> str | None:
         # The space file is kept in the run folder.
         if value is not None and urlsplit(value).password:
-            raise ValueError("has a password in it; give such an address by MLFLOW_TRACKING_URI")
+            raise ValueError("contains a password; set it by MLFLOW_TRACKING_URI instead")
         return value
 
 
@@ -106,6 +106,6 @@ def block_of_names(names: str | list[Any]) -> dict[str, Any]:
     for name in [names] if isinstance(names, str) else names:
         given = name if isinstance(name, dict) else {str(name): True}
         if twice := block.keys() & given.keys():
-            raise ValueError(f"names {', '.join(sorted(twice))} twice")
+            raise ValueError(f"lists {', '.join(sorted(twice))} twice")
         block.update(given)
     return block

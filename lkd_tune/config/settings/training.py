@@ -70,7 +70,9 @@ class ResourceSettings(Settings):
     @model_validator(mode="after")
     def _check(self) -> ResourceSettings:
         if self.workers > 1 and self.gpus not in (0, 1):
-            raise ValueError(f"{self.workers} workers need a GPU each (gpus: 1), or none (gpus: 0)")
+            raise ValueError(
+                f"{self.workers} workers need one GPU each (gpus: 1) or none (gpus: 0)"
+            )
         return self
 
 
@@ -93,16 +95,18 @@ def check_batch(train: TrainSettings, resources: ResourceSettings, *, key: str =
     """
     if train.tokens_per_batch is not None:
         if train.micro_batch_size is not None:
-            raise ValueError(f"{key}.micro_batch_size does not go with {key}.tokens_per_batch")
+            raise ValueError(
+                f"{key}.micro_batch_size can't be combined with {key}.tokens_per_batch; remove one"
+            )
         return
     if train.batch_size % resources.workers:
         raise ValueError(
-            f"{key}.batch_size {train.batch_size} can't be shared by {resources.workers} workers "
-            "evenly; use a multiple"
+            f"{key}.batch_size {train.batch_size} can't be split evenly over {resources.workers} "
+            f"workers; use a multiple of {resources.workers}"
         )
     share = train.batch_size // resources.workers
     if train.micro_batch_size is not None and share % min(train.micro_batch_size, share):
         raise ValueError(
-            f"a worker's share of {share} examples is no multiple of {key}.micro_batch_size "
+            f"a worker's share of {share} examples is not a multiple of {key}.micro_batch_size "
             f"{train.micro_batch_size}"
         )

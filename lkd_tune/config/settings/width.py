@@ -1,4 +1,4 @@
-"""How wide a student is: hidden size, attention heads, feed-forward layers."""
+"""The width of a student: hidden size, attention heads, feed-forward layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Width:
     """The width of an encoder.
 
     Attributes:
-        hidden_size: Of the hidden states.
+        hidden_size: Size of the hidden states.
         heads: Attention heads of a layer; each has hidden_size / heads channels.
         intermediate_size: Neurons of a feed-forward layer.
     """
@@ -27,20 +27,20 @@ class Width:
 
     @property
     def head_size(self) -> int:
-        """Channels of a head."""
+        """Number of channels of a head."""
         return self.hidden_size // self.heads
 
 
 def asks_for_width(student: StudentSettings) -> bool:
-    """Returns whether any part of the width is set."""
+    """Returns whether any part of a student's width is set."""
     return any(getattr(student, key) is not None for key in _KEYS)
 
 
 def resolve_width(student: StudentSettings, teacher: Width) -> Width:
-    """Returns the width that a student gets, what is not set taken from its teacher.
+    """Returns the width of a student; what is not set follows from the teacher's width.
 
     Raises:
-        SpecError: If there is no such model, or it can't be pruned out of the teacher.
+        SpecError: If there is no such model, or it can't be pruned from the teacher.
     """
     pruned = student.init == "teacher"
     hidden = student.hidden_size or teacher.hidden_size
@@ -84,10 +84,10 @@ def resolve_width(student: StudentSettings, teacher: Width) -> Width:
 
 
 def with_width(student: StudentSettings, teacher: Width | None) -> StudentSettings:
-    """Returns the settings with the whole width written out, if any of it is set.
+    """Returns the settings with all parts of the width set, if any of them is set.
 
-    A width that is the same in other words gives the same settings. A student that starts from a
-    model of its own has that one's width.
+    Settings with the same width become equal this way. A student that starts from another model
+    keeps that model's width.
 
     Raises:
         SpecError: As `resolve_width`.
@@ -99,10 +99,10 @@ def with_width(student: StudentSettings, teacher: Width | None) -> StudentSettin
 
 
 def width_problems(students: Iterable[StudentSettings], teacher: Width) -> list[Problem]:
-    """Returns what is wrong in every combination: at most one problem for each key.
+    """Returns the values that are invalid in every combination: at most one problem for each key.
 
-    A value that fails beside some values and not beside others is no problem: such a draw is
-    drawn again.
+    A value that is invalid only in some combinations is not a problem: such combinations are drawn
+    again.
     """
     failed: dict[tuple[str, int | None], Problem] = {}
     fine: set[tuple[str, int | None]] = set()

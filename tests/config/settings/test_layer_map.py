@@ -79,7 +79,7 @@ def test_depth_beyond_the_teacher_is_refused(depth):
 
 
 def test_unknown_preset_is_refused():
-    with pytest.raises(ValueError, match="'skp' is no preset; there are skip, last"):
+    with pytest.raises(ValueError, match="'skp' is not a preset; presets: skip, last"):
         preset_map("skp", 6, 3)
 
 

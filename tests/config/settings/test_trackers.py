@@ -46,9 +46,9 @@ def test_forms(text, overrides, found):
     ("text", "message"),
     [
         ("[tensorbord]", r"mine\.yaml:3 trackers\.tensorbord: unknown .*did you mean tensorboard"),
-        ("[mlflow, mlflow]", "trackers: names mlflow twice"),
+        ("[mlflow, mlflow]", "trackers: lists mlflow twice"),
         ("[{mlflow: {url: x}}]", r"trackers\.mlflow\.url: unknown .*did you mean uri"),
-        ("{mlflow: {uri: 'https://me:hidden@host'}}", "uri: has a password in it; give such"),
+        ("{mlflow: {uri: 'https://me:hidden@host'}}", "uri: contains a password; set it"),
         ("5", "trackers: input should be"),
     ],
 )

@@ -190,12 +190,12 @@ def test_a_limit_goes_with_a_slice_of_a_split(tmp_path):
 
 def test_a_vocabulary_to_predict_from_is_not_trimmed(tmp_path):
     task = _task(tmp_path).model_dump(exclude_unset=True)
-    with pytest.raises(SpecError, match="trim would leave masked_lm without words to predict"):
+    with pytest.raises(SpecError, match="trim would remove words that masked_lm predicts"):
         tiny.make_space(tmp_path, task=task, student={"vocab": "trim"})
 
 
 def test_labels_are_needed_elsewhere():
-    with pytest.raises(ValueError, match=r"columns\.label is needed for tagging"):
+    with pytest.raises(ValueError, match=r"columns\.label is required for tagging"):
         TaskSettings(
             name="own", kind="tagging", train="a.conll", dev="a.conll", columns={"label": None}
         )

@@ -37,7 +37,7 @@ def test_a_trial_of_two_workers_goes_on_with_four(tmp_path, monkeypatch, capsys)
     assert run_search(space, run, quiet=True).interrupted
     monkeypatch.setattr(SearchCallback, "on_trial_result", seen_by)
 
-    with pytest.raises(SpecError, match=r"batch_size 16 can't be shared by 3 workers"):
+    with pytest.raises(SpecError, match=r"batch_size 16 can't be split evenly over 3 workers"):
         resume_search(run, overrides=["resources.workers=3"])
     resume_search(run, overrides=["resources.workers=4"])
     told = "4 workers per trial from now on, 2 before; this applies to 1 unfinished trial, too"

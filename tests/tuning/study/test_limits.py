@@ -162,7 +162,7 @@ def test_a_student_is_too_slow_only_on_devices_that_trials_run_on_now(tmp_path):
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ("[parameters < 5]", "is no limit; write `parameters <= 15e6`"),
+        ("[parameters < 5]", "is not a limit; write `parameters <= 15e6`"),
         ("{params: 5}", "params"),
         ("{parameters: -5}", "greater than 0"),
         ("[parameters <= many]", "parameters"),
