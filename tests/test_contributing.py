@@ -7,7 +7,7 @@ from tests.test_imports import ORDER, PACKAGE
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-LARGEST_FOLDER = 16
+LARGEST_FOLDER = 15
 
 
 def test_every_folder_has_a_row_in_the_order_of_imports():
@@ -20,7 +20,13 @@ def test_every_folder_has_a_row_in_the_order_of_imports():
 def test_what_it_names_is_there():
     names = re.findall(r"`([\w./]+(?:\.py|/))`", TEXT)
     assert len(names) > 50
-    inside = {"settings/", "tasks/", "acceptability/", "targets/"}  # told of the folder in the row
+    inside = {
+        "settings/",
+        "printing/",
+        "tasks/",
+        "acceptability/",
+        "targets/",
+    }  # told of the folder in the row
     for name in {*names} - inside:
         assert (PACKAGE / name).exists() or (ROOT / name).exists(), name
 

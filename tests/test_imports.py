@@ -177,7 +177,7 @@ def test_the_command_line_imports_nothing_heavy_by_itself(path):
         ("import lkd_tune.config.space", HEAVY | {"numpy", "typer", "rich"}),
         ("import lkd_tune.results.leaderboard_files", HEAVY | {"numpy", "rich"}),
         ("import lkd_tune.export.students", HEAVY | {"numpy", "rich"}),
-        ("import lkd_tune.cli.tables", HEAVY | {"numpy"}),
+        ("import lkd_tune.cli.printing.tables", HEAVY | {"numpy"}),
         (
             "from lkd_tune.runtime.deepspeed import load_deepspeed; load_deepspeed()",
             {"mlflow"},

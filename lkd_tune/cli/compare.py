@@ -88,7 +88,7 @@ def _teacher_and_best(run: str) -> tuple[str, str]:
 def _show(found: Comparison, memory: list[HostMemory], metric: str, split: str) -> None:
     from rich.table import Table
 
-    from lkd_tune.cli.tables import terminal
+    from lkd_tune.cli.printing.tables import terminal
     from lkd_tune.results.formatting import millions
 
     console = terminal()

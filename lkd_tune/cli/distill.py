@@ -35,7 +35,7 @@ def distill(
 
     trial = read_trial_spec(local_file(spec))
     check_empty(to)
-    from lkd_tune.cli.progress import show_measurement, step_status
+    from lkd_tune.cli.printing.progress import show_measurement, step_status
     from lkd_tune.distillation.bad_examples import DivergedError
 
     try:

@@ -47,7 +47,7 @@ def evaluate(
 
         lkd-tune evaluate students/1 --predictions dev.jsonl
     """
-    from lkd_tune.cli.tables import show_metrics
+    from lkd_tune.cli.printing.tables import show_metrics
     from lkd_tune.evaluation.task import evaluation_task, write_rows
 
     check_split(split)

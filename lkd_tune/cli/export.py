@@ -85,7 +85,7 @@ def _fail(message: str) -> NoReturn:
 def _show(found: Conversion) -> None:
     from rich.table import Table
 
-    from lkd_tune.cli.tables import terminal
+    from lkd_tune.cli.printing.tables import terminal
     from lkd_tune.export.formats import FORMATS
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))

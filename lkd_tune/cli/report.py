@@ -19,7 +19,7 @@ def best(run: RunArgument) -> None:
 
         lkd-tune best runs/first
     """
-    from lkd_tune.cli.tables import show_best
+    from lkd_tune.cli.printing.tables import show_best
     from lkd_tune.results.leaderboard_files import read_leaderboard
     from lkd_tune.storage.fetch import read_run
 

@@ -103,7 +103,7 @@ def check(space: SpaceOption, overrides: SetOption = None) -> None:
 
         lkd-tune check --space layer_map.yaml --set student.depth=4
     """
-    from lkd_tune.cli.tables import show_space
+    from lkd_tune.cli.printing.tables import show_space
     from lkd_tune.config.shipped import find_space
     from lkd_tune.config.space import load_space
     from lkd_tune.distillation.checks import check_space, read_data
@@ -122,8 +122,8 @@ def show_result(result: SearchResult) -> int:
     """
     from collections import Counter
 
-    from lkd_tune.cli.summary import run_place
-    from lkd_tune.cli.tables import show_leaderboard
+    from lkd_tune.cli.printing.summary import run_place
+    from lkd_tune.cli.printing.tables import show_leaderboard
     from lkd_tune.results.leaderboard_files import write_leaderboard
     from lkd_tune.storage.fetch import send_files
 
@@ -165,8 +165,8 @@ def search_several(
         The exit code: 0; 2 if a task was refused; 1 if one has no student or the disk is full; 130
         if interrupted.
     """
-    from lkd_tune.cli.summary import run_place
-    from lkd_tune.cli.task_table import show_task_table
+    from lkd_tune.cli.printing.summary import run_place
+    from lkd_tune.cli.printing.task_table import show_task_table
     from lkd_tune.results.task_table import read_task_table, write_task_table
     from lkd_tune.storage.fetch import send_files
     from lkd_tune.tuning.multi_task import search_tasks

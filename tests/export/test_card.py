@@ -5,7 +5,7 @@ import json
 import pytest
 from huggingface_hub import ModelCard
 
-from lkd_tune.cli.summary import summary_lines
+from lkd_tune.cli.printing.summary import summary_lines
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.export.card import student_card

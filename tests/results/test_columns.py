@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from lkd_tune.cli.tables import show_leaderboard
+from lkd_tune.cli.printing.tables import show_leaderboard
 from lkd_tune.config.objectives import OBJECTIVES
 from lkd_tune.config.space import load_space
 from lkd_tune.results import columns

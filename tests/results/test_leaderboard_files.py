@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lkd_tune.cli.tables import show_leaderboard
+from lkd_tune.cli.printing.tables import show_leaderboard
 from lkd_tune.config.errors import SpecError
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_record import BASELINE

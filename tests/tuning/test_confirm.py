@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lkd_tune.cli.tables import show_leaderboard
+from lkd_tune.cli.printing.tables import show_leaderboard
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_record import BASELINE
 from lkd_tune.results.leaderboard_files import read_leaderboard, write_leaderboard

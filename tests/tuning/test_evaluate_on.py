@@ -14,7 +14,7 @@ import yaml
 from optuna.trial import TrialState
 from transformers import AutoModelForMaskedLM, BertConfig
 
-from lkd_tune.cli.tables import show_leaderboard
+from lkd_tune.cli.printing.tables import show_leaderboard
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.space import SearchSpace, load_space
 from lkd_tune.config.trial import read_trial_spec

@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from lkd_tune.cli.task_table import show_task_table
+from lkd_tune.cli.printing.task_table import show_task_table
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.settings.known_tasks import GLUE_TASKS
 from lkd_tune.records.run import RunFolder

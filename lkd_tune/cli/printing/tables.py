@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lkd_tune.cli.summary import student_place, summary_lines
+from lkd_tune.cli.printing.summary import student_place, summary_lines
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.results.columns import terminal_columns

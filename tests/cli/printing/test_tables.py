@@ -1,7 +1,7 @@
 import pytest
 
-from lkd_tune.cli.summary import summary_lines
-from lkd_tune.cli.tables import show_best, show_leaderboard, show_space
+from lkd_tune.cli.printing.summary import summary_lines
+from lkd_tune.cli.printing.tables import show_best, show_leaderboard, show_space
 from lkd_tune.config.reference import settings_reference
 from lkd_tune.config.source import parse_source
 from lkd_tune.config.space import build_space

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from lkd_tune.cli.tables import terminal
+from lkd_tune.cli.printing.tables import terminal
 from lkd_tune.results.formatting import millions, number
 from lkd_tune.results.task_table import TaskTable
 

@@ -1,0 +1,1 @@
+"""What the commands print: tables, summaries, the progress of one training."""
