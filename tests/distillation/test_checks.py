@@ -109,6 +109,6 @@ def test_check_compares_the_classes_with_the_teacher_s(tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text(yaml.safe_dump({"task": task, "teacher": make_classifier(tmp_path / "t")}))
     with pytest.raises(
-        SpecError, match=r"s\.yaml:\d+ teacher: .* 2 classes apart, the task own has 3"
+        SpecError, match=r"s\.yaml:\d+ teacher: .* 2 classes, the task own has 3"
     ):
         read_data(load_space(path))
