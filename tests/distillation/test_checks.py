@@ -108,7 +108,5 @@ def test_check_compares_the_classes_with_the_teacher_s(tmp_path):
     task = {"name": "own", "train": str(file), "dev": str(file)}
     path = tmp_path / "s.yaml"
     path.write_text(yaml.safe_dump({"task": task, "teacher": make_classifier(tmp_path / "t")}))
-    with pytest.raises(
-        SpecError, match=r"s\.yaml:\d+ teacher: .* 2 classes, the task own has 3"
-    ):
+    with pytest.raises(SpecError, match=r"s\.yaml:\d+ teacher: .* 2 classes, the task own has 3"):
         read_data(load_space(path))
