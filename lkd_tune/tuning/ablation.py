@@ -23,7 +23,7 @@ from lkd_tune.tuning.lock import locked
 from lkd_tune.tuning.mirror.run_mirror import fetch_run
 from lkd_tune.tuning.resume_rules import refuse_retired
 from lkd_tune.tuning.session import Session
-from lkd_tune.tuning.trackers.callback import check_trackers
+from lkd_tune.tuning.trackers.build import check_trackers
 
 
 @dataclass(frozen=True)

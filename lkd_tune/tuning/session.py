@@ -121,7 +121,7 @@ class Session:
         if dashboard is not None:
             self.view.note(f"Ray's dashboard: {dashboard}")
         try:
-            if self.settings.trackers.any:
+            if self.settings.trackers.chosen:
                 from lkd_tune.tuning.trackers.callback import Trackers
 
                 with Trackers(self.run, self.space, self.view.note) as self._trackers:

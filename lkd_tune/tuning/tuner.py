@@ -269,7 +269,7 @@ def _refuse_used(run: RunFolder) -> None:
 def _check(space: SearchSpace) -> None:
     from lkd_tune.distillation.checks import check_space  # loads torch
     from lkd_tune.tuning.preparation.warm_start import check_warm_start
-    from lkd_tune.tuning.trackers.callback import check_trackers
+    from lkd_tune.tuning.trackers.build import check_trackers
 
     check_space(space)
     check_trackers(space)

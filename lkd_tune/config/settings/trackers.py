@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import GetJsonSchemaHandler, field_validator, model_validator
@@ -15,6 +15,9 @@ from lkd_tune.config.settings.base import Settings
 
 class MlflowSettings(Settings):
     """An MLflow experiment with a run for each trial."""
+
+    package: ClassVar[str] = "mlflow"
+    """The package that it needs; it is installed with the extra of the tracker's name."""
 
     uri: str | None = None
     """Server, database or folder. Default: MLFLOW_TRACKING_URI, or else MLflow's own default,
@@ -33,6 +36,9 @@ class MlflowSettings(Settings):
 
 class WandbSettings(Settings):
     """A Weights & Biases project with a run for each trial."""
+
+    package: ClassVar[str] = "wandb"
+    """The package that it needs; it is installed with the extra of the tracker's name."""
 
     project: str | None = None
     """Name of the project. Default: WANDB_PROJECT, or else lkd-tune."""
@@ -64,10 +70,11 @@ class TrackerSettings(Settings):
             value = block_of_names(value)
         if not isinstance(value, dict):
             return value
-        plain: dict[bool, Any] = {True: {}, False: None}
-        blocks = {name: plain.get(given, given) if isinstance(given, bool) else given
-                  for name, given in value.items() if name != "tensorboard"}  # fmt: skip
-        return {**value, **blocks}
+        flags = {name for name, field in cls.model_fields.items() if field.annotation is bool}
+        for name in value.keys() - flags:
+            if isinstance(value[name], bool):
+                value = {**value, name: {} if value[name] else None}
+        return value
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -81,18 +88,18 @@ class TrackerSettings(Settings):
         return {"anyOf": [block, name, {"type": "array", "items": {"anyOf": [name, one]}}]}
 
     @property
-    def any(self) -> bool:
-        """Whether any tracker is set."""
-        return self.tensorboard or self.mlflow is not None or self.wandb is not None
+    def chosen(self) -> dict[str, Any]:
+        """The settings of the trackers that are set, by name."""
+        return {name: settings for name, settings in self if settings not in (None, False)}
 
     @property
     def missing(self) -> dict[str, str]:
         """Messages about trackers whose packages are not installed, by tracker."""
-        wanted = {"mlflow": self.mlflow, "wandb": self.wandb}
+        packages = {name: getattr(set_, "package", None) for name, set_ in self.chosen.items()}
         return {
             name: f"needs a package that is not installed: pip install 'lkd-tune[{name}]'"
-            for name, settings in wanted.items()
-            if settings is not None and find_spec(name) is None
+            for name, package in packages.items()
+            if package is not None and find_spec(package) is None
         }
 
 

@@ -20,7 +20,7 @@ def plot_learning(board: Leaderboard, records: Sequence[TrialRecord]) -> Figure 
     figure, axes = new_figure(3.6)
     best = board.best.name if board.best else None
     ends = {"stopped": ("x", "stopped early"), "running": ("o", "unfinished")}
-    told: set[str] = set()
+    labelled: set[str] = set()
     for record in trials:
         steps = [m.step for m in record.measurements]
         scores = [m.score for m in record.measurements]
@@ -28,14 +28,14 @@ def plot_learning(board: Leaderboard, records: Sequence[TrialRecord]) -> Figure 
             axes.plot(steps, scores, color=colour("best"), linewidth=2.2, marker="o", markersize=4,
                       label=f"best ({best})", zorder=4)  # fmt: skip
             continue
-        alone = "." if len(steps) == 1 else None
-        axes.plot(steps, scores, color=colour("faint"), linewidth=0.9, marker=alone, zorder=2)
+        single = "." if len(steps) == 1 else None
+        axes.plot(steps, scores, color=colour("faint"), linewidth=0.9, marker=single, zorder=2)
         if record.state in ends:
             marker, label = ends[record.state]
             axes.plot(steps[-1:], scores[-1:], linestyle="", marker=marker, markersize=6,
                       color=colour("s1"), fillstyle="none", zorder=3,
-                      label=None if label in told else label)  # fmt: skip
-            told.add(label)
+                      label=None if label in labelled else label)  # fmt: skip
+            labelled.add(label)
     if board.task_metric == board.metric:
         draw_references(axes, board)
     if axes.get_legend_handles_labels()[0]:
@@ -60,7 +60,7 @@ def plot_losses(record: TrialRecord) -> Figure | None:
         axes.plot(*zip(*points, strict=True), **series_style(place), linewidth=1.6,
                   marker="o", markersize=3.5, label=f"{name} × {weights[name]:.3g}")  # fmt: skip
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")  # the usual one writes mathematics, which is off
+    axes.yaxis.set_major_formatter("{x:g}")  # the default one needs mathtext, which is off
     axes.yaxis.set_minor_formatter("")
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=2, borderaxespad=0)
     finish_axes(axes, "optimizer step", "loss, unweighted")

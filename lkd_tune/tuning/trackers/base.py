@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from lkd_tune.config.distributions import Choice, Distribution
@@ -59,6 +60,16 @@ class Tracker(Protocol):
     """
 
     name: str
+
+    def __init__(self, settings: Any, run: Path, search_id: str):
+        """Takes its settings, the run folder, and the id of the search."""
+
+    @staticmethod
+    def problem() -> str | None:
+        """Returns why this process can't log to it, and what to do; None if it can.
+
+        Called before the search starts. It must not wait for a server.
+        """
 
     def open(self) -> str:
         """Connects, and returns in a line what the user looks at."""

@@ -20,7 +20,6 @@ from __future__ import annotations
 import functools
 import json
 import threading
-import uuid
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -30,10 +29,10 @@ from ray.tune.logger import LoggerCallback
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.files.atomic import write_atomically
-from lkd_tune.records.manifest import update_manifest
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.run import RunFolder
-from lkd_tune.tuning.trackers.base import TrackedTrial, Tracker, tracked
+from lkd_tune.tuning.trackers.base import TrackedTrial, tracked
+from lkd_tune.tuning.trackers.build import build_trackers
 from lkd_tune.tuning.trackers.feed import Feed
 
 
@@ -63,7 +62,7 @@ class Trackers(LoggerCallback):
                 tell,
                 functools.partial(self._note_end, tracker.name),
             )
-            for tracker in _build(run, space)
+            for tracker in build_trackers(run, space)
         }
 
     def __enter__(self) -> Trackers:
@@ -117,53 +116,6 @@ class Trackers(LoggerCallback):
             self._seen.pop(trial.name, None)
             self._logged.setdefault(tracker, []).append(trial.key)
             write_atomically(self._run.path / "trackers.json", json.dumps(self._logged))
-
-
-def check_trackers(space: SearchSpace) -> None:
-    """Refuses trackers that can't be logged to from here, before anything starts.
-
-    Raises:
-        SpecError: If a package is missing, or nobody is logged in at Weights & Biases, which would
-            ask for a key.
-    """
-    problems = space.missing_trackers()
-    if problems:
-        raise SpecError(problems)
-    if space.settings.trackers.wandb is None:
-        return
-    from lkd_tune.tuning.trackers.wandb import why_no_login
-
-    if (reason := why_no_login()) is not None:
-        how = (
-            "call `wandb login` or set WANDB_API_KEY; or set WANDB_MODE=offline, and call "
-            "`wandb sync` later"
-        )
-        raise SpecError(space.source.problem(("trackers", "wandb"), f"{reason}; {how}"))
-
-
-def _build(run: RunFolder, space: SearchSpace) -> list[Tracker]:
-    settings = space.settings.trackers
-    found: list[Tracker] = []
-    if settings.tensorboard:
-        from lkd_tune.tuning.trackers.tensorboard import TensorBoard
-
-        found.append(TensorBoard(run.path / "tensorboard"))
-    if settings.mlflow is not None:
-        from lkd_tune.tuning.trackers.mlflow import Mlflow
-
-        found.append(Mlflow(settings.mlflow, run.path.name, _id_of(run)))
-    if settings.wandb is not None:
-        from lkd_tune.tuning.trackers.wandb import Wandb
-
-        found.append(Wandb(settings.wandb, run.path, _id_of(run)))
-    return found
-
-
-def _id_of(run: RunFolder) -> str:
-    """Returns by what trackers know a run, wherever it is moved: names are given twice."""
-    if "id" not in run.read_manifest():
-        update_manifest(run, id=uuid.uuid4().hex[:12])
-    return run.read_manifest()["id"]
 
 
 def _read(run: RunFolder) -> dict[str, list[str]]:

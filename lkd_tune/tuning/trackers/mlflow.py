@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,24 +27,28 @@ _DEFAULTS = {
 
 
 class Mlflow:
-    """Runs of an experiment; those of an earlier session are found by a tag and gone on with.
+    """Runs of an experiment; a run of an earlier session is found by a tag and continued.
 
     Args:
-        settings: Where.
-        experiment: Its name, if the settings have none.
-        search: By what the search is known.
+        settings: Server and experiment.
+        run: The run folder; its name is the default name of the experiment.
+        search_id: Id of the search; its trials are tagged with it.
     """
 
     name = "mlflow"
 
-    def __init__(self, settings: MlflowSettings, experiment: str, search: str):
+    def __init__(self, settings: MlflowSettings, run: Path, search_id: str):
         self._uri = settings.uri
-        self._experiment_name = settings.experiment or experiment
-        self._search = search
+        self._experiment_name = settings.experiment or run.name
+        self._search_id = search_id
         self._client: Any = None
         self._experiment = ""
         self._runs: dict[str, str] = {}  # ids of those that go on, by key
         self._steps: dict[str, int] = {}
+
+    @staticmethod
+    def problem() -> None:
+        """Returns None: whether the server answers is seen when trials are logged."""
 
     def open(self) -> str:
         """Connects; makes the experiment if it is not there."""
@@ -92,7 +97,7 @@ class Mlflow:
     def _begin(self, trial: TrackedTrial) -> None:
         from mlflow.entities import Param
 
-        tag = f"{self._search}/{trial.key}"
+        tag = f"{self._search_id}/{trial.key}"
         found = self._client.search_runs([self._experiment], f"tags.`{_TAG}` = '{tag}'")
         if found:
             run = found[0].info.run_id

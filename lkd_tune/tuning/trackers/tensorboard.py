@@ -18,15 +18,21 @@ class TensorBoard:
     killed session wrote halfway is not there twice.
 
     Args:
-        folder: Where.
+        settings: None are needed.
+        run: The run folder; event files are written to its folder `tensorboard`.
+        search_id: Not used, as the files belong to the run folder.
     """
 
     name = "tensorboard"
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self, settings: bool, run: Path, search_id: str):
+        self._folder = run / "tensorboard"
         self._writers: dict[str, Any] = {}  # tensorboardX's, by key
         self._steps: dict[str, int] = {}
+
+    @staticmethod
+    def problem() -> None:
+        """Returns None: files can always be written."""
 
     def open(self) -> str:
         """Returns how to look at it."""

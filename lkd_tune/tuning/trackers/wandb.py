@@ -23,22 +23,39 @@ class Wandb:
     steps they have is noted beside them.
 
     Args:
-        settings: Where.
-        folder: The search's run folder: it gets a folder `wandb` with what is not sent yet.
-        search: By what the search is known.
+        settings: Project, entity and group.
+        run: The run folder; its folder `wandb` holds what is not sent yet.
+        search_id: Id of the search; ids of W&B's runs begin with it.
     """
 
     name = "wandb"
 
-    def __init__(self, settings: WandbSettings, folder: Path, search: str):
+    def __init__(self, settings: WandbSettings, run: Path, search_id: str):
         self._entity = settings.entity
         self._project = settings.project or os.environ.get("WANDB_PROJECT") or _PROJECT
-        self._group = settings.group or folder.name
-        self._folder, self._search = folder, search
+        self._group = settings.group or run.name
+        self._folder, self._search_id = run, search_id
         self._runs: dict[str, Any] = {}
         self._offline = False
-        self._steps_file = folder / "wandb" / "steps.json"
+        self._steps_file = run / "wandb" / "steps.json"
         self._steps: dict[str, int] = {}  # offline: the last of each trial, by key
+
+    @staticmethod
+    def problem() -> str | None:
+        """Returns why runs can't start without asking for a key, and what to do; else None."""
+        import wandb
+
+        if _is_offline():
+            return None
+        try:
+            reason = "" if wandb.login(prompt=False, verify=False) else "nobody is logged in"
+        except wandb.Error as error:
+            reason = str(error)
+        how = (
+            "call `wandb login` or set WANDB_API_KEY; or set WANDB_MODE=offline, and call "
+            "`wandb sync` later"
+        )
+        return f"{reason}; {how}" if reason else None
 
     def open(self) -> str:
         """Returns where runs are; each connects by itself."""
@@ -89,7 +106,7 @@ class Wandb:
             entity=self._entity,
             group=self._group,
             job_type=trial.role,
-            id=f"{self._search}-{trial.key}",
+            id=f"{self._search_id}-{trial.key}",
             name=trial.name,
             resume="allow",
             reinit="create_new",  # several at a time
@@ -97,19 +114,6 @@ class Wandb:
             config=trial.params,
             settings=_settings(),
         )
-
-
-def why_no_login() -> str | None:
-    """Returns why runs can't be begun without asking for a key; None: they can."""
-    import wandb
-
-    if _is_offline():
-        return None
-    try:
-        found = wandb.login(prompt=False, verify=False)
-    except wandb.Error as error:
-        return str(error)
-    return None if found else "nobody is logged in"
 
 
 def _is_offline() -> bool:

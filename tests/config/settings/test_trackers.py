@@ -1,12 +1,16 @@
 """The forms in which trackers are named, and what is wrong with others."""
 
+from importlib import import_module
+
 import jsonschema
 import pytest
 
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.schema import space_schema
+from lkd_tune.config.settings.trackers import TrackerSettings
 from lkd_tune.config.source import apply_override, parse_source
 from lkd_tune.config.space import build_space
+from lkd_tune.tuning.trackers.build import TRACKERS
 
 
 def settings(text, *overrides):
@@ -56,3 +60,9 @@ def test_what_is_wrong_is_told(text, message):
     with pytest.raises(SpecError, match=message) as caught:
         settings(text)
     assert "hidden" not in str(caught.value)
+
+
+def test_each_tracker_that_can_be_set_has_a_class():
+    for name, class_name in TRACKERS.items():
+        assert hasattr(import_module(f"lkd_tune.tuning.trackers.{name}"), class_name)
+    assert [*TRACKERS] == [*TrackerSettings.model_fields]

@@ -20,13 +20,14 @@ from lkd_tune.config.space import load_space
 from lkd_tune.records.trial_folder import append_measurement
 from lkd_tune.records.trial_record import BASELINE
 from lkd_tune.tuning.trackers.base import tracked
-from lkd_tune.tuning.trackers.callback import Trackers, check_trackers
+from lkd_tune.tuning.trackers.build import TRACKERS, check_trackers
+from lkd_tune.tuning.trackers.callback import Trackers
 from tests.support.run_folder import HandMade, measurement
 from tests.tuning.trackers.readers import Logged, read_mlflow, read_tensorboard, read_wandb
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("tensorboard", "mlflow", "wandb")
+NAMES = tuple(TRACKERS)
 STEPS = [10, 20, 30]
 
 
