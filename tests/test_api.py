@@ -145,7 +145,7 @@ def test_names_are_functions_and_packages(first):
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.count("\n") == 2, done.stderr
-    assert done.stdout.startswith("none.yaml: no such file")
+    assert done.stdout.startswith("none.yaml: is neither a file nor a shipped space")
 
 
 def test_all_names_are_there():

@@ -177,7 +177,7 @@ def test_a_narrower_student_is_carved_counted_and_loads_again(kind, trained, tmp
     with Distillation(spec, cache=cache) as distillation:
         (measured,) = distillation
         distillation.save_student(tmp_path / "student")
-    size = expected_size(spec, known=tmp_path)
+    size = expected_size(spec, latencies=tmp_path)
     assert size is not None
     assert size.parameters == measured.parameters
     again = evaluate_model(str(tmp_path / "student"), task, cache=cache)["dev"]
