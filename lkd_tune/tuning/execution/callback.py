@@ -136,8 +136,9 @@ class SearchCallback(Callback):
         if time.monotonic() - self._progress_read > _READ_PROGRESS_EVERY_S:
             self._progress_read = time.monotonic()
             for name in itertools.islice(self._actors, MAX_ROWS):  # those that are shown
-                if (pace := read_progress(TrialFolder(self._run.trial(name)).progress)) is not None:
-                    self._view.stepped(name, pace)
+                progress = read_progress(TrialFolder(self._run.trial(name)).progress)
+                if progress is not None:
+                    self._view.stepped(name, progress)
         if time.monotonic() - self._time_saved > _SAVE_TIME_EVERY_S:
             self._time_saved = time.monotonic()
             update_manifest(self._run, seconds=self._stop.seconds)

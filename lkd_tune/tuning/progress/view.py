@@ -68,7 +68,7 @@ class View:
         self._state = SearchState()
         self._specs: dict[str, TrialSpec] = {}
         self._estimated = self._teacher_estimated = False
-        self._first_paces: dict[str, TrainingProgress] = {}
+        self._first_progress: dict[str, TrainingProgress] = {}
         self._event("search", trials=trials, metric=metric, score=self._score)
         for record in records:
             if record.outcome and record.is_drawn:
@@ -110,23 +110,24 @@ class View:
         self._say(f"teacher: {self._metric} {score:.4f} on dev")
 
     def teacher_trains(
-        self, measurements: list[Measurement], pace: TrainingProgress | None
+        self, measurements: list[Measurement], progress: TrainingProgress | None
     ) -> None:
         """Shows the progress of the teacher's training, and prints once how long it takes."""
-        if pace is None:
+        if progress is None:
             return
-        if not self._teacher_estimated and (seconds := self._whole_s("teacher", pace)) is not None:
+        seconds = None if self._teacher_estimated else self._total_s("teacher", progress)
+        if seconds is not None:
             self._teacher_estimated = True
             self._say(f"the teacher's training takes about {duration(seconds)}")
-        left = duration(pace.remaining_s)
+        left = duration(progress.remaining_s)
         score = f", {self._metric} {measurements[-1].score:.4f}" if measurements else ""
-        text = f"training the teacher: step {_steps(pace)}{score}, about {left} left"
+        text = f"training the teacher: step {_steps(progress)}{score}, about {left} left"
         self._event("phase", frequent=True, text=text)
 
-    def targets_stored(self, progress: Path) -> None:
+    def targets_stored(self, file: Path) -> None:
         """Shows the share of the teacher's targets that is stored, from a file if it exists."""
-        if progress.exists():
-            text = f"storing the teacher's targets: {progress.read_text('utf-8')}"
+        if file.exists():
+            text = f"storing the teacher's targets: {file.read_text('utf-8')}"
             self._event("phase", frequent=True, text=text)
 
     def clock(self, seconds_left: float | None) -> None:
@@ -140,14 +141,14 @@ class View:
 
     def measured(self, name: str, measurement: Measurement) -> None:
         """Shows a trial's measurement."""
-        pace = TrainingProgress(measurement.step, measurement.total_steps, measurement.train_s)
-        self._event("measured", trial=name, step=_steps(pace), score=measurement.score)
-        self._estimate(name, pace)
+        progress = TrainingProgress(measurement.step, measurement.total_steps, measurement.train_s)
+        self._event("measured", trial=name, step=_steps(progress), score=measurement.score)
+        self._estimate(name, progress)
 
-    def stepped(self, name: str, pace: TrainingProgress) -> None:
+    def stepped(self, name: str, progress: TrainingProgress) -> None:
         """Shows the step that a trial has reached between its measurements."""
-        self._event("stepped", frequent=True, trial=name, step=_steps(pace))
-        self._estimate(name, pace)
+        self._event("stepped", frequent=True, trial=name, step=_steps(progress))
+        self._estimate(name, progress)
 
     def trial_paused(self, name: str) -> None:
         """Shows that a trial waits until there is room on a disk."""
@@ -164,12 +165,12 @@ class View:
         if name.isdigit() and self._is_quarter(self._state.number_ended):
             self._say(self._state.counts)
 
-    def _estimate(self, name: str, pace: TrainingProgress) -> None:
+    def _estimate(self, name: str, progress: TrainingProgress) -> None:
         """Prints about how long the search takes, as soon as a first trial's speed is known."""
         left = self._trials - self._state.number_ended
         if self._estimated or not name.isdigit() or left < 2:
             return
-        if (trial_s := self._whole_s(name, pace)) is None:
+        if (trial_s := self._total_s(name, progress)) is None:
             return
         self._estimated = True
         at_once = max(1, self._state.number_running)
@@ -181,13 +182,13 @@ class View:
             + ("" if self._score == self._metric else ", fine-tuning not counted")
         )
 
-    def _whole_s(self, name: str, pace: TrainingProgress) -> float | None:
+    def _total_s(self, name: str, progress: TrainingProgress) -> float | None:
         """Returns the seconds of a whole training, None at its first report."""
-        first = self._first_paces.get(name)
-        if first is None or pace.step <= first.step:  # new, or back at a checkpoint
-            self._first_paces[name] = pace
+        first = self._first_progress.get(name)
+        if first is None or progress.step <= first.step:  # new, or back at a checkpoint
+            self._first_progress[name] = progress
             return None
-        return pace.total_s_since(first)
+        return progress.total_s_since(first)
 
     def _is_quarter(self, ended: int) -> bool:
         quarters, before = (4 * number // self._trials for number in (ended, ended - 1))
@@ -253,8 +254,8 @@ def _print_line(console: Console, line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _steps(pace: TrainingProgress) -> str:
-    return f"{pace.step}/{pace.total_steps}"
+def _steps(progress: TrainingProgress) -> str:
+    return f"{progress.step}/{progress.total_steps}"
 
 
 def _describe_student(spec: TrialSpec) -> str:

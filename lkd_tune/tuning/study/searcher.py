@@ -55,7 +55,7 @@ class StudySearcher(Searcher):
         teacher: Folder or hub id.
         teacher_layers: Number of the teacher's encoder layers.
         common: What the config of each trial holds besides its name and spec.
-        starts: Points that a new study begins with.
+        starts: Points that a new study starts with.
         fetch_trial_results: See `FetchTrialResults`.
     """
 
@@ -73,7 +73,6 @@ class StudySearcher(Searcher):
         super().__init__()
         self._space, self._run, self._common = space, run, common
         self._fetch_trial_results = fetch_trial_results
-        self._search = space.settings.search
         self._objectives = space.settings.objectives
         self._limits = space.settings.limits.by_name
         self._journal = open_journal(run.study)
