@@ -28,7 +28,7 @@ from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.data.batches import Batches
 from lkd_tune.data.tasks.classification import Classification
 from lkd_tune.data.types import Batch, Tokens
-from lkd_tune.distillation.objective import Objective
+from lkd_tune.distillation.objective import TrainingObjective
 from lkd_tune.distillation.targets.base import LiveTeacher
 from lkd_tune.distillation.targets.gpu_store import open_targets
 from lkd_tune.distillation.targets.store_build import get_or_build_store
@@ -85,7 +85,7 @@ def direct_loss(setup: Setup, student: Any, batch: Batch) -> torch.Tensor:
 
 def our_loss(source: Any, losses: LossSettings) -> Callable[[Setup, Any, Batch], torch.Tensor]:
     """Returns the objective as trials compute it, with targets from `source`."""
-    objective = Objective(losses, Classification())
+    objective = TrainingObjective(losses, Classification())
 
     def loss(setup: Setup, student: Any, batch: Batch) -> torch.Tensor:
         relations = losses.needs_relations

@@ -10,7 +10,7 @@ import torch
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.types import Batch, Tokens
-from lkd_tune.distillation.objective import Objective
+from lkd_tune.distillation.objective import TrainingObjective
 from lkd_tune.distillation.targets.base import LiveTeacher, Maps
 from lkd_tune.losses.base import LossSum
 from lkd_tune.models.forward import forward
@@ -44,7 +44,7 @@ class BatchLosses:
         self.spec, self.tokens, self.vocabulary = spec, tokens, vocabulary
         self._targets, self._teacher_layers = targets, teacher_layers
         self._kind = kind_of(spec.task)
-        self.objective = Objective(spec.losses, self._kind)
+        self.objective = TrainingObjective(spec.losses, self._kind)
 
     def use_own_teacher(self, teacher: Any) -> None:
         """Makes this rank independent of other ranks.

@@ -15,7 +15,7 @@ from lkd_tune.losses.inputs import BatchSizes, LossInputs, Targets
 from lkd_tune.losses.terms import TERMS
 
 
-class Objective:
+class TrainingObjective:
     """The objective of one trial.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 from lkd_tune.config.settings.losses import TERM_NAMES, LossSettings, Part
 from lkd_tune.data.tasks.classification import Classification
 from lkd_tune.data.types import Batch
-from lkd_tune.distillation.objective import Objective
+from lkd_tune.distillation.objective import TrainingObjective
 from lkd_tune.losses.inputs import BatchSizes, LossInputs, Targets
 from lkd_tune.losses.relations import layer_relations, word_relations
 from lkd_tune.losses.terms import TERMS
@@ -87,10 +87,10 @@ def test_terms_share_what_is_built_of_the_student(monkeypatch):
     batch, hidden = _batch(), torch.randn(3, 3, 6, 8)
     words, layers = word_relations(hidden, batch.mask), layer_relations(hidden, batch.mask)
     targets = Targets(torch.randn(3, 2), words, layers)
-    Objective(LossSettings(), KIND).sums(Output, targets, batch)
+    TrainingObjective(LossSettings(), KIND).sums(Output, targets, batch)
     assert sorted(built) == ["layer_relations", "word_relations"]
     built.clear()
-    Objective(LossSettings(wr_pair={"weight": 0}, wr_triple={"weight": 0}), KIND).sums(
+    TrainingObjective(LossSettings(wr_pair={"weight": 0}, wr_triple={"weight": 0}), KIND).sums(
         Output, targets, batch
     )
     assert built == ["layer_relations"]
