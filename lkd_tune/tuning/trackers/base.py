@@ -1,4 +1,7 @@
-"""What a tracker is told of a trial: plain numbers by step, and names as in the leaderboard."""
+"""The interface of trackers, and a trial as they receive it.
+
+A trial's values are plain numbers by step; names are those of the leaderboard.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +24,20 @@ _SECTIONS = ("student", "layer_map", "losses", "train", "seed")
 
 @dataclass(frozen=True)
 class TrackedTrial:
-    """A trial, or a baseline and its like, as it is at the moment.
+    """The current state of a trial, a baseline, or another run that is compared with trials.
 
     Attributes:
-        key: Its name, and a hash of what is trained where another trial may get that name.
+        key: A unique key: the name, with a hash of what is trained if another trial may get the
+            same name.
         name: `0007`, `baseline`, `0007-seed1`, ….
-        role: Why it is there: search, baseline, confirm or ablation.
-        params: All settings it was trained with, by dotted name: numbers, texts, None.
+        role: Its purpose: search, baseline, confirm or ablation.
+        params: All its settings, by dotted name: numbers, strings or None.
         searched: Names of the settings that differ between the trials of the search.
-        points: Values by step, the only clock; by name as `score`, `dev/accuracy`,
+        points: Values by step, and within a step by name: `score`, `dev/accuracy`,
             `loss/wr_pair`, `lr`, `train_s`.
-        state: `running` or how it ended.
-        results: What is known at the end only: the score, sizes, seconds.
-        error: Why it was refused or failed.
+        state: `running`, or how it ended.
+        results: Values that are known only at the end: score, sizes, seconds.
+        error: Why it was refused or failed; None if it was not.
     """
 
     key: str
@@ -48,49 +52,50 @@ class TrackedTrial:
 
     @property
     def last_step(self) -> int:
-        """The last step there is a point of, 0 before the first."""
+        """The last step with values; 0 before the first."""
         return max(self.points, default=0)
 
 
 class Tracker(Protocol):
-    """Where trials are logged. All is called in one thread of its own, and may raise anything.
+    """Logs trials to one experiment tracker.
 
-    What is logged already, in this session or an earlier one, is the tracker's business: it is
-    told the whole of a trial each time.
+    All methods are called in one thread per tracker, and may raise any exception. Each update
+    has all values of a trial; the tracker skips those that it has already, also from earlier
+    sessions.
     """
 
     name: str
 
     def __init__(self, settings: Any, run: Path, search_id: str):
-        """Takes its settings, the run folder, and the id of the search."""
+        """Takes the tracker's settings, the run folder, and the id of the search."""
 
     @staticmethod
     def problem() -> str | None:
-        """Returns why this process can't log to it, and what to do; None if it can.
+        """Returns why this process can't log to the tracker, and what to do; None if it can.
 
         Called before the search starts. It must not wait for a server.
         """
 
     def open(self) -> str:
-        """Connects, and returns in a line what the user looks at."""
+        """Connects, and returns one line that says where the user finds the trials."""
 
     def update(self, trial: TrackedTrial) -> None:
-        """Logs what is new of a trial; one that has ended is complete afterwards."""
+        """Logs the new values of a trial; a trial that has ended is complete afterwards."""
 
     def close(self) -> None:
-        """Lets go of the trials that have not ended; a later session goes on with them."""
+        """Releases the trials that have not ended; a later session continues them."""
 
 
 def tracked(
     record: TrialRecord, space: SearchSpace, seen: Iterable[Measurement] = ()
 ) -> TrackedTrial:
-    """Returns a trial as trackers are told it.
+    """Returns a trial as trackers receive it.
 
     Args:
-        record: As its folder has it.
-        space: The search's.
-        seen: Measurements that may not have come to its folder yet, as the trial is on a node that
-            does not see that.
+        record: The content of the trial's folder.
+        space: The search space.
+        seen: Measurements that may be missing from the folder, because the trial runs on a node
+            that does not see it.
     """
     by_step = {m.step: m for m in (*record.measurements, *seen)}
     points = {step: _point(by_step[step], record.spec) for step in sorted(by_step)}
@@ -110,7 +115,7 @@ def tracked(
 
 def _point(m: Measurement, spec: TrialSpec) -> dict[str, float]:
     values: dict[str, float | None] = {
-        # Where another task scores the trial, this is not its score.
+        # If the trial is scored on another task, this is not its score.
         "score": m.score if spec.evaluate_on is None else None,
         **{f"dev/{name}": value for name, value in m.metrics.items()},
         **{f"loss/{name}": value for name, value in m.losses.items()},

@@ -1,4 +1,4 @@
-"""The trackers, by the names of their settings: checked and built here."""
+"""The table of trackers, and functions that check and build the chosen ones."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ TRACKERS: Mapping[str, str] = {
 
 
 def check_trackers(space: SearchSpace) -> None:
-    """Checks that this process can log to the trackers of a space.
+    """Checks that this process can log to the trackers of a search space.
 
     Raises:
-        SpecError: If a package is missing, or a tracker can't be logged to without asking the user.
+        SpecError: If a package is missing, or a tracker needs an answer from the user first.
     """
     problems = space.missing_trackers()
     if problems:
@@ -36,7 +36,7 @@ def check_trackers(space: SearchSpace) -> None:
 
 
 def build_trackers(run: RunFolder, space: SearchSpace) -> list[Tracker]:
-    """Returns the trackers of a space, for a run whose manifest is written."""
+    """Returns the trackers of a search space; the run must have a manifest."""
     chosen = space.settings.trackers.chosen
     search_id = _search_id(run) if chosen else ""
     return [_class_of(name)(settings, run.path, search_id) for name, settings in chosen.items()]
@@ -47,7 +47,7 @@ def _class_of(name: str) -> type[Tracker]:
 
 
 def _search_id(run: RunFolder) -> str:
-    """Returns the id by which trackers know a run; unlike its name, it is unique."""
+    """Returns the unique id that identifies a run in trackers."""
     if "id" not in run.read_manifest():
         update_manifest(run, id=uuid.uuid4().hex[:12])
     return run.read_manifest()["id"]

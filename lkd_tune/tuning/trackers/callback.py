@@ -1,18 +1,18 @@
-"""Tune's events, handed on to trackers.
+"""The Tune callback that passes trials to the trackers.
 
-Not Ray's own callbacks for TensorBoard, MLflow and Weights & Biases, though this is one of their
-kind. What they lack here (Ray 2.60):
+Ray has callbacks for TensorBoard, MLflow and Weights & Biases. They are not used, for these reasons
+(Ray 2.60):
 
-- They know a trial by Tune's object or id. A trial that goes on after a crash has another,
-  and would be logged twice; so would its parameters, which MLflow refuses to change.
-- Their clock is `training_iteration`, which begins anew when a trial does; that of Weights & Biases
-  can't be told otherwise.
-- They write where Tune has a trial's files, which a resumed search removes, and log its config,
-  which here is a text.
-- They are called in Tune's loop: while a server does not answer, no trial starts or is stopped,
-  and what they raise ends the search. MLflow's asks the server once for each number.
-- That of Weights & Biases starts two processes for each trial and puts WANDB_API_KEY into their
-  runtime environment, which Ray writes into its logs.
+- They identify a trial by Tune's object or id. A trial that is resumed after a crash has a new id,
+  so it would be logged twice. So would its parameters, which MLflow does not allow to change.
+- Their step is `training_iteration`, which starts again at 1 when a trial restarts. The callback
+  for Weights & Biases has no option for another step.
+- They write to Tune's folder of a trial, which a resumed search removes. They log the trial's
+  config, which is one string here.
+- They are called in Tune's loop. While a server does not answer, no trial starts or stops, and an
+  exception ends the search. The callback for MLflow sends one request per number.
+- The callback for Weights & Biases starts two processes for each trial. It puts WANDB_API_KEY into
+  their runtime environment, which Ray writes into its logs.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ from lkd_tune.tuning.trackers.feed import Feed
 
 
 class Trackers(LoggerCallback):
-    """Logs a search's trials as they start, measure and end; a context around all of them.
+    """Logs a search's trials to its trackers; a context manager.
 
-    A trial's folder is what is logged of it. So a session also logs what an earlier one could not,
-    or did not, as there were no trackers then. trackers.json in the run says which trials are
-    complete in which tracker.
+    What is logged is read from the trials' folders. So a session also logs what an earlier session
+    could not log, or did not because it had no trackers. trackers.json in the run's folder lists
+    the trials that each tracker has completely.
 
     Args:
-        run: Its manifest is there already.
-        space: What is searched; its settings name the trackers.
-        tell: Told what the user should know.
+        run: The run; it must have a manifest.
+        space: The search space; its settings name the trackers.
+        report: Called with messages for the user.
     """
 
-    def __init__(self, run: RunFolder, space: SearchSpace, tell: Callable[[str], None]):
-        self._run, self._space, self._tell = run, space, tell
+    def __init__(self, run: RunFolder, space: SearchSpace, report: Callable[[str], None]):
+        self._run, self._space, self._report = run, space, report
         self._lock = threading.Lock()
         self._logged: dict[str, list[str]] = _read(run)
-        # Of nodes that do not see this folder; of the others the folder has them too.
+        # Needed for trials on nodes that do not see the run's folder.
         self._seen: dict[str, list[Measurement]] = defaultdict(list)
         self._feeds = {
             tracker.name: Feed(
                 tracker,
-                functools.partial(self._trial, tracker.name),
-                tell,
-                functools.partial(self._note_end, tracker.name),
+                functools.partial(self._read_unlogged, tracker.name),
+                report,
+                functools.partial(self._mark_complete, tracker.name),
             )
             for tracker in build_trackers(run, space)
         }
@@ -76,16 +76,18 @@ class Trackers(LoggerCallback):
     def __exit__(self, *_: object) -> None:
         for name, feed in self._feeds.items():
             if missing := feed.end():
-                what = f"{missing} trial{'s' if missing > 1 else ''}"
-                resume = f"lkd-tune search --resume {self._run.where}"
-                self._tell(f"{name} does not have all of {what}; {resume} sends it")
+                trials = f"{missing} trial{'s are' if missing > 1 else ' is'}"
+                resume = f"`lkd-tune search --resume {self._run.where}`"
+                self._report(
+                    f"{name}: {trials} not logged completely; to log the rest, run {resume}"
+                )
 
     def log_trial_start(self, trial: Any) -> None:
-        """Called when a trial has an actor."""
+        """Called when a trial's actor has started."""
         self._put(trial)
 
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
-        """Called with each result."""
+        """Called with each result of a trial."""
         if "measurement" in result:
             measurement = Measurement.model_validate_json(result["measurement"])
             with self._lock:
@@ -93,25 +95,25 @@ class Trackers(LoggerCallback):
         self._put(trial)
 
     def log_trial_end(self, trial: Any, failed: bool = False) -> None:
-        """Called when a trial has ended; its folder says how."""
+        """Called when a trial has ended; its folder holds the outcome."""
         self._put(trial)
 
     def _put(self, trial: Any) -> None:
         for feed in self._feeds.values():
             feed.put(trial.config["name"])
 
-    def _trial(self, tracker: str, name: str) -> TrackedTrial | None:
-        """Returns a trial, None if that tracker has all of it or the trial is gone."""
+    def _read_unlogged(self, tracker: str, name: str) -> TrackedTrial | None:
+        """Returns a trial; None if the tracker has it completely, or if it was removed."""
         if not (self._run.trial(name) / "spec.json").exists():
             return None
         record = self._run.read_trial(name)
-        with self._lock:  # after the folder: so no step is missing before one that is there
+        with self._lock:  # read after the folder, so that no earlier step is missing
             seen = [*self._seen.get(name, ())]
         trial = tracked(record, self._space, seen)
         with self._lock:
             return None if trial.key in self._logged.get(tracker, ()) else trial
 
-    def _note_end(self, tracker: str, trial: TrackedTrial) -> None:
+    def _mark_complete(self, tracker: str, trial: TrackedTrial) -> None:
         with self._lock:
             self._seen.pop(trial.name, None)
             self._logged.setdefault(tracker, []).append(trial.key)

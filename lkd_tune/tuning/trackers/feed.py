@@ -1,4 +1,4 @@
-"""Bringing one tracker up to date beside the search, which never waits for it nor ends with it."""
+"""A thread that updates one tracker, so that the search neither waits for it nor fails with it."""
 
 from __future__ import annotations
 
@@ -7,82 +7,83 @@ from collections.abc import Callable
 
 from lkd_tune.tuning.trackers.base import TrackedTrial, Tracker
 
-# Between two attempts while it fails.
+# Pause between two attempts while the tracker fails.
 _RETRY_S = 20.0
-# At the end of a session; a server that is slower than that gets the rest with the next one.
-_LAST_S = 60.0
+# Time for the rest at the end of a session; what is missing then is logged by the next session.
+_CLOSE_TIMEOUT_S = 60.0
 
 
 class Feed:
-    """A thread that tells one tracker of trials, the latest state of each.
+    """A thread that sends the latest state of each trial to one tracker.
 
-    While the tracker fails, what is new waits, however often it changes. So a server that is gone
-    for an hour has everything afterwards, and the search is told of it twice: when it went and when
-    it came back.
+    While the tracker fails, changed trials wait. So a server that was down for an hour gets
+    everything afterwards. The user sees two messages: at the first failure, and when logging works
+    again.
 
     Args:
-        tracker: Opened, told and closed in the thread.
-        read: Returns a trial by its name; None if there is nothing to tell of it (any more).
-        tell: Told, in the thread, what the user should know.
-        ended: Called, in the thread, when a trial that has ended is complete in the tracker.
+        tracker: The tracker; it is opened, updated and closed in the thread.
+        read: Returns a trial by its name; None if there is nothing to log.
+        report: Called in the thread with messages for the user.
+        completed: Called in the thread when a trial has ended and the tracker has all of it.
     """
 
     def __init__(
         self,
         tracker: Tracker,
         read: Callable[[str], TrackedTrial | None],
-        tell: Callable[[str], None],
-        ended: Callable[[TrackedTrial], None],
+        report: Callable[[str], None],
+        completed: Callable[[TrackedTrial], None],
     ):
-        self._tracker, self._read, self._tell, self._ended = tracker, read, tell, ended
-        self._waiting: dict[str, None] = {}  # names, the one that waits longest first
+        self._tracker, self._read = tracker, read
+        self._report, self._completed = report, completed
+        self._waiting: dict[str, None] = {}  # names of changed trials, the oldest change first
         self._changed = threading.Condition()
-        self._last = threading.Event()
-        self._opened = self._failing = False
-        self._thread = threading.Thread(target=self._follow, name=tracker.name, daemon=True)
+        self._closing = threading.Event()
+        self._is_open = self._is_failing = False
+        self._thread = threading.Thread(target=self._run_updates, name=tracker.name, daemon=True)
 
     def start(self) -> None:
-        """Begins."""
+        """Starts the thread."""
         self._thread.start()
 
     def put(self, name: str) -> None:
-        """Has a trial be told as it is now."""
+        """Schedules an update of a trial."""
         with self._changed:
             self._waiting.setdefault(name)
             self._changed.notify()
 
-    def end(self, timeout: float = _LAST_S) -> int:
-        """Tells what waits if that can be done, and ends; returns how many trials still wait."""
-        self._last.set()
+    def end(self, timeout: float = _CLOSE_TIMEOUT_S) -> int:
+        """Sends what waits, if possible, and ends; returns the number of trials that still wait."""
+        self._closing.set()
         with self._changed:
             self._changed.notify()
         self._thread.join(timeout)
         with self._changed:
             return len(self._waiting)
 
-    def _follow(self) -> None:
+    def _run_updates(self) -> None:
         while True:
             with self._changed:
-                while self._opened and not self._waiting and not self._last.is_set():
+                while self._is_open and not self._waiting and not self._closing.is_set():
                     self._changed.wait()
                 name = next(iter(self._waiting), None)
-            if name is None and self._last.is_set():
+            if name is None and self._closing.is_set():
                 break
             try:
                 self._open()
                 if name is not None:
                     self._send(name)
-            except Exception as error:  # whatever a tracker raises, the search goes on
-                self._trouble(error)
-                if self._last.is_set():
+            except Exception as error:  # no error of a tracker may end the search
+                self._report_failure(error)
+                if self._closing.is_set():
                     break
-                self._last.wait(_RETRY_S)
+                self._closing.wait(_RETRY_S)
         self._close()
 
     def _open(self) -> None:
-        if not self._opened:
-            self._tell(f"{self._tracker.name}: {self._tracker.open()}")
-            self._opened = True
+        if not self._is_open:
+            self._report(f"{self._tracker.name}: {self._tracker.open()}")
+            self._is_open = True
 
     def _send(self, name: str) -> None:
         with self._changed:
@@ -96,21 +97,21 @@ class Feed:
                 self._waiting.setdefault(name)
             raise
         if trial is not None and trial.state != "running":
-            self._ended(trial)
-        if self._failing:
-            self._failing = False
-            self._tell(f"{self._tracker.name} is logged to again")
+            self._completed(trial)
+        if self._is_failing:
+            self._is_failing = False
+            self._report(f"{self._tracker.name}: logging works again")
 
-    def _trouble(self, error: Exception) -> None:
-        if not self._failing:
-            said = " ".join(str(error).split())[:300] or type(error).__name__
-            after = "the search goes on, and what is missing is logged later"
-            self._tell(f"{self._tracker.name} can't be logged to ({said}); {after}")
-        self._failing = True
+    def _report_failure(self, error: Exception) -> None:
+        if not self._is_failing:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            then = "the search continues, and what is missing is logged later"
+            self._report(f"{self._tracker.name}: logging failed ({reason}); {then}")
+        self._is_failing = True
 
     def _close(self) -> None:
         try:
-            if self._opened:
+            if self._is_open:
                 self._tracker.close()
         except Exception as error:
-            self._trouble(error)
+            self._report_failure(error)

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, with what its HPARAMS page shows."""
+"""TensorBoard: event files, with values for its HPARAMS page."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lkd_tune.tuning.trackers.base import TrackedTrial
 
 
 class TensorBoard:
-    """A folder with one for each trial.
+    """Writes event files to a folder for each trial.
 
-    A trial that is first seen in this session is written anew from its beginning, so that what a
-    killed session wrote halfway is not there twice.
+    The first update of a trial in a session removes the trial's event files and writes them anew.
+    So what a killed session has written does not appear twice.
 
     Args:
-        settings: None are needed.
+        settings: Not used, as TensorBoard has no settings.
         run: The run folder; event files are written to its folder `tensorboard`.
         search_id: Not used, as the files belong to the run folder.
     """
@@ -27,7 +27,7 @@ class TensorBoard:
 
     def __init__(self, settings: bool, run: Path, search_id: str):
         self._folder = run / "tensorboard"
-        self._writers: dict[str, Any] = {}  # tensorboardX's, by key
+        self._writers: dict[str, Any] = {}  # tensorboardX's writers, by trial key
         self._steps: dict[str, int] = {}
 
     @staticmethod
@@ -35,11 +35,11 @@ class TensorBoard:
         """Returns None: files can always be written."""
 
     def open(self) -> str:
-        """Returns how to look at it."""
+        """Returns the command that shows the trials."""
         return f"tensorboard --logdir {self._folder}"
 
     def update(self, trial: TrackedTrial) -> None:
-        """Writes what is new."""
+        """Writes new values."""
         if trial.key not in self._writers:
             self._begin(trial)
         writer = self._writers[trial.key]
@@ -78,10 +78,10 @@ class TensorBoard:
 
 
 def _hparams(trial: TrackedTrial) -> tuple[Any, Any, Any]:
-    """Returns what the columns are, that the trial began with its values, and that it ended."""
+    """Returns three summaries: the columns, the trial's start with its values, and its end."""
     from tensorboardX.summary import hparams
 
-    # All settings would be a page of columns that say the same in each row.
+    # Settings that were not searched would add columns with the same value in each row.
     shown = {name: trial.params[name] for name in sorted(trial.searched)}
     shown = {name: "" if value is None else value for name, value in shown.items()}
     return hparams({"trial": trial.name, "role": trial.role, **shown}, dict.fromkeys(

@@ -1,4 +1,4 @@
-"""Weights & Biases: a run for each trial, those of a search in a group."""
+"""Weights & Biases: a run for each trial, and a group for each search."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from lkd_tune.config.settings.trackers import WandbSettings
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.tuning.trackers.base import TrackedTrial
 
-_PROJECT = "lkd-tune"
-_FINISH_S = 45.0
+_DEFAULT_PROJECT = "lkd-tune"
+_FINISH_TIMEOUT_S = 45.0
 
 
 class Wandb:
-    """Runs of a project, all from this process; a trial's is gone on with by its id.
+    """Logs each trial as a run of a project, from this process; resumes a run by its id.
 
-    Online a run that goes on has its steps from the server. Offline each session has a folder of
-    its own, those of one run with the same id, and `wandb sync` sends them in their order; which
-    steps they have is noted beside them.
+    Online, the server knows the last step of a resumed run. Offline, each session writes a new
+    folder per run, with the same run id, and `wandb sync` sends these in their order. A file next
+    to the folders holds the last step of each trial.
 
     Args:
         settings: Project, entity and group.
         run: The run folder; its folder `wandb` holds what is not sent yet.
-        search_id: Id of the search; ids of W&B's runs begin with it.
+        search_id: Id of the search; ids of W&B's runs start with it.
     """
 
     name = "wandb"
 
     def __init__(self, settings: WandbSettings, run: Path, search_id: str):
         self._entity = settings.entity
-        self._project = settings.project or os.environ.get("WANDB_PROJECT") or _PROJECT
+        self._project = settings.project or os.environ.get("WANDB_PROJECT") or _DEFAULT_PROJECT
         self._group = settings.group or run.name
         self._folder, self._search_id = run, search_id
         self._runs: dict[str, Any] = {}
         self._offline = False
         self._steps_file = run / "wandb" / "steps.json"
-        self._steps: dict[str, int] = {}  # offline: the last of each trial, by key
+        self._steps: dict[str, int] = {}  # the last step of each trial, by key; read offline only
 
     @staticmethod
     def problem() -> str | None:
-        """Returns why runs can't start without asking for a key, and what to do; else None."""
+        """Returns why runs would ask for a key, and what to do; None if they do not."""
         import wandb
 
         if _is_offline():
@@ -58,7 +58,7 @@ class Wandb:
         return f"{reason}; {how}" if reason else None
 
     def open(self) -> str:
-        """Returns where runs are; each connects by itself."""
+        """Returns the location of the runs; each run connects on its first update."""
         where = f"group {self._group} of project {self._project}"
         self._offline = _is_offline()
         if self._offline:
@@ -68,7 +68,7 @@ class Wandb:
         return where
 
     def update(self, trial: TrackedTrial) -> None:
-        """Logs what is new; the sending goes on behind it."""
+        """Logs new values; W&B sends them in the background."""
         if trial.key not in self._runs:
             self._begin(trial)
         run = self._runs[trial.key]
@@ -83,18 +83,18 @@ class Wandb:
         if trial.error:
             run.summary["error"] = trial.error
         run.finish(exit_code=1 if trial.state == "failed" else 0)
-        self._note_steps()
+        self._write_steps()
         del self._runs[trial.key]
 
     def close(self) -> None:
-        """Ends the runs that were cut off as failed ones, which may go on."""
+        """Marks the runs that have not ended as failed; failed runs can be resumed."""
         for run in self._runs.values():
             run.finish(exit_code=1)
-        self._note_steps()
+        self._write_steps()
         self._runs.clear()
 
-    def _note_steps(self) -> None:
-        # When they are on the disk: before that, steps that are logged may be lost.
+    def _write_steps(self) -> None:
+        # Called after runs have finished: before that, logged steps may not be on the disk.
         if self._offline:
             write_atomically(self._steps_file, json.dumps(self._steps))
 
@@ -109,7 +109,7 @@ class Wandb:
             id=f"{self._search_id}-{trial.key}",
             name=trial.name,
             resume="allow",
-            reinit="create_new",  # several at a time
+            reinit="create_new",  # allows several runs at a time
             dir=str(self._folder),
             config=trial.params,
             settings=_settings(),
@@ -117,7 +117,7 @@ class Wandb:
 
 
 def _is_offline() -> bool:
-    """Whether nothing is sent, by wandb's own variables and files."""
+    """Whether W&B's own variables and files say that nothing is sent."""
     import wandb
 
     mode = wandb.setup(settings=wandb.Settings(silent=True)).settings.mode
@@ -125,7 +125,7 @@ def _is_offline() -> bool:
 
 
 def _settings() -> Any:
-    """Returns settings by which only what is logged is sent: no code, no output, no machine."""
+    """Returns settings that send logged values only: no code, output or machine data."""
     import wandb
 
     return wandb.Settings(
@@ -133,7 +133,7 @@ def _settings() -> Any:
         console="off",
         disable_code=True,
         disable_git=True,
-        finish_timeout=_FINISH_S,
+        finish_timeout=_FINISH_TIMEOUT_S,
         x_disable_machine_info=True,
         x_disable_stats=True,
         x_save_requirements=False,

@@ -235,10 +235,10 @@ def test_a_server_that_goes_and_comes_back_has_everything(made, server, monkeypa
         begin = time.monotonic()
         measured(trackers, made, "0000", 20)
         assert time.monotonic() - begin < 1  # the search waits for nobody
-        _until(lambda: any("can't be logged to" in line for line in told))
+        _until(lambda: any("logging failed" in line for line in told))
         assert toggle(server) == "up"
         measured(trackers, made, "0000", 30)
-        _until(lambda: "mlflow is logged to again" in told)
+        _until(lambda: "mlflow: logging works again" in told)
     assert logged(made, "mlflow")["0000"].steps() == STEPS
     assert len(told) == 3
 
@@ -254,8 +254,9 @@ def test_a_server_that_never_answers_is_told_and_ends_nothing(made, monkeypatch)
     with session(made, "mlflow", "wandb", "tensorboard", told=told):
         pass
     for name in ("mlflow", "wandb"):
-        assert any(line.startswith(f"{name} can't be logged to (") for line in told)
-        assert any(f"{name} does not have all of 1 trial; lkd-tune search" in x for x in told)
+        assert any(line.startswith(f"{name}: logging failed (") for line in told)
+        message = f"{name}: 1 trial is not logged completely; to log the rest, run `lkd-tune search"
+        assert any(message in line for line in told)
     assert "0" * 40 not in "".join(told)
     assert logged(made, "tensorboard")["0000"].steps() == STEPS
 
