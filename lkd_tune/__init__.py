@@ -1,4 +1,4 @@
-"""Finds the best small language models by distillation, on a cluster.
+"""Searches on a cluster for the best small language models, by distillation.
 
     from lkd_tune import distill, load_run, search
 
@@ -6,7 +6,7 @@
     model, tokenizer = run.load_best()
 
 Importing the package is fast: torch, ray, transformers and optuna are imported by the modules that
-need them, never from here.
+need them, not by this one.
 """
 
 from importlib import import_module

@@ -62,9 +62,9 @@ def compare(
     from lkd_tune.models.memory import measure_memory
 
     models = (first, second)
-    found = compare_models(models, settings, split=split)
+    comparison = compare_models(models, settings, split=split)
     memory = measure_memory(models, KINDS[settings.kind].head, settings.max_length)
-    _show(found, memory, settings.metric, split)
+    _show(comparison, memory, settings.metric, split)
 
 
 def _teacher_and_best(run: str) -> tuple[str, str]:
@@ -85,7 +85,7 @@ def _teacher_and_best(run: str) -> tuple[str, str]:
     return board.teacher["model"], str(folder.student(board.kept[0].name))
 
 
-def _show(found: Comparison, memory: list[HostMemory], metric: str, split: str) -> None:
+def _show(comparison: Comparison, memory: list[HostMemory], metric: str, split: str) -> None:
     from rich.table import Table
 
     from lkd_tune.cli.printing.tables import terminal
@@ -95,26 +95,29 @@ def _show(found: Comparison, memory: list[HostMemory], metric: str, split: str) 
     table = Table(box=None, pad_edge=False)
     for column in ("", "A", "B"):
         table.add_column(column, justify="right" if column else "left", overflow="fold")
-    a, b = found.sides
+    a, b = comparison.sides
     table.add_row("model", a.model, b.model)
     table.add_row(f"{metric} on {split}", f"{a.score:.4f}", f"{b.score:.4f}")
-    table.add_row("95 % interval", *(f"{side.low:.4f} to {side.high:.4f}" for side in found.sides))
+    table.add_row(
+        "95 % interval", *(f"{side.low:.4f} to {side.high:.4f}" for side in comparison.sides)
+    )
     for name in a.metrics:
         if name != metric:
             table.add_row(name, f"{a.metrics[name]:.4f}", f"{b.metrics[name]:.4f}")
     table.add_row("parameters", millions(a.size.parameters), millions(b.size.parameters))
     for name, value in (("latency, ms", "latency_ms"), ("disk, MB", "disk_mb")):
-        table.add_row(name, *(f"{getattr(side.size, value):.1f}" for side in found.sides))
-    table.add_row("peak memory, MB", *(f"{used.peak_mb:.0f}" for used in memory))
-    own = (used.peak_mb - used.libraries_mb for used in memory)
-    table.add_row("  less libraries", *(f"{mb:.0f}" for mb in own))
+        table.add_row(name, *(f"{getattr(side.size, value):.1f}" for side in comparison.sides))
+    table.add_row("peak memory, MB", *(f"{side.peak_mb:.0f}" for side in memory))
+    without_libraries = (side.peak_mb - side.libraries_mb for side in memory)
+    table.add_row("  less libraries", *(f"{mb:.0f}" for mb in without_libraries))
     console.print(table)
-    verdict = "not significant" if found.low <= 0 <= found.high else "significant"
-    interval = f"{found.low:+.4f} to {found.high:+.4f}"
-    print(f"B - A: {found.gain:+.4f}, 95 % {interval} on {found.examples:,} examples: {verdict}")
-    if found.agreement is not None:
-        print(f"same answer for {found.agreement:.1%} of the examples")
-    for difference in found.differences:
+    verdict = "not significant" if comparison.low <= 0 <= comparison.high else "significant"
+    interval = f"{comparison.low:+.4f} to {comparison.high:+.4f}"
+    examples = f"{comparison.examples:,} examples"
+    print(f"B - A: {comparison.gain:+.4f}, 95 % {interval} on {examples}: {verdict}")
+    if comparison.agreement is not None:
+        print(f"same answer for {comparison.agreement:.1%} of the examples")
+    for difference in comparison.differences:
         a_answer, b_answer = difference.answers
         label, text = difference.label, difference.text
         print(f"  correct {label}, A {a_answer}, B {b_answer}: {text}")

@@ -16,11 +16,11 @@ from lkd_tune.config.source import KeyPath
 
 @dataclass(frozen=True)
 class Retired:
-    """A value that a setting no longer takes.
+    """A removed value of a setting.
 
     Attributes:
         value: The value.
-        stand_in: What is read in its place in an old run folder.
+        stand_in: The value that replaces it when an old run folder is read.
         advice: Why it was removed, and what to use instead.
     """
 
@@ -71,7 +71,7 @@ def without_retired(tree: Any, key: KeyPath = ()) -> Any:
         }
     if isinstance(tree, list):
         options = [without_retired(option, key) for option in tree]
-        return [*dict.fromkeys(options)] if key in RETIRED else options  # no option twice
+        return [*dict.fromkeys(options)] if key in RETIRED else options  # without repeated options
     retired = RETIRED.get(key)
     return retired.stand_in if retired is not None and tree == retired.value else tree
 
@@ -79,7 +79,7 @@ def without_retired(tree: Any, key: KeyPath = ()) -> Any:
 def without_retired_fields(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the JSON of a trial's spec as this version reads it.
 
-    A trial whose loss weights changed has those of its last steps.
+    If the loss weights of a trial changed, the last ones are used.
     """
     tree = without_retired(spec)
     tree.pop("ancestor", None)

@@ -1,4 +1,4 @@
-"""Known good settings as parameters of a space, with which a search starts."""
+"""The points with which a search starts: known good settings as parameters of its space."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.trial import TrialSpec
 
 PUBLISHED = "published"
-# The lower half with the last layer, and DistilBERT's choice: each is far better than the uniform
-# map on some tasks, of real ones the first, see benchmarks/RESULTS.md.
+# The lower half with the last layer, and DistilBERT's choice. Each is far better than the uniform
+# map on some tasks, the first also on real ones; see benchmarks/RESULTS.md.
 _OTHER_MAPS = ("lower_half", "top_bottom")
-# A scalar may stand for a block of losses: its weight.
+# The key that a scalar sets if it replaces a block of losses.
 _MAIN_KEY = "weight"
-_RATE = "train.lr"
+_LEARNING_RATE = "train.lr"
 
-
-# The published recipes of CKD (Park et al., EMNLP 2021, appendix) by task: temperature, weight of
-# both pair-wise and of both triple-wise terms, learning rate, epochs.
+# The published recipes of CKD (Park et al., EMNLP 2021, appendix), by task: temperature, weight of
+# both pair-wise terms, weight of both triple-wise terms, learning rate, epochs.
 _RECIPES = {
     "cola": (3, 1, 10, 5e-5, 4),
     "sst2": (4, 100, 1000, 4e-5, 4),
@@ -41,9 +40,9 @@ class Start:
     """A point of a space with which a search starts.
 
     Attributes:
-        origin: Where it comes from.
-        params: Values by the names of the space's parameters; the sampler draws the others.
-        clamped: The original values, by name, that are outside the space and were clamped.
+        origin: Its origin, for messages.
+        params: Values by parameter name; the sampler draws the other parameters.
+        clamped: The original values, by name, of settings that were clamped to the space.
     """
 
     origin: str
@@ -52,7 +51,7 @@ class Start:
 
 
 def published_recipe(task: str) -> dict[str, Any]:
-    """Returns the published losses and training of a task; those of CoLA if it has none."""
+    """Returns the published losses and training of a task; those of CoLA for other tasks."""
     temperature, pair, triple, lr, epochs = _RECIPES.get(task, _RECIPES["cola"])
     return {
         "losses": {
@@ -67,19 +66,20 @@ def published_recipe(task: str) -> dict[str, Any]:
 
 
 def published_starts(space: SearchSpace, teacher_layers: int) -> list[Start]:
-    """Returns the published recipe, and its weights with other maps or for a deeper student.
+    """Returns the published recipe, and starts with its weights and other maps or more layers.
 
-    The others have all the layers that the space allows, where nothing but the score counts: of two
-    students the deeper one is mostly the better. Otherwise they have as many as the recipe's.
+    If the score is the only objective and there are no limits, these other starts have as many
+    layers as the space allows, because a deeper student is mostly better. Otherwise they have as
+    many as the recipe.
 
     Args:
-        space: Where they are to be points of.
+        space: The search space.
         teacher_layers: Number of the teacher's encoder layers.
     """
     settings = space.settings
     half = min(space.depths(), key=lambda d: (abs(d - teacher_layers / 2), d))
-    score_alone = settings.objectives == ("score",) and settings.limits == LimitSettings()
-    depth = max(space.depths()) if score_alone else half
+    only_score_counts = settings.objectives == ("score",) and settings.limits == LimitSettings()
+    depth = max(space.depths()) if only_score_counts else half
     starts = [_published_start(space, teacher_layers, half, "skip", PUBLISHED)]
     deeper = f", {depth} layers" if depth != half else ""
     uniform = _published_start(space, teacher_layers, depth, "skip", PUBLISHED + deeper)
@@ -87,10 +87,10 @@ def published_starts(space: SearchSpace, teacher_layers: int) -> list[Start]:
         _published_start(space, teacher_layers, depth, preset, f"{PUBLISHED}, map {preset}{deeper}")
         for preset in _OTHER_MAPS
     ]
-    if all(other.params == uniform.params for other in others):  # no map is searched
+    if all(other.params == uniform.params for other in others):  # the space has a fixed map
         others = [uniform]
     for other in others:
-        # Maps of few layers are the same.
+        # Different presets can give the same map if the student has few layers.
         if all(other.params != start.params for start in starts):
             starts.append(other)
     return starts
@@ -99,10 +99,10 @@ def published_starts(space: SearchSpace, teacher_layers: int) -> list[Start]:
 def _published_start(
     space: SearchSpace, teacher_layers: int, depth: int, preset: str, origin: str
 ) -> Start:
-    """Returns the published weights with a map and a depth.
+    """Returns a start with the published weights, a map and a depth.
 
-    A learning rate that the space does not have was meant for students of another size: it is
-    the middle of the space's own range then, where a weight is the nearest end.
+    A published learning rate outside the space's range was chosen for students of another size, so
+    it is replaced by the middle of the range. Other values are clamped to the nearest end.
     """
     wanted = {
         **published_recipe(space.settings.task.name),
@@ -110,14 +110,14 @@ def _published_start(
     }
     layer_map = preset_map(preset, teacher_layers, depth)
     start = _start(origin, space, wanted, layer_map, layer_map, teacher_layers)
-    rate = space.distributions().get(_RATE)
-    if _RATE in start.clamped and isinstance(rate, Numbers):
-        start.params[_RATE] = rate.middle
+    rate = space.distributions().get(_LEARNING_RATE)
+    if _LEARNING_RATE in start.clamped and isinstance(rate, Numbers):
+        start.params[_LEARNING_RATE] = rate.middle
     return start
 
 
 def start_from(origin: str, spec: TrialSpec, space: SearchSpace, teacher_layers: int) -> Start:
-    """Returns a trial of another search as a point of this space."""
+    """Returns a start from a trial of another search."""
     wanted = spec.model_dump(mode="json")
     word, layer = spec.layer_map.word, spec.layer_map.layer
     return _start(origin, space, wanted, word, layer, teacher_layers)
@@ -126,11 +126,13 @@ def start_from(origin: str, spec: TrialSpec, space: SearchSpace, teacher_layers:
 def _start(
     origin: str, space: SearchSpace, wanted: Mapping[str, Any], word: Any, layer: Any, layers: int
 ) -> Start:
-    fit = _Fit(word=word, layer=layer, teacher_layers=layers, depth=wanted["student"]["depth"])
+    nearest = _NearestPoint(
+        word=word, layer=layer, teacher_layers=layers, depth=wanted["student"]["depth"]
+    )
     for key in ("student", "losses", "train", "layer_map"):
         if key in space.tree:
-            fit.node(space.tree[key], wanted.get(key), key)
-    settings = space.resolve(lambda name, dist: fit.picked.get(name, dist.probes[0]))
+            nearest.node(space.tree[key], wanted.get(key), key)
+    settings = space.resolve(lambda name, dist: nearest.picked.get(name, dist.probes[0]))
     pins = {
         "pin_embeddings": settings.layer_map.pin_embeddings,
         "pin_last": settings.layer_map.pin_last,
@@ -143,15 +145,15 @@ def _start(
             continue
         params = params_of_map(kind, name, entries, layers, settings.student.depth, **pins)
         if params is None:
-            fit.clamped[name] = list(entries)
+            nearest.clamped[name] = list(entries)
         else:
-            fit.params.update(params)
-    return Start(origin, fit.params, fit.clamped)
+            nearest.params.update(params)
+    return Start(origin, nearest.params, nearest.clamped)
 
 
 @dataclass
-class _Fit:
-    """Finds for wanted settings the nearest values that a space can draw."""
+class _NearestPoint:
+    """Collects the values of a space that are nearest to the wanted settings."""
 
     word: Any
     layer: Any
@@ -162,7 +164,7 @@ class _Fit:
     clamped: dict[str, Any] = field(default_factory=dict)
 
     def node(self, node: Any, wanted: Any, name: str) -> None:
-        """Notes the parameters below one node of the space's tree."""
+        """Adds the parameters below one node of the space's tree."""
         if name.startswith("layer_map") and isinstance(node, Choice):
             self._choose_map(node, name)
         elif isinstance(node, Choice):
@@ -214,7 +216,7 @@ class _Fit:
 
 
 def _holds(option: Any, wanted: Any) -> bool:
-    """Whether an option of a choice can be, or draw, what is wanted."""
+    """Whether an option of a choice equals the wanted value or can draw it."""
     if isinstance(option, Choice):
         return any(_holds(each, wanted) for each in option.options)
     if isinstance(option, Numbers):
@@ -222,7 +224,7 @@ def _holds(option: Any, wanted: Any) -> bool:
         return isinstance(value, int | float) and option.low <= value <= option.high
     if isinstance(option, Mapping):
         inner = wanted if isinstance(wanted, Mapping) else {_MAIN_KEY: wanted}
-        # An option that is off (weight 0) is not what a weight above 0 asks for.
+        # An option with weight 0 turns the loss off, so it matches only a wanted weight of 0.
         if inner.get(_MAIN_KEY) == 0:
             return option.get(_MAIN_KEY) == 0
         return all(_holds(value, inner[key]) for key, value in option.items() if key in inner)
@@ -230,10 +232,10 @@ def _holds(option: Any, wanted: Any) -> bool:
 
 
 def _nearest(options: tuple[Any, ...], wanted: Any) -> Any:
-    """Returns the option nearest to a number, None where there are no numbers to compare."""
+    """Returns the option nearest to a number; None if any of them is not a number."""
     if not all(_is_number(each) for each in (wanted, *options)):
         return None
-    if wanted > 0 and min(options) > 0:  # weights and rates differ by factors
+    if wanted > 0 and min(options) > 0:  # weights and learning rates are compared by their ratio
         return min(options, key=lambda option: abs(math.log(option / wanted)))
     return min(options, key=lambda option: abs(option - wanted))
 

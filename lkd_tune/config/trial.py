@@ -126,12 +126,12 @@ class TrialSpec(Settings):
         Resources are left out: neither the number of workers nor the placement of weights and
         activations changes the result.
         """
-        aside: Any = {
+        excluded: Any = {
             "resources": True,
             "inference": {"placement"},
             "train": {"activation_checkpointing"},
         }
-        text = json.dumps(self.model_dump(mode="json", exclude=aside), sort_keys=True)
+        text = json.dumps(self.model_dump(mode="json", exclude=excluded), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -143,8 +143,8 @@ def read_trial_spec(path: Path, *, rerun: bool = True) -> TrialSpec:
         rerun: Whether the trial is to be run again.
 
     Raises:
-        SpecError: If the file can't be read or is no spec, or if the trial is to be run again and
-            this version can't.
+        SpecError: If the file can't be read or is not a spec, or if the trial is to be run again
+            and this version can't run it.
     """
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The examples of each batch of a training, the same on every rank."""
+"""The examples of each training batch, equal on all ranks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.config.trial import TrialSpec
 
-# Tensor cores and vector units like lengths in eights; a larger multiple would only add padding.
+# Tensor cores and vector units work best on multiples of 8; a larger multiple only adds padding.
 PAD_MULTIPLE = 8
-# Examples are sorted by length within a pool of this many batches: long enough for batches of
-# even lengths, short enough that the order of the data stays random.
+# Examples are sorted by length within a pool of this many batches: enough for batches of similar
+# lengths, and few enough to keep the order of the data random.
 POOL_BATCHES = 50
 
 
@@ -47,8 +47,8 @@ def count_micro_batches(spec: TrialSpec) -> int:
 def evaluation_steps(train: TrainSettings, total: int) -> list[int]:
     """Returns the steps at which a student is scored: the end, half of it, a quarter, …
 
-    The grid is geometric like the rungs of successive halving, so that a scheduler has scores where
-    it decides.
+    The steps are geometric, like the rungs of successive halving, so that a scheduler has a score
+    at each of its decisions.
     """
     return sorted({max(1, round(total / 2**k)) for k in range(train.evaluations)})
 
@@ -56,18 +56,18 @@ def evaluation_steps(train: TrainSettings, total: int) -> list[int]:
 class Batches:
     """The batches of a training, each of examples of similar lengths.
 
-    A batch has `train.batch_size` examples, or, with `train.tokens_per_batch`, as many as fit
-    into so many tokens, padding counted. Nothing is kept between batches: a resumed training goes
-    on where it was, and every rank knows all of them. They are the same for any number of shares,
-    unless a token budget has no room for twice as many of the longest examples.
+    A batch has `train.batch_size` examples. With `train.tokens_per_batch` it has as many examples
+    as fit into that number of tokens, including padding. Batches have no state: each rank can
+    compute all of them, and a resumed training continues at any step. They do not depend on the
+    number of shares, unless a token budget is too small for two of the longest examples per share.
 
     Args:
         lengths: Tokens of each example, shape (examples,).
         train: Batch size or token budget.
-        seed: Of the order.
-        shares: A batch of a token budget has at least so many examples, one for each micro-batch
-            of each worker, also where they are longer than the budget.
-        skipped: Examples that are left out of their batches; all else of the batches stays.
+        seed: Seed of the order.
+        shares: Minimum number of examples in a batch of a token budget, even if they exceed the
+            budget: one for each micro-batch of each worker.
+        skipped: Examples to leave out of their batches; the batches do not change otherwise.
     """
 
     def __init__(
@@ -85,14 +85,15 @@ class Batches:
     def total_steps(self) -> int:
         """Returns the optimizer steps of the whole training.
 
-        With a token budget the epochs' numbers of batches differ a little; the first one counts.
+        With a token budget, epochs differ slightly in their number of batches; the total is
+        computed from the first one.
         """
         if self._train.steps is not None:
             return self._train.steps
         return max(1, round(self._train.epochs * self._steps_in(0)))
 
     def starting_at(self, step: int) -> Iterator[np.ndarray]:
-        """Gives the examples of optimizer step `step`, step + 1, …, without end."""
+        """Yields the examples of optimizer step `step`, step + 1, …, without end."""
         epoch = 0
         while step >= (steps := self._steps_in(epoch)):
             epoch, step = epoch + 1, step - steps
@@ -103,16 +104,16 @@ class Batches:
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """Returns the examples of each batch in one epoch.
 
-        With a fixed batch size, the examples left over that fill no batch differ from epoch to
-        epoch. Where there are fewer examples than one batch needs, they are repeated.
+        With a fixed batch size, the rest that does not fill a batch is dropped; it differs from
+        epoch to epoch. If there are fewer examples than one batch needs, they are repeated.
         """
         rng = np.random.default_rng((self._seed, epoch))
         order = rng.permutation(len(self._lengths))
-        if len(order) < self._least:
-            order = np.resize(order, self._least)
+        if len(order) < self._min_examples:
+            order = np.resize(order, self._min_examples)
         if self._train.tokens_per_batch is None:
-            order = order[: len(order) // self._least * self._least]
-        pools = np.split(order, range(self._pool, len(order), self._pool))
+            order = order[: len(order) // self._min_examples * self._min_examples]
+        pools = np.split(order, range(self._pool_examples, len(order), self._pool_examples))
         batches = [batch for pool in pools for batch in self._cut(pool)]
         return [batches[i] for i in rng.permutation(len(batches))]
 
@@ -122,27 +123,27 @@ class Batches:
         return len(self.epoch(epoch))
 
     def _without_skipped(self, batch: np.ndarray) -> np.ndarray:
-        good = batch[~np.isin(batch, self._skipped)]
-        if len(good) < min(len(batch), self._shares):
-            # Each micro-batch needs an example; where there are too few they are repeated.
-            anywhere = np.setdiff1d(np.arange(len(self._lengths)), self._skipped)[:1]
-            good = np.resize(good if len(good) else anywhere, self._shares)
-        return good
+        kept = batch[~np.isin(batch, self._skipped)]
+        if len(kept) < min(len(batch), self._shares):
+            # Each micro-batch needs an example; if too few are left, they are repeated.
+            substitute = np.setdiff1d(np.arange(len(self._lengths)), self._skipped)[:1]
+            kept = np.resize(kept if len(kept) else substitute, self._shares)
+        return kept
 
     @property
-    def _least(self) -> int:
-        """Examples that a batch has at least."""
+    def _min_examples(self) -> int:
+        """Minimum number of examples in a batch."""
         budget = self._train.tokens_per_batch
         if budget is None:
             return self._train.batch_size
-        # Half of what a batch of the longest examples has: so much the last batch of a pool can
-        # always take from the one before, however many shares there are up to that.
+        # Half a batch of the longest examples. The last batch of a pool can always take that many
+        # from the batch before it, whatever the number of shares below that.
         half = budget // padded_width(self._lengths) // 2
         return max(self._shares, min(half, len(self._lengths)))
 
     @property
-    def _pool(self) -> int:
-        """Examples that are sorted together."""
+    def _pool_examples(self) -> int:
+        """Number of examples that are sorted together."""
         budget = self._train.tokens_per_batch
         if budget is None:
             return POOL_BATCHES * self._train.batch_size
@@ -155,16 +156,16 @@ class Batches:
             return np.split(examples, len(examples) // self._train.batch_size)
         # Ascending, so the width of a batch is that of its last example.
         widths = -(-self._lengths[examples] // PAD_MULTIPLE) * PAD_MULTIPLE
-        ends, begin, least = [], 0, self._least
+        ends, begin, minimum = [], 0, self._min_examples
         for end in range(1, len(examples)):
-            full = (end + 1 - begin) * widths[end] > budget
-            if full and end - begin >= least:
+            is_full = (end + 1 - begin) * widths[end] > budget
+            if is_full and end - begin >= minimum:
                 ends.append(end)
                 begin = end
-        if ends and len(examples) - begin < least:
-            # The rest is too small; it takes from the batch before, or joins it if that is small.
+        if ends and len(examples) - begin < minimum:
+            # The rest is too small: it takes examples from the batch before, or is merged with it.
             before = ends.pop()
             begin = ends[-1] if ends else 0
-            if len(examples) - begin >= 2 * least:
-                ends.append(min(before, len(examples) - least))
+            if len(examples) - begin >= 2 * minimum:
+                ends.append(min(before, len(examples) - minimum))
         return np.split(examples, ends)

@@ -1,6 +1,6 @@
-"""Local copies of what is in object stores: runs to read, models, spec files.
+"""Local copies of objects in object stores: runs to read, models and spec files.
 
-A copy is updated when it is asked for; unchanged objects are not downloaded again.
+A copy is updated on each request; unchanged objects are not downloaded again.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def open_run(where: str) -> RunFolder:
     """
     if not is_uri(where):
         return RunFolder(Path(where))
-    home = Store(where).address
-    return RunFolder(cache_dir() / "runs" / cache_path(home), home)
+    remote_uri = Store(where).address
+    return RunFolder(cache_dir() / "runs" / cache_path(remote_uri), remote_uri)
 
 
 def read_run(where: str, *, students: bool = False) -> RunFolder:
@@ -54,7 +54,6 @@ def read_run(where: str, *, students: bool = False) -> RunFolder:
     if not is_uri(where):
         return RunFolder(Path(where))
     store = Store(where)
-    home = store.address
 
     def is_wanted(name: str) -> bool:
         if name.startswith("students/"):
@@ -65,8 +64,8 @@ def read_run(where: str, *, students: bool = False) -> RunFolder:
 
     if store.read("manifest.json") is None:
         store.list()  # raises an error if the bucket does not exist
-        raise SpecError(Problem(home, "", "is not a run: it has no manifest.json"))
-    return RunFolder(_update_copy(store, is_wanted), home)
+        raise SpecError(Problem(store.address, "", "is not a run: it has no manifest.json"))
+    return RunFolder(_update_copy(store, is_wanted), store.address)
 
 
 @functools.cache

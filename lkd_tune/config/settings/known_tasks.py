@@ -8,12 +8,12 @@ from typing import Any
 from lkd_tune.config.settings.task_kinds import KINDS
 
 GENERATED = "generated"
-"""What `task.data` says of the built-in data set."""
+"""The value of `task.data` for the built-in data set."""
 
-# What `task: NAME` stands for; each setting can be overridden. `column_names` is for local files
-# without a header, in the layout of the task's authors; see FILE_COLUMNS, too.
 _GLUE = {"data": "nyu-mll/glue", "train": "train", "dev": "validation"}
 
+# The default settings of `task: NAME`. `column_names` is for local files without a header, in the
+# layout of the task's authors; see also FILE_COLUMNS.
 TASKS: Mapping[str, Mapping[str, Any]] = {
     "acceptability": {
         "data": GENERATED,
@@ -184,8 +184,8 @@ GLUE_FOLDERS: Mapping[str, str] = {
 }
 GLUE_TASKS = tuple(GLUE_FOLDERS)
 
-# Names of known tasks' columns in their authors' files, where these differ from the hub's names,
-# which the tasks use. Local files may have either.
+# Column names in the files of a task's authors, if these differ from the hub's names in TASKS.
+# Local files may have either.
 FILE_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "mrpc": {"sentence1": "#1 String", "sentence2": "#2 String", "label": "Quality"},
     "stsb": {"label": "score"},
@@ -193,7 +193,7 @@ FILE_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "mnli": {"premise": "sentence1", "hypothesis": "sentence2", "label": "gold_label"},
 }
 
-# Tasks for which GLUE reports several metrics, or another than the search uses.
+# The metrics that GLUE reports, if these are several or not the one in TASKS.
 OFFICIAL_METRICS: Mapping[str, tuple[str, ...]] = {
     "mrpc": ("f1", "accuracy"),
     "qqp": ("f1", "accuracy"),
@@ -216,7 +216,7 @@ def is_file_name(name: str) -> bool:
 
 
 def with_task_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns task settings with those of the named task filled in.
+    """Returns task settings, completed with the defaults of the named task and of its kind.
 
     A local file for `train` replaces the location of a known task's data. Columns that the settings
     do not name get the kind's usual names.

@@ -1,7 +1,7 @@
-"""The kinds of tasks, as far as settings need them; the code of each is in `data/tasks/`.
+"""The properties of each kind of task that settings need; its code is in `data/tasks/`.
 
-A new kind has its entry here, its class in a file of `data/tasks/` and a line in
-`data/tasks/registry.py`. A new metric has its name here and its code in the kind's class.
+A new kind needs an entry here, a class in a file of `data/tasks/` and a line in
+`data/tasks/registry.py`. A new metric needs its name here and its code in the kind's class.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ class TaskKindInfo:
     """A kind of task.
 
     Attributes:
-        metrics: What `task.metric` may name, each to be maximised; the first is the default.
-        head: The head of its models, as in transformers' AutoModelFor….
-        reported: Further values that scoring reports; a search can't maximise them.
+        metrics: The values that `task.metric` may have; a search maximises it. The first one is the
+            default.
+        head: The head of its models, named as in transformers' AutoModelFor….
+        reported: Other values that scoring reports; a search can't maximise them.
         columns: The usual names of the columns of its data; `label` is None if it has no labels.
-        needs_pair: What the second text is, if the kind needs one.
-        of_whole_texts: Whether a label belongs to a text as a whole, so that augmentation may
-            replace words.
-        usual: Other defaults of the task's settings.
-        problem: Returns what is wrong with the kind's own settings of a `TaskSettings`, or None.
+        needs_pair: Name of the second text for messages, if the kind requires one.
+        of_whole_texts: Whether a label describes a whole text, so that augmentation may replace
+            words.
+        usual: Defaults of other task settings.
+        problem: Function that returns what is wrong with a `TaskSettings` of this kind, or None.
     """
 
     metrics: tuple[str, ...]
@@ -42,7 +43,7 @@ class TaskKindInfo:
 
     @property
     def has_labels(self) -> bool:
-        """Whether its data have labels; without labels they are raw text."""
+        """Whether its data have labels; data without labels are raw text."""
         return self.columns.get("label", "label") is not None
 
 
@@ -88,7 +89,7 @@ KINDS: Mapping[str, TaskKindInfo] = {
     "extractive_summary": TaskKindInfo(
         metrics=("rouge1", "rouge2", "rougeL"),
         head="TokenClassification",
-        # Those of each document's first sentences.
+        # The scores of each document's first sentences.
         reported=("lead_rouge1", "lead_rouge2", "lead_rougeL"),
         columns={"text": "document", "label": "summary"},
         usual={"max_length": 512},

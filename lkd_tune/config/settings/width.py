@@ -37,10 +37,11 @@ def asks_for_width(student: StudentSettings) -> bool:
 
 
 def resolve_width(student: StudentSettings, teacher: Width) -> Width:
-    """Returns the width of a student; what is not set follows from the teacher's width.
+    """Returns the width of a student; parts that are not set follow from the teacher's width.
 
     Raises:
-        SpecError: If there is no such model, or it can't be pruned from the teacher.
+        SpecError: If the heads do not divide the hidden size, or a student that is pruned from the
+            teacher exceeds its width.
     """
     pruned = student.init == "teacher"
     hidden = student.hidden_size or teacher.hidden_size
@@ -105,20 +106,20 @@ def width_problems(students: Iterable[StudentSettings], teacher: Width) -> list[
     again.
     """
     failed: dict[tuple[str, int | None], Problem] = {}
-    fine: set[tuple[str, int | None]] = set()
+    valid: set[tuple[str, int | None]] = set()
     for student in students:
         try:
             with_width(student, teacher)
-            fine |= {(key, getattr(student, key)) for key in _KEYS}
+            valid |= {(key, getattr(student, key)) for key in _KEYS}
         except SpecError as error:
             problem = error.problems[0]
             key = problem.key.split(".")[1]
             failed.setdefault((key, getattr(student, key)), problem)
-    wrong: dict[str, Problem] = {}
+    invalid: dict[str, Problem] = {}
     for (key, value), problem in failed.items():
-        if (key, value) not in fine:
-            wrong.setdefault(key, problem)
-    return list(wrong.values())
+        if (key, value) not in valid:
+            invalid.setdefault(key, problem)
+    return list(invalid.values())
 
 
 def _problem(key: str, message: str) -> SpecError:

@@ -17,13 +17,13 @@ from lkd_tune.records.trial_record import TrialRecord
 from lkd_tune.results.formatting import duration, layer_map
 from lkd_tune.tuning.progress.events import SearchState, event_from_line, event_to_line
 
-# Set for a search that runs as a cluster job. Its log then has the events, too, so that
-# `lkd-tune logs --follow` can show the live table.
+# Environment variable that is set for a search that runs as a cluster job. The job's log then
+# contains the events, so that `lkd-tune logs --follow` can show the live table.
 EVENTS_VARIABLE = "LKD_TUNE_EVENTS"
 BEGUN = "begun"
 # Limits how often frequent events are written to a log; the others are always written.
 _FREQUENT_EVENT_INTERVAL_S = 10.0
-# Searches of fewer trials print no summaries, because a line per trial is enough.
+# Searches with fewer trials print no summaries, because a line per trial is enough.
 _MIN_TRIALS_FOR_SUMMARY = 8
 
 
@@ -98,16 +98,16 @@ class View:
     def phase(self, text: str) -> None:
         """Prints the phase that starts now."""
         self._event("phase", text=text)
-        self._say(text)
+        self._print(text)
 
     def note(self, text: str) -> None:
         """Prints a note that does not change the phase."""
-        self._say(text)
+        self._print(text)
 
     def teacher_scored(self, score: float) -> None:
         """Prints the teacher's score on dev."""
         self._event("teacher", score=score)
-        self._say(f"teacher: {self._metric} {score:.4f} on dev")
+        self._print(f"teacher: {self._metric} {score:.4f} on dev")
 
     def teacher_trains(
         self, measurements: list[Measurement], progress: TrainingProgress | None
@@ -118,20 +118,20 @@ class View:
         seconds = None if self._teacher_estimated else self._total_s("teacher", progress)
         if seconds is not None:
             self._teacher_estimated = True
-            self._say(f"the teacher's training takes about {duration(seconds)}")
+            self._print(f"the teacher's training takes about {duration(seconds)}")
         left = duration(progress.remaining_s)
         score = f", {self._metric} {measurements[-1].score:.4f}" if measurements else ""
         text = f"training the teacher: step {_steps(progress)}{score}, about {left} left"
         self._event("phase", frequent=True, text=text)
 
     def targets_stored(self, file: Path) -> None:
-        """Shows the share of the teacher's targets that is stored, from a file if it exists."""
+        """Shows the stored share of the teacher's targets, read from a file if it exists."""
         if file.exists():
             text = f"storing the teacher's targets: {file.read_text('utf-8')}"
             self._event("phase", frequent=True, text=text)
 
     def clock(self, seconds_left: float | None) -> None:
-        """Shows that trials run, for at most this time; None: no limit."""
+        """Shows that trials run, and the remaining time limit; None if there is no limit."""
         self._event("clock", frequent=True, seconds_left=seconds_left)
 
     def trial_started(self, name: str, spec: TrialSpec) -> None:
@@ -151,22 +151,22 @@ class View:
         self._estimate(name, progress)
 
     def trial_paused(self, name: str) -> None:
-        """Shows that a trial waits until there is room on a disk."""
+        """Shows that a trial waits for free disk space."""
         self._event("paused", trial=name)
 
     def trial_ended(self, name: str, state: str, score: float | None, error: str | None) -> None:
-        """Prints how a trial ended, and after every quarter of the trials a summary."""
+        """Prints the outcome of a trial, and a summary after each quarter of the trials."""
         spec = self._specs.pop(name, None)
         self._event("ended", trial=name, state=state, score=score)
         shown = f" {self._score} {score:.4f}" if score is not None else ""
         student = f", {_describe_student(spec)}" if spec else ""
         number = f"[{self._state.number_ended}/{self._trials}] " if name.isdigit() else ""
-        self._say(f"{number}trial {name} {state}{shown}{student}{f': {error}' if error else ''}")
+        self._print(f"{number}trial {name} {state}{shown}{student}{f': {error}' if error else ''}")
         if name.isdigit() and self._is_quarter(self._state.number_ended):
-            self._say(self._state.counts)
+            self._print(self._state.counts)
 
     def _estimate(self, name: str, progress: TrainingProgress) -> None:
-        """Prints about how long the search takes, as soon as a first trial's speed is known."""
+        """Prints an estimate of the search's duration, once the speed of a first trial is known."""
         left = self._trials - self._state.number_ended
         if self._estimated or not name.isdigit() or left < 2:
             return
@@ -176,16 +176,16 @@ class View:
         at_once = max(1, self._state.number_running)
         seconds = left * trial_s / at_once
         self._event("estimated", seconds=seconds)
-        self._say(
+        self._print(
             f"about {left} trials × {duration(trial_s)}, {at_once} at a time: "
             f"{duration(seconds)}, or less if trials stop early"
             + ("" if self._score == self._metric else ", fine-tuning not counted")
         )
 
     def _total_s(self, name: str, progress: TrainingProgress) -> float | None:
-        """Returns the seconds of a whole training, None at its first report."""
+        """Returns the estimated seconds of a whole training; None at its first report."""
         first = self._first_progress.get(name)
-        if first is None or progress.step <= first.step:  # new, or back at a checkpoint
+        if first is None or progress.step <= first.step:  # new, or restarted from a checkpoint
             self._first_progress[name] = progress
             return None
         return progress.total_s_since(first)
@@ -208,7 +208,7 @@ class View:
         self._console.file.write(event_to_line(event))
         self._console.file.flush()
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         if not self._quiet:
             _print_line(self._console, line)
 
@@ -250,7 +250,7 @@ class LogView:
 
 
 def _print_line(console: Console, line: str) -> None:
-    # Printed above the live table, if there is one.
+    # rich prints the line above the live table, if there is one.
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
