@@ -121,7 +121,7 @@ def _note_places(node: yaml.Node, path: KeyPath, name: str, places: dict[KeyPath
 
 
 def _long_form(name: str, value: Any) -> dict[str, Any]:
-    """Returns the block that a short form stands for."""
+    """Returns the block that a short form abbreviates."""
     if value is None or value is True:
         return {}
     if name == "trackers":

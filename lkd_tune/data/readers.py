@@ -19,7 +19,7 @@ from lkd_tune.config.settings.known_tasks import FILE_COLUMNS, is_file_name
 from lkd_tune.config.settings.task import TaskSettings
 
 UNREADABLE = (OSError, ValueError, EOFError, csv.Error, zlib.error)
-"""What readers raise for a file that is broken, or does not hold what its suffix says."""
+"""Exceptions that readers raise for a broken file, or one that is not of its suffix's format."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Reader:
     """How files with one suffix are read.
 
     Attributes:
-        columns: Returns the names of a file's columns as they stand in the file, [] if it is
-            empty. It reads as little of the file as it can.
+        columns: Returns the column names in the file; [] if the file is empty. Reads as
+            little of the file as possible.
         table: Returns the file as a `datasets` table. The folder is for converted files.
     """
 
@@ -37,13 +37,13 @@ class Reader:
 
 
 def read_columns(task: TaskSettings, path: Path) -> list[str]:
-    """Returns the names of a local file's columns, as the task calls them.
+    """Returns the names of a local file's columns, as the task names them.
 
     A csv or tsv file has a header if its first row holds the columns that the task needs.
     Otherwise its columns are those of `task.column_names`.
 
     Raises:
-        UNREADABLE: If the file can't be read as what its suffix says.
+        UNREADABLE: If the file can't be read in the format of its suffix.
     """
     return rename_columns(task, READERS[_suffix(path)].columns(task, path))
 

@@ -62,7 +62,7 @@ class BadExamplesError(DivergedError):
 
 
 def may_come_from_examples(error: Exception) -> bool:
-    """Whether an example may cause an error: not a lack of memory, nor a lost GPU.
+    """Whether an example may have caused an error; false if memory ran out or the GPU was lost.
 
     On a lost GPU, for example after an index out of range, every example seems to be bad.
     """

@@ -53,13 +53,13 @@ def save_checkpoint(engine: Any, folder: Path, progress: dict[str, Any]) -> None
 def load_checkpoint(engine: Any, folder: Path, seed: int) -> dict[str, Any]:
     """Restores the state that `save_checkpoint` wrote, and returns its progress. Collective.
 
-    With another number of workers each one gets a new random state: it must not repeat another
-    worker's numbers, nor those of step 0.
+    If the number of workers has changed, each one gets a new random state, so that it repeats
+    neither another worker's random numbers nor those of step 0.
 
     Args:
         engine: A new engine of DeepSpeed around a model with the same parameters.
         folder: The checkpoint.
-        seed: The trial's, 0 or more.
+        seed: The trial's seed, 0 or more.
 
     Raises:
         FileNotFoundError: If the checkpoint is missing or incomplete.

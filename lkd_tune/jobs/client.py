@@ -75,7 +75,7 @@ class JobServer:
         address: `http://HEAD:8265`.
 
     Raises:
-        SpecError: If there is none, if it refuses our token, or if its version of Ray differs.
+        SpecError: If there is no server, it refuses the token, or its version of Ray differs.
     """
 
     def __init__(self, address: str):

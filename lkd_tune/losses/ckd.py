@@ -275,7 +275,7 @@ def _check_pair(distance: str, discrepancy: str) -> None:
             f"unknown discrepancy {discrepancy!r}; allowed: {', '.join(DISCREPANCIES)}"
         )
     if discrepancy == "kl" and distance != "cosine":
-        raise ValueError("discrepancy 'kl' goes with distance 'cosine' only; use l2, l1, smooth_l1")
+        raise ValueError("discrepancy 'kl' requires distance 'cosine'; use l2, l1, smooth_l1")
 
 
 def _check_triple(discrepancy: str, window: int | None, variant: str) -> None:

@@ -19,7 +19,7 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.width import Width
 
 # What an axis of a weight counts. Queries and keys share one, as they are multiplied. `pooled` is
-# what the classifier reads: the output of a dense layer, or hidden states where there is none.
+# what the classifier reads: the output of a dense layer, or hidden states if there is none.
 Axis = Literal["embedding", "hidden", "query", "value", "neurons", "pooled"]
 
 # The axes of a weight by its module's role. A bias or a norm has the first of them.

@@ -11,7 +11,7 @@ from lkd_tune.models.families import takes_token_types
 
 def forward(model: Any, batch: Any, *, hidden_states: bool) -> Any:
     """Returns the output of a model, or of a DeepSpeed engine, for a `Batch`."""
-    config = getattr(model, "module", model).config  # an engine has a `config` of its own
+    config = getattr(model, "module", model).config  # an engine's `config` is another one
     inputs = model_inputs(config, batch.ids, batch.mask.long(), batch.types)
     return model(**inputs, output_hidden_states=hidden_states)
 

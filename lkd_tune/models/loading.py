@@ -77,7 +77,7 @@ def load_tokenizer(model: str) -> Any:
     """Returns a model's fast tokenizer.
 
     Raises:
-        SpecError: If there is none.
+        SpecError: If the model has no fast tokenizer.
     """
     from transformers import AutoTokenizer
 

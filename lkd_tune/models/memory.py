@@ -39,7 +39,7 @@ class HostMemory:
 def measure_memory(models: Sequence[str], head: str, length: int) -> list[HostMemory]:
     """Returns the memory for loading each model on the CPU and running 32 examples.
 
-    Each model has a process of its own, as memory that another model has freed would be reused.
+    Each model runs in its own process, because it would reuse memory that another one has freed.
 
     Args:
         models: Folders or hub ids.

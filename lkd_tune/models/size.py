@@ -39,8 +39,8 @@ def expected_size(
 ) -> ModelSize | None:
     """Returns the size of a trial's student before anything is trained, as far as it is known.
 
-    None for a trimmed vocabulary, whose size depends on the training text. Where the size depends
-    on the device that the trial gets, it is the smallest possible: the disk size of bfloat16 with
+    None for a trimmed vocabulary, whose size depends on the training text. If the size depends
+    on the trial's device, it is the smallest possible one: the disk size of bfloat16 with
     `train.precision: auto` on a GPU, and the lowest latencies of several devices.
 
     Args:

@@ -13,7 +13,7 @@ On text whose tokens are all kept, both tokenizers give the same tokens:
   the fewer paths. All single characters are kept, so no further character becomes unknown. The
   token with the lowest score is kept, as the score of an unknown character depends on it.
 
-Dev and test text do not count: they stand for unseen text.
+Dev and test text do not count, because they represent unseen text.
 """
 
 from __future__ import annotations

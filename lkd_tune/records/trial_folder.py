@@ -67,7 +67,7 @@ class TrialFolder:
         """Returns the trial as plain data.
 
         Args:
-            kept: Whether its student is kept, which the trial's folder does not tell.
+            kept: Whether its student is kept, which is not recorded in the trial's folder.
 
         Raises:
             FileNotFoundError: If there is no spec.json.

@@ -1,4 +1,4 @@
-"""The place where DeepSpeed is met: loading it, opening its compiled op, freeing what it holds."""
+"""Access to DeepSpeed: loading it and its compiled op, and freeing the memory that it holds."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def free_engine(engine: Any) -> None:
 
     An engine, its model and its optimizer refer to each other. Python frees such objects only in
     its next full garbage collection, which is slow and rare; until then a GPU would hold the
-    students of several trials. ZeRO has them in buffers of its own, which `collect_garbage` frees.
+    students of several trials. ZeRO holds them in its own buffers, which `collect_garbage` frees.
     """
     trained = [
         parameter for group in engine.optimizer.param_groups for parameter in group["params"]

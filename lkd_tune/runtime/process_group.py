@@ -68,7 +68,7 @@ def join_process_group(
 def _store(rank: int, world_size: int, address: str, port: int, timeout: timedelta) -> dist.Store:
     """Returns the key-value store through which the ranks find each other.
 
-    Torch's own would listen on all addresses of the machine, and it authenticates nobody.
+    Torch's default store listens on all addresses of the machine, without authentication.
     """
     if world_size == 1:
         return dist.HashStore()
@@ -92,7 +92,7 @@ def leave_process_group() -> None:
         return
     deepspeed = load_deepspeed()
     dist.destroy_process_group()
-    # DeepSpeed keeps a handle of its own, and would continue to use the dead group.
+    # DeepSpeed has its own handle, and would continue to use the destroyed group.
     deepspeed.comm.comm.cdb = None
     for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
         os.environ.pop(name, None)

@@ -1,7 +1,7 @@
-"""Many distillations: a search from its preparation to its best students.
+"""Searches: many distillations, from the preparation to the best students.
 
-The folders in import order, each imports only those before it:
+Each folder imports only those before it in this order:
 samplers, schedulers → study → mirror → progress, trackers → execution → preparation.
-Of the files, `session` stands before preparation; `confirm`, `ablation`, `tuner` and `multi_task`
-stand above it, in this order.
+The file `session` comes before preparation. The files `confirm`, `ablation`, `tuner` and
+`multi_task` come after it, in this order.
 """

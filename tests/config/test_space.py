@@ -142,7 +142,7 @@ BAD = [
     (BASE + "losses: {wr_triple: {window: 20}}", "window 20 is even; use an odd number of words"),
     (
         BASE + "losses: {wr_pair: {distance: l2}}",
-        "losses.wr_pair: discrepancy kl goes with distance cosine only, found l2; use l2, l1 or",
+        "losses.wr_pair: discrepancy kl requires distance cosine, found l2; use l2, l1 or",
     ),
     (
         BASE + "losses: {wr_pair: 0, wr_triple: 0, ltr_pair: 0, ltr_triple: 0, logits: 0}",

@@ -21,7 +21,7 @@ _MAX_FAILURES_SHOWN = 5
 
 
 def summary_lines(board: Leaderboard) -> list[str]:
-    """Returns the best student, what it is compared with, and what the run cost, as sentences."""
+    """Returns sentences about the best student, its comparisons, and the cost of the run."""
     failed = [row for row in board.rows if row.state == "failed"]
     return [
         *_best_lines(board),

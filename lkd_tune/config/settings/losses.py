@@ -50,7 +50,7 @@ class PairLoss(TermSettings):
     def _check(self) -> PairLoss:
         if self.discrepancy == "kl" and self.distance != "cosine":
             raise ValueError(
-                f"discrepancy kl goes with distance cosine only, found {self.distance}; "
+                f"discrepancy kl requires distance cosine, found {self.distance}; "
                 "use l2, l1 or smooth_l1"
             )
         return self

@@ -64,7 +64,7 @@ class SearchSettings(Settings):
 
     @property
     def is_exhaustive(self) -> bool:
-        """Whether the sampler goes through every point of a finite space."""
+        """Whether the sampler draws every point of a finite space."""
         return self.sampler in _EXHAUSTIVE
 
     def check_several_objectives(self) -> None:

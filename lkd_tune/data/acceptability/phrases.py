@@ -37,10 +37,10 @@ class Chooser:
         return options[self.below(len(options))]
 
     def word(self, options: Sequence[T]) -> T:
-        """One of the options, the earlier the likelier, as with the words of a real language.
+        """One of the options; earlier ones are more likely, like frequent words of a language.
 
-        Nested uniform draws (integers only) have a tail that falls about as Zipf's; the plain
-        draws among them lift its end, lest a word be met too seldom to be learned.
+        Nested uniform draws (of integers only) approximate Zipf's law. Some plain uniform draws
+        raise the end of the tail, so that no word is too rare to be learned.
         """
         limit = len(options)
         if self.chance(0.15):

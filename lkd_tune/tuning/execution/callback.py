@@ -78,7 +78,7 @@ class SearchCallback(Callback):
             self._view.measured(trial.config["name"], measurement)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Called when a trial has ended, by itself or because the scheduler stopped it."""
+        """Called when a trial has finished or the scheduler has stopped it."""
         name, result = trial.config["name"], trial.last_result
         self._actors.pop(name, None)
         _free_memory(trial)
@@ -145,9 +145,9 @@ class SearchCallback(Callback):
 
 
 def _free_memory(trial: Any) -> None:
-    """Drops what Tune keeps of an ended trial until the search ends, and nobody reads.
+    """Drops data of an ended trial that Tune keeps until the search ends but no code reads.
 
-    That is two windows of averages for each of some twenty numbers, the last result (with the
+    These are two windows of averages for each of about 20 numbers, the last result (with the
     trial's config), a name made of the whole config, and the spec, which is in the trial's folder.
     """
     trial.run_metadata.metric_analysis.clear()

@@ -1,8 +1,8 @@
-"""Patches of Ray Tune, for lost workers that it takes for an error of its own.
+"""Patches of Ray Tune, for lost workers that it treats as internal errors.
 
 When an actor's process is killed because the node runs out of memory, Ray raises an
-OutOfMemoryError instead of the error of a dead actor. Tune's actor manager knows only the latter,
-and raises a RuntimeError that ends the search with all its trials.
+OutOfMemoryError instead of the error of a dead actor. Tune's actor manager handles only the
+latter, and raises a RuntimeError that ends the search with all its trials.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _ActorManager(execution.RayActorManager):
 
 @contextmanager
 def lost_workers_survived() -> Iterator[None]:
-    """Makes searches that start inside survive the loss of a worker, whatever Ray raises."""
+    """Makes searches that start in this context survive any loss of a worker."""
     original = tune_controller.RayActorManager
     tune_controller.RayActorManager = _ActorManager
     try:

@@ -90,7 +90,7 @@ def ensure_targets(session: Session, worker: PreparationWorker, model: str) -> N
     if run.read_manifest().get("targets") is not None or settings.targets.source == "live":
         return
     if kind_of(settings.task).has_dynamic_inputs:
-        view.phase("the teacher runs in every trial, because each step draws its input anew")
+        view.phase("the teacher runs in every trial, because each step draws new inputs")
         return
     view.phase("storing the teacher's targets")
     progress = run.path / ".targets"

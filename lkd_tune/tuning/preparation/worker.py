@@ -79,7 +79,7 @@ class PreparationWorker:
             self._end()
             return None
         finally:
-            # A job that did not finish has a cost, too; only our own clock knows it.
+            # A job that did not finish has a cost too, which only this process has measured.
             wall_s, energy_j = cost or (time.monotonic() - began, 0.0)
             gpus = session.settings.resources.gpus
             held = {"gpu_s": wall_s * gpus, "cpu_s": wall_s * self._cpus}

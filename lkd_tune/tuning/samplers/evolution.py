@@ -52,13 +52,13 @@ class LayerMapEvolution(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Returns {}: each parameter is drawn by itself."""
+        """Returns {}: each parameter is drawn independently."""
         return {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Returns {}: each parameter is drawn by itself."""
+        """Returns {}: each parameter is drawn independently."""
         return {}
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:

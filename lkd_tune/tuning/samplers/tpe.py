@@ -55,7 +55,7 @@ class BoundedTPE(TPESampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Returns the value of one parameter that is drawn by itself."""
+        """Returns the value of one parameter that is drawn independently."""
         subset = self._modelled(study, trial)
         return super().sample_independent(subset, trial, param_name, param_distribution)
 

@@ -86,8 +86,8 @@ def bracket_of(number: int, brackets: int, factor: float) -> int:
     """Returns the Hyperband bracket of a trial; bracket 0 stops earliest.
 
     Of n brackets the one that judges at k rungs gets a share of n / (k + 1) · factor^k (Li et al.,
-    "Hyperband", JMLR 2018, algorithm 1). Each next trial goes where the shares are then nearest to
-    these.
+    "Hyperband", JMLR 2018, algorithm 1). Each trial is assigned to the bracket that brings the
+    actual shares nearest to these.
     """
     shares = [brackets / (k + 1) * factor**k for k in reversed(range(brackets))]
     assigned = [0] * brackets

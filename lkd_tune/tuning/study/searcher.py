@@ -46,8 +46,9 @@ class StudySearcher(Searcher):
 
     If another task scores the trials (`evaluate_on`), intermediate scores are the metric of the
     trial's own task, and the final score is that of the other task. The two are never compared:
-    schedulers see only the former, each step by itself. Samplers that learn from PRUNED trials
-    (tpe and evolution) rank them behind all complete ones, by their steps and intermediate scores.
+    schedulers see only the former, and compare them within one step. Samplers that learn from
+    PRUNED trials (tpe and evolution) rank them behind all complete ones, by their steps and
+    intermediate scores.
 
     Args:
         space: The space to draw from.
