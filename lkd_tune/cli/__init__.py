@@ -1,1 +1,1 @@
-"""The command line; it has no logic of its own."""
+"""The command line; all logic is in other folders."""

@@ -1,7 +1,7 @@
 """The command line `lkd-tune`: its commands, and how errors end them.
 
 Each command is a function in a module of this folder; `_COMMANDS` lists them. They import heavy
-libraries inside, so that `--help` answers at once.
+libraries when they are called, so that `--help` is fast.
 """
 
 from __future__ import annotations

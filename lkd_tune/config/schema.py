@@ -14,7 +14,7 @@ from lkd_tune.config.space import SEARCHABLE
 
 Schema = dict[str, Any]
 
-# Keywords about a setting as a whole, whatever the form of its value.
+# Keywords that apply to a setting in each form of its value.
 _ABOUT = ("title", "description", "default")
 _LOG: Schema = {"type": "boolean", "description": "Drawn on a log scale."}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from lkd_tune.config.errors import Problem, SpecError, did_you_mean
 
 _PACKAGE = Path(__file__).parents[1]
-# In a wheel the spaces are inside the package, in a checkout beside it.
+# In a wheel the spaces are inside the package, in a checkout next to it.
 _FOLDERS = (_PACKAGE / "search_spaces", _PACKAGE.parent / "search_spaces")
 
 

@@ -1,7 +1,7 @@
 """Files and folders that are there completely or not at all, also after a crash.
 
-A draft lies beside its final place, under a name that starts with a dot. It is flushed to the disk
-and then renamed.
+A draft is next to its final location, under a name that starts with a dot. It is flushed to the
+disk and then renamed.
 """
 
 from __future__ import annotations

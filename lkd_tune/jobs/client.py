@@ -313,7 +313,7 @@ def _client(address: str) -> Any:
 
 
 def _check_reachable(address: str) -> None:
-    """Raises an error at once where Ray's client would wait for minutes."""
+    """Raises an error immediately if Ray's client would wait for minutes."""
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         message = f"{address!r} is not the address of a job server, such as http://HEAD:8265"

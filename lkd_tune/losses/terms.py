@@ -1,7 +1,7 @@
 """The table of loss terms: how each is summed over a micro-batch, and what divides it.
 
 A new term takes three places: its settings and a field in `LossSettings`
-(`lkd_tune.config.settings.losses`), a file of functions beside this one, and an entry in `TERMS`.
+(`lkd_tune.config.settings.losses`), a file of functions in this folder, and an entry in `TERMS`.
 The training loop, metrics, columns and plots follow from these. If the term reads a part of the
 models' outputs that no other reads, `lkd_tune.losses.inputs` says where that is added.
 """

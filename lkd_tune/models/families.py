@@ -234,7 +234,7 @@ def resize_config(config: Any, width: Width) -> Any:
         config.embedding_size = width.hidden_size
     written = config.to_dict()
     for size, value in vars(width).items():
-        # Under the family's own name only: the general one would be written beside it.
+        # Only the family's name is set; the general name would be written in addition.
         own = next(key for key in reversed(_size_keys(size)) if key in written)
         setattr(config, own, value)
     return config

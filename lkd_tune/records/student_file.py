@@ -1,4 +1,4 @@
-"""The student.json beside a student's weights: its settings, its scores and its costs."""
+"""The student.json next to a student's weights: its settings, its scores and its costs."""
 
 from __future__ import annotations
 

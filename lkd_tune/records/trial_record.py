@@ -94,7 +94,7 @@ class TrialRecord:
 
     @property
     def is_drawn(self) -> bool:
-        """Whether the search drew it; the baseline and its like are trained for comparison."""
+        """Whether the search drew it; others, such as the baseline, are for comparison only."""
         return self.name.isdigit()
 
     @property

@@ -42,7 +42,7 @@ class Session:
     Attributes:
         cache: Folder of trained teachers, tokenised data and stored targets.
         cwd: What paths in the space are relative to.
-        common: What the config of each trial holds besides its name and spec.
+        common: The part of a trial's config that is the same for all trials.
         is_multi_node: Whether the cluster has, or may get, more than one node.
         nodes: What nodes need, and the nodes that do not have it.
         stop: Whether to stop now.

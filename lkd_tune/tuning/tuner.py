@@ -135,7 +135,7 @@ def resume_search(
 
 
 def _run(session: Session) -> SearchResult:
-    """Runs what is left of a search."""
+    """Runs the remaining part of a search."""
     from lkd_tune.tuning.confirm import compare_with_baseline, confirm_best, score_on_test
 
     run, stop = session.run, session.stop

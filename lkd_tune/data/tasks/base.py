@@ -1,4 +1,4 @@
-"""The interface of a kind of task; the kinds themselves are in the files beside this one."""
+"""The interface of a kind of task; each kind is in another file of this folder."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def prepare_teacher(
 
     Args:
         threads: CPU threads to use.
-        teacher: TeacherSettings as JSON. The teacher is trained if they ask for it.
+        teacher: TeacherSettings as JSON. The teacher is trained if they say so.
         task: TaskSettings as JSON.
         cache: Folder of trained teachers and tokenised data.
         cwd: What paths are relative to.

@@ -26,7 +26,7 @@ _MAX_TIMED, _MAX_TIMED_IF_LATENCY_COUNTS = 4, 32
 def ensure_teacher(session: Session, worker: PreparationWorker) -> dict[str, Any] | None:
     """Returns what the manifest holds of the teacher, None if interrupted.
 
-    The teacher is trained, if the settings ask for it, and scored.
+    The teacher is trained, if the settings say so, and scored.
     """
     from lkd_tune.models.teacher_size import teacher_depth
     from lkd_tune.tuning.preparation.jobs import prepare_teacher

@@ -29,7 +29,7 @@ class FixedTrials(Searcher):
     Args:
         run: The run that holds their folders.
         specs: The specs by trial name.
-        common: What the config of each trial holds besides its name and spec.
+        common: The part of a trial's config that is the same for all trials.
         fetch_trial_results: See `FetchTrialResults`.
     """
 

@@ -19,7 +19,7 @@ _STUDY_NAME = "lkd_tune"
 
 
 class Journal(BaseJournalBackend):
-    """Lines of JSON, one operation each; `batch` writes many of them at once.
+    """Lines of JSON, one operation each; `batch` writes several of them together.
 
     For each parameter of a trial Optuna's backend takes a lock, writes to the disk and reads the
     file again, because other processes may write in between. Only the driver writes the journal of

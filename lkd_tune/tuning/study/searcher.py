@@ -55,7 +55,7 @@ class StudySearcher(Searcher):
         run: The run that holds the study.
         teacher: Folder or hub id.
         teacher_layers: Number of the teacher's encoder layers.
-        common: What the config of each trial holds besides its name and spec.
+        common: The part of a trial's config that is the same for all trials.
         starts: Points that a new study starts with.
         fetch_trial_results: See `FetchTrialResults`.
     """
