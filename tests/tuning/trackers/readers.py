@@ -1,4 +1,4 @@
-"""What trackers were told, read back without what wrote it."""
+"""Functions that read what trackers logged, without the code that wrote it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One exam for all trackers: what is logged, across sessions and failures."""
+"""Tests for all trackers: what is logged, across sessions and failures."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ def logged(made: HandMade, name: str) -> dict[str, Logged]:
 
 
 @contextmanager
-def session(made: HandMade, *names: str, told: list[str] | None = None):
-    """A session of a search: gives what Tune would call."""
+def session(made: HandMade, *names: str, messages: list[str] | None = None):
+    """A session of a search; yields the callback that Tune would call."""
     space = load_space(made.run.space, [f"trackers=[{', '.join(names)}]"])
-    with Trackers(made.run, space, [].append if told is None else told.append) as trackers:
+    with Trackers(made.run, space, [].append if messages is None else messages.append) as trackers:
         yield trackers
 
 
 def event(name: str) -> SimpleNamespace:
-    """Returns as much of Tune's trial as is looked at."""
+    """Returns the part of Tune's trial that the callback reads."""
     return SimpleNamespace(config={"name": name})
 
 
@@ -92,7 +92,7 @@ def test_a_search_in_two_sessions_is_logged_once(made, name):
     assert {trial: each.steps() for trial, each in first.items()} == {"0000": STEPS, "0001": [10]}
     with session(made, name) as trackers:
         trackers.log_trial_start(event("0001"))
-        measured(trackers, made, "0001", 10)  # Tune is told the last again
+        measured(trackers, made, "0001", 10)  # Tune reports the last one again
         measured(trackers, made, "0001", 20, apart=True)
         measured(trackers, made, "0001", 30)
         made.add("0001", None)
@@ -184,7 +184,7 @@ def _until(reached, seconds=30.0):
         time.sleep(0.05)
 
 
-# MLflow's own server, which goes and comes back when it is told to by a line.
+# MLflow's own server, which stops or starts when it reads a line.
 SERVER = """
 import threading
 from mlflow.server import app
@@ -224,44 +224,46 @@ def toggle(server):
     return server.stdout.readline().split()[0]
 
 
-def test_a_server_that_goes_and_comes_back_has_everything(made, server, monkeypatch):
+def test_a_server_that_stops_and_restarts_has_everything(made, server, monkeypatch):
     monkeypatch.setattr("lkd_tune.tuning.trackers.feed._RETRY_S", 0.2)
-    told: list[str] = []
+    messages: list[str] = []
     made.add("0000", None, None)
-    with session(made, "mlflow", told=told) as trackers:
+    with session(made, "mlflow", messages=messages) as trackers:
         measured(trackers, made, "0000", 10)
         _until(lambda: logged(made, "mlflow")["0000"].steps() == [10])
         assert toggle(server) == "down"
         begin = time.monotonic()
         measured(trackers, made, "0000", 20)
         assert time.monotonic() - begin < 1  # the search waits for nobody
-        _until(lambda: any("logging failed" in line for line in told))
+        _until(lambda: any("logging failed" in line for line in messages))
         assert toggle(server) == "up"
         measured(trackers, made, "0000", 30)
-        _until(lambda: "mlflow: logging works again" in told)
+        _until(lambda: "mlflow: logging works again" in messages)
     assert logged(made, "mlflow")["0000"].steps() == STEPS
-    assert len(told) == 3
+    assert len(messages) == 3
 
 
-def test_a_server_that_never_answers_is_told_and_ends_nothing(made, monkeypatch):
+def test_a_server_that_never_answers_is_reported_and_ends_nothing(made, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "2")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    told: list[str] = []
+    messages: list[str] = []
     made.add("0000", 0.5)
-    with session(made, "mlflow", "wandb", "tensorboard", told=told):
+    with session(made, "mlflow", "wandb", "tensorboard", messages=messages):
         pass
     for name in ("mlflow", "wandb"):
-        assert any(line.startswith(f"{name}: logging failed (") for line in told)
-        message = f"{name}: 1 trial is not logged completely; to log the rest, run `lkd-tune search"
-        assert any(message in line for line in told)
-    assert "0" * 40 not in "".join(told)
+        assert any(line.startswith(f"{name}: logging failed (") for line in messages)
+        expected = (
+            f"{name}: 1 trial is not logged completely; to log the rest, run `lkd-tune search"
+        )
+        assert any(expected in line for line in messages)
+    assert "0" * 40 not in "".join(messages)
     assert logged(made, "tensorboard")["0000"].steps() == STEPS
 
 
-def test_a_missing_package_is_told_before_anything_starts(made, monkeypatch):
+def test_a_missing_package_is_reported_before_anything_starts(made, monkeypatch):
     monkeypatch.setattr("lkd_tune.config.settings.trackers.find_spec", lambda name: None)
     with pytest.raises(SpecError) as caught:
         check_trackers(load_space(made.run.space, ["trackers=[mlflow, wandb]"]))
@@ -281,7 +283,7 @@ def test_nobody_is_asked_for_a_key(made, monkeypatch, tmp_path):
         check_trackers(load_space(made.run.space, ["trackers=wandb"]))
 
 
-def test_a_score_of_another_task_is_told_at_the_end_only(made):
+def test_a_score_of_another_task_is_logged_at_the_end_only(made):
     spec = made.add("0000", 0.5)
     space = load_space(made.run.space)
     record = made.run.read_trial("0000")
