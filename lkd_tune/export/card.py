@@ -42,7 +42,7 @@ def student_card(
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag=_PIPELINES[kind],
-        tags=["distillation", "lkd-tune", *(["onnx"] if _has_onnx(conversion) else [])],
+        tags=["distillation", "lkd-tune", *_format_tags(conversion)],
         license=_licence(spec.teacher),
         base_model=spec.teacher if _is_hub_id(spec.teacher) else None,
         datasets=spec.task.data if _is_hub_id(spec.task.data) else None,
@@ -107,25 +107,17 @@ def _formats(conversion: Conversion | None) -> list[str]:
         f"of a logit from PyTorch's on batches of {batches} texts of dev, {shortest} to {longest} "
         "tokens long. All take batches of any size and texts as long as the model has positions.",
     ]
-    onnx = next((f.format for f in conversion.formats if f.format.startswith("onnx")), None)
-    if onnx is not None:
-        sections.append(
-            "```python\nfrom onnxruntime import InferenceSession\n\n"
-            f'session = InferenceSession(f"{{FOLDER}}/{FORMATS[onnx].file}")\n'
-            'text = tokenizer(["A sentence."], return_tensors="np", return_token_type_ids=True)\n'
-            "logits = session.run(None, {i.name: text[i.name] for i in session.get_inputs()})\n```"
-        )
-    if any(facts.format == "torch-export" for facts in conversion.formats):
-        sections.append(
-            f'`torch.export.load("{FORMATS["torch-export"].file}").module()` needs PyTorch alone. '
-            "It takes the same inputs by name and gives the logits by name."
-        )
-    return sections
+    file_by_use: dict[str, str] = {}
+    for measured in conversion.formats:
+        known = FORMATS[measured.format]
+        file_by_use.setdefault(known.use, known.file)
+    return sections + [use.replace("FILE", file) for use, file in file_by_use.items() if use]
 
 
-def _has_onnx(conversion: Conversion | None) -> bool:
-    formats = conversion.formats if conversion else ()
-    return any(facts.format.startswith("onnx") for facts in formats)
+def _format_tags(conversion: Conversion | None) -> list[str]:
+    """Returns the hub's tags of the student's formats, each once."""
+    tags = [FORMATS[measured.format].tag for measured in (conversion.formats if conversion else ())]
+    return list(dict.fromkeys(tag for tag in tags if tag is not None))
 
 
 def _scores(board: Leaderboard, row: Row) -> list[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Whether a written model answers as the one that it was made from."""
+"""Compares the logits of an exported model with those of the PyTorch model."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from lkd_tune.data.types import Batch, Tokens
 from lkd_tune.export.exported_model import Runnable
 from lkd_tune.models.forward import forward
 
-# Logits are of the order of 1 to 10, and fp32 has 7 digits: what sums of another order add up to
-# lies far below, a mask or an axis that was frozen far above.
 MAX_DIFFERENCE = 1e-3
-_SIZES = (1, 3, 16)
+"""Largest difference of a logit that counts as equal.
+
+Logits are of the order of 1 to 10, and fp32 has 7 digits. Sums in another order differ by far less;
+a mask or an axis that tracing has fixed makes far larger differences.
+"""
+_BATCH_SIZES = (1, 3, 16)
 _CPU = torch.device("cpu")
 
 
 def check_batches(tokens: Tokens) -> list[Batch]:
-    """Returns batches of real text, as wide as their longest example and no wider.
+    """Returns batches of real text, each padded to its longest example.
 
-    They are of several sizes among the shortest, the middle and the longest examples; one goes from
-    the shortest to the longest and is padded most.
+    They have several sizes and hold the shortest, the middle and the longest examples. One batch
+    holds examples from the shortest to the longest and has the most padding.
     """
     order = np.argsort(tokens.lengths, kind="stable")
     chosen = [np.unique(np.linspace(0, len(order) - 1, 8).astype(int))]
-    for size in _SIZES:
+    for size in _BATCH_SIZES:
         fits = min(size, len(order))
         for start in (0, (len(order) - fits) // 2, len(order) - fits):
             chosen.append(np.arange(start, start + fits))
@@ -36,7 +39,7 @@ def check_batches(tokens: Tokens) -> list[Batch]:
 
 
 def cropped(batch: Batch) -> Batch:
-    """Returns a batch without the columns that are padding in all of its examples."""
+    """Returns a batch without the columns that are padding in all its examples."""
     width = int(batch.mask.sum(1).max())
     return replace(
         batch,
@@ -47,22 +50,22 @@ def cropped(batch: Batch) -> Batch:
     )
 
 
-def largest_difference(model: Any, written: Runnable, kind: Kind, batches: list[Batch]) -> float:
-    """Returns the largest difference of a logit between two models, padding left out.
+def largest_difference(model: Any, exported: Runnable, kind: Kind, batches: list[Batch]) -> float:
+    """Returns the largest difference of a logit between two models, without padding.
 
     Args:
         model: The PyTorch model.
-        written: What was made from it.
-        kind: The kind of the task, which tells what its logits are.
-        batches: What both are asked.
+        exported: The exported model.
+        kind: The kind of the task, which knows the model's logits.
+        batches: The batches that both models are run on.
     """
-    found = []
+    largest = []
     with torch.no_grad():
         for batch in batches:
-            ours, theirs = (
-                kind.logits(forward(each, batch, hidden_states=False)) for each in (model, written)
+            expected, found = (
+                kind.logits(forward(each, batch, hidden_states=False)) for each in (model, exported)
             )
-            difference = (ours - theirs).abs()
-            # Of tokens: (B, N, C).
-            found.append(difference[batch.mask] if difference.dim() == 3 else difference)
-    return max(float(difference.max()) for difference in found)
+            difference = (expected - found).abs()
+            # Logits of tokens have the shape (B, N, C).
+            largest.append((difference[batch.mask] if difference.dim() == 3 else difference).max())
+    return max(map(float, largest))

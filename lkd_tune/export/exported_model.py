@@ -1,4 +1,4 @@
-"""A model read from a file of another format, called as the one that it was made from."""
+"""A model read from a file of another format, called like the model that it was exported from."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Run = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
 class Runnable:
-    """What `evaluate` and `forward` ask of a model, for one that is no PyTorch module.
+    """A model that `evaluate` and `forward` can call although it is not a PyTorch module.
 
     Args:
-        config: Configuration of the model that it was made from.
-        run: Runs it.
+        config: Configuration of the model that it was exported from.
+        run: Computes its outputs.
     """
 
     training = False
@@ -27,12 +27,12 @@ class Runnable:
         self._run = run
 
     def __call__(self, *, output_hidden_states: bool = False, **inputs: Tensor) -> SimpleNamespace:
-        """Returns the outputs as attributes; there are no hidden states among them."""
+        """Returns the outputs as attributes; hidden states are not available."""
         assert not output_hidden_states
         return SimpleNamespace(**self._run(inputs))
 
     def eval(self) -> Runnable:
-        """Does nothing: it can't be trained."""
+        """Does nothing: the model can't be trained."""
         return self
 
     def train(self, mode: bool = True) -> Runnable:

@@ -1,4 +1,8 @@
-"""The formats that a student is exported in, and what was measured of each."""
+"""The formats that a student can be exported in, and the measurements of each.
+
+A new format has its entry here, an entry in `CONVERTERS` of `export/convert.py`, and a file of
+`export/` that writes and opens it.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,12 @@ from pydantic import BaseModel, ConfigDict
 
 from lkd_tune.config.errors import Problem, SpecError, did_you_mean
 
-FACTS = "formats.json"
-"""The file of an exported student that says what was measured of its formats."""
+MEASUREMENTS_FILE = "formats.json"
+"""The file of an exported student with the measurements of its formats."""
 
 
 class FormatError(RuntimeError):
-    """A student in another format does not answer as it does in PyTorch."""
+    """A student's logits in another format differ from those in PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -23,66 +27,86 @@ class Format:
     """A format.
 
     Attributes:
-        title: Its name for a reader.
-        file: Where in the student's folder it lies; ONNX where the hub's libraries look for it.
-        packages: What it needs beyond this package's own requirements.
+        title: Its name in the model card and on the terminal.
+        file: Its file in the student's folder. ONNX files are where the hub's libraries look for
+            them.
+        packages: Packages that it needs beyond this package's own requirements.
+        tag: The hub's tag for models that have it. None: the hub has no such tag.
+        use: Markdown for the model card on how to use it, with FILE for `file`. A card has equal
+            texts once, for the first of their formats.
     """
 
     title: str
     file: str
     packages: tuple[str, ...] = ()
+    tag: str | None = None
+    use: str = ""
 
 
 _ONNX = ("onnx", "onnxruntime", "onnxscript")
+_USE_ONNX = """\
+```python
+from onnxruntime import InferenceSession
+
+session = InferenceSession(f"{FOLDER}/FILE")
+text = tokenizer(["A sentence."], return_tensors="np", return_token_type_ids=True)
+logits = session.run(None, {i.name: text[i.name] for i in session.get_inputs()})
+```"""
+_USE_TORCH_EXPORT = (
+    '`torch.export.load("FILE").module()` needs only PyTorch. It takes the same inputs by name and '
+    "returns the logits by name."
+)
 FORMATS: Mapping[str, Format] = {
     "hf": Format("PyTorch", "model.safetensors"),
-    "onnx": Format("ONNX", "onnx/model.onnx", _ONNX),
-    "onnx-int8": Format("ONNX, int8", "onnx/model_int8.onnx", _ONNX),
-    "torch-export": Format("torch.export", "model.pt2"),
+    "onnx": Format("ONNX", "onnx/model.onnx", _ONNX, "onnx", _USE_ONNX),
+    "onnx-int8": Format("ONNX, int8", "onnx/model_int8.onnx", _ONNX, "onnx", _USE_ONNX),
+    "torch-export": Format("torch.export", "model.pt2", use=_USE_TORCH_EXPORT),
 }
 
 
-class FormatFacts(BaseModel):
-    """What a student is in one format, all measured on the file that was written."""
+class FormatMeasurement(BaseModel):
+    """The measurements of a student in one format, all made on the file that was written."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     format: str
-    """One of `FORMATS`."""
+    """Name of one of `FORMATS`."""
     size_mb: float
     """Size of the file in MB (10⁶ bytes)."""
     metrics: dict[str, float]
-    """All metrics on dev, from the file's own outputs."""
+    """All metrics on dev, computed from the outputs of the file's model."""
     latency_ms: float
-    """Milliseconds for one example of `length` tokens."""
+    """Time for one example of `length` tokens, in milliseconds."""
     difference: float | None
-    """Largest difference of a logit from PyTorch's; None for PyTorch itself."""
+    """Largest difference between a logit and PyTorch's; None for PyTorch itself."""
 
 
 class Conversion(BaseModel):
-    """A student in several formats, measured alike on one machine."""
+    """The measurements of a student in several formats, all made on one machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     metric: str
-    """The task's."""
-    formats: tuple[FormatFacts, ...]
-    """PyTorch first."""
+    """Name of the task's metric."""
+    formats: tuple[FormatMeasurement, ...]
+    """The measurements of each format, PyTorch first."""
     length: int
-    """Tokens of the example that is timed."""
+    """Length of the example that is timed, in tokens."""
     threads: int
-    """CPU threads that all formats were timed and scored with."""
+    """Number of CPU threads that all formats were timed and scored with."""
     batch_sizes: tuple[int, ...]
     """Sizes of the batches from dev whose logits were compared."""
     lengths: tuple[int, int]
-    """Tokens of the shortest and of the longest of these batches."""
+    """Length of the shortest and of the longest of these batches, in tokens."""
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
-    """Returns the formats named in `hf,onnx`, in the order of `FORMATS` and always with `hf`.
+    """Returns the formats named in a text such as `hf,onnx`, in the order of `FORMATS`.
+
+    `hf` is always one of them.
 
     Raises:
-        SpecError: If there is no such format, or a package that it needs is missing.
+        SpecError: If a format does not exist, or a package that it needs is not installed.
     """
     from importlib.util import find_spec
 
@@ -101,13 +125,13 @@ def parse_formats(text: str) -> tuple[str, ...]:
     needed = {package for name in named for package in FORMATS[name].packages}
     missing = sorted(package for package in needed if find_spec(package) is None)
     if missing:
-        asking = ", ".join(name for name in named if FORMATS[name].packages)
-        message = f"{asking} needs {', '.join(missing)}: pip install 'lkd-tune[onnx]'"
+        needing = ", ".join(name for name in named if FORMATS[name].packages)
+        message = f"{needing} needs {', '.join(missing)}: pip install 'lkd-tune[onnx]'"
         raise SpecError(Problem("--format", "", message))
     return tuple(name for name in FORMATS if name == "hf" or name in named)
 
 
 def read_conversion(student: Path) -> Conversion | None:
-    """Returns what was measured of an exported student's formats; None if it has but one."""
-    path = student / FACTS
+    """Returns the measurements of an exported student's formats; None if it has only `hf`."""
+    path = student / MEASUREMENTS_FILE
     return Conversion.model_validate_json(path.read_text("utf-8")) if path.exists() else None

@@ -1,4 +1,4 @@
-"""Students out of a run, as folders that need nothing of it."""
+"""Copies the best students of a run to folders that do not need the run."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from lkd_tune.results.leaderboard_files import read_leaderboard
 def export_students(
     run: RunFolder, top: int, to: Path, *, formats: Sequence[str] = ("hf",)
 ) -> list[Path]:
-    """Copies the best students to `to`/1, `to`/2, …, 1 the best; each whole or not at all.
+    """Copies the best students to `to`/1, `to`/2, …; 1 is the best.
 
-    Each gets a model card (README.md) and the sha256 of its files (`sha256sum -c SHA256SUMS`).
-    Other formats lie beside its weights, with what was measured of them in formats.json.
+    A folder is complete or absent. It has a model card (README.md) and the SHA-256 sums of its
+    files (check them with `sha256sum -c SHA256SUMS`). Other formats are beside the weights, and
+    their measurements are in formats.json.
 
     Args:
-        run: The run; it may still be searching.
-        top: How many.
-        to: A folder that is empty or not there yet.
-        formats: Of `FORMATS`; `hf` is always there.
+        run: The run; its search need not be finished.
+        top: Number of students.
+        to: A folder that is empty or does not exist.
+        formats: Names of `FORMATS`; `hf` is always written.
 
     Returns:
         The folders, best first.
 
     Raises:
-        SpecError: If fewer students are kept than asked for, `to` holds anything, or other formats
-            are asked for and the task's dev split can't be had.
-        FormatError: If a format does not answer as PyTorch does.
+        SpecError: If the run has fewer students than `top`, `to` is not empty, or other formats
+            are asked for and the task's dev split can't be loaded.
+        FormatError: If a format's logits differ from PyTorch's.
     """
     board = read_leaderboard(run)
     kept = board.kept
@@ -44,7 +45,8 @@ def export_students(
         raise SpecError(Problem(run.where, "", "has no student yet: no trial is complete"))
     if top > len(kept):
         message = (
-            f"{top} students are wanted, {len(kept)} are kept (see keep.top); use --top {len(kept)}"
+            f"{top} students requested, but the run keeps {len(kept)} (keep.top); "
+            f"use --top {len(kept)}"
         )
         raise SpecError(Problem("--top", "", message))
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
@@ -59,10 +61,10 @@ def export_students(
                 card = student_card(run, board, row, read_conversion(draft))
                 (draft / "README.md").write_text(card, "utf-8")
                 _write_checksums(draft)
-                _open_to_all(draft)
+                _make_readable(draft)
         except BaseException:
             if not run.student(row.name).exists():
-                message = f"student {row.name} has just made way for a better one; export again"
+                message = f"student {row.name} was just replaced by a better one; export again"
                 raise SpecError(Problem(run.where, "", message)) from None
             raise
         exported.append(to / str(rank))
@@ -71,14 +73,14 @@ def export_students(
 
 def _add_formats(folder: Path, formats: Sequence[str], task: TaskSettings) -> None:
     if set(formats) <= {"hf"}:
-        return  # a copy alone needs neither PyTorch nor the data
+        return  # copying needs neither PyTorch nor the data
     from lkd_tune.export.convert import convert_student
 
     convert_student(folder, formats, task)
 
 
-def _open_to_all(folder: Path) -> None:
-    """Lets all users read a folder; safetensors gives its files to their owner alone."""
+def _make_readable(folder: Path) -> None:
+    """Makes a folder readable for all users; safetensors lets only the owner read its files."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
 

@@ -1,4 +1,4 @@
-"""How to load and use a student: the lines of Python in its card."""
+"""How to load and use a student: the Python code in its model card."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from transformers import AutoModelFor{head}, AutoTokenizer
 model = AutoModelFor{head}.from_pretrained(FOLDER)
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)"""
 
-# The student was trained on input of this form and on no other; see distill/tasks/summaries.py.
-_SUM_UP = """
+# The student was trained only on input of this form; see data/tasks/extractive_summary.py.
+_SUMMARISE = """
 sentences = ["The first sentence of a document.", "The second one."]
 ids, begins = [], []
 for sentence in sentences:
@@ -27,10 +27,13 @@ print(" ".join(sentences[i] for i in sorted(likeliest.tolist())))"""
 
 
 def usage(task: TaskSettings) -> str:
-    """Returns Python that loads a student of a task from FOLDER and, for summaries, makes one."""
+    """Returns Python code that loads a task's student from FOLDER.
+
+    For summaries, the code also makes one.
+    """
     load = _LOAD.format(head=KINDS[task.kind].head)
     if task.kind != "extractive_summary":
         return load
     longest = task.max_length
-    sum_up = _SUM_UP.format(longest=longest, room=longest - 2, most=task.sentences)
-    return f"import torch\n{load}\n{sum_up}"
+    summarise = _SUMMARISE.format(longest=longest, room=longest - 2, most=task.sentences)
+    return f"import torch\n{load}\n{summarise}"

@@ -2,19 +2,22 @@
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import onnx
 import pytest
 import torch
 
+from lkd_tune.cli.export import export
 from lkd_tune.config.errors import SpecError
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.evaluation.scoring import evaluate_model
 from lkd_tune.export.check import check_batches, largest_difference
-from lkd_tune.export.convert import convert_student, write_formats
+from lkd_tune.export.convert import CONVERTERS, convert_student, write_formats
 from lkd_tune.export.exported_model import Runnable
 from lkd_tune.export.formats import FORMATS, FormatError, parse_formats, read_conversion
 from lkd_tune.export.onnx import open_onnx
@@ -112,7 +115,8 @@ def test_a_format_that_answers_otherwise_is_refused(wrong, tmp_path, monkeypatch
         model.config,
         lambda inputs: {"logits": wrong(model(**inputs).logits)},
     )
-    monkeypatch.setattr("lkd_tune.export.convert.open_program", lambda path, config: program)
+    converter = replace(CONVERTERS["torch-export"], open=lambda path, config: program)
+    monkeypatch.setitem(CONVERTERS, "torch-export", converter)
     with pytest.raises(FormatError, match=r"torch.export differs from PyTorch by .* in a logit"):
         convert_student(student, ("torch-export",), task, cache=tmp_path)
 
@@ -132,6 +136,33 @@ def test_a_mask_that_is_not_heeded_is_seen(tmp_path):
     assert largest_difference(model, unmasked, kind_of(task), batches) > 1e-3
     with torch.no_grad():
         assert forward(unmasked, batches[-1], hidden_states=False).logits.shape[-1] == 2
+
+
+def test_each_format_has_a_converter_after_the_one_that_it_is_made_from():
+    assert list(CONVERTERS) == [name for name in FORMATS if name != "hf"]
+    order = list(CONVERTERS)
+    for name, converter in CONVERTERS.items():
+        if converter.source is not None:
+            assert order.index(converter.source) < order.index(name)
+
+
+def test_the_help_of_the_command_names_each_format():
+    option = get_type_hints(export, include_extras=True)["formats"].__metadata__[0]
+    assert all(f"{name}," in option.help or f"{name};" in option.help for name in [*FORMATS][1:])
+    assert "hf (always written)" in option.help
+
+
+@pytest.mark.parametrize("formats", [("onnx",), ("hf", "onnx-int8")])
+def test_a_student_too_large_for_onnx_is_refused(formats, tmp_path):
+    large = torch.nn.Module()
+    large.register_parameter("weight", torch.nn.Parameter(torch.empty(600_000_000, device="meta")))
+    name = formats[-1]
+    with pytest.raises(SpecError) as found:
+        write_formats(tmp_path, formats, large, "SequenceClassification")
+    assert str(found.value) == (
+        f"--format: {name} can hold 2000 MB, the student has 2400 MB of weights; "
+        f"export without {name}"
+    )
 
 
 def test_formats_are_named_in_any_order_and_hf_is_always_there():

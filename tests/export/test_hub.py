@@ -73,8 +73,9 @@ def test_several_are_numbered_and_public_if_asked_for(run, hub, tmp_path):
 
 
 def refusals():
-    there = "someone/there is there and public; add --public, change it there, or name another"
-    yield ["--push-to-hub", "x"], None, "there is no token; run `hf auth login`, or set HF_TOKEN", 2
+    there = "someone/there exists and is public; add --public, change it there, or use another name"
+    no_token = "no token was found; run `hf auth login`, or set HF_TOKEN"
+    yield ["--push-to-hub", "x"], None, no_token, 2
     yield ["--push-to-hub", "a b"], "hf_right", "Repo id must use alphanumeric chars", 2
     yield ["--push-to-hub", "there"], "hf_right", there, 2
     yield ["--push-to-hub", "x"], "hf_wrong", "Invalid user token.", 2

@@ -49,7 +49,9 @@ def test_a_used_folder_is_left_alone(run, tmp_path):
 
 
 def test_more_than_are_kept(run, tmp_path):
-    with pytest.raises(SpecError, match=r"--top: 3 students are wanted, 2 are kept.*use --top 2"):
+    with pytest.raises(
+        SpecError, match=r"--top: 3 students requested, but the run keeps 2 .*use --top 2"
+    ):
         export_students(run, 3, tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
@@ -79,5 +81,5 @@ def test_a_student_that_makes_way_meanwhile(run, tmp_path, monkeypatch):
         return copy(source, *args, **options)
 
     monkeypatch.setattr(shutil, "copytree", remove_then_copy)
-    with pytest.raises(SpecError, match="student 0003 has just made way for a better one"):
+    with pytest.raises(SpecError, match="student 0003 was just replaced by a better one"):
         export_students(run, 1, tmp_path / "to")
