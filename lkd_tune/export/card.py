@@ -1,4 +1,4 @@
-"""The card of an exported student: what it is, how it came about, how good it is, at what cost."""
+"""The model card of an exported student: its use, scores, training, size and cost."""
 
 from __future__ import annotations
 
@@ -6,21 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.config.settings.known_tasks import GENERATED, is_file_name
+from lkd_tune.config.settings.task_kinds import KINDS
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.export.formats import FORMATS, Conversion
 from lkd_tune.export.usage import usage
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results.leaderboard import Leaderboard, Row
-
-_PIPELINES = {
-    "classification": "text-classification",
-    "regression": "text-classification",
-    "multi_label": "text-classification",
-    "tagging": "token-classification",
-    "question_answering": "question-answering",
-    "extractive_summary": "summarization",
-    "masked_lm": "fill-mask",
-}
 
 
 def student_card(
@@ -29,83 +20,84 @@ def student_card(
     """Returns a student's README.md, with the metadata block that the Hugging Face hub reads.
 
     Args:
-        run: Its run.
+        run: The student's run.
         board: The run's leaderboard.
-        row: The student's.
-        conversion: What was measured of its formats; None if it has but one.
+        row: The student's row.
+        conversion: The measurements of its formats; None if it has only one.
     """
     from huggingface_hub import ModelCardData
 
     spec = run.read_trial(row.name).spec
-    kind = spec.task.kind
-    on_test = "; the one on test was taken once" if row.test_score is not None else ""
+    on_test = " The test score was measured once." if row.test_score is not None else ""
     data = ModelCardData(
         library_name="transformers",
-        pipeline_tag=_PIPELINES[kind],
+        pipeline_tag=KINDS[spec.task.kind].pipeline,
         tags=["distillation", "lkd-tune", *_format_tags(conversion)],
-        license=_licence(spec.teacher),
+        license=_license_of(spec.teacher),
         base_model=spec.teacher if _is_hub_id(spec.teacher) else None,
         datasets=spec.task.data if _is_hub_id(spec.task.data) else None,
         metrics=[board.task_metric],
         model_name=f"{spec.task.name}-{row.name}",
-        eval_results=_results(board, row, spec),
+        eval_results=_eval_results(board, row, spec),
     )
     sections = [
         f"---\n{data.to_yaml()}\n---",
-        f"# {spec.task.name}: a distilled student of {row.depth} layers",
-        _answer(board, row),
+        f"# {spec.task.name}: a distilled student with {row.depth} layers",
+        _headline(board, row),
         f"## Use\n\n```python\n{usage(spec.task)}\n```",
-        *_formats(conversion),
+        *_format_sections(conversion),
         _table("Scores", ["model", f"{board.metric}, dev", f"{board.metric}, test"],
                _scores(board, row)),
         _table("How it was distilled", ["", ""], _recipe(spec, row)),
         _table("Size and cost", ["", ""], _cost(board, row)),
         "## Limits\n\n"
-        f"Chosen on dev among {board.count('complete') + board.count('stopped')} trials, so its "
-        f"score there flatters it{on_test}. It knows the task and the language "
-        "of its training text alone, and has its teacher's errors and biases.",
+        "This student was chosen by its score on dev among "
+        f"{board.count('complete') + board.count('stopped')} trials, so its dev score is "
+        f"optimistic.{on_test} It was trained for one task, on text in the language of its "
+        "training data. It inherits the errors and biases of its teacher.",
     ]  # fmt: skip
     return "\n\n".join(sections) + "\n"
 
 
-def _answer(board: Leaderboard, row: Row) -> str:
-    said = f"{board.metric} {row.score:.3f} on dev" if row.score is not None else "no score"
+def _headline(board: Leaderboard, row: Row) -> str:
+    text = f"{board.metric} {row.score:.3f} on dev" if row.score is not None else "no score"
     if row.task_score is not None:
-        said += f" after fine-tuning, {board.task_metric} {row.task_score:.3f} before"
+        text += f" after fine-tuning, {board.task_metric} {row.task_score:.3f} before"
     if row.share is not None:
-        said += f", {row.share:.0%} of the teacher's {board.teacher_score:.3f}"
+        text += f", {row.share:.0%} of the teacher's {board.teacher_score:.3f}"
     if row.parameters and board.teacher.get("parameters"):
         whose = "its" if row.share is not None else "the teacher's"
         share = row.parameters / board.teacher["parameters"]
-        said += f", with {share:.0%} of {whose} parameters"
-    return f"{said[0].upper()}{said[1:]}."
+        text += f", with {share:.0%} of {whose} parameters"
+    return f"{text[0].upper()}{text[1:]}."
 
 
-def _formats(conversion: Conversion | None) -> list[str]:
-    """Returns the section on other formats: how they are used, and what they cost in score."""
+def _format_sections(conversion: Conversion | None) -> list[str]:
+    """Returns the section on other formats: their measurements, and how to use them."""
     if conversion is None:
         return []
     head = ["format", "file", "MB", f"{conversion.metric}, dev", "ms", "largest difference"]
     rows: list[tuple[str, ...]] = [
         (
-            FORMATS[facts.format].title,
-            f"`{FORMATS[facts.format].file}`",
-            f"{facts.size_mb:.1f}",
-            f"{facts.metrics[conversion.metric]:.4f}",
-            f"{facts.latency_ms:.1f}",
-            "" if facts.difference is None else f"{facts.difference:.1e}",
+            FORMATS[measured.format].title,
+            f"`{FORMATS[measured.format].file}`",
+            f"{measured.size_mb:.1f}",
+            f"{measured.metrics[conversion.metric]:.4f}",
+            f"{measured.latency_ms:.1f}",
+            "" if measured.difference is None else f"{measured.difference:.1e}",
         )
-        for facts in conversion.formats
+        for measured in conversion.formats
     ]
     *sizes, largest = map(str, conversion.batch_sizes)
     batches = f"{', '.join(sizes)} and {largest}" if sizes else largest
     shortest, longest = conversion.lengths
     sections = [
         _table("Formats", head, rows),
-        f"Measured on these files on a CPU, with {conversion.threads} threads: the score on all of "
+        f"Measured on these files on a CPU with {conversion.threads} threads: the score on all of "
         f"dev, the time for one example of {conversion.length} tokens, and the largest difference "
-        f"of a logit from PyTorch's on batches of {batches} texts of dev, {shortest} to {longest} "
-        "tokens long. All take batches of any size and texts as long as the model has positions.",
+        f"between a logit and PyTorch's on batches of {batches} texts of dev, {shortest} to "
+        f"{longest} tokens long. All formats take batches of any size and texts of any length up "
+        "to the model's number of positions.",
     ]
     file_by_use: dict[str, str] = {}
     for measured in conversion.formats:
@@ -121,23 +113,25 @@ def _format_tags(conversion: Conversion | None) -> list[str]:
 
 
 def _scores(board: Leaderboard, row: Row) -> list[tuple[str, ...]]:
-    def told(score: float | None) -> str:
+    def to_text(score: float | None) -> str:
         return "" if score is None else f"{score:.4f}"
 
     rows: list[tuple[str, ...]] = [
-        (f"this student ({row.name})", told(row.score), told(row.test_score))
+        (f"this student ({row.name})", to_text(row.score), to_text(row.test_score))
     ]
     if row.mean is not None and row.low is not None and row.high is not None:
         interval = f"{row.mean:.4f} (95 %: {row.low:.4f} to {row.high:.4f})"
-        rows.append((f"its settings, {board.seeds} other seeds", interval, told(row.test_mean)))
+        rows.append(
+            (f"the same settings, {board.seeds} other seeds", interval, to_text(row.test_mean))
+        )
     if board.baseline is not None:
-        plain = board.baseline
-        rows.append(("the same without distillation", told(plain.score), told(plain.test_score)))
+        dev, test = board.baseline.score, board.baseline.test_score
+        rows.append(("the same without distillation", to_text(dev), to_text(test)))
     on_test = board.teacher.get("test", {}).get(board.metric)
-    rows.append(("teacher", told(board.teacher_score), told(on_test)))
+    rows.append(("teacher", to_text(board.teacher_score), to_text(on_test)))
     if board.lead_score is not None:
         on_test = board.teacher.get("test", {}).get(f"lead_{board.metric}")
-        rows.append(("the first sentences alone", told(board.lead_score), told(on_test)))
+        rows.append(("the first sentences alone", to_text(board.lead_score), to_text(on_test)))
     return rows
 
 
@@ -148,14 +142,14 @@ def _recipe(spec: TrialSpec, row: Row) -> list[tuple[str, ...]]:
         ("teacher", Path(spec.teacher).name if spec.teacher and not _is_hub_id(spec.teacher)
          else str(spec.teacher)),
         ("data", str(data)),
-        ("objective", "word and layer transforming relations and the logits (Park, Kim and Yang, "
+        ("objective", "word and layer transforming relations, and logits (Park, Kim and Yang, "
                       "EMNLP 2021)"),
         ("weights", weights),
         ("temperature", f"{row.temperature:.3g}"),
         ("layer map", row.word_map if row.word_map == row.layer_map
          else f"words {row.word_map}, layers {row.layer_map}"),
         ("training", f"{row.step} steps, peak learning rate {row.lr:.3g}, seed {spec.seed}"),
-        *([("scored by", f"fine-tuning on {spec.evaluate_on.task.name}, on labels alone")]
+        *([("scored by", f"fine-tuning on the labels of {spec.evaluate_on.task.name}")]
           if spec.evaluate_on is not None else []),
     ]  # fmt: skip
 
@@ -166,9 +160,12 @@ def _cost(board: Leaderboard, row: Row) -> list[tuple[str, ...]]:
     facts: list[tuple[str, Any]] = [
         ("parameters", f"{row.parameters:,}" if row.parameters else None),
         ("weights on disk", f"{row.disk_mb:.1f} MB" if row.disk_mb else None),
-        ("one full-length example", f"{row.latency_ms:.1f} ms" if row.latency_ms else None),
-        ("its training", f"{row.wall_s:.0f} s" if row.wall_s else None),
-        ("the whole search", f"{board.totals['wall_s'] / 60:.1f} minutes"),
+        (
+            "latency of one full-length example",
+            f"{row.latency_ms:.1f} ms" if row.latency_ms else None,
+        ),
+        ("training time of this student", f"{row.wall_s:.0f} s" if row.wall_s else None),
+        ("time of the whole search", f"{board.totals['wall_s'] / 60:.1f} minutes"),
         ("machine", machine),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
     ]
@@ -181,39 +178,39 @@ def _table(title: str, head: list[str], rows: list[tuple[str, ...]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Returns text that can't end a cell, a row or become markup."""
+    """Returns text escaped so that it can't end a cell or a row or become markup."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
-def _results(board: Leaderboard, row: Row, spec: TrialSpec) -> list[Any] | None:
+def _eval_results(board: Leaderboard, row: Row, spec: TrialSpec) -> list[Any] | None:
     from huggingface_hub import EvalResult
 
-    # What the model has as it is, not what a copy of it was fine-tuned to.
+    # The score of the model itself, not of a copy that was fine-tuned on another task.
     on_dev = row.score if row.task_score is None else row.task_score
-    found = [("dev", on_dev), ("test", row.test_score)]
+    scores = [("dev", on_dev), ("test", row.test_score)]
     return [
         EvalResult(
-            task_type=_PIPELINES[spec.task.kind],
+            task_type=KINDS[spec.task.kind].pipeline,
             dataset_type=str(spec.task.data if _is_hub_id(spec.task.data) else spec.task.name),
             dataset_name=spec.task.name,
             dataset_split=split,
             metric_type=board.task_metric,
             metric_value=score,
         )
-        for split, score in found
+        for split, score in scores
         if score is not None
     ] or None
 
 
 def _is_hub_id(name: str | None) -> bool:
-    """Returns whether a name is one of the hub's, and no path or file here."""
+    """Returns whether a name is the hub's, and not a local path or file."""
     if name is None or name == GENERATED or is_file_name(name) or Path(name).exists():
         return False
     return not name.startswith((".", "/", "~")) and name.count("/") <= 1
 
 
-def _licence(teacher: str | None) -> str | None:
-    """Returns the licence that a teacher's own card states, which its students stand under."""
+def _license_of(teacher: str | None) -> str | None:
+    """Returns the licence in a teacher's model card, which its students inherit."""
     from huggingface_hub import ModelCard
 
     card = Path(teacher or "") / "README.md"
@@ -221,5 +218,5 @@ def _licence(teacher: str | None) -> str | None:
         return None
     try:
         return ModelCard.load(card).data.license
-    except ValueError:  # no card in the hub's form
+    except ValueError:  # not a card in the hub's format
         return None

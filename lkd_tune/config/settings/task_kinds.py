@@ -20,6 +20,7 @@ class TaskKindInfo:
     """A kind of task.
 
     Attributes:
+        pipeline="summarization",
         metrics: The values that `task.metric` may have; a search maximises it. The first one is the
             default.
         head: The head of its models, named as in transformers' AutoModelFor….
@@ -34,6 +35,7 @@ class TaskKindInfo:
 
     metrics: tuple[str, ...]
     head: str
+    pipeline: str
     reported: tuple[str, ...] = ()
     columns: Mapping[str, str | None] = field(default_factory=dict)
     needs_pair: str | None = None
@@ -63,24 +65,31 @@ KINDS: Mapping[str, TaskKindInfo] = {
     "classification": TaskKindInfo(
         metrics=("accuracy", "f1", "macro_f1", "matthews"),
         head="SequenceClassification",
+        pipeline="text-classification",
         of_whole_texts=True,
     ),
     "regression": TaskKindInfo(
-        metrics=("spearman", "pearson"), head="SequenceClassification", of_whole_texts=True
+        metrics=("spearman", "pearson"),
+        head="SequenceClassification",
+        pipeline="text-classification",
+        of_whole_texts=True,
     ),
     "multi_label": TaskKindInfo(
         metrics=("macro_f1", "micro_f1", "accuracy"),
         head="SequenceClassification",
+        pipeline="text-classification",
         of_whole_texts=True,
     ),
     "tagging": TaskKindInfo(
         metrics=("f1", "precision", "recall", "accuracy"),
         head="TokenClassification",
+        pipeline="token-classification",
         columns={"text": "tokens", "label": "ner_tags"},
     ),
     "question_answering": TaskKindInfo(
         metrics=("f1", "exact_match"),
         head="QuestionAnswering",
+        pipeline="question-answering",
         columns={"text": "question", "pair": "context", "label": "answers"},
         needs_pair="the context",
         usual={"max_length": 384},
@@ -89,6 +98,7 @@ KINDS: Mapping[str, TaskKindInfo] = {
     "extractive_summary": TaskKindInfo(
         metrics=("rouge1", "rouge2", "rougeL"),
         head="TokenClassification",
+        pipeline="summarization",
         # The scores of each document's first sentences.
         reported=("lead_rouge1", "lead_rouge2", "lead_rougeL"),
         columns={"text": "document", "label": "summary"},
@@ -98,6 +108,7 @@ KINDS: Mapping[str, TaskKindInfo] = {
     "masked_lm": TaskKindInfo(
         metrics=("accuracy",),
         head="MaskedLM",
+        pipeline="fill-mask",
         reported=("loss", "perplexity"),
         columns={"text": "text", "label": None},
     ),
