@@ -1,4 +1,4 @@
-"""Optuna's study of a run, read without touching it: a search may be writing to it."""
+"""Reads a run's Optuna study from a copy of its journal, since a search may be writing to it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lkd_tune.records.run import RunFolder
 
-# A forest grown on fewer trials says nothing.
-_LEAST_TRIALS = 5
+# With fewer trials, the random forest of fANOVA is meaningless.
+_MIN_TRIALS = 5
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A complete trial as its study knows it.
+class CompleteTrial:
+    """A complete trial of a study.
 
     Attributes:
-        name: `0007`.
-        params: What was drawn, by the name of the parameter.
-        score: At its end.
+        name: The trial's name, such as `0007`.
+        params: The drawn values by the name of the parameter.
+        score: The final score.
     """
 
     name: str
@@ -40,13 +40,13 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A searched parameter, and where its values lie on an axis from 0 to 1.
+    """A searched parameter, with an axis from 0 to 1 for its values.
 
     Attributes:
-        name: As the study has it.
-        values: What was drawn, in order.
+        name: Its name in the study.
+        values: The drawn values, sorted, each once.
         log: Whether its axis is logarithmic.
-        is_number: Whether values have a distance, and not only an order.
+        is_number: Whether its values are numbers. Other values are placed at equal distances.
     """
 
     name: str
@@ -56,22 +56,22 @@ class Parameter:
 
     @property
     def varies(self) -> bool:
-        """Whether there are two values at least."""
+        """Whether there are at least two values."""
         return len(self.values) > 1
 
     @property
     def label(self) -> str:
-        """The name without the part that goes without saying."""
+        """The name without `losses.` and `.weight`."""
         return label_of(self.name)
 
     @property
     def ends(self) -> list[tuple[float, str]]:
-        """What stands at the lower and the upper end of the axis."""
+        """Positions and labels of the lower and the upper end of the axis."""
         low, high = self.values[0], self.values[-1]
         return [(0.0, _short(low)), (1.0, _short(high))]
 
-    def place(self, value: Any) -> float:
-        """Returns where a value lies."""
+    def position(self, value: Any) -> float:
+        """Returns the position of a value on the axis, from 0 to 1."""
         if not self.is_number:
             return self.values.index(value) / (len(self.values) - 1)
         low, high = self.values[0], self.values[-1]
@@ -81,49 +81,49 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class StudyFacts:
-    """What a study tells beyond the leaderboard.
+class StudySummary:
+    """The contents of a study that the leaderboard lacks.
 
     Attributes:
-        trials: The complete ones.
-        parameters: What most of them drew, layer maps left out: they have pictures of their own.
-        importance: Each parameter's share of the variance of an objective, by objective; empty
-            where there are too few trials or nothing varies.
+        trials: The complete trials. Empty if the score is not an objective.
+        parameters: The parameters that at least half of the complete trials have. Layer maps are
+            left out, because they have their own plots.
+        importance: Each parameter's share of an objective's variance (fANOVA), by objective. An
+            objective is left out if there are too few trials or nothing varies.
     """
 
-    trials: list[Drawn]
+    trials: list[CompleteTrial]
     parameters: list[Parameter]
     importance: dict[str, dict[str, float]]
 
 
-def read_study(run: RunFolder, objectives: Sequence[str]) -> StudyFacts:
-    """Returns what the run's study tells; nothing where it has none or none can be read."""
+def read_study(run: RunFolder, objectives: Sequence[str]) -> StudySummary:
+    """Returns the summary of a run's study; an empty one if there is no readable study."""
     if not run.study.exists():
-        return StudyFacts([], [], {})
+        return StudySummary([], [], {})
     with tempfile.TemporaryDirectory() as folder:
         study = _load(run.study, Path(folder))
     if study is None:
-        return StudyFacts([], [], {})
+        return StudySummary([], [], {})
     complete = [
         trial
         for trial in study.get_trials(deepcopy=False)
         if trial.state == TrialState.COMPLETE and "name" in trial.user_attrs and trial.values
     ]
-    at = list(objectives).index("score") if "score" in objectives else None
-    drawn = (
-        [Drawn(t.user_attrs["name"], t.params, t.values[at]) for t in complete]
-        if at is not None
-        else []
-    )
-    return StudyFacts(drawn, _parameters(complete), _importance(study, complete, objectives))
+    trials = []
+    if "score" in objectives:
+        index = list(objectives).index("score")
+        trials = [CompleteTrial(t.user_attrs["name"], t.params, t.values[index]) for t in complete]
+    return StudySummary(trials, _parameters(complete), _importance(study, complete, objectives))
 
 
 def _load(journal: Path, folder: Path) -> optuna.Study | None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     copy = folder / "study.journal"
     shutil.copyfile(journal, copy)
-    whole = copy.read_bytes()
-    copy.write_bytes(whole[: whole.rfind(b"\n") + 1])  # the last line may be half written
+    content = copy.read_bytes()
+    # The search may have written only a part of the last line.
+    copy.write_bytes(content[: content.rfind(b"\n") + 1])
     try:
         storage = JournalStorage(JournalFileBackend(str(copy)))
         loaded = optuna.load_study(study_name=None, storage=storage)
@@ -136,54 +136,56 @@ def _load(journal: Path, folder: Path) -> optuna.Study | None:
 
 def _parameters(trials: Sequence[FrozenTrial]) -> list[Parameter]:
     names = dict.fromkeys(name for trial in trials for name in trial.params)
-    found = []
+    parameters = []
     for name in names:
-        own = [trial for trial in trials if name in trial.params]
-        if name.startswith("layer_map.") or len(own) * 2 < len(trials):
+        having = [trial for trial in trials if name in trial.params]
+        if name.startswith("layer_map.") or len(having) * 2 < len(trials):
             continue
-        dist = own[0].distributions[name]
-        number = not isinstance(dist, CategoricalDistribution)
-        values = {trial.params[name] for trial in own}
-        ordered = tuple(sorted(values)) if number else tuple(sorted(values, key=str))
-        found.append(Parameter(name, ordered, bool(getattr(dist, "log", False)), number))
-    return found
+        dist = having[0].distributions[name]
+        is_number = not isinstance(dist, CategoricalDistribution)
+        values = {trial.params[name] for trial in having}
+        ordered = tuple(sorted(values)) if is_number else tuple(sorted(values, key=str))
+        log = bool(getattr(dist, "log", False))
+        parameters.append(Parameter(name, ordered, log, is_number))
+    return parameters
 
 
 def _importance(
     study: optuna.Study, trials: Sequence[FrozenTrial], objectives: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    if len(trials) < _LEAST_TRIALS:
+    if len(trials) < _MIN_TRIALS:
         return {}
-    found = {}
-    for place, objective in enumerate(objectives):
-        if len({trial.values[place] for trial in trials}) < 2:
+    importance = {}
+    for index, objective in enumerate(objectives):
+        if len({trial.values[index] for trial in trials}) < 2:
             continue
 
-        def value(trial: FrozenTrial, place: int = place) -> float:
-            return trial.values[place]
+        def value(trial: FrozenTrial, index: int = index) -> float:
+            return trial.values[index]
 
         try:
             shares = get_param_importances(
                 study, evaluator=FanovaImportanceEvaluator(seed=0), target=value
             )
-        except (ValueError, RuntimeError):  # nothing was drawn in every trial, or nothing varies
+        except (ValueError, RuntimeError):  # no parameter is in all trials, or none varies
             continue
-        if all(map(math.isfinite, shares.values())) and len(together := _together(shares)) > 1:
-            found[objective] = together
-    return found
+        merged = _merge_layer_map(shares)
+        if all(map(math.isfinite, shares.values())) and len(merged) > 1:
+            importance[objective] = merged
+    return importance
 
 
-def _together(shares: dict[str, float]) -> dict[str, float]:
-    """Returns shares with those of the numbers that a layer map is drawn from added up."""
-    found: dict[str, float] = {}
+def _merge_layer_map(shares: dict[str, float]) -> dict[str, float]:
+    """Returns shares by label; those of the parameters of a layer map are added up."""
+    merged: dict[str, float] = {}
     for name, share in shares.items():
         label = "layer map" if name.startswith("layer_map.") else label_of(name)
-        found[label] = found.get(label, 0.0) + share
-    return found
+        merged[label] = merged.get(label, 0.0) + share
+    return merged
 
 
 def label_of(name: str) -> str:
-    """Returns a parameter's name without the parts that go without saying."""
+    """Returns a parameter's name without `losses.` and `.weight`."""
     return name.removeprefix("losses.").removesuffix(".weight")
 
 

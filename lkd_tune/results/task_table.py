@@ -1,4 +1,4 @@
-"""Several tasks at a glance: a row for each task's run, and the averages that GLUE reports."""
+"""The table of several tasks: a row for each task's run, and the averages that GLUE reports."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from lkd_tune.results.leaderboard_files import read_leaderboard
 
 @dataclass(frozen=True)
 class TaskRow:
-    """A task's result on dev.
+    """The result of a task.
 
     Attributes:
         task: Its name.
-        metrics: The metrics that GLUE reports for it.
-        student: Those of the best student; empty without one.
-        teacher: Those of the teacher.
-        baseline: Those of the student without distillation; empty without one.
-        on_test: The same of student, teacher and baseline on test, for MNLI its mismatched genres.
-        parameters: Of the best student.
-        hours: Machine time of the whole run, the teacher included.
+        metrics: Names of the metrics that GLUE reports for it.
+        student: Metrics of the best student on dev; empty without a student.
+        teacher: Metrics of the teacher on dev.
+        baseline: Metrics of the student without distillation on dev; empty without a baseline.
+        on_test: Metrics of `student`, `teacher` and `baseline` on test. For MNLI, test is its
+            mismatched genres.
+        parameters: Number of parameters of the best student.
+        hours: Machine time of the whole run, including the teacher's.
         run: The task's run folder.
-        left: Why the search is not done, '' if it is.
+        left: Why the search is not done; '' if it is done.
     """
 
     task: str
@@ -43,7 +44,7 @@ class TaskRow:
     left: str = ""
 
     def score(self, of: str) -> float | None:
-        """Returns the mean of a model's metrics, as GLUE counts a task; None if unknown.
+        """Returns the mean of a model's metrics, which is GLUE's score of a task; None if unknown.
 
         Args:
             of: student, teacher or baseline.
@@ -64,11 +65,11 @@ class TaskTable:
         return TaskTable([row for row in self.rows if not row.left])
 
     def average(self, of: str, *, without: tuple[str, ...] = ()) -> float | None:
-        """Returns the mean score over the tasks, None if one of them is not done or has none.
+        """Returns the mean score over the tasks; None if a task is not done or has no score.
 
         Args:
             of: student, teacher or baseline.
-            without: Names of tasks to leave out, as WNLI often is.
+            without: Names of tasks to leave out. WNLI is often left out.
         """
         rows = [row for row in self.rows if row.task not in without]
         scores = [None if row.left else row.score(of) for row in rows]
@@ -79,11 +80,12 @@ class TaskTable:
 def read_task_table(
     runs: Mapping[str, RunFolder], left: Mapping[str, str] | None = None
 ) -> TaskTable:
-    """Returns the table of some tasks' runs.
+    """Returns the table of several tasks' runs.
 
     Args:
-        runs: By the names of the tasks; those that did not begin may hold none.
-        left: Why a task's search is not done; none: all are.
+        runs: Run folders by the names of the tasks. The folder of a search that has not started
+            may be empty.
+        left: For each task whose search is not done, the reason. Default: all searches are done.
     """
     return TaskTable([_row(task, run, (left or {}).get(task, "")) for task, run in runs.items()])
 

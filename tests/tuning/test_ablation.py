@@ -104,7 +104,7 @@ def test_the_page_of_a_real_run(run):
     assert sum(study.importance["score"].values()) == pytest.approx(1)
     assert {p.label for p in study.parameters} >= {"wr_pair", "logits", "train.lr"}
     for parameter in study.parameters:
-        assert all(0 <= parameter.place(value) <= 1 for value in parameter.values)
+        assert all(0 <= parameter.position(value) <= 1 for value in parameter.values)
 
 
 def test_a_journal_that_is_being_written_to(run, tmp_path):

@@ -1,1 +1,1 @@
-"""The plots of a report."""
+"""Plots for a run's report."""

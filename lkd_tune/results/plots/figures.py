@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results.leaderboard import Leaderboard
-from lkd_tune.results.plots.layers import plot_pairs, plot_wires
+from lkd_tune.results.plots.layers import plot_layer_maps, plot_layer_pairs
 from lkd_tune.results.plots.learning import plot_learning, plot_losses
 from lkd_tune.results.plots.parameters import plot_importance, plot_parallel
 from lkd_tune.results.plots.seeds import plot_seeds
@@ -22,13 +22,13 @@ from lkd_tune.results.study import read_study
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot in the page.
+    """A plot in the report.
 
     Attributes:
-        name: Of its files, without the suffix.
-        title: What it shows.
+        name: Name of its files, without the suffix.
+        title: Its heading.
         note: How to read it.
-        svg: The picture, to be put into the page as it is.
+        svg: The SVG element for the page.
     """
 
     name: str
@@ -40,7 +40,17 @@ class Plot:
 def write_plots(
     run: RunFolder, board: Leaderboard, ablation: dict[str, Any] | None, folder: Path
 ) -> list[Plot]:
-    """Writes SVG and PNG of each plot that the run has something for; removes earlier ones."""
+    """Writes SVG and PNG of each plot that the run has data for; removes the files of others.
+
+    Args:
+        run: The run.
+        board: Its leaderboard.
+        ablation: The contents of ablation.json; None without it.
+        folder: The folder of the files. It is created.
+
+    Returns:
+        The plots, in the order of the report.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     records = run.read_trials()
     study = read_study(run, board.objectives)
@@ -57,37 +67,77 @@ def write_plots(
         else:
             plots.append(Plot(name, title, note, write_figure(figure, folder, name)))
 
-    add("size", "Score against size", "Left and high is good. The line joins the students that no "
-        "other beats in both.", lambda: plot_tradeoff(board, "parameters"))  # fmt: skip
+    add(
+        "size",
+        "Score against size",
+        "Small and high is better. The line is the Pareto front.",
+        lambda: plot_tradeoff(board, "parameters"),
+    )
     timed = any(row.latency_ms is not None for row in board.rows if row.rank)
     cost, word = ("latency_ms", "latency") if timed else ("flops", "computation")
-    add("speed", f"Score against {word}", "Of one example of full length, on the device that "
-        "trained it." if timed else "Of one example of full length.",
-        lambda: plot_tradeoff(board, cost))  # fmt: skip
+    where = ", on the device that trained the student" if timed else ""
+    add(
+        "speed",
+        f"Score against {word}",
+        f"For one full-length example{where}.",
+        lambda: plot_tradeoff(board, cost),
+    )
     if layers:
-        add("layer_maps", "Layer maps", "Which teacher layer each student layer learns from; 0 is "
-            "the embeddings. The best trial is the thick line.",
-            lambda: plot_wires(board, records, layers))  # fmt: skip
-        add("layer_pairs", "Teacher layer × student layer", "Mean score of the complete trials "
-            "whose map joins the two.", lambda: plot_pairs(board, records, layers))  # fmt: skip
-    add("importance", "What mattered", f"Share of the differences that each parameter explains "
-        f"(fANOVA over {len(study.trials)} complete trials); only parameters that every trial has.",
-        lambda: plot_importance(study.importance))  # fmt: skip
-    add("parallel", "All complete trials", "A line a trial; the best is thick.",
-        lambda: plot_parallel(study.trials, study.parameters, board.metric, best))  # fmt: skip
-    add("learning", "Learning curves", "Score on dev by step; a cross is where the scheduler "
-        "stopped a trial.", lambda: plot_learning(board, records))  # fmt: skip
-    add("losses", "Loss terms of the best", "Mean since the measurement before; the factor is its "
-        "weight.", lambda: plot_losses(run.read_trial(best)) if best else None)  # fmt: skip
-    add("confirmation", "With other seeds", "Dots are seeds, the line is the mean's 95 % interval.",
-        lambda: plot_seeds(run.read_confirmation(), board.metric))  # fmt: skip
+        add(
+            "layer_maps",
+            "Layer maps",
+            "Which teacher layer each student layer learns from; 0 is the embeddings. The thick "
+            "line is the best trial.",
+            lambda: plot_layer_maps(board, records, layers),
+        )
+        add(
+            "layer_pairs",
+            "Teacher layer × student layer",
+            "Mean score of the complete trials whose map contains the pair.",
+            lambda: plot_layer_pairs(board, records, layers),
+        )
+    add(
+        "importance",
+        "Parameter importance",
+        "Share of the variance that each parameter explains (fANOVA on "
+        f"{len(study.trials)} complete trials). Only parameters that all trials have are shown.",
+        lambda: plot_importance(study.importance),
+    )
+    add(
+        "parallel",
+        "All complete trials",
+        "One line for each trial; the thick line is the best trial.",
+        lambda: plot_parallel(study.trials, study.parameters, board.metric, best),
+    )
+    add(
+        "learning",
+        "Learning curves",
+        "Score on dev by step; a cross marks a trial that was stopped early.",
+        lambda: plot_learning(board, records),
+    )
+    add(
+        "losses",
+        "Loss terms of the best trial",
+        "Mean since the last measurement; the factor is the weight.",
+        lambda: plot_losses(run.read_trial(best)) if best else None,
+    )
+    add(
+        "confirmation",
+        "With other seeds",
+        "Small dots are seeds; the line is the 95 % confidence interval of the mean.",
+        lambda: plot_seeds(run.read_confirmation(), board.metric),
+    )
     entries = ablation["entries"] if ablation else []
-    add("ablation", "Without each loss term", "The winner trained again with one term's weight 0.",
-        lambda: plot_seeds([{**e, "trial": ablation_label(e)} for e in entries], board.metric),
-        )  # fmt: skip
+    labelled = [{**entry, "trial": ablation_label(entry)} for entry in entries]
+    add(
+        "ablation",
+        "Without each loss term",
+        "The best trial, trained again with one term's weight set to 0.",
+        lambda: plot_seeds(labelled, board.metric),
+    )
     return plots
 
 
 def ablation_label(entry: dict[str, Any]) -> str:
-    """Returns what an entry of ablation.json is called."""
+    """Returns the label of an entry of ablation.json."""
     return f"without {entry['removed']}" if entry["removed"] else "all terms"

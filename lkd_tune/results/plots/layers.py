@@ -1,4 +1,4 @@
-"""Layer maps: as wires from student to teacher layers, and as mean scores of each pair."""
+"""Plots of layer maps: lines from student to teacher layers, and mean scores of layer pairs."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from matplotlib.patches import Rectangle
 from lkd_tune.records.trial_record import TrialRecord
 from lkd_tune.results.leaderboard import Leaderboard
 from lkd_tune.results.plots.style import (
-    add_scale,
+    add_colour_bar,
     colour,
     new_figure,
     score_colour,
     text_on,
 )
 
-_MOST_DEPTHS = 4
+_MAX_DEPTHS = 4
 
 
-def plot_wires(
+def plot_layer_maps(
     board: Leaderboard, records: Sequence[TrialRecord], teacher_layers: int
 ) -> Figure | None:
-    """Returns student layers wired to teacher layers, a panel for each depth, the best on top."""
+    """Returns lines from student to teacher layers, a panel for each depth, the best on top."""
     maps = _maps(records)
     depths = _depths(maps, board)
     if not depths:
@@ -57,14 +57,14 @@ def plot_wires(
         axes.set_xticks([])
         for spine in axes.spines.values():
             spine.set_visible(False)
-    add_scale(figure, panels, scores, board.metric)
+    add_colour_bar(figure, panels, scores, board.metric)
     return figure
 
 
-def plot_pairs(
+def plot_layer_pairs(
     board: Leaderboard, records: Sequence[TrialRecord], teacher_layers: int
 ) -> Figure | None:
-    """Returns the mean score of the maps that hold a pair, teacher × student layer, by depth."""
+    """Returns the mean score of the maps with each pair of layers, a panel for each depth."""
     maps = _maps(records)
     depths = _depths(maps, board)
     if len(maps) < 2 or not depths:
@@ -92,15 +92,16 @@ def plot_pairs(
         axes.set_ylabel("student")
         axes.tick_params(length=0)
     panels[-1, 0].set_xlabel("teacher layer (0: embeddings)")
-    add_scale(figure, panels, scores, f"mean {board.metric}")
+    add_colour_bar(figure, panels, scores, f"mean {board.metric}")
     return figure
 
 
-Map = tuple[str, tuple[int, ...], float]
+ScoredMap = tuple[str, tuple[int, ...], float]
+"""A trial's name, its map (the teacher layer of each student layer) and its score."""
 
 
-def pair_means(maps: Sequence[Map]) -> dict[tuple[int, int], float]:
-    """Returns the mean score over the maps that hold each (student layer, teacher layer)."""
+def pair_means(maps: Sequence[ScoredMap]) -> dict[tuple[int, int], float]:
+    """Returns the mean score of the maps that contain each (student layer, teacher layer)."""
     found: dict[tuple[int, int], list[float]] = defaultdict(list)
     for _, entries, score in maps:
         for pair in enumerate(entries):
@@ -108,29 +109,29 @@ def pair_means(maps: Sequence[Map]) -> dict[tuple[int, int], float]:
     return {pair: mean(scores) for pair, scores in found.items()}
 
 
-def _maps(records: Sequence[TrialRecord]) -> list[Map]:
-    """Returns (trial, map, score) of complete trials; two of one whose two maps differ."""
-    maps: list[Map] = []
+def _maps(records: Sequence[TrialRecord]) -> list[ScoredMap]:
+    """Returns the maps of complete trials; two of a trial whose word and layer maps differ."""
+    maps: list[ScoredMap] = []
     for record in records:
         if not record.is_drawn or record.state != "complete" or record.score is None:
             continue
         used = record.spec.losses.needs_relations
         for entries in dict.fromkeys((record.spec.layer_map.word, record.spec.layer_map.layer)):
-            if used and not isinstance(entries, str):  # drawn anew in each step, it has no wires
+            if used and not isinstance(entries, str):  # a name: the map is drawn anew in each step
                 maps.append((record.name, entries, record.score))
     return maps
 
 
-def _depth(entry: Map) -> int:
+def _depth(entry: ScoredMap) -> int:
     return len(entry[1]) - 1
 
 
-def _depths(maps: Sequence[Map], board: Leaderboard) -> list[int]:
-    """Returns the best trial's depth and those with most maps, in order."""
+def _depths(maps: Sequence[ScoredMap], board: Leaderboard) -> list[int]:
+    """Returns the best trial's depth and the depths with most maps, sorted."""
     counts = Counter(map(_depth, maps))
     best = board.best.depth if board.best else None
     common = sorted(counts, key=lambda depth: (depth != best, -counts[depth], depth))
-    return sorted(common[:_MOST_DEPTHS])
+    return sorted(common[:_MAX_DEPTHS])
 
 
 def _place(layer: int, depth: int, teacher_layers: int) -> float:

@@ -1,4 +1,4 @@
-"""Scores and losses over the steps of trials."""
+"""Plots of scores and losses by step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lkd_tune.results.plots.tradeoff import draw_references
 
 
 def plot_learning(board: Leaderboard, records: Sequence[TrialRecord]) -> Figure | None:
-    """Returns each trial's score by step, and where the scheduler stopped it."""
+    """Returns each trial's score by step; markers show trials that were stopped early."""
     trials = [record for record in records if record.is_drawn and record.measurements]
     if not trials:
         return None
@@ -45,7 +45,7 @@ def plot_learning(board: Leaderboard, records: Sequence[TrialRecord]) -> Figure 
 
 
 def plot_losses(record: TrialRecord) -> Figure | None:
-    """Returns the unweighted terms of a trial's objective by step."""
+    """Returns the unweighted loss terms of a trial by step."""
     weights = {name: term.weight for name, term in record.spec.losses}
     series = {
         name: [(m.step, m.losses[name]) for m in record.measurements if m.losses.get(name, 0) > 0]
@@ -60,8 +60,8 @@ def plot_losses(record: TrialRecord) -> Figure | None:
         axes.plot(*zip(*points, strict=True), **series_style(place), linewidth=1.6,
                   marker="o", markersize=3.5, label=f"{name} × {weights[name]:.3g}")  # fmt: skip
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")  # the default one needs mathtext, which is off
+    axes.yaxis.set_major_formatter("{x:g}")  # the default needs mathtext, which is off
     axes.yaxis.set_minor_formatter("")
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=2, borderaxespad=0)
-    finish_axes(axes, "optimizer step", "loss, unweighted")
+    finish_axes(axes, "optimizer step", "unweighted loss")
     return figure

@@ -1,4 +1,4 @@
-"""What was searched: how much each parameter mattered, and all trials at once."""
+"""Plots of the searched parameters: their importance, and the values of all trials."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from lkd_tune.results.plots.style import add_scale, colour, new_figure, score_colour
-from lkd_tune.results.study import Drawn, Parameter
+from lkd_tune.results.plots.style import add_colour_bar, colour, new_figure, score_colour
+from lkd_tune.results.study import CompleteTrial, Parameter
 
-_MOST_AXES = 9
+_MAX_PARAMETERS = 9
 
 
 def plot_importance(importance: Mapping[str, Mapping[str, float]]) -> Figure | None:
-    """Returns bars of each parameter's share of an objective's variance, by objective."""
+    """Returns a bar chart of each parameter's share of the variance, a panel for each objective."""
     if not importance:
         return None
     rows = max(map(len, importance.values()))
@@ -34,10 +34,10 @@ def plot_importance(importance: Mapping[str, Mapping[str, float]]) -> Figure | N
 
 
 def plot_parallel(
-    trials: Sequence[Drawn], parameters: Sequence[Parameter], metric: str, best: str | None
+    trials: Sequence[CompleteTrial], parameters: Sequence[Parameter], metric: str, best: str | None
 ) -> Figure | None:
-    """Returns one line a trial over an axis for each parameter and one for the score."""
-    axes_of = [p for p in parameters if p.varies][:_MOST_AXES]
+    """Returns parallel coordinates: a line for each trial over axes of parameters and score."""
+    axes_of = [p for p in parameters if p.varies][:_MAX_PARAMETERS]
     if len(trials) < 2 or not axes_of:
         return None
     scores = [trial.score for trial in trials]
@@ -45,7 +45,7 @@ def plot_parallel(
     figure, axes = new_figure(4.4)
     for trial in sorted(trials, key=lambda t: (t.name == best, t.score)):
         chosen = trial.name == best
-        ys = [p.place(trial.params[p.name]) if p.name in trial.params else math.nan
+        ys = [p.position(trial.params[p.name]) if p.name in trial.params else math.nan
               for p in axes_of]  # fmt: skip
         ys.append((trial.score - low) / (high - low) if high > low else 0.5)
         axes.plot(range(len(ys)), ys, linewidth=2.4 if chosen else 1.1, zorder=4 if chosen else 2,
@@ -69,5 +69,5 @@ def plot_parallel(
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    add_scale(figure, axes, scores, metric)
+    add_colour_bar(figure, axes, scores, metric)
     return figure

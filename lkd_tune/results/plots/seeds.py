@@ -1,4 +1,4 @@
-"""Means of several seeds, with their intervals."""
+"""Plots of the mean over several seeds, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lkd_tune.results.plots.style import colour, new_figure
 
 
 def plot_seeds(entries: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
-    """Returns each entry's scores, mean and 95 % interval.
+    """Returns each entry's scores, mean and 95 % confidence interval; None without entries.
 
     Args:
-        entries: Each with `trial`, `scores`, `mean`, `low` and `high`; the first comes on top.
+        entries: Each with `trial`, `scores`, `mean`, `low` and `high`. The first is drawn on top.
         metric: Name of the score.
     """
     if not entries:

@@ -1,7 +1,7 @@
-"""How plots look: colours that follow the page from light to dark, and files of a figure.
+"""The style of plots: colours for light and dark pages, and the files of a figure.
 
-A figure is drawn in the colours of a light page. Put into a page, each of these colours becomes a
-CSS variable, so that the same picture reads well in the dark.
+A figure is drawn in the colours of a light page. In the SVG for a page, each of these colours
+becomes a CSS variable, so that a dark page can replace it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
-# Name: (on a light page, on a dark one). All differ, since a picture is recoloured by them.
+# Name: (on a light page, on a dark page). The light ones must differ: they identify the variable.
 COLOURS = {
     "ink": ("#1f2328", "#e6edf3"),
     "muted": ("#5b6670", "#9aa4af"),
@@ -34,10 +34,10 @@ COLOURS = {
     "s7": ("#0f7b8a", "#4fd1de"),
     "s8": ("#6e5a47", "#cbb59d"),
 }
-# The colours of series that are drawn together, such as loss terms, in turn.
+# The colours of series in one plot, such as loss terms, in this order.
 _SERIES = tuple(name for name in COLOURS if re.fullmatch(r"s\d+", name))
 _LINE_STYLES = ("-", "--", ":", "-.")
-# From a low score to a high one.
+# Colours of scores, from low to high.
 _LEVELS = (
     ("#d3e1f1", "#1c2c40"),
     ("#adc8e6", "#24415f"),
@@ -51,12 +51,12 @@ _VARIABLES = {
     **{light: name for name, (light, _) in COLOURS.items()},
     **{light: f"q{i}" for i, (light, _) in enumerate(_LEVELS)},
 }
-WIDTH = 5.6  # inches; also on a phone the letters are then large enough
+WIDTH = 5.6  # inches; text stays readable on a phone
 
 _RC = {
     "font.size": 10,
-    "svg.fonttype": "none",  # text stays text: it can be found, and has the page's font
-    "text.parse_math": False,  # a task may well be named `a$b$c`
+    "svg.fonttype": "none",  # keep text as text: searchable, in the page's font
+    "text.parse_math": False,  # a task's name may contain `$`
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -74,19 +74,19 @@ _RC = {
 
 
 def colour(name: str) -> str:
-    """Returns a colour by name, as drawn."""
+    """Returns a colour by name, as used in figures."""
     return COLOURS[name][0]
 
 
-def series_style(place: int) -> dict[str, str]:
-    """Returns colour and line style of one series among others, as options of `Axes.plot`.
+def series_style(number: int) -> dict[str, str]:
+    """Returns the colour and line style of a series, as options of `Axes.plot`.
 
-    The line style changes when all colours are in use.
+    When all colours are in use, they start again with another line style.
 
     Args:
-        place: Number of the series, from 0.
+        number: Number of the series, from 0.
     """
-    rounds, index = divmod(place, len(_SERIES))
+    rounds, index = divmod(number, len(_SERIES))
     return {
         "color": colour(_SERIES[index]),
         "linestyle": _LINE_STYLES[rounds % len(_LINE_STYLES)],
@@ -100,20 +100,27 @@ def css_variables(*, dark: bool) -> str:
 
 
 def style() -> Any:
-    """Returns a context in which figures are made and written."""
+    """Returns a context manager that sets the style; create and write figures in it."""
     return matplotlib.rc_context(_RC)
 
 
 def new_figure(
     height: float, rows: int = 1, columns: int = 1, **options: Any
 ) -> tuple[Figure, Any]:
-    """Returns a figure of a column's width with its axes; it belongs to no window system."""
+    """Returns a figure as wide as a page's column, and its axes; no display is needed.
+
+    Args:
+        height: In inches.
+        rows: Number of rows of axes.
+        columns: Number of columns of axes.
+        options: Further options of `Figure.subplots`.
+    """
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
 
 
 def score_colours(scores: Sequence[float]) -> tuple[ListedColormap, BoundaryNorm]:
-    """Returns a map and a norm that colour scores in few steps, low to high."""
+    """Returns a colour map and a norm with a few levels from the lowest to the highest score."""
     low, high = min(scores), max(scores)
     if high - low < 1e-9:
         low, high = low - 0.5e-3, high + 0.5e-3
@@ -123,17 +130,17 @@ def score_colours(scores: Sequence[float]) -> tuple[ListedColormap, BoundaryNorm
 
 
 def score_colour(score: float, scores: Sequence[float]) -> str:
-    """Returns the colour of one score among others."""
+    """Returns the colour of a score; `scores` set the range."""
     return _LEVELS[int(score_colours(scores)[1](score))][0]
 
 
 def text_on(score: float, scores: Sequence[float]) -> str:
-    """Returns a colour of text that can be read on a score's colour."""
+    """Returns a text colour that is readable on the score's colour."""
     return colour("paper" if int(score_colours(scores)[1](score)) >= 3 else "ink")
 
 
-def add_scale(figure: Figure, axes: Any, scores: Sequence[float], label: str) -> None:
-    """Draws what the score colours stand for."""
+def add_colour_bar(figure: Figure, axes: Any, scores: Sequence[float], label: str) -> None:
+    """Adds a colour bar for scores."""
     from matplotlib.cm import ScalarMappable
 
     cmap, norm = score_colours(scores)
@@ -147,17 +154,14 @@ def add_scale(figure: Figure, axes: Any, scores: Sequence[float], label: str) ->
 
 
 def finish_axes(axes: Axes, x: str, y: str) -> None:
-    """Names the axes and adds a grid."""
+    """Sets the labels of the axes and adds a grid."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(True, linewidth=0.6)
 
 
 def write_figure(figure: Figure, folder: Path, name: str) -> str:
-    """Writes NAME.svg and NAME.png, and returns the SVG to be put into a page.
-
-    There its colours are variables, its ids begin with its name, and it has no size of its own.
-    """
+    """Writes NAME.svg and NAME.png; returns the SVG element for a page, see `inline_svg`."""
     with style(), matplotlib.rc_context({"svg.hashsalt": name}):
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
@@ -168,7 +172,10 @@ def write_figure(figure: Figure, folder: Path, name: str) -> str:
 
 
 def inline_svg(text: str, name: str) -> str:
-    """Returns a whole SVG file's text as a part of a page."""
+    """Returns the SVG element for a page, from the text of an SVG file.
+
+    Its colours are CSS variables, its ids start with `name`, and it has no size.
+    """
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     head, rest = text.split(">", 1)
@@ -177,6 +184,6 @@ def inline_svg(text: str, name: str) -> str:
     rest = re.sub(r"url\(#", f"url(#{name}-", rest)
     rest = re.sub(r'xlink:href="#', f'href="#{name}-', rest)
     for light, variable in _VARIABLES.items():
-        # Only where a style names a colour, never in text, which may hold anything.
+        # Only in styles: the text of a figure may contain anything.
         rest = re.sub(rf"((?:fill|stroke): ){light}", rf"\1var(--{variable})", rest)
     return f'{head} aria-hidden="true">{rest}'

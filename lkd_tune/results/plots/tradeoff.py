@@ -1,4 +1,4 @@
-"""Score against what a student costs, with the Pareto front."""
+"""Plots of the score against a cost of the student, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lkd_tune.results.plots.style import colour, finish_axes, new_figure
 
 
 def plot_tradeoff(board: Leaderboard, cost: str) -> Figure | None:
-    """Returns scores of complete trials against a cost; None where it was not measured."""
+    """Returns scores of complete trials against a cost; None if the cost was not measured."""
     rows = [row for row in board.rows if row.rank is not None and getattr(row, cost) is not None]
     if not rows:
         return None
@@ -36,7 +36,9 @@ def plot_tradeoff(board: Leaderboard, cost: str) -> Figure | None:
                      linewidths=0, label=f"best ({best.name})", zorder=4)  # fmt: skip
     draw_references(axes, board)
     low, high = min(map(x, rows)), max(map(x, rows))
-    margin = max(0.08 * (high - low), 0.04 * high)  # the noise of a timer is not to fill the width
+    margin = max(
+        0.08 * (high - low), 0.04 * high
+    )  # so that the timer's noise does not fill the width
     axes.set_xlim(low - margin, high + margin)
     axes.ticklabel_format(useOffset=False)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=3, borderaxespad=0)
@@ -45,7 +47,7 @@ def plot_tradeoff(board: Leaderboard, cost: str) -> Figure | None:
 
 
 def front_rows(rows: Sequence[Row], cost: str) -> list[Row]:
-    """Returns the rows that no other beats in both score and cost."""
+    """Returns the rows on the Pareto front of score and cost."""
     costs = {row.name: (-(row.score or 0.0), float(getattr(row, cost))) for row in rows}
     names = {*front_of(costs)}
     return [row for row in rows if row.name in names]
@@ -58,4 +60,4 @@ def draw_references(axes, board: Leaderboard) -> None:  # type: ignore[no-untype
                      label="teacher", zorder=1)  # fmt: skip
     if board.baseline is not None and board.baseline.score is not None:
         axes.axhline(board.baseline.score, color=colour("s4"), linewidth=1.3, linestyle=":",
-                     label="not distilled", zorder=1)  # fmt: skip
+                     label="without distillation", zorder=1)  # fmt: skip
