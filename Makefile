@@ -18,7 +18,8 @@ search: $(READY)
 TEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations 15 \
 	--max-worker-restart 0
 
-# All but what takes minutes, such as clusters of several nodes; that too: test-all.
+# test leaves out what is marked slow: clusters of several nodes, searches that are killed, packaging,
+# documentation, object stores, trackers. test-all runs everything.
 test: $(READY)
 	$(TEST) -m "not slow"
 

@@ -18,6 +18,7 @@ def _doctor(folder, **environment):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_this_environment_is_fit(tmp_path):
     done = _doctor(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

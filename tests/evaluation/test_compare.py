@@ -82,6 +82,7 @@ def test_a_kind_without_predictions_for_rows_is_refused(tmp_path):
         compare_models(("a", "b"), task, cache=tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command(pair):
     task, poor, good, _ = pair
     command = [sys.executable, "-m", "lkd_tune.cli", "compare", poor, good, "--data", task.dev]

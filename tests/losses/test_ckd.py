@@ -518,7 +518,7 @@ def test_relations_that_do_not_fit_are_refused(term, what):
             lambda s, t, m: word_relation_pair(s, t, m, discrepancy="js"),
             "allowed: kl, l2, l1, smooth_l1",
         ),
-        (lambda s, t, m: word_relation_pair(s, t, m, distance="l2"), "'cosine' only"),
+        (lambda s, t, m: word_relation_pair(s, t, m, distance="l2"), "requires distance 'cosine'"),
         (lambda s, t, m: word_relation_triple(s, t, m, window=4), "window 4 is not an odd number"),
         (lambda s, t, m: word_relation_triple(s, t, m, variant="x"), "allowed: masked, paper"),
         (lambda s, t, m: layer_relation_triple(s, t, m, discrepancy="kl"), "allowed: l2, l1"),
@@ -527,7 +527,7 @@ def test_relations_that_do_not_fit_are_refused(term, what):
         (lambda s, t, m: soft_label_loss(s[0], s[0], temperature=math.nan), "nan is not positive"),
         (lambda s, t, m: soft_label_loss(s[0], s[0], temperature=math.inf), "inf is not positive"),
         (lambda s, t, m: layer_relation_pair(s, t[:, :1], m), "B, L and N must agree"),
-        (lambda s, t, m: layer_relation_pair(s, t, m, distance="l2"), "'cosine' only"),
+        (lambda s, t, m: layer_relation_pair(s, t, m, distance="l2"), "requires distance 'cosine'"),
         (lambda s, t, m: word_relation_triple(s, t, m, window=1), "window 1 is not an odd number"),
     ],
 )

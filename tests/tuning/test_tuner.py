@@ -138,6 +138,7 @@ def test_confirmation_and_baseline_run_after_the_time_budget(tmp_path):
     assert run.read_manifest()["finished"] is not None
 
 
+@pytest.mark.slow
 def test_a_search_stops_before_its_disk_is_full_and_resumes_with_more_space(tmp_path):
     space = make_space(tmp_path, search={"trials": 2, "min_free_gb": 1e9})
     run = RunFolder(tmp_path / "run")
