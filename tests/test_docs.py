@@ -63,7 +63,8 @@ def test_every_file_of_a_run_is_there():
     paths = [getattr(run, name) for name, kind in vars(RunFolder).items() if type(kind) is property]
     names = {path.name for path in paths if isinstance(path, Path)}
     source = Path(trial_folder.__file__).read_text("utf-8")
-    names |= {f"trials/0007/{name}" for name in re.findall(r'self\.path / "([\w.]+)"', source)}
+    files = re.findall(r'self\.(?:path / |_write\(|_read_\w+\()"([\w.]+)"', source)
+    names |= {f"trials/0007/{name}" for name in files}
     assert {"ablation.json", "trials/0007/fine_tuned.json"} <= names
     assert not {name for name in names if name not in text}
 
