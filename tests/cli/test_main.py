@@ -15,7 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from lkd_tune import __version__, cli
-from lkd_tune.cli.main import app, main
+from lkd_tune.cli.main import app
 from lkd_tune.config.shipped import shipped_spaces
 from lkd_tune.records.run import RunFolder
 from tests.support.finished_run import STEPS, TRIALS
@@ -35,24 +35,6 @@ def command_line(*args, cwd=None):
         timeout=300,
         check=False,
     )
-
-
-@pytest.fixture
-def called(monkeypatch, capsys):
-    """Calls lkd-tune in this process; gives exit code, standard output and error."""
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["lkd-tune", *map(str, args)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")

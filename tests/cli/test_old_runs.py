@@ -2,12 +2,10 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 
 import lkd_tune
-from lkd_tune.cli.main import main
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.space import load_space
 from lkd_tune.tuning.ablation import ablate
@@ -15,24 +13,6 @@ from tests.support.run_folder import SPACE, full_run
 
 PBT = f"{SPACE}search:\n  scheduler: pbt\n"
 NEAREST = SPACE.replace("depth: {int: [2, 4]}", "depth: {int: [2, 4]}\n  init: nearest")
-
-
-@pytest.fixture
-def called(monkeypatch, capsys):
-    """Calls lkd-tune in this process; gives exit code, standard output and error."""
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["lkd-tune", *map(str, args)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture

@@ -3,31 +3,11 @@
 from __future__ import annotations
 
 import socket
-import sys
 
 import pytest
 import typer
 
-from lkd_tune.cli.main import main
 from tests.support.run_folder import HandMade, full_run
-
-
-@pytest.fixture
-def called(monkeypatch, capsys):
-    """Calls lkd-tune in this process; gives exit code, standard output and error."""
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["lkd-tune", *map(str, args)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
-
-    return call
 
 
 def test_report_tells_where_the_page_is(called, tmp_path):
