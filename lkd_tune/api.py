@@ -133,11 +133,13 @@ def distill(
             print(measurement.step, measurement.score)
     """
     from lkd_tune.config.trial import TrialSpec, read_trial_spec
-    from lkd_tune.distillation.run import check_empty, distill_locally
+    from lkd_tune.records.student_file import check_empty
 
     trial = spec if isinstance(spec, TrialSpec) else read_trial_spec(Path(spec))
     folder = Path(to) if to is not None else None
     check_empty(folder)
+    from lkd_tune.distillation.run import distill_locally  # loads torch, which takes seconds
+
     return (measured for _, measured in distill_locally(trial, to=folder, threads=threads))
 
 

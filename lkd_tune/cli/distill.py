@@ -30,13 +30,14 @@ def distill(
         lkd-tune distill --spec runs/first/students/0007/student.json --to again
     """
     from lkd_tune.config.trial import read_trial_spec
-    from lkd_tune.distillation.run import check_empty, distill_locally
+    from lkd_tune.records.student_file import check_empty
     from lkd_tune.storage.fetch import local_file
 
     trial = read_trial_spec(local_file(spec))
     check_empty(to)
     from lkd_tune.cli.printing.progress import show_measurement, step_status
     from lkd_tune.distillation.bad_examples import DivergedError
+    from lkd_tune.distillation.run import distill_locally
 
     try:
         with step_status() as show:

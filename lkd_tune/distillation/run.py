@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.distillation.bad_examples import BadExamplesError
@@ -111,13 +110,3 @@ def distill_locally(
             "spec": spec.model_dump(mode="json"),
         }
         write_atomically(to / "student.json", json.dumps(content, indent=2))
-
-
-def check_empty(folder: Path | None) -> None:
-    """Checks that a folder for a student is empty or does not exist.
-
-    Raises:
-        SpecError: If it is not.
-    """
-    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SpecError(Problem("--to", "", f"{folder} is not empty; name a new folder"))

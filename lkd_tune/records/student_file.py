@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement, ModelSize
 from lkd_tune.records.trial_record import Outcome
@@ -67,3 +68,13 @@ def evaluated_on(spec: TrialSpec, fine_tuned: Measurement | None) -> dict[str, A
     task = spec.evaluate_on.task
     metrics = fine_tuned.metrics if fine_tuned else None
     return {"task": task.name, "metric": task.metric, "metrics": metrics}
+
+
+def check_empty(folder: Path | None) -> None:
+    """Checks that a folder for a student is empty or does not exist.
+
+    Raises:
+        SpecError: If it is not.
+    """
+    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SpecError(Problem("--to", "", f"{folder} is not empty; name a new folder"))
