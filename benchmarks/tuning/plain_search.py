@@ -91,7 +91,7 @@ def train(spec: TrialSpec, cache: Path, *, fast: bool) -> float:
     student = build_student("teacher", teacher, word[1:], spec.student.depth, 2)  # type: ignore[arg-type]
     student.to(device)
     optimizer, schedule = build_optimizer(student, spec.train, spec.train.steps, sharded=True)
-    weights = {name: term.weight for name, term in spec.losses}
+    weights = {name: term.weight for name, term in spec.losses.terms()}
     temperature, window = spec.losses.logits.temperature, spec.losses.wr_triple.window
     rng = np.random.default_rng(spec.seed)
     terms_of = terms_from_distances if fast else direct_terms
@@ -116,7 +116,7 @@ def train(spec: TrialSpec, cache: Path, *, fast: bool) -> float:
             theirs.logits / temperature,
             window or spec.task.max_length,
         )
-        loss = sum(weights[name] * value for name, value in terms.items())
+        loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), spec.train.max_grad_norm)
         optimizer.step()

@@ -346,7 +346,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("padding", lambda trial: trial.of_last("padding")),
     Column("skipped", lambda trial: trial.of_last("skipped", 0)),
     Column("accumulation", lambda trial: trial.record.accumulation),
-    Column("weights", lambda trial: {name: t.weight for name, t in trial.spec.losses}),
+    Column("weights", lambda trial: {name: t.weight for name, t in trial.spec.losses.terms()}),
     Column("lr", lambda trial: trial.spec.train.lr),
     Column("temperature", lambda trial: trial.spec.losses.logits.temperature),
     Column("kept", lambda trial: trial.record.kept),

@@ -89,7 +89,7 @@ def ablate(
 
 def without_each_term(spec: TrialSpec) -> dict[str, TrialSpec]:
     """Returns a spec without each of its active terms, by term; {} if there is only one term."""
-    active = [name for name, term in spec.losses if term.weight > 0]
+    active = [name for name, _ in spec.losses.active()]
     if len(active) < 2:
         return {}
     return {name: _without(spec, name) for name in active}

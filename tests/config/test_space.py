@@ -120,7 +120,7 @@ def test_layer_maps_from_a_choice_are_counted():
 
 def test_defaults_are_the_published_weights_for_cola():
     losses = space_of("task: cola\nteacher: t").settings.losses
-    weights = {name: term.weight for name, term in losses}
+    weights = {name: term.weight for name, term in losses.terms()}
     assert weights == {"wr_pair": 1, "wr_triple": 10, "ltr_pair": 1, "ltr_triple": 10, "logits": 1}
     assert losses.logits.temperature == 3
     assert losses.wr_triple.window == 21

@@ -1,7 +1,7 @@
 """Settings of the objective: its terms and their weights.
 
-The fields of `LossSettings` are the list of terms. A new term is a settings class and a field here,
-and an entry in `lkd_tune.losses.terms.TERMS`.
+The fields of `LossSettings` whose type is a `TermSettings` are the list of terms. A new term is a
+settings class and a field here, and an entry in `lkd_tune.losses.terms.TERMS`.
 """
 
 from __future__ import annotations
@@ -137,9 +137,13 @@ class LossSettings(Settings):
             )
         return self
 
+    def terms(self) -> Iterator[tuple[str, TermSettings]]:
+        """Yields all terms, by name, in the order of `TERM_NAMES`."""
+        yield from ((name, term) for name, term in self if isinstance(term, TermSettings))
+
     def active(self) -> Iterator[tuple[str, TermSettings]]:
         """Yields the terms with a weight above 0, by name."""
-        yield from ((name, term) for name, term in self if term.weight > 0)
+        yield from ((name, term) for name, term in self.terms() if term.weight > 0)
 
     def with_weights(self, weights: Mapping[str, float]) -> LossSettings:
         """Returns the same terms with other weights for those that are named."""
@@ -171,7 +175,7 @@ class LossSettings(Settings):
         return any(term.needs_padding for _, term in self.active())
 
 
-TERM_NAMES = tuple(LossSettings.model_fields)
+TERM_NAMES = tuple(name for name, _ in LossSettings().terms())
 """The names of the terms: keys in a space file, and in the names of metrics and columns."""
 
 

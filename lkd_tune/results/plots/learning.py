@@ -46,7 +46,7 @@ def plot_learning(board: Leaderboard, records: Sequence[TrialRecord]) -> Figure 
 
 def plot_losses(record: TrialRecord) -> Figure | None:
     """Returns the unweighted loss terms of a trial by step."""
-    weights = {name: term.weight for name, term in record.spec.losses}
+    weights = {name: term.weight for name, term in record.spec.losses.terms()}
     series = {
         name: [(m.step, m.losses[name]) for m in record.measurements if m.losses.get(name, 0) > 0]
         for name, weight in weights.items()
