@@ -59,7 +59,13 @@ def published_recipe(task: str) -> dict[str, Any]:
             "wr_triple": {"weight": triple, "discrepancy": "l2", "window": 21},
             "ltr_pair": {"weight": pair, "distance": "cosine", "discrepancy": "kl"},
             "ltr_triple": {"weight": triple, "discrepancy": "l2"},
-            "logits": {"weight": 1.0, "temperature": float(temperature), "alpha": 0.0},
+            "logits": {
+                "weight": 1.0,
+                "temperature": float(temperature),
+                "alpha": 0.0,
+                "divergence": "kl",
+                "scaled": False,
+            },
         },
         "train": {"lr": lr, "epochs": float(epochs), "batch_size": 32},
     }

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from lkd_tune.config.settings.losses import LogitLoss
 from lkd_tune.losses import relations
 from lkd_tune.losses.base import LossSum
 from lkd_tune.losses.relations import LayerRelations, WordRelations
@@ -49,7 +50,7 @@ class TaskKind(Protocol):
     def hard_label_loss(self, rows: Tensor, labels: Tensor) -> Tensor:
         """Returns the loss against the labels, summed over the rows, 0-dim."""
 
-    def soft_label_loss(self, rows: Tensor, teacher: Tensor, temperature: float) -> LossSum:
+    def soft_label_loss(self, rows: Tensor, teacher: Tensor, settings: LogitLoss) -> LossSum:
         """Returns the loss against the teacher's rows, summed."""
 
 

@@ -16,6 +16,9 @@ from lkd_tune.config.settings.losses import LogitLoss
 from lkd_tune.losses.base import LossSum
 from lkd_tune.losses.inputs import BatchSizes, LossInputs
 
+LINKS = ("softmax", "sigmoid", "identity")
+DIVERGENCES = ("kl", "reverse_kl", "js", "mse")
+
 
 def soft_label_loss(
     student_logits: Tensor,
@@ -23,21 +26,37 @@ def soft_label_loss(
     *,
     temperature: float = 1.0,
     link: str = "softmax",
+    divergence: str = "kl",
+    scaled: bool = False,
 ) -> Tensor:
     """Returns the logit loss, 0-dim.
 
     Args:
         student_logits: (B, classes).
         teacher_logits: (B, classes); no gradient flows into it.
-        temperature: Divides both. The loss is not multiplied by its square.
-        link: 'softmax', for exclusive classes: cross-entropy with the teacher's probabilities.
-            'sigmoid', for independent classes: the mean of their binary cross-entropies.
-            'identity', for numbers: the mean squared difference.
+        temperature: Divides both.
+        link: 'softmax', for exclusive classes. 'sigmoid', for independent classes: the mean of
+            their divergences. 'identity', for numbers: the mean squared difference.
+        divergence: Of the student's probabilities p from the teacher's q. 'kl': cross-entropy,
+            KL(q || p) up to a constant; 'reverse_kl': KL(p || q); 'js': Jensen-Shannon, the mean
+            of KL(q || m) and KL(p || m) with m = (p + q) / 2. 'mse': mean squared difference of
+            the logits, without temperature. Without effect with the link 'identity'.
+        scaled: Whether to multiply the divergence of probabilities by temperature².
 
     Raises:
-        ValueError: If the shapes differ or the temperature is not positive.
+        ValueError: If the shapes differ, the temperature is not positive, or a name is unknown.
+
+    Sources: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015 ('kl' and
+    the factor temperature²); Ba, Caruana, "Do Deep Nets Really Need to be Deep?", 2014 ('mse').
     """
-    return soft_labels(student_logits, teacher_logits, temperature=temperature, link=link).mean()
+    return soft_labels(
+        student_logits,
+        teacher_logits,
+        temperature=temperature,
+        link=link,
+        divergence=divergence,
+        scaled=scaled,
+    ).mean()
 
 
 def soft_labels(
@@ -46,6 +65,8 @@ def soft_labels(
     *,
     temperature: float = 1.0,
     link: str = "softmax",
+    divergence: str = "kl",
+    scaled: bool = False,
 ) -> LossSum:
     """Returns the logit loss, summed over the examples; see `soft_label_loss`."""
     if student_logits.shape != teacher_logits.shape:
@@ -53,18 +74,45 @@ def soft_labels(
         raise ValueError(f"logits of student and teacher differ in shape: {shapes}")
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature {temperature} is not positive and finite")
+    if link not in LINKS:
+        raise ValueError(f"unknown link {link!r}; allowed: {', '.join(LINKS)}")
+    if divergence not in DIVERGENCES:
+        raise ValueError(f"unknown divergence {divergence!r}; allowed: {', '.join(DIVERGENCES)}")
+    if divergence == "mse" and link != "identity":
+        temperature, scaled = 1.0, False
     student = student_logits / temperature
     teacher = teacher_logits.detach() / temperature
-    if link == "identity":
+    if link == "identity" or divergence == "mse":
         total = (student - teacher).square().mean(-1).sum()
-    elif link == "sigmoid":
+    elif divergence == "kl" and link == "softmax":
+        total = -(teacher.softmax(-1) * student.log_softmax(-1)).sum()
+    elif divergence == "kl":
         entropy = F.binary_cross_entropy_with_logits
         total = entropy(student, teacher.sigmoid(), reduction="none").mean(-1).sum()
-    elif link == "softmax":
-        total = -(teacher.softmax(-1) * student.log_softmax(-1)).sum()
     else:
-        raise ValueError(f"unknown link {link!r}; allowed: softmax, sigmoid, identity")
+        log_p, log_q = _log_probabilities(student, link), _log_probabilities(teacher, link)
+        each = _reverse_kl(log_p, log_q) if divergence == "reverse_kl" else _js(log_p, log_q)
+        total = (each if link == "softmax" else each.mean(-1)).sum()
+    if scaled and link != "identity":
+        total = total * temperature**2
     return LossSum(total, partial(torch.tensor, float(len(student)), dtype=torch.float64))
+
+
+def _log_probabilities(logits: Tensor, link: str) -> Tensor:
+    """Returns the log probability of each class, (B, C), or of yes and no for each, (B, C, 2)."""
+    if link == "softmax":
+        return logits.log_softmax(-1)
+    return torch.stack([F.logsigmoid(logits), F.logsigmoid(-logits)], dim=-1)
+
+
+def _reverse_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def _js(log_p: Tensor, log_q: Tensor) -> Tensor:
+    # Not the log of the mean: it would be minus infinity where both probabilities are 0.
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    return 0.5 * (_reverse_kl(log_p, log_m) + _reverse_kl(log_q, log_m))
 
 
 def logit_total(settings: LogitLoss, inputs: LossInputs) -> LossSum:
@@ -76,7 +124,7 @@ def logit_total(settings: LogitLoss, inputs: LossInputs) -> LossSum:
     if settings.alpha > 0:
         total = total + settings.alpha * kind.hard_label_loss(rows, kind.loss_labels(batch))
     if settings.alpha < 1 and teacher is not None:
-        soft = kind.soft_label_loss(rows, kind.loss_rows(teacher, batch), settings.temperature)
+        soft = kind.soft_label_loss(rows, kind.loss_rows(teacher, batch), settings)
         total = total + (1 - settings.alpha) * soft.total
     return LossSum(total, lambda: torch.tensor(float(len(rows))))
 

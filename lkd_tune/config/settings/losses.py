@@ -15,6 +15,7 @@ from lkd_tune.config.settings.base import Settings, block_from
 
 Distance = Literal["cosine", "l2"]
 Discrepancy = Literal["kl", "l2", "l1", "smooth_l1"]
+Divergence = Literal["kl", "reverse_kl", "js", "mse"]
 Weight = Annotated[float, Field(ge=0)]
 # What a term reads of the models' outputs; the names are attributes of `losses.inputs.LossInputs`.
 Part = Literal["word_relations", "layer_relations", "logits"]
@@ -109,7 +110,15 @@ class LogitLoss(TermSettings):
     needs: ClassVar[frozenset[Part]] = frozenset({"logits"})
 
     temperature: float = Field(3.0, gt=0)
-    """Divides the logits of student and teacher. Has no effect in regression."""
+    """Divides the logits of student and teacher. Has no effect in regression or with
+    `divergence: mse`."""
+    divergence: Divergence = "kl"
+    """How the student's probabilities p differ from the teacher's q. `kl`: cross-entropy of p with
+    q, which is KL(q ‖ p) up to a constant; `reverse_kl`: KL(p ‖ q); `js`: Jensen-Shannon. `mse`:
+    mean squared difference of the logits themselves, as always in regression."""
+    scaled: bool = False
+    """Multiply the soft part by temperature², so that its gradient keeps its size at any
+    temperature. Has no effect where the temperature has none."""
     alpha: float = Field(0.0, ge=0, le=1)
     """Share of the loss against the labels. 1: the labels alone."""
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.settings.losses import LogitLoss
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
 from lkd_tune.data.types import IGNORED, Batch, Encoded, Split, Tokens
@@ -173,9 +174,16 @@ class Kind(ABC):
         """Returns the loss against the labels, summed over the rows, 0-dim."""
         return torch.nn.functional.cross_entropy(rows, labels, reduction="sum")
 
-    def soft_label_loss(self, rows: Tensor, teacher: Tensor, temperature: float) -> LossSum:
+    def soft_label_loss(self, rows: Tensor, teacher: Tensor, settings: LogitLoss) -> LossSum:
         """Returns the loss against the teacher's rows, summed."""
-        return soft_labels(rows, teacher, temperature=temperature, link=self.link)
+        return soft_labels(
+            rows,
+            teacher,
+            temperature=settings.temperature,
+            link=self.link,
+            divergence=settings.divergence,
+            scaled=settings.scaled,
+        )
 
     @abstractmethod
     def score(self, outputs: np.ndarray, tokens: Tokens) -> dict[str, float]:

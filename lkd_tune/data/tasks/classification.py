@@ -14,6 +14,7 @@ from scipy.special import expit, softmax
 from torch import Tensor
 from typing_extensions import override
 
+from lkd_tune.config.settings.losses import LogitLoss
 from lkd_tune.data.tasks.base import Kind, class_id, classes_in, rounded, row_error
 from lkd_tune.data.types import Split, Tokens
 from lkd_tune.losses.base import LossSum
@@ -133,7 +134,7 @@ class Regression(WholeText):
         return torch.nn.functional.mse_loss(rows[:, 0], labels, reduction="sum")
 
     @override
-    def soft_label_loss(self, rows: Tensor, teacher: Tensor, temperature: float) -> LossSum:
+    def soft_label_loss(self, rows: Tensor, teacher: Tensor, settings: LogitLoss) -> LossSum:
         """Returns the sum of squared differences from the teacher's numbers.
 
         The temperature is ignored, because it softens probabilities. The published form divides

@@ -16,9 +16,11 @@ from scipy.special import softmax
 from torch import Tensor
 from typing_extensions import override
 
+from lkd_tune.config.settings.losses import LogitLoss
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.tasks.base import Kind, rounded, row_error
 from lkd_tune.data.types import Batch, Encoded, Split, Tokens
+from lkd_tune.losses.base import LossSum
 
 # Candidates for starts and for ends, and the longest answer in tokens, as in BERT's own code.
 _CANDIDATES, _MAX_ANSWER_TOKENS = 20, 30
@@ -100,6 +102,15 @@ class QuestionAnswering(Kind):
         """Returns the start and the end logits over all tokens, shape (2 B, N)."""
         over_tokens = logits.transpose(1, 2).masked_fill(~batch.mask[:, None], _PADDING_LOGIT)
         return over_tokens.reshape(-1, logits.shape[1])
+
+    @override
+    def soft_label_loss(self, rows: Tensor, teacher: Tensor, settings: LogitLoss) -> LossSum:
+        if settings.divergence != "mse":
+            return super().soft_label_loss(rows, teacher, settings)
+        # Padding does not differ, but the mean over the tokens must not depend on it.
+        tokens = (teacher > _PADDING_LOGIT / 2).sum(-1)
+        squares = (rows - teacher.detach()).square().sum(-1) / tokens
+        return LossSum(squares.sum(), lambda: torch.tensor(float(len(rows))))
 
     @override
     def loss_labels(self, batch: Batch) -> Tensor:

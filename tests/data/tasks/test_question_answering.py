@@ -1,11 +1,14 @@
 """Answers by SQuAD's own definition, windows over long contexts, and accents."""
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from lkd_tune.config.settings.losses import Divergence, LogitLoss
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.tasks.question_answering import predict_answers, score_answers
 from lkd_tune.data.tasks.registry import kind_of
@@ -173,6 +176,13 @@ def test_padding_takes_no_part_in_the_loss(tmp_path):
     found, expected = (kind.hard_label_loss(each, labels) for each in (rows, same))
     torch.testing.assert_close(found, expected)
     teacher = kind.loss_rows(torch.randn_like(logits), batch)
-    found = kind.soft_label_loss(rows, teacher, 2.0).total
-    torch.testing.assert_close(found, kind.soft_label_loss(same, teacher, 2.0).total)
-    assert torch.isfinite(found)
+    wider = [F.pad(each, (0, 8), value=each.min().item()) for each in (rows, teacher)]
+    for divergence in get_args(Divergence):
+        settings = LogitLoss(temperature=2.0, divergence=divergence)
+        own = rows.clone().requires_grad_()
+        found = kind.soft_label_loss(own, teacher, settings).total
+        torch.testing.assert_close(found, kind.soft_label_loss(same, teacher, settings).total)
+        torch.testing.assert_close(found, kind.soft_label_loss(*wider, settings).total)
+        found.backward()
+        assert torch.isfinite(own.grad).all()
+        assert (own.grad[rows < -1e8] == 0).all()

@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, pipeline
 
+from lkd_tune.config.settings.losses import LogitLoss
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
@@ -111,7 +112,7 @@ def test_a_temperature_does_not_scale_numbers():
     """Else `alpha` would mix the squared difference with a ninth of it."""
     regression = kind_of(TaskSettings(name="own", kind="regression", train="a.csv", dev="a.csv"))
     student, teacher = torch.tensor([[1.0], [4.0]]), torch.tensor([[2.0], [1.0]])
-    soft = regression.soft_label_loss(student, teacher, 3.0)
+    soft = regression.soft_label_loss(student, teacher, LogitLoss(temperature=3))
     assert (soft.total.item(), soft.count.item()) == (10.0, 2.0)
     assert regression.hard_label_loss(student, teacher[:, 0]).item() == 10.0
 
