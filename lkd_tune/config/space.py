@@ -293,10 +293,11 @@ def build_space(source: Source) -> SearchSpace:
     # Each end and option is tried once, with the first value of all other distributions.
     space = SearchSpace(source, tree, settings=None)  # type: ignore[arg-type]
     found: dict[str, Problem] = {}
+    tried: list[SpaceSettings] = []
     for path, dist in [((), None), *distributions]:
         for value in dist.probes if dist else (None,):
             try:
-                settings = space.resolve(_picking({dotted(path): value}))
+                tried.append(space.resolve(_picking({dotted(path): value})))
             except SpecError as error:
                 found.update((str(problem), problem) for problem in error.problems)
         if found and not path:
@@ -307,9 +308,10 @@ def build_space(source: Source) -> SearchSpace:
         for problem in found.values()
         if not any(problem.key == dotted(path) for path in wrong)
     ]
-    if problems := [*wrong.values(), *others] or _ambiguous(distributions, source):
+    problems = [*wrong.values(), *others] or _ambiguous(distributions, source)
+    if problems := problems or _ends_nothing(tried, source):
         raise SpecError(problems)
-    space.settings = settings
+    space.settings = tried[-1]
     return space
 
 
@@ -363,6 +365,28 @@ def _ambiguous(
             )
             problems[name] = source.problem(path, message)
     return [*problems.values()]
+
+
+def _ends_nothing(tried: Iterable[SpaceSettings], source: Source) -> list[Problem]:
+    """Returns a problem if `losses.relations_until` has no effect in any trial of a space.
+
+    A space that searches the weights may draw trials without relations. They ignore the setting.
+
+    Args:
+        tried: The settings with each option of the space.
+        source: The space as written.
+    """
+    losses = [settings.losses for settings in tried]
+    if all(each.relations_until == 1 for each in losses):
+        return []
+    path = ("losses", "relations_until")
+    terms = {name for each in losses for name, _ in each.active()}
+    if terms == {"logits"}:
+        return [source.problem(path, "there is no relation to end; leave it out")]
+    if "logits" not in terms:
+        message = "nothing is left to train on, as losses.logits has weight 0; set it above 0"
+        return [source.problem(path, message)]
+    return []
 
 
 def _picking(picked: Mapping[str, Any]) -> Pick:

@@ -66,6 +66,7 @@ def published_recipe(task: str) -> dict[str, Any]:
                 "divergence": "kl",
                 "scaled": False,
             },
+            "relations_until": 1.0,
         },
         "train": {"lr": lr, "epochs": float(epochs), "batch_size": 32},
     }

@@ -100,6 +100,7 @@ def find_bad_examples(
     student = build_initial_student(spec, teacher, tokens, losses.vocabulary, cache)
     student.to(device()).eval()
     losses.use_own_teacher(teacher)  # ranks that find bad examples run the teacher more often
+    losses = losses.at(step)
     maps = losses.maps(step)
 
     def losses_of(examples: np.ndarray) -> Sequence[float]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import torch
 
+from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.types import Batch, Tokens
@@ -27,10 +29,12 @@ class BatchLosses:
         vocabulary: The student's own; None if it has the teacher's.
         targets: Returns the teacher's part; None if only the labels count.
         teacher_layers: Encoder layers of the teacher.
+        total_steps: Optimizer steps of the whole training.
 
     Attributes:
         spec, tokens, vocabulary: As given.
-        objective: The terms and their weights.
+        settings: The terms and their weights: those of the trial, or after `at` those of a step.
+        objective: Computes them.
     """
 
     def __init__(
@@ -40,11 +44,26 @@ class BatchLosses:
         vocabulary: Vocabulary | None,
         targets: Any,
         teacher_layers: int,
+        total_steps: int,
     ):
         self.spec, self.tokens, self.vocabulary = spec, tokens, vocabulary
         self._targets, self._teacher_layers = targets, teacher_layers
+        self._total_steps = total_steps
         self._kind = kind_of(spec.task)
-        self.objective = TrainingObjective(spec.losses, self._kind)
+        self._use(spec.losses)
+
+    def _use(self, settings: LossSettings) -> None:
+        self.settings = settings
+        self.objective = TrainingObjective(settings, self._kind)
+
+    def at(self, step: int) -> BatchLosses:
+        """Returns the losses of a step, counted from 0: without the terms that have ended."""
+        settings = self.spec.losses.at_step(step, self._total_steps)
+        if settings is self.spec.losses:
+            return self
+        later = copy.copy(self)  # shares tokens and teacher
+        later._use(settings)
+        return later
 
     def use_own_teacher(self, teacher: Any) -> None:
         """Makes this rank independent of other ranks.
@@ -58,7 +77,7 @@ class BatchLosses:
     def maps(self, step: int) -> Maps:
         """Returns the layer maps of a step, counted from 0."""
         spec = self.spec
-        if not spec.losses.needs_relations:
+        if not self.settings.needs_relations:
             return (0,), (0,)
         return spec.layer_map.at_step(
             step,
@@ -81,8 +100,10 @@ class BatchLosses:
             maps: The layer maps.
         """
         batch = batch.to(device())
-        relations = self.spec.losses.needs_relations
+        relations = self.settings.needs_relations
         ours = self.vocabulary.translate(batch) if self.vocabulary else batch
         output = forward(student, ours, hidden_states=relations)
-        targets = self._targets(batch, maps, relations=relations) if self._targets else None
+        targets = None
+        if self._targets and self.settings.needs_teacher:
+            targets = self._targets(batch, maps, relations=relations)
         return self.objective.sums(output, targets, batch)

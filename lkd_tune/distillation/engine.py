@@ -42,7 +42,7 @@ from lkd_tune.distillation.build import (
 )
 from lkd_tune.distillation.checkpoint import load_checkpoint, save_checkpoint
 from lkd_tune.distillation.interval import Interval, IntervalTotals, StepResult
-from lkd_tune.distillation.objective import totals
+from lkd_tune.distillation.objective import TrainingObjective, totals
 from lkd_tune.evaluation.scoring import evaluate
 from lkd_tune.models.loading import load_tokenizer
 from lkd_tune.models.size import measure_size
@@ -135,7 +135,9 @@ class Distillation:
         if spec.losses.needs_teacher:
             targets = build_targets(spec, teacher, self._train, cache, bf16=self._bf16)
         layers = teacher.config.num_hidden_layers if teacher is not None else 0
-        self._losses: Any = BatchLosses(spec, self._train, self._vocabulary, targets, layers)
+        self._losses: Any = BatchLosses(
+            spec, self._train, self._vocabulary, targets, layers, self.total
+        )
         # Each rank drops out different units.
         torch.manual_seed(spec.seed + 1 + self._rank)
         self._on_progress = on_progress
@@ -168,7 +170,9 @@ class Distillation:
                 return self._last
             raise StopIteration
         until = next(step for step in self._evaluations if step > self._step)
-        self._last = self._measure(self._train_until(until))
+        # A term that has ended is reported for the interval in which it ends, and for none after.
+        objective = self._losses.at(self._step).objective
+        self._last = self._measure(self._train_until(until), objective)
         return self._last
 
     def measure_size(self, latencies: Path) -> ModelSize | None:
@@ -278,7 +282,8 @@ class Distillation:
         """Takes one optimizer step on a batch, the examples of all ranks."""
         # Batches are sorted by length, so the ranks' shares have similar lengths.
         share = batch[self._rank :: self._world]
-        losses, step = self._losses, self._step
+        step = self._step
+        losses = self._losses.at(step)
         maps = losses.maps(step)
         micro_batches = [
             losses.read(part, step) for part in np.array_split(share, self._micro_batches)
@@ -304,14 +309,14 @@ class Distillation:
             positions=sum(each.mask.numel() for each in micro_batches),
         )
 
-    def _measure(self, interval: IntervalTotals) -> Measurement:
+    def _measure(self, interval: IntervalTotals, objective: TrainingObjective) -> Measurement:
         metrics = self.evaluate("dev")
         return Measurement(
             step=self._step,
             total_steps=self.total,
             score=metrics[self.spec.task.metric],
             metrics=metrics,
-            losses=self._losses.objective.report(interval.losses),
+            losses=objective.report(interval.losses),
             lr=self._engine.get_lr()[0],
             parameters=self.parameters,
             train_s=self._train_s,

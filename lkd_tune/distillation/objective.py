@@ -49,17 +49,26 @@ class TrainingObjective:
     def counts(self, batches: list[Batch], maps: Maps) -> torch.Tensor:
         """Returns the divisors of the sums over some micro-batches, float64, shape (terms,).
 
+        Those of terms with weight 0 are 0: an interval's mean of a term that has ended is the mean
+        over the steps before.
+
         Args:
             batches: The micro-batches, preferably on the host: they are counted where they are.
             maps: The layer maps, for their lengths.
         """
         word_layers, layer_layers = map(len, maps)
         counts = []
+        nothing = torch.zeros((), dtype=torch.float64, device=batches[0].mask.device)
         for batch in batches:
             rows = self._kind.count_loss_rows(batch)
             sizes = BatchSizes(batch.mask, rows, word_layers, layer_layers)
             counts.append(
-                torch.stack([term.count(settings, sizes) for term, settings in self._terms])
+                torch.stack(
+                    [
+                        term.count(settings, sizes) if settings.weight > 0 else nothing
+                        for term, settings in self._terms
+                    ]
+                )
             )
         return torch.stack(counts).sum(0)
 
@@ -81,7 +90,7 @@ class TrainingObjective:
         """Returns the mean of each active term, and `total`, their weighted sum.
 
         Args:
-            seen: Sum and count of each term, shape (terms, 2).
+            seen: Sum and count of each term over some steps, shape (terms, 2).
         """
         means, weighted = {}, 0.0
         for (term, settings), (total, count) in zip(self._terms, seen.tolist(), strict=True):

@@ -22,7 +22,8 @@ class Measurement(BaseModel):
     metrics: dict[str, float]
     """All metrics on dev by name."""
     losses: dict[str, float]
-    """Mean of each unweighted term since the last measurement, and `total`, the weighted sum."""
+    """Mean of each unweighted term over the steps since the last measurement in which it counted,
+    and `total`, the weighted sum. Terms that ended before are left out."""
     lr: float | None = None
     """Learning rate at this step; None in runs of earlier versions."""
     parameters: int

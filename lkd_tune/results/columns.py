@@ -159,6 +159,11 @@ def _peak(trial: TrialContext, name: str) -> float | None:
     return max((getattr(end, name) for end in ends), default=None)
 
 
+def _relations_until(trial: TrialContext) -> float | None:
+    losses = trial.spec.losses
+    return losses.relations_until if losses.relations_end else None
+
+
 def _test_mean(trial: TrialContext) -> float | None:
     scores = trial.confirmed.get("test_scores")
     return statistics.mean(scores) if scores else None
@@ -347,6 +352,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("skipped", lambda trial: trial.of_last("skipped", 0)),
     Column("accumulation", lambda trial: trial.record.accumulation),
     Column("weights", lambda trial: {name: t.weight for name, t in trial.spec.losses.terms()}),
+    Column("relations_until", _relations_until),
     Column("lr", lambda trial: trial.spec.train.lr),
     Column("temperature", lambda trial: trial.spec.losses.logits.temperature),
     Column("kept", lambda trial: trial.record.kept),

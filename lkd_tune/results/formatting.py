@@ -98,6 +98,11 @@ def named_layer_maps(word: str, layer: str) -> str:
     return word if word == layer else f"words {word}, layers {layer}"
 
 
+def relations_end(share: float | None) -> str:
+    """Returns when terms ended, as `after 50% of the steps`; '' for None, if none ended early."""
+    return "" if share is None else f"after {percent(share)} of the steps"
+
+
 def weights(of_terms: Mapping[str, float]) -> str:
     """Returns the weights of the loss terms as `wr_pair 0.5, logits 1`, without those of 0."""
     return ", ".join(f"{name} {short(weight)}" for name, weight in of_terms.items() if weight)

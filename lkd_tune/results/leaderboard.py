@@ -98,6 +98,8 @@ class Row:
     """Number of parts that its micro-batches were split into because it ran out of memory."""
     weights: dict[str, float]
     """Weight of each loss term at the end of training."""
+    relations_until: float | None
+    """Share of the steps after which only the logits counted; None if no term ended early."""
     lr: float
     """Peak learning rate."""
     temperature: float

@@ -17,6 +17,7 @@ from lkd_tune.results.formatting import (
     named_layer_maps,
     number,
     percent,
+    relations_end,
     short,
     weights,
 )
@@ -147,6 +148,7 @@ def settings_of(row: Row) -> list[tuple[str, str]]:
         ("width", width),
         ("layer map", named_layer_maps(row.word_map, row.layer_map)),
         ("weights", weights(row.weights)),
+        ("relations end", relations_end(row.relations_until)),
         ("temperature", short(row.temperature)),
         ("learning rate", short(row.lr)),
     ]

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -126,7 +127,24 @@ def test_defaults_are_the_published_weights_for_cola():
     assert losses.wr_triple.window == 21
 
 
+def test_drawn_weights_of_zero_ignore_the_end_of_relations():
+    space = space_of(
+        f"{BASE}losses: {{{NO_RELATIONS}}}",
+        "losses.wr_pair={choice: [10, 0]}",
+        "losses.logits={choice: [1, 0]}",
+        "losses.relations_until=0.25",
+    )
+    ends = {}
+    for values in itertools.product((10, 0), (1, 0)):
+        picked = dict(zip(("losses.wr_pair", "losses.logits"), values, strict=True))
+        if any(values):
+            losses = space.resolve(lambda name, _, picked=picked: picked[name]).losses
+            ends[values] = losses.relations_end
+    assert ends == {(0, 1): False, (10, 0): False, (10, 1): True}
+
+
 BASE = "task: cola\nteacher: t\n"
+NO_RELATIONS = "wr_pair: 0, wr_triple: 0, ltr_pair: 0, ltr_triple: 0"
 BAD = [
     ("teacher: t", "s.yaml task: is required; it has no default"),
     ("task: cola", "s.yaml teacher: is required; it has no default"),
@@ -147,6 +165,20 @@ BAD = [
     (
         BASE + "losses: {wr_pair: 0, wr_triple: 0, ltr_pair: 0, ltr_triple: 0, logits: 0}",
         "s.yaml:3 losses: all 5 weights are 0, so there is nothing to train on; set at least",
+    ),
+    (BASE + "losses: {relations_until: 0}", "losses.relations_until: input should be greater tha"),
+    (BASE + "losses: {relations_until: {uniform: [0.5, 2]}}", "s.yaml:3 losses.relations_until: i"),
+    (
+        BASE + f"losses: {{{NO_RELATIONS}, relations_until: 0.5}}",
+        "s.yaml:3 losses.relations_until: there is no relation to end; leave it out",
+    ),
+    (
+        BASE + f"losses: {{{NO_RELATIONS}, relations_until: {{choice: [0.5, 1]}}}}",
+        "s.yaml:3 losses.relations_until: there is no relation to end; leave it out",
+    ),
+    (
+        BASE + "losses: {logits: 0, relations_until: 0.5}",
+        "s.yaml:3 losses.relations_until: nothing is left to train on, as losses.logits has wei",
     ),
     (
         BASE + "train: {batch_size: 10}\nresources: {workers: 4}",

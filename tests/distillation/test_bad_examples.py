@@ -125,6 +125,25 @@ def test_poisoned_stored_targets_are_found_where_the_student_is_fine(tmp_path):
     assert all(np.isfinite(value) for value in last.losses.values())
 
 
+def test_an_example_that_is_bad_for_a_term_that_has_ended_is_not_bad(tmp_path):
+    train = {**TRAIN, "steps": 15}
+    weights = {"ltr_pair": 0, "ltr_triple": 0, "logits": {"weight": 1, "alpha": 1}}
+    whole = _spec(tmp_path, train=train, losses=weights)
+    cache = tmp_path / "cache"
+    with Distillation(whole, cache=cache) as distillation:
+        batches = distillation._batches.starting_at(0)
+        at = next(step for step in range(15) if BAD_ROW - 1 in next(batches))
+    assert at > 0
+    (scales,) = cache.glob("targets/*/word_scales.npy")
+    array = np.load(scales)
+    array.reshape(ROWS, -1)[BAD_ROW - 1] = np.nan
+    np.save(scales, array)
+    with pytest.raises(BadExamplesError, match=f"train row {BAD_ROW} .wr_"):
+        list(distill(whole, cache=cache))
+    before = _spec(tmp_path, train=train, losses={**weights, "relations_until": at / 15})
+    assert list(distill(before, cache=cache))[-1].finished
+
+
 def test_an_example_that_raises_is_named_or_left_out(tmp_path):
     spec = _spec(tmp_path)
     with Distillation(spec) as distillation:

@@ -169,9 +169,10 @@ def test_a_finished_trial_resumed_gives_its_last_measurement_and_student(tmp_pat
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
 def test_micro_batches_do_not_change_the_objective(tmp_path, micro_batch_size):
     train = {"steps": 6, "batch_size": 8, "lr": 1e-3, "evaluations": 1}
-    whole = _losses(list(distill(_spec(tmp_path, train=train))))
-    split = {**train, "micro_batch_size": micro_batch_size}
-    for name, value in _losses(list(distill(_spec(tmp_path, train=split))))[0].items():
+    losses = {**ALL_FIVE, "relations_until": 0.5}
+    whole = _losses(list(distill(_spec(tmp_path, train=train, losses=losses))))
+    split = _spec(tmp_path, train={**train, "micro_batch_size": micro_batch_size}, losses=losses)
+    for name, value in _losses(list(distill(split)))[0].items():
         assert value == pytest.approx(whole[0][name], rel=5e-4, abs=1e-8), name
 
 
@@ -206,13 +207,15 @@ def _run_rank(rank: int, spec: str, out: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "size"), [(0, {"batch_size": 8}), (2, {"tokens_per_batch": 88}), (3, {})]
+    ("stage", "size", "until"),
+    [(0, {"batch_size": 8}, 0.7), (2, {"tokens_per_batch": 88}, 1.0), (3, {}, 0.7)],
 )
-def test_two_workers_give_what_one_gives(tmp_path, stage, size):
+def test_two_workers_give_what_one_gives(tmp_path, stage, size, until):
     train = {"steps": 8, "batch_size": 8, "lr": 1e-3, "evaluations": 2, **size}
-    one = _spec(tmp_path, resources={"zero_stage": stage}, train=train)
+    changes = {"train": train, "losses": {**ALL_FIVE, "relations_until": until}}
+    one = _spec(tmp_path, resources={"zero_stage": stage}, **changes)
     expected = list(distill(one))
-    two = _spec(tmp_path, resources={"zero_stage": stage, "workers": 2}, train=train)
+    two = _spec(tmp_path, resources={"zero_stage": stage, "workers": 2}, **changes)
     run_ranks(2, _run_rank, two.to_json(), str(tmp_path))
     found = [json.loads((tmp_path / f"{r}.json").read_text()) for r in range(2)]
     for ours, theirs in zip(expected, found[0][0], strict=True):

@@ -6,6 +6,7 @@ settings class and a field here, and an entry in `lkd_tune.losses.terms.TERMS`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
@@ -136,6 +137,9 @@ class LossSettings(Settings):
     ltr_pair: Annotated[LayerPairLoss, block_from("weight")] = LayerPairLoss()
     ltr_triple: Annotated[LayerTripleLoss, block_from("weight")] = LayerTripleLoss()
     logits: Annotated[LogitLoss, block_from("weight")] = LogitLoss()
+    relations_until: float = Field(1.0, gt=0, le=1)
+    """Share of the optimizer steps after which only the logits count, and all other terms end. 1:
+    they last as long as the training. No effect if the logits or all other terms have weight 0."""
 
     @model_validator(mode="after")
     def _check(self) -> LossSettings:
@@ -162,6 +166,26 @@ class LossSettings(Settings):
                 for name, weight in weights.items()
             }
         )
+
+    @property
+    def relations_end(self) -> bool:
+        """Whether terms end before the training does, so that the logits alone are left."""
+        others = any(name != "logits" for name, _ in self.active())
+        return self.relations_until < 1 and others and self.logits.weight > 0
+
+    def at_step(self, step: int, total: int) -> LossSettings:
+        """Returns the terms of one optimizer step; those that have ended have weight 0.
+
+        It depends on nothing but the step, so a resumed training has the same objective.
+
+        Args:
+            step: The step, the first is 0.
+            total: Steps of the whole training.
+        """
+        end = math.ceil(self.relations_until * total - 1e-9)  # in floats, 0.07 * 100 is above 7
+        if not self.relations_end or step < end:
+            return self
+        return self.with_weights({name: 0.0 for name, _ in self.terms() if name != "logits"})
 
     @property
     def needs(self) -> frozenset[Part]:

@@ -26,3 +26,15 @@ def test_what_the_losses_need(losses, needs_teacher, needs_relations):
     settings = LossSettings.model_validate(losses)
     assert settings.needs_teacher == needs_teacher
     assert settings.needs_relations == needs_relations
+
+
+@pytest.mark.parametrize(
+    ("share", "total", "end"),
+    [(1.0, 8, 8), (0.5, 8, 4), (0.5, 7, 4), (0.07, 100, 7), (0.99, 8, 8), (0.01, 8, 1)],
+)
+def test_all_terms_but_the_logits_end_at_a_share_of_the_steps(share, total, end):
+    losses = LossSettings(relations_until=share)
+    for step in range(total):
+        names = [name for name, _ in losses.at_step(step, total).active()]
+        assert (names == ["logits"]) == (step >= end), step
+    assert losses.at_step(0, total) is losses

@@ -1,0 +1,27 @@
+"""The settings of a student as the summary, the report and the model card show them."""
+
+from lkd_tune.config.settings.losses import LABELS_ONLY
+from lkd_tune.export.card import student_card
+from lkd_tune.results.leaderboard_files import read_leaderboard
+from lkd_tune.results.summary import settings_of
+from tests.support.run_folder import HandMade
+
+
+def test_an_early_end_of_relations_is_shown_where_there_is_one(tmp_path):
+    made = HandMade(tmp_path)
+    spec = made.add("0000", 0.5)
+    ending = spec.losses.model_copy(update={"relations_until": 0.25})
+    made.add("0001", 0.6, like=spec.model_copy(update={"losses": ending}))
+    labels = LABELS_ONLY.model_copy(update={"relations_until": 0.25})
+    made.add("0002", 0.4, like=spec.model_copy(update={"losses": labels}))
+    board = read_leaderboard(made.run)
+    assert {row.name: row.relations_until for row in board.rows} == {
+        "0000": None, "0001": 0.25, "0002": None,
+    }  # fmt: skip
+    shown = {row.name: dict(settings_of(row)).get("relations end") for row in board.rows}
+    assert shown == {"0000": None, "0001": "after 25% of the steps", "0002": None}
+    cards = {row.name: student_card(made.run, board, row) for row in board.rows}
+    line = "| relations end | after 25% of the steps |"
+    assert {name: line in card for name, card in cards.items()} == {
+        "0000": False, "0001": True, "0002": False,
+    }  # fmt: skip
