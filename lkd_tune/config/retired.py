@@ -44,6 +44,10 @@ RETIRED: dict[KeyPath, Retired] = {
 }
 
 
+# The terms beside the logits before there were recipes.
+_FIRST_TERMS = ("wr_pair", "wr_triple", "ltr_pair", "ltr_triple")
+
+
 def find_retired(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, KeyPath, Retired]]:
     """Yields the path, the setting and the table entry of each retired value in a tree.
 
@@ -79,14 +83,28 @@ def without_retired(tree: Any, key: KeyPath = ()) -> Any:
 def without_retired_fields(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the JSON of a trial's spec as this version reads it.
 
-    If the loss weights of a trial changed, the last ones are used.
+    If the loss weights of a trial changed, the last ones are used. Specs without a recipe are of
+    earlier versions, which wrote all terms.
     """
     tree = without_retired(spec)
+    losses = tree.get("losses")
+    if isinstance(losses, dict) and "recipe" not in losses and _is_labels_only(losses):
+        losses["recipe"] = "labels"
     tree.pop("ancestor", None)
     for change in tree.pop("weight_changes", ()):
         for term, weight in change["weights"].items():
             tree["losses"][term]["weight"] = weight
     return tree
+
+
+def _is_labels_only(losses: Mapping[str, Any]) -> bool:
+    logits, others = losses.get("logits"), [losses.get(name) for name in _FIRST_TERMS]
+    return (
+        isinstance(logits, Mapping)
+        and logits.get("weight", 1) > 0
+        and logits.get("alpha") == 1
+        and all(isinstance(term, Mapping) and term.get("weight") == 0 for term in others)
+    )
 
 
 def rerun_problem(spec: Mapping[str, Any]) -> str | None:

@@ -16,7 +16,13 @@ from lkd_tune.config.settings.trackers import block_of_names
 KeyPath = tuple[str | int, ...]
 
 # The setting that a scalar in place of a block sets: `task: cola` is `task: {name: cola}`.
-SHORTHAND = {"task": "name", "teacher": "model", "layer_map": "word", "evaluate_on": "task"}
+SHORTHAND = {
+    "task": "name",
+    "teacher": "model",
+    "layer_map": "word",
+    "evaluate_on": "task",
+    "losses": "recipe",
+}
 
 
 class _Loader(yaml.SafeLoader):

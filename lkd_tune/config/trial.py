@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ValidationError, model_validator
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.retired import rerun_problem, without_retired_fields
-from lkd_tune.config.settings.base import Settings
+from lkd_tune.config.settings.base import Settings, block_from
 from lkd_tune.config.settings.evaluate_on import EvaluateOn, check_evaluate_on, score_name
 from lkd_tune.config.settings.layer_map import random_map
 from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings
@@ -63,7 +63,7 @@ class TrialSpec(Settings):
     """How the teacher is run."""
     student: StudentSettings
     layer_map: ResolvedLayerMap
-    losses: LossSettings = LossSettings()
+    losses: Annotated[LossSettings, block_from("recipe")] = LossSettings()
     train: TrainSettings = TrainSettings()
     targets: TargetSettings = TargetSettings()
     resources: ResourceSettings = ResourceSettings()
@@ -124,10 +124,11 @@ class TrialSpec(Settings):
         """Returns 16 hex digits that identify what is trained.
 
         Resources are left out: neither the number of workers nor the placement of weights and
-        activations changes the result.
+        activations changes the result. Nor does the name of the recipe, whose terms are there.
         """
         excluded: Any = {
             "resources": True,
+            "losses": {"recipe"},
             "inference": {"placement"},
             "train": {"activation_checkpointing"},
         }

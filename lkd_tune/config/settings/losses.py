@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from lkd_tune.config.settings.base import Settings, block_from
+from lkd_tune.config.settings.recipes import DEFAULT_RECIPE, RECIPES, RecipeName
 
 Distance = Literal["cosine", "l2"]
 Discrepancy = Literal["kl", "l2", "l1", "smooth_l1"]
@@ -130,8 +131,14 @@ class LogitLoss(TermSettings):
 
 
 class LossSettings(Settings):
-    """The terms of the objective; the defaults are the published weights for CoLA."""
+    """The terms of the objective. A name alone is that of a recipe.
 
+    The recipe gives the terms; other keys change or add to them. A term that neither names has
+    weight 0. `lkd-tune recipes` lists the recipes.
+    """
+
+    recipe: RecipeName = DEFAULT_RECIPE
+    """The published recipe that gives the terms which the block does not set."""
     wr_pair: Annotated[WordPairLoss, block_from("weight")] = WordPairLoss()
     wr_triple: Annotated[WordTripleLoss, block_from("weight")] = WordTripleLoss()
     ltr_pair: Annotated[LayerPairLoss, block_from("weight")] = LayerPairLoss()
@@ -140,6 +147,17 @@ class LossSettings(Settings):
     relations_until: float = Field(1.0, gt=0, le=1)
     """Share of the optimizer steps after which only the logits count, and all other terms end. 1:
     they last as long as the training. No effect if the logits or all other terms have weight 0."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, value: Any) -> Any:
+        """Returns a block with the terms of its recipe; a complete block is not changed."""
+        name = value.get("recipe", DEFAULT_RECIPE) if isinstance(value, Mapping) else None
+        recipe = RECIPES.get(name) if isinstance(name, str) else None
+        if recipe is None:
+            return value  # reported by the checks of the fields
+        terms = (key for key, f in cls.model_fields.items() if isinstance(f.default, TermSettings))
+        return {**dict.fromkeys(terms, 0), **_merged(recipe.losses, value)}
 
     @model_validator(mode="after")
     def _check(self) -> LossSettings:
@@ -208,6 +226,16 @@ class LossSettings(Settings):
         return any(term.needs_padding for _, term in self.active())
 
 
+def _merged(recipe: Mapping[str, Any], block: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the losses of a recipe with the keys of a block in their place."""
+    merged = {**recipe, **block}
+    for name in recipe.keys() & block.keys():
+        terms, value = recipe[name], block[name]
+        if isinstance(terms, Mapping) and not isinstance(value, BaseModel):
+            merged[name] = {**terms, **(value if isinstance(value, Mapping) else {"weight": value})}
+    return merged
+
+
 TERM_NAMES = tuple(name for name, _ in LossSettings().terms())
 """The names of the terms: keys in a space file, and in the names of metrics and columns."""
 
@@ -220,7 +248,5 @@ def _check_term_name(name: str) -> str:
 
 TermName = Annotated[str, AfterValidator(_check_term_name)]
 
-LABELS_ONLY = LossSettings.model_validate(
-    dict.fromkeys(TERM_NAMES, 0) | {"logits": LogitLoss(weight=1, alpha=1)}
-)
+LABELS_ONLY = LossSettings(recipe="labels")
 """The objective of plain fine-tuning: the loss against the labels alone."""

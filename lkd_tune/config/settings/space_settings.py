@@ -34,7 +34,7 @@ class SpaceSettings(Settings):
     Early stopping uses the accuracy of masked words. Default: that accuracy is the score."""
     student: StudentSettings = StudentSettings()
     layer_map: Annotated[LayerMapSettings, block_from("word")] = LayerMapSettings()
-    losses: LossSettings = LossSettings()
+    losses: Annotated[LossSettings, block_from("recipe")] = LossSettings()
     train: TrainSettings = TrainSettings()
     targets: TargetSettings = TargetSettings()
     search: SearchSettings = SearchSettings()
