@@ -24,6 +24,7 @@ import torch
 
 from benchmarks.losses.direct_losses import direct_objective
 from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings
+from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.data.batches import Batches
 from lkd_tune.data.tasks.classification import Classification
@@ -53,7 +54,7 @@ class Setup:
     def student(self) -> Any:
         """Returns a student initialised from layers of the teacher."""
         torch.manual_seed(0)
-        return build_student("teacher", self.teacher, LAYERS[1:], 3, 2).to(self.device)
+        return build_student(StudentSettings(depth=3), self.teacher, LAYERS[1:], 2).to(self.device)
 
     def padded(self) -> Iterator[Batch]:
         """Yields random batches, all padded to 128 tokens."""

@@ -88,7 +88,7 @@ def train(spec: TrialSpec, cache: Path, *, fast: bool) -> float:
     data = {name: load_tokens(spec.task, name, tokenizer, cache=cache) for name in ("train", "dev")}
     word, layer = spec.layer_map.word, spec.layer_map.layer
     assert word == layer != "random"
-    student = build_student("teacher", teacher, word[1:], spec.student.depth, 2)  # type: ignore[arg-type]
+    student = build_student(spec.student, teacher, word[1:], 2)  # type: ignore[arg-type]
     student.to(device)
     optimizer, schedule = build_optimizer(student, spec.train, spec.train.steps, sharded=True)
     weights = {name: term.weight for name, term in spec.losses.terms()}

@@ -114,13 +114,13 @@ class SearchSpace:
             raise SpecError(validation_problems(error, self.source)) from None
 
     def check_teacher(self, teacher_layers: int) -> None:
-        """Checks every depth and layer map against the teacher's depth.
+        """Checks every depth, layer map and list of layers against the teacher's depth.
 
         Raises:
             SpecError: With all values that do not fit.
         """
         too_deep: set[int] = set()
-        misfits: dict[tuple[str, tuple[int, ...]], dict[int, str]] = {}
+        misfits: dict[tuple[KeyPath, str], dict[int, str]] = {}
         for settings in self.shapes():
             depth, layer_map = settings.student.depth, settings.layer_map
             if depth > teacher_layers:
@@ -130,7 +130,10 @@ class SearchSpace:
                 if not isinstance(entries, list):
                     continue
                 if found := map_problem(entries, teacher_layers, depth):
-                    misfits.setdefault((key, tuple(entries)), {})[depth] = found
+                    misfits.setdefault((("layer_map", key), str(entries)), {})[depth] = found
+            if found := settings.student.layers_problem(teacher_layers):
+                value = str(settings.student.layers)
+                misfits.setdefault((("student", "layers"), value), {})[depth] = found
         # One problem for each setting, however many depths it fails at.
         problems = []
         if too_deep:
@@ -139,12 +142,12 @@ class SearchSpace:
                 f"use 1–{teacher_layers}"
             )
             problems.append(self.source.problem(("student", "depth"), message))
-        for (key, _), by_depth in misfits.items():
+        for (place, _), by_depth in misfits.items():
             first, *others = sorted(by_depth)
             also = (
                 f" (it does not fit depth {', '.join(map(str, others))} either)" if others else ""
             )
-            problems.append(self.source.problem(("layer_map", key), by_depth[first] + also))
+            problems.append(self.source.problem(place, by_depth[first] + also))
         if not problems and self.settings.search.is_exhaustive:
             problems += self._check_grid(teacher_layers)
         if problems:
@@ -217,9 +220,10 @@ class SearchSpace:
         return sorted({settings.student.depth for settings in self.shapes()})
 
     @property
-    def starts(self) -> list[str]:
-        """All values of student.init."""
-        return sorted({settings.student.init for settings in self.shapes()})
+    def start_models(self) -> list[str]:
+        """The models in student.init."""
+        students = [settings.student for settings in self.shapes()]
+        return sorted({student.init for student in students if student.starts_from_model})
 
     def shapes(self) -> Iterator[SpaceSettings]:
         """Yields the settings for every combination of student and layer map."""

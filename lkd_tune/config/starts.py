@@ -8,8 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lkd_tune.config.distributions import Choice, Numbers
-from lkd_tune.config.settings.layer_map import PRESETS, SEARCHED, params_of_map, preset_map
+from lkd_tune.config.settings.layer_map import (
+    PRESETS,
+    RANDOM,
+    SEARCHED,
+    params_of_map,
+    preset_map,
+)
 from lkd_tune.config.settings.search import LimitSettings
+from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.trial import TrialSpec
 
@@ -113,7 +120,7 @@ def _published_start(
     """
     wanted = {
         **published_recipe(space.settings.task.name),
-        "student": {"depth": depth, "init": "teacher"},
+        "student": {"depth": depth, "init": "teacher", "layers": "matched"},
     }
     layer_map = preset_map(preset, teacher_layers, depth)
     start = _start(origin, space, wanted, layer_map, layer_map, teacher_layers)
@@ -174,6 +181,8 @@ class _NearestPoint:
         """Adds the parameters below one node of the space's tree."""
         if name.startswith("layer_map") and isinstance(node, Choice):
             self._choose_map(node, name)
+        elif name == "student.layers" and isinstance(node, Choice):
+            self._choose_layers(node, wanted, name)
         elif isinstance(node, Choice):
             self._choose(node, wanted, name)
         elif isinstance(node, Numbers):
@@ -210,6 +219,21 @@ class _NearestPoint:
             self._take(choice, (same or searched)[0], name)
         else:
             self.clamped[name] = wanted
+
+    def _choose_layers(self, choice: Choice, wanted: Any, name: str) -> None:
+        """Takes the wanted option, or one that selects the same layers for the wanted map."""
+        equal = [option for option in choice.options if option == wanted]
+        same = [option for option in choice.options if self._layers(option) == self._layers(wanted)]
+        if equal or same:
+            self._take(choice, (equal or same)[0], name)
+        else:
+            self.clamped[name] = wanted
+
+    def _layers(self, option: Any) -> tuple[int, ...] | str:
+        if option == "matched" and self.word == RANDOM:
+            return RANDOM
+        student = StudentSettings(depth=self.depth, layers=option)
+        return student.start_layers(self.teacher_layers, self.word)
 
     def _is_map(self, option: Any, wanted: Any) -> bool:
         if isinstance(option, list):

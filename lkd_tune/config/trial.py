@@ -85,6 +85,8 @@ class TrialSpec(Settings):
                     f"layer map {list(entries)} needs {self.student.depth + 1} entries for depth "
                     f"{self.student.depth}"
                 )
+        if problem := self.student.layers_problem():
+            raise ValueError(f"student.layers: {problem}")
         return self
 
     @property

@@ -43,10 +43,12 @@ def load_teacher(spec: TrialSpec, cache: Path | None) -> Any:
     dtype: Any = "auto" if spec.inference.precision == "bf16" else torch.float32
     teacher = load_model(spec.teacher, kind_of(spec.task).head, dtype=dtype)
     check_labels(teacher.config, spec.teacher, spec.task, cache=cache)
-    depth = spec.student.depth
-    if spec.student.init == "teacher" and depth > teacher.config.num_hidden_layers:
-        message = f"depth {depth} is above the teacher's {teacher.config.num_hidden_layers} layers"
+    depth, layers = spec.student.depth, teacher.config.num_hidden_layers
+    if spec.student.init == "teacher" and depth > layers:
+        message = f"depth {depth} is above the teacher's {layers} layers"
         raise SpecError(Problem("", "student.depth", message))
+    if problem := spec.student.layers_problem(layers):
+        raise SpecError(Problem("", "student.layers", problem))
     return teacher
 
 
@@ -75,19 +77,16 @@ def build_initial_student(
     source = teacher_of_width(
         settings, spec.teacher, teacher, tokens, device(), cache or cache_dir(), spec.inference
     )
-    init, layers = settings.init, tuple[int, ...]()
-    if spec.teacher is not None and init not in ("teacher", "random"):
-        check_vocabulary(init, spec.teacher, "student.init")
-    if init == "teacher":
-        # The word map selects the layers.
+    layers: tuple[int, ...] = ()
+    if spec.teacher is not None and settings.starts_from_model:
+        check_vocabulary(settings.init, spec.teacher, "student.init")
+    if settings.init == "teacher":
+        teacher_layers = teacher.config.num_hidden_layers
         word, _ = spec.layer_map.at_step(
-            0,
-            seed=spec.seed,
-            teacher_layers=teacher.config.num_hidden_layers,
-            depth=settings.depth,
+            0, seed=spec.seed, teacher_layers=teacher_layers, depth=settings.depth
         )
-        layers = word[1:]
-    student = build_student(init, source, layers, settings.depth, labels, kind.head)
+        layers = settings.start_layers(teacher_layers, word)
+    student = build_student(settings, source, layers, labels, kind.head)
     check_width(settings, student)
     if vocabulary is not None:
         vocabulary.trim(student)

@@ -102,10 +102,10 @@ def _check_starts(space: SearchSpace) -> None:
         SpecError: With the first that does not.
     """
     teacher = teacher_start(space.settings.teacher)
-    for start in space.starts:
+    for model in space.start_models:
         # The vocabulary of a teacher from scratch is not known yet; its trials check it.
-        if teacher and start not in ("teacher", "random"):
-            check_vocabulary(start, teacher, "student.init")
+        if teacher:
+            check_vocabulary(model, teacher, "student.init")
 
 
 def _check_length(space: SearchSpace) -> list[Problem]:

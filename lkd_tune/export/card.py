@@ -11,7 +11,7 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.export.formats import FORMATS, Conversion
 from lkd_tune.export.usage import usage
 from lkd_tune.records.run import RunFolder
-from lkd_tune.results.formatting import relations_end
+from lkd_tune.results.formatting import relations_end, start_layers
 from lkd_tune.results.leaderboard import Leaderboard, Row
 
 
@@ -146,6 +146,7 @@ def _recipe(spec: TrialSpec, row: Row) -> list[tuple[str, ...]]:
         ("objective", "word and layer transforming relations, and logits (Park, Kim and Yang, "
                       "EMNLP 2021)"),
         ("weights", weights),
+        *([("starts from", start_layers(row.layers))] if row.layers else []),
         *([("relations end", relations_end(row.relations_until))] if row.relations_until else []),
         ("temperature", f"{row.temperature:.3g}"),
         ("layer map", row.word_map if row.word_map == row.layer_map

@@ -12,6 +12,7 @@ from typing import Any
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.known_tasks import is_file_name
+from lkd_tune.config.settings.student import INIT_KEYWORDS
 from lkd_tune.config.space import SearchSpace
 
 # Prefix of a path in an uploaded space: the folder of uploaded files on the cluster.
@@ -36,8 +37,6 @@ _FOLDER_SETTINGS = (
     ("evaluate_on", "task", "augment", "model"),
     ("search", "warm_start"),
 )
-# Values of `student.init` that are not folders, even if a folder has that name.
-_INIT_KEYWORDS = ("teacher", "random")
 
 
 def absolute_paths(spaces: Iterable[SearchSpace]) -> list[dict[str, Any]]:
@@ -107,7 +106,8 @@ def _local_settings(trees: Iterable[dict[str, Any]]) -> Iterator[tuple[Any, Any]
         for path in (*_FILE_SETTINGS, *_FOLDER_SETTINGS):
             for block, key in _leaves({"": tree}, "", path):
                 value = block[key]
-                if not isinstance(value, str) or (path[-1] == "init" and value in _INIT_KEYWORDS):
+                # A keyword is not a folder, even if a folder has that name.
+                if not isinstance(value, str) or (path[-1] == "init" and value in INIT_KEYWORDS):
                     continue
                 # If a hub id is also the name of a local folder, that is meant, as in Transformers.
                 if os.path.isdir(value) if path in _FOLDER_SETTINGS else _is_data_file(value):

@@ -87,8 +87,8 @@ def expected_config(student: StudentSettings, teacher: str | None) -> Any:
             can't be pruned to the student's width.
     """
     teacher_config = load_config(teacher) if teacher is not None else None
-    config = student_config(student.init, teacher_config, student.depth)
-    if student.init in ("teacher", "random") and asks_for_width(student):
+    config = student_config(student, teacher_config)
+    if not student.starts_from_model and asks_for_width(student):
         config = resize_config(config, resolve_width(student, width_of_config(config)))
     return config
 

@@ -21,51 +21,50 @@ from lkd_tune.models.pruning import prune_width, width_of
 
 
 def build_student(
-    init: str,
+    settings: StudentSettings,
     teacher: Any,
     layers: Sequence[int],
-    depth: int,
     labels: int | None,
     head: str = "SequenceClassification",
 ) -> Any:
-    """Returns a student of `depth` encoder layers, in training mode.
+    """Returns a student in training mode.
 
     Args:
-        init: 'teacher' (embeddings, selected encoder layers and head of the teacher), 'random' (its
-            configuration with new weights), or a folder or hub id to start from.
+        settings: Its depth, and its `init`: 'teacher' (embeddings, selected encoder layers and head
+            of the teacher), 'random' (its configuration with new weights), or a folder or hub id to
+            start from. Its width is the teacher's.
         teacher: The teacher model; None only if `init` is a folder or hub id.
         layers: For 'teacher': the teacher layer (1 is the first) for each student layer.
-        depth: Number of encoder layers.
         labels: Width of the head; None for that of the vocabulary.
         head: As in transformers' AutoModelFor….
 
     Raises:
         SpecError: If `init` names a model that does not exist or has another depth.
     """
-    if init not in ("teacher", "random"):
-        student = load_model(init, head, labels=labels)
-        if student.config.num_hidden_layers != depth:
-            found = student.config.num_hidden_layers
-            message = f"{init} has {found} layers, but student.depth is {depth}"
+    if settings.starts_from_model:
+        student = load_model(settings.init, head, labels=labels)
+        found = student.config.num_hidden_layers
+        if found != settings.depth:
+            message = f"{settings.init} has {found} layers, but student.depth is {settings.depth}"
             raise SpecError(Problem("", "student.init", message))
         return student.train()
-    config = student_config(init, teacher.config, depth)
+    config = student_config(settings, teacher.config)
     student = auto_model(head).from_config(config, dtype=torch.float32)
-    if init == "teacher":
+    if settings.init == "teacher":
         student.load_state_dict(select_layers(teacher, layers))
     return student.train()
 
 
-def student_config(init: str, teacher_config: Any, depth: int) -> Any:
+def student_config(settings: StudentSettings, teacher_config: Any) -> Any:
     """Returns a student's configuration: the teacher's with another depth, or that of `init`.
 
     Raises:
         SpecError: If `init` names a model that does not exist.
     """
-    if init not in ("teacher", "random"):
-        return load_config(init)
+    if settings.starts_from_model:
+        return load_config(settings.init)
     config = copy.deepcopy(teacher_config)
-    config.num_hidden_layers = depth
+    config.num_hidden_layers = settings.depth
     return config
 
 
@@ -115,9 +114,7 @@ def teacher_of_width(
     Raises:
         SpecError: If the teacher can't be pruned to this width.
     """
-    if teacher is None or settings.init not in ("teacher", "random"):
-        return teacher
-    if not asks_for_width(settings):
+    if teacher is None or settings.starts_from_model or not asks_for_width(settings):
         return teacher
     assert name is not None  # there is a teacher
     found = width_of(teacher)

@@ -159,6 +159,19 @@ def _peak(trial: TrialContext, name: str) -> float | None:
     return max((getattr(end, name) for end in ends), default=None)
 
 
+def _layers(trial: TrialContext) -> str | None:
+    layers = trial.spec.student.layers
+    return None if layers == "matched" else layer_map(layers)
+
+
+def _layers_text(row: Row, board: Leaderboard) -> str:
+    return row.layers or ""
+
+
+def _names_layers(board: Leaderboard) -> bool:
+    return any(row.layers for row in board.rows)
+
+
 def _relations_until(trial: TrialContext) -> float | None:
     losses = trial.spec.losses
     return losses.relations_until if losses.relations_end else None
@@ -295,6 +308,12 @@ COLUMNS: tuple[Column, ...] = (
         lambda trial: trial.spec.student.depth,
         terminal=Shown("depth", _depth_text, lambda board: str(board.teacher["layers"])),
         page=Shown("depth", _depth_text),
+    ),
+    Column(
+        "layers",
+        _layers,
+        terminal=Shown("starts from", _layers_text, when=_names_layers, is_number=False),
+        page=Shown("starts from", _layers_text, when=_names_layers, is_number=False),
     ),
     Column("hidden_size", lambda trial: trial.spec.student.hidden_size),
     Column("heads", lambda trial: trial.spec.student.heads),

@@ -88,6 +88,14 @@ def layer_map(entries: Iterable[int] | str) -> str:
     return entries if isinstance(entries, str) else "-".join(map(str, entries))
 
 
+def start_layers(layers: str | None) -> str:
+    """Returns which layers a student started from, as `the teacher's top layers`; '' for None."""
+    if layers is None:
+        return ""
+    named = layers in ("bottom", "top")
+    return f"the teacher's {layers} layers" if named else f"the teacher's layers {layers}"
+
+
 def layer_maps(word: str, layer: str) -> str:
     """Returns a trial's two layer maps for a table's cell: one if they are equal."""
     return word if word == layer else f"{word} / {layer}"

@@ -50,6 +50,9 @@ class Row:
     """Mean metric on test of the other seeds."""
     depth: int
     """Encoder layers of the student."""
+    layers: str | None
+    """Teacher layers that the student started from: `bottom`, `top` or a list as `1-2-4`. None if
+    they are those of its word map, or if it did not start from the teacher."""
     hidden_size: int | None
     """Width of the hidden states; None if it is the teacher's or that of a given model."""
     heads: int | None

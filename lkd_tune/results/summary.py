@@ -19,6 +19,7 @@ from lkd_tune.results.formatting import (
     percent,
     relations_end,
     short,
+    start_layers,
     weights,
 )
 from lkd_tune.results.leaderboard import Leaderboard, Row
@@ -146,6 +147,7 @@ def settings_of(row: Row) -> list[tuple[str, str]]:
         ("trial", row.name),
         ("depth", str(row.depth)),
         ("width", width),
+        ("starts from", start_layers(row.layers)),
         ("layer map", named_layer_maps(row.word_map, row.layer_map)),
         ("weights", weights(row.weights)),
         ("relations end", relations_end(row.relations_until)),

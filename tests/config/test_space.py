@@ -112,6 +112,8 @@ def test_size():
         SPACE, "losses={}", "train.lr={choice: [1, 2, 3]}", "student.init={choice: [teacher, x]}"
     )
     assert discrete.size(6) == 3 * 2 * 25
+    starts = ["student.layers={choice: [matched, bottom, top]}", "losses={}", "train={}"]
+    assert space_of(SPACE, *starts).size(6) == 3 * 25
 
 
 def test_layer_maps_from_a_choice_are_counted():
@@ -153,6 +155,12 @@ BAD = [
     (BASE + "losses: {wr_pai: 3}", "s.yaml:3 losses.wr_pai: unknown setting (did you mean wr_pair"),
     (BASE + "layer_map: skp", "layer_map.word: found 'skp' (did you mean skip?); allowed: skip, "),
     (BASE + "student: {depth: two}", "student.depth: input should be a valid integer"),
+    (BASE + "student: {layers: topp}", "student.layers: found 'topp' (did you mean top?); allowed"),
+    (BASE + "student: {layers: [2, 1]}", "s.yaml:3 student.layers: [2, 1] is not strictly increa"),
+    (
+        BASE + "student: {init: random, layers: top}",
+        "s.yaml:3 student.layers: top selects layers of the teacher, but student.init is random;",
+    ),
     (BASE + "student: {depth: 0}", "student.depth: input should be greater than or equal to 1, fo"),
     (BASE + "train: {lr: -1}", "s.yaml:3 train.lr: input should be greater than 0, found -1"),
     (BASE + "train: {lr: .inf}", "s.yaml:3 train.lr: input should be a finite number, found inf"),
@@ -309,6 +317,21 @@ def test_a_wrong_override_is_told_at_the_option():
                 "s.yaml:4 layer_map.layer: [0, 2, 4, 6] has 4 entries, a student of depth 2 needs "
                 "3: one for the embeddings (layer 0) and one for each layer "
                 "(it does not fit depth 4 either)"
+            ],
+        ),
+        (
+            BASE + "student: {depth: {int: [2, 3]}, layers: {choice: [top, [1, 2, 3], [1, 7]]}}",
+            [
+                "s.yaml:3 student.layers: [1, 2, 3] has 3 layers, a student of depth 2 needs 2",
+                "s.yaml:3 student.layers: [1, 7] names layer 7, the teacher has 6 layers; use 1–6 "
+                "(it does not fit depth 3 either)",
+            ],
+        ),
+        (
+            BASE + "student: {init: {choice: [teacher, random]}, layers: {choice: [matched, top]}}",
+            [
+                "s.yaml:3 student.layers: top selects layers of the teacher, but student.init is "
+                "random; leave layers out, or use init: teacher"
             ],
         ),
         (

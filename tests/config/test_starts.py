@@ -172,3 +172,28 @@ def test_integers_and_steps_are_kept_to():
     assert start.params["student.depth"] == 5
     assert start.params["losses.wr_pair"] == pytest.approx(0.9)
     assert start.params["train.batch_size"] == 32
+
+
+@pytest.mark.parametrize(
+    ("layers", "options", "expected"),
+    [
+        ("matched", "[top, matched]", "matched"),
+        ("top", "[matched, top]", "top"),
+        ([1, 2, 6], "[matched, [1, 2, 6]]", (1, 2, 6)),
+        ([4, 5, 6], "[matched, top]", "top"),  # the same layers by another name
+        ("matched", "[bottom, [2, 4, 6]]", (2, 4, 6)),
+        ("bottom", "[matched, top]", None),
+    ],
+)
+def test_the_layers_that_a_student_starts_from(layers, options, expected):
+    own = space(f"student: {{layers: {{choice: {options}}}}}\nlayer_map: skip")
+    wanted = drawn(space("student: {depth: 3}"), {}, 6)
+    wanted = TrialSpec.model_validate(
+        wanted.model_dump() | {"student": {"depth": 3, "layers": layers}}
+    )
+    start = start_from("other", wanted, own, 6)
+    if expected is None:
+        assert (start.params, start.clamped) == ({}, {"student.layers": layers})
+    else:
+        assert start.clamped == {}
+        assert drawn(own, start.params, 6).student.layers == expected

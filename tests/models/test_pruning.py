@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.width import Width
 from lkd_tune.config.trial import TrialSpec
@@ -48,7 +49,9 @@ def test_the_teachers_own_width_changes_nothing(tmp_path, family):
 @pytest.mark.parametrize("family", CONFIGS)
 def test_a_narrow_student_has_its_width_and_loads_again(tmp_path, family, width):
     teacher, importance, _ = _measured(tmp_path, family)
-    student = build_student("teacher", prune_width(teacher, width, importance), (2, 4), 2, 2)
+    student = build_student(
+        StudentSettings(depth=2), prune_width(teacher, width, importance), (2, 4), 2
+    )
     assert width_of(student) == width
     student.save_pretrained(tmp_path / "s")
     assert read_width(str(tmp_path / "s")) == width

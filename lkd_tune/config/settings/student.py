@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from lkd_tune.config.settings.base import Settings
+
+# The values of `student.init` that do not name a model.
+INIT_KEYWORDS = ("teacher", "random")
 
 
 class StudentSettings(Settings):
@@ -15,8 +19,11 @@ class StudentSettings(Settings):
     depth: int = Field(3, ge=1)
     """Number of encoder layers, at most the teacher's."""
     init: str = "teacher"
-    """Initial weights. `teacher`: embeddings, mapped layers and head are copied from the teacher;
+    """Initial weights. `teacher`: embeddings, head and some layers are copied from the teacher;
     `random`; or a local folder or hub id of a model with the same depth."""
+    layers: Literal["matched", "bottom", "top"] | tuple[int, ...] = "matched"
+    """Layers that are copied from the teacher. `matched`: those of the word map; `bottom`: the
+    first ones; `top`: the last ones; or a list such as [1, 2, 4], where 1 is the first layer."""
     hidden_size: int | None = Field(None, ge=8)
     """Width of the hidden states. A narrower student keeps the teacher's most important dimensions,
     heads and neurons, measured once on training text. Default: the teacher's."""
@@ -28,3 +35,67 @@ class StudentSettings(Settings):
     vocab: Literal["teacher", "trim"] = "teacher"
     """`teacher`: the whole vocabulary. `trim`: only tokens that occur in the training text, special
     tokens and single characters; the student's tokenizer is trimmed too."""
+
+    @field_validator("layers")
+    @classmethod
+    def _check_layers(
+        cls, layers: str | tuple[int, ...], info: ValidationInfo
+    ) -> str | tuple[int, ...]:
+        init = info.data.get("init", "teacher")
+        if layers != "matched" and init != "teacher":
+            raise ValueError(
+                f"{_text(layers)} selects layers of the teacher, but student.init is {init}; leave "
+                "layers out, or use init: teacher"
+            )
+        if not isinstance(layers, str) and (
+            sorted({*layers}) != [*layers] or not layers or layers[0] < 1
+        ):
+            raise ValueError(
+                f"{_text(layers)} is not strictly increasing from 1 on; name each layer of the "
+                "teacher once and in order, 1 is the first"
+            )
+        return layers
+
+    @property
+    def starts_from_model(self) -> bool:
+        """Whether the weights are those of a given model, not made from the teacher's."""
+        return self.init not in INIT_KEYWORDS
+
+    def start_layers(self, teacher_layers: int, word_map: Sequence[int]) -> tuple[int, ...]:
+        """Returns the teacher layer (1 is the first) that each layer starts as a copy of.
+
+        Args:
+            teacher_layers: The teacher's number of encoder layers.
+            word_map: Map of the word relations in the first step.
+        """
+        if self.layers == "matched":
+            return tuple(word_map[1:])
+        if self.layers == "bottom":
+            return tuple(range(1, self.depth + 1))
+        if self.layers == "top":
+            return tuple(range(teacher_layers - self.depth + 1, teacher_layers + 1))
+        return self.layers
+
+    def layers_problem(self, teacher_layers: int | None = None) -> str | None:
+        """Returns why a list of layers does not fit the depth or the teacher; None if it does.
+
+        Args:
+            teacher_layers: The teacher's number of encoder layers. Default: it is not checked.
+        """
+        if isinstance(self.layers, str):
+            return None
+        if len(self.layers) != self.depth:
+            return (
+                f"{_text(self.layers)} has {len(self.layers)} layers, a student of depth "
+                f"{self.depth} needs {self.depth}"
+            )
+        if teacher_layers is not None and self.layers[-1] > teacher_layers:
+            return (
+                f"{_text(self.layers)} names layer {self.layers[-1]}, the teacher has "
+                f"{teacher_layers} layers; use 1–{teacher_layers}"
+            )
+        return None
+
+
+def _text(layers: str | tuple[int, ...]) -> str:
+    return layers if isinstance(layers, str) else str([*layers])

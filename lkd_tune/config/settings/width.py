@@ -93,8 +93,7 @@ def with_width(student: StudentSettings, teacher: Width | None) -> StudentSettin
     Raises:
         SpecError: As `resolve_width`.
     """
-    own = student.init in ("teacher", "random")
-    if teacher is None or not asks_for_width(student) or not own:
+    if teacher is None or not asks_for_width(student) or student.starts_from_model:
         return student
     return student.model_copy(update=vars(resolve_width(student, teacher)))
 

@@ -10,6 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.config.source import parse_source
 from lkd_tune.config.space import build_space
@@ -89,7 +90,7 @@ def _parameters(folder: Path, depth: int) -> int:
     from lkd_tune.models.size import count_size
     from lkd_tune.models.student import student_config
 
-    config = student_config("teacher", load_config(str(folder / "teacher")), depth)
+    config = student_config(StudentSettings(depth=depth), load_config(str(folder / "teacher")))
     return count_size(config, "SequenceClassification", 8).parameters
 
 
@@ -141,7 +142,7 @@ def test_a_student_is_too_slow_only_on_devices_that_trials_run_on_now(tmp_path):
         name, spec = drawn(search.suggest(trial_id))
         teacher = load_config(str(tmp_path / "teacher"))
         for depth in (2, 3):
-            config = student_config("teacher", teacher, depth)
+            config = student_config(StudentSettings(depth=depth), teacher)
             key = architecture_key(config, "SequenceClassification", spec.task.max_length)
             facts = {"latency_ms": 3.0, "latency_ms_batch_32": 9.0, "device": device}
             write_atomically(run.latencies / f"{digest(key, device)}.json", json.dumps(facts))
