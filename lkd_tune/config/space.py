@@ -18,6 +18,7 @@ from lkd_tune.config.distributions import (
     parse_distribution,
 )
 from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.loss_scales import LossScales, term_variants
 from lkd_tune.config.retired import find_retired, without_retired
 from lkd_tune.config.settings.layer_map import (
     PRESETS,
@@ -30,6 +31,7 @@ from lkd_tune.config.settings.layer_map import (
     map_problem,
     preset_map,
 )
+from lkd_tune.config.settings.losses import LossSettings, TermSettings
 from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.config.settings.width import Width, width_problems, with_width
 from lkd_tune.config.source import KeyPath, Source, dotted, read_source
@@ -57,12 +59,15 @@ class SearchSpace:
         settings: The settings that do not vary (task, teacher, search, resources, keep), and an
             example of those that do.
         teacher_width: The width against which student widths are checked; set by `check_width`.
+        loss_scales: What `losses.balance: gradient` multiplies weights by; set once it is
+            measured. Trials that are drawn without it measure their own.
     """
 
     source: Source
     tree: dict[str, Any]
     settings: SpaceSettings
     teacher_width: Width | None = None
+    loss_scales: LossScales | None = None
 
     def draw(
         self, suggester: Suggester, *, teacher: str | None, teacher_layers: int, seed: int
@@ -94,12 +99,29 @@ class SearchSpace:
             student=with_width(settings.student, self.teacher_width),
             layer_map=layer_map,
             losses=settings.losses,
+            loss_scales=self._scales_of(settings.losses),
             train=settings.train,
             targets=settings.targets,
             resources=settings.resources,
             evaluate_on=settings.evaluate_on,
             seed=seed,
         )
+
+    def _scales_of(self, losses: LossSettings) -> dict[str, float]:
+        if self.loss_scales is None or not losses.is_balanced:
+            return {}
+        return self.loss_scales.scales_of(losses)
+
+    def balanced_terms(self) -> dict[str, list[TermSettings]]:
+        """Returns the terms to measure for `losses.balance: gradient`, at weight 1, by name.
+
+        Empty if no trial is balanced.
+        """
+        distributions = self.distributions()
+        varies = not distributions.keys().isdisjoint({"losses", "losses.balance"})
+        if self.settings.losses.balance == "none" and not varies:
+            return {}
+        return term_variants(distributions, lambda picked: self.resolve(_picking(picked)).losses)
 
     def resolve(self, pick: Pick) -> SpaceSettings:
         """Returns the settings with `pick(name, distribution)` in place of each distribution.
@@ -316,7 +338,21 @@ def build_space(source: Source) -> SearchSpace:
     if problems := problems or _ends_nothing(tried, source):
         raise SpecError(problems)
     space.settings = tried[-1]
+    if problems := _balances_one_term(space):
+        raise SpecError(problems)
     return space
+
+
+def _balances_one_term(space: SearchSpace) -> list[Problem]:
+    """Returns a problem if terms are to be balanced, but all trials have the same single one."""
+    terms = [*space.balanced_terms()]
+    if len(terms) != 1:
+        return []
+    message = (
+        f"gradient balances terms with each other, but {terms[0]} is the only term that a trial of "
+        "this space can have; use none, or give another term a weight"
+    )
+    return [space.source.problem(("losses", "balance"), message)]
 
 
 def load_recorded_space(path: Path) -> SearchSpace:

@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.retired import rerun_problem, without_retired_fields
 from lkd_tune.config.settings.base import Settings, block_from
 from lkd_tune.config.settings.evaluate_on import EvaluateOn, check_evaluate_on, score_name
 from lkd_tune.config.settings.layer_map import random_map
-from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings
+from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings, TermName
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.teacher import PLAIN, Inference, TargetSettings
@@ -64,6 +64,9 @@ class TrialSpec(Settings):
     student: StudentSettings
     layer_map: ResolvedLayerMap
     losses: Annotated[LossSettings, block_from("recipe")] = LossSettings()
+    loss_scales: dict[TermName, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """`losses.balance: gradient`: the factor of each term's weight. Without them they are measured
+    at the start of the trial."""
     train: TrainSettings = TrainSettings()
     targets: TargetSettings = TargetSettings()
     resources: ResourceSettings = ResourceSettings()
@@ -87,7 +90,27 @@ class TrialSpec(Settings):
                 )
         if problem := self.student.layers_problem():
             raise ValueError(f"student.layers: {problem}")
+        missing = [name for name, _ in self.losses.active() if name not in self.loss_scales]
+        if self.loss_scales and self.losses.is_balanced and missing:
+            raise ValueError(
+                f"loss_scales has no entry for {', '.join(missing)}; give one for each active "
+                "term, or none at all to have them measured"
+            )
         return self
+
+    @property
+    def effective_scales(self) -> dict[str, float]:
+        """The factor of each term's weight, empty if they are all 1.
+
+        The scales of a trial that is not balanced, such as a student trained on the labels alone,
+        have no effect.
+        """
+        return self.loss_scales if self.losses.is_balanced else {}
+
+    @property
+    def lacks_scales(self) -> bool:
+        """Whether the scales of its terms have yet to be measured."""
+        return self.losses.is_balanced and not self.loss_scales
 
     @property
     def score_name(self) -> str:

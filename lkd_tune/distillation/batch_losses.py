@@ -54,7 +54,7 @@ class BatchLosses:
 
     def _use(self, settings: LossSettings) -> None:
         self.settings = settings
-        self.objective = TrainingObjective(settings, self._kind)
+        self.objective = TrainingObjective(settings, self._kind, self.spec.effective_scales)
 
     def at(self, step: int) -> BatchLosses:
         """Returns the losses of a step, counted from 0: without the terms that have ended."""

@@ -29,6 +29,7 @@ from lkd_tune.distillation.bad_examples import (
     find_bad_examples,
     may_come_from_examples,
 )
+from lkd_tune.distillation.balance import with_loss_scales
 from lkd_tune.distillation.batch_losses import BatchLosses
 from lkd_tune.distillation.build import (
     build_engine,
@@ -93,12 +94,12 @@ class Distillation:
             ValueError: If the process group does not have the trial's number of workers.
         """
         ensure_process_group()
-        self.spec = spec
         self._rank, self._world = dist.get_rank(), dist.get_world_size()
         if self._world != spec.resources.workers:
             raise ValueError(
                 f"the trial is for {spec.resources.workers} workers, the group has {self._world}"
             )
+        self.spec = spec = with_loss_scales(spec, cache)
         torch.manual_seed(spec.seed)
         self._tokenizer = load_tokenizer(spec.teacher or spec.student.init)
         self._cache = cache

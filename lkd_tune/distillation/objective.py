@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,11 +23,20 @@ class TrainingObjective:
     Args:
         losses: Settings and weights of the terms.
         kind: The kind of the task.
+        scales: Factors of the weights by term; those that are left out are 1.
     """
 
-    def __init__(self, losses: LossSettings, kind: Kind):
+    def __init__(
+        self,
+        losses: LossSettings,
+        kind: Kind,
+        scales: Mapping[str, float] = MappingProxyType({}),
+    ):
         self._kind = kind
         self._terms = [(term, getattr(losses, term.name)) for term in TERMS]
+        self._weights = [
+            settings.weight * scales.get(term.name, 1.0) for term, settings in self._terms
+        ]
 
     def sums(self, output: Any, targets: Targets | None, batch: Batch) -> list[LossSum]:
         """Returns the sum of each term over a micro-batch, with its divisor.
@@ -80,9 +91,9 @@ class TrainingObjective:
             counts: Of the whole effective batch, shape (terms,).
         """
         parts = [
-            loss.total * (settings.weight / max(1.0, count))
-            for (_, settings), loss, count in zip(self._terms, sums, counts.tolist(), strict=True)
-            if settings.weight > 0
+            loss.total * (weight / max(1.0, count))
+            for weight, loss, count in zip(self._weights, sums, counts.tolist(), strict=True)
+            if weight > 0
         ]
         return torch.stack(parts).sum()
 
@@ -93,10 +104,12 @@ class TrainingObjective:
             seen: Sum and count of each term over some steps, shape (terms, 2).
         """
         means, weighted = {}, 0.0
-        for (term, settings), (total, count) in zip(self._terms, seen.tolist(), strict=True):
-            if settings.weight > 0:
+        for (term, _), weight, (total, count) in zip(
+            self._terms, self._weights, seen.tolist(), strict=True
+        ):
+            if weight > 0:
                 means[term.name] = float(total / max(count, 1.0))
-                weighted += settings.weight * means[term.name]
+                weighted += weight * means[term.name]
         return {**means, "total": weighted}
 
 

@@ -13,6 +13,7 @@ import torch
 from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.distillation.bad_examples import BadExamplesError
+from lkd_tune.distillation.balance import with_loss_scales
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.measurement import Measurement, TrainingProgress
@@ -88,7 +89,7 @@ def distill_locally(
     """
     torch.set_num_threads(threads or max(1, int(spec.resources.cpus)))
     one_worker = ResourceSettings(**{**spec.resources.model_dump(), "workers": 1})
-    spec = spec.model_copy(update={"resources": one_worker})
+    spec = with_loss_scales(spec.model_copy(update={"resources": one_worker}))
     with tempfile.TemporaryDirectory() as scratch:
         student = to or Path(scratch) / "student"
 

@@ -138,6 +138,7 @@ def _scores(board: Leaderboard, row: Row) -> list[tuple[str, ...]]:
 
 def _recipe(spec: TrialSpec, row: Row) -> list[tuple[str, ...]]:
     weights = ", ".join(f"{name} {weight:.3g}" for name, weight in row.weights.items() if weight)
+    scales = ", ".join(f"{name} {scale:.3g}" for name, scale in spec.effective_scales.items())
     data = spec.task.data if _is_hub_id(spec.task.data) else Path(spec.task.train or "").name
     return [
         ("teacher", Path(spec.teacher).name if spec.teacher and not _is_hub_id(spec.teacher)
@@ -148,6 +149,7 @@ def _recipe(spec: TrialSpec, row: Row) -> list[tuple[str, ...]]:
         ("weights", weights),
         *([("starts from", start_layers(row.layers))] if row.layers else []),
         *([("relations end", relations_end(row.relations_until))] if row.relations_until else []),
+        *([("weights multiplied by", scales)] if scales else []),
         ("temperature", f"{row.temperature:.3g}"),
         ("layer map", row.word_map if row.word_map == row.layer_map
          else f"words {row.word_map}, layers {row.layer_map}"),

@@ -48,7 +48,7 @@ def add_cost(run: RunFolder, part: str, cost: dict[str, float]) -> None:
 
     Args:
         run: The run.
-        part: The work: teacher, targets, evaluate_on, latencies or test.
+        part: The work: teacher, targets, evaluate_on, latencies, loss_scales or test.
         cost: wall_s, gpu_s, cpu_s and energy_j, as in `Leaderboard.totals`.
     """
     costs = run.read_manifest().get("costs", {})

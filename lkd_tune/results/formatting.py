@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from lkd_tune.config.loss_scales import LossScales
+
 # Below this, a duration is written in seconds alone.
 _SECONDS_ALONE = 90
 # From here on, a duration is written without its seconds.
@@ -109,6 +111,14 @@ def named_layer_maps(word: str, layer: str) -> str:
 def relations_end(share: float | None) -> str:
     """Returns when terms ended, as `after 50% of the steps`; '' for None, if none ended early."""
     return "" if share is None else f"after {percent(share)} of the steps"
+
+
+def scale_ranges(scales: LossScales) -> str:
+    """Returns the scales of the loss terms as `wr_pair 42.6, logits 1 to 11.3`."""
+    return ", ".join(
+        f"{name} {short(low)}" if low == high else f"{name} {short(low)} to {short(high)}"
+        for name, (low, high) in scales.ranges().items()
+    )
 
 
 def weights(of_terms: Mapping[str, float]) -> str:

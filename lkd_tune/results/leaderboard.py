@@ -139,8 +139,8 @@ class Leaderboard:
     """Number of other seeds that the best trials were confirmed with; 0 for none."""
     costs: dict[str, dict[str, float]]
     """What each part of the run has cost: trials (with the baseline, other seeds and ablations),
-    teacher, targets, evaluate_on, latencies and test. Each has wall_s, gpu_s, cpu_s and energy_j;
-    energy_j is 0 if NVML did not measure it. Parts that were not run are left out."""
+    teacher, targets, evaluate_on, latencies, loss_scales and test. Each has wall_s, gpu_s, cpu_s
+    and energy_j; energy_j is 0 if NVML did not measure it. Parts that were not run are left out."""
 
     @property
     def totals(self) -> dict[str, float]:

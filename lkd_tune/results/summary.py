@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from lkd_tune.config.loss_scales import LossScales, TermScale
 from lkd_tune.results.formatting import (
     difference,
     duration,
@@ -36,6 +37,7 @@ _PART_LABELS = {
     "targets": "teacher targets",
     "evaluate_on": "data of evaluate_on",
     "latencies": "latency measurements",
+    "loss_scales": "gradient norms of the loss terms",
     "test": "winner's score on test",
 }
 
@@ -157,6 +159,22 @@ def settings_of(row: Row) -> list[tuple[str, str]]:
     return [(name, value) for name, value in settings if value]
 
 
+def term_strengths(board: Leaderboard) -> list[tuple[str, str, str]]:
+    """Returns each measured term with its settings, its strength and the scale of its weight.
+
+    Empty unless the search balanced its terms. Settings are given where a term has several. A
+    strength is a gradient norm as a multiple of the loss's against the teacher's logits.
+    """
+    if board.manifest.get("loss_scales") is None:
+        return []
+    terms = LossScales.model_validate(board.manifest["loss_scales"]).terms
+    return [
+        (name + _differing(each, measured), short(each.strength), short(each.scale))
+        for name, measured in terms.items()
+        for each in measured
+    ]
+
+
 def costs_of(board: Leaderboard) -> list[tuple[str, str]]:
     """Returns the time, energy and memory that the search took, and the hardware it ran on."""
     manifest, totals = board.manifest, board.totals
@@ -218,6 +236,16 @@ def provenance_of(board: Leaderboard) -> list[tuple[str, str]]:
     lines = [(name, str(manifest[key])) for name, key in named if manifest.get(key) is not None]
     versions = manifest.get("versions") or {}
     return lines + [(name, str(version)) for name, version in versions.items()]
+
+
+def _differing(scale: TermScale, measured: Sequence[TermScale]) -> str:
+    """Returns the settings in which a term differs from the same term with others."""
+    first = measured[0].settings
+    differing = [
+        key for key in first if any(each.settings.get(key) != first[key] for each in measured)
+    ]
+    texts = [f"{key.replace('_', ' ')} {scale.settings.get(key)}" for key in differing]
+    return f" ({', '.join(texts)})" if texts else ""
 
 
 def _kilowatt_hours(joules: float) -> str:

@@ -168,6 +168,7 @@ def _run(session: Session) -> SearchResult:
 def _prepare(session: Session) -> dict[str, Any] | None:
     """Prepares what trials need; returns what is known of the teacher, None if interrupted."""
     from lkd_tune.tuning.preparation import prepare
+    from lkd_tune.tuning.preparation.loss_scales import ensure_loss_scales
     from lkd_tune.tuning.preparation.worker import PreparationWorker
 
     with PreparationWorker(session) as worker:
@@ -176,6 +177,7 @@ def _prepare(session: Session) -> dict[str, Any] | None:
             prepare.ensure_targets,
             prepare.ensure_fine_tuning,
             prepare.ensure_latencies,
+            ensure_loss_scales,
         ):
             if teacher is not None and not session.stop:
                 ensure(session, worker, teacher["model"])

@@ -147,6 +147,10 @@ class LossSettings(Settings):
     relations_until: float = Field(1.0, gt=0, le=1)
     """Share of the optimizer steps after which only the logits count, and all other terms end. 1:
     they last as long as the training. No effect if the logits or all other terms have weight 0."""
+    balance: Literal["none", "gradient"] = "none"
+    """What a weight of 1 means. `none`: the term as its formula has it. `gradient`: a gradient as
+    large as that of the loss against the teacher's logits at the start of a training. Norms are
+    measured once, before the first trial. A single term is not balanced."""
 
     @model_validator(mode="before")
     @classmethod
@@ -175,6 +179,11 @@ class LossSettings(Settings):
     def active(self) -> Iterator[tuple[str, TermSettings]]:
         """Yields the terms with a weight above 0, by name."""
         yield from ((name, term) for name, term in self.terms() if term.weight > 0)
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether the active terms are balanced; a single one has nothing to be balanced with."""
+        return self.balance == "gradient" and len(dict(self.active())) > 1
 
     def with_weights(self, weights: Mapping[str, float]) -> LossSettings:
         """Returns the same terms with other weights for those that are named."""

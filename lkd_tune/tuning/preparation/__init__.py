@@ -1,1 +1,1 @@
-"""The preparation of a search: teacher, stored targets, latencies, and points to start with."""
+"""The preparation of a search: teacher, targets, latencies, loss scales, and first points."""

@@ -1,4 +1,4 @@
-"""The jobs of a `PreparationWorker`: teacher, stored targets, latencies, scores on test.
+"""The jobs of a `PreparationWorker`: teacher, stored targets, latencies, loss scales, test scores.
 
 Arguments are plain data, because they travel to another process: settings as JSON.
 """
@@ -13,10 +13,12 @@ from typing import Any
 
 from lkd_tune.cluster.ray import describe_node
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.teacher import PLAIN, Inference, TargetSettings, TeacherSettings
 from lkd_tune.config.settings.training import TrainSettings
+from lkd_tune.config.trial import TrialSpec
 from lkd_tune.config.uri import is_uri
 from lkd_tune.files.atomic import atomic_folder
 from lkd_tune.files.cache import node_cache
@@ -222,6 +224,33 @@ def time_students(
                 if not is_out_of_memory(error):
                     raise
         return {file.name: file.read_text("utf-8") for file in found.iterdir()}
+
+
+def measure_scales(
+    threads: int, specs: list[str], terms: dict[str, list[str]], cache: str, cwd: str
+) -> str:
+    """Returns the scales of loss terms, as LossScales in JSON.
+
+    Args:
+        threads: CPU threads to use.
+        specs: TrialSpecs as JSON, which differ in their students.
+        terms: TermSettings as JSON by the name of their term: what to measure, at weight 1.
+        cache: Folder of tokenised data and stored targets.
+        cwd: What paths are relative to.
+
+    Raises:
+        SpecError: If the teacher or the data can't be loaded or do not fit together.
+    """
+    _configure_process(threads, cwd)
+    from lkd_tune.distillation.balance import measure_loss_scales
+
+    kinds = {name: type(term) for name, term in LossSettings().terms()}
+    scales = measure_loss_scales(
+        [TrialSpec.model_validate_json(spec) for spec in specs],
+        {name: [kinds[name].model_validate_json(text) for text in terms[name]] for name in terms},
+        cache=node_cache(cache),
+    )
+    return scales.model_dump_json()
 
 
 def score_model(
