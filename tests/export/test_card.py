@@ -110,3 +110,14 @@ def test_a_student_that_another_task_scored_is_told_with_both_scores(tmp_path):
     assert "before fine-tuning: accuracy 0.400, the teacher's 0.900" in summary_lines(board)
     axes = plot_learning(board, made.run.read_trials()).axes[0]
     assert axes.get_ylabel() == "accuracy on dev"
+
+
+def test_the_scales_of_balanced_terms_are_beside_their_weights(tmp_path):
+    made = HandMade(tmp_path / "run")
+    spec = made.add("0000", 0.7)
+    scales = {name: 2.0 for name, _ in spec.losses.active()}
+    losses = spec.losses.model_copy(update={"balance": "gradient"})
+    balanced = spec.model_copy(update={"losses": losses, "loss_scales": scales})
+    made.add("0001", 0.75, kept=True, like=balanced)
+    text = _card(made.run).text
+    assert "| weights multiplied by | wr_pair 2, " in text

@@ -261,3 +261,20 @@ def test_a_study_that_cannot_be_read_costs_only_its_plots(run):
 def test_means_of_pairs():
     maps = [("0000", (0, 2, 4), 0.5), ("0001", (0, 3, 4), 0.7)]
     assert pair_means(maps) == {(0, 0): 0.6, (1, 2): 0.5, (1, 3): 0.7, (2, 4): 0.6}
+
+
+def test_the_strength_of_the_terms_is_told_where_they_were_balanced(tmp_path, written):
+    def term(strength, **settings):
+        return {"settings": {"alpha": 0.0, **settings}, "strength": strength}
+
+    terms = {
+        "wr_pair": [term(0.02)],
+        "logits": [term(1.0, temperature=1.0), term(0.0625, temperature=4.0)],
+    }
+    made = HandMade(tmp_path / "run", loss_scales={"terms": terms})
+    made.add("0000", 0.7)
+    text = Page(write_report(made.run)).text("strengths")
+    assert "wr_pair 0.02; weight × 50" in text
+    assert "logits (temperature 4.0) 0.0625; weight × 16" in text
+    _, page = written
+    assert "strengths" not in page.ids
