@@ -1,8 +1,8 @@
 """The strength of the loss terms: the norms of their gradients before the first step.
 
-The student is cut from the teacher with the uniform map, because with others its layers may equal
-the teacher's, which leaves relations without a gradient. Dropout is on, as in training. Nothing
-depends on the number of workers.
+The student has the uniform map, because with others its layers may equal those of the teacher that
+they are compared with, which leaves relations without a gradient. Dropout is on, as in training.
+Nothing depends on the number of workers.
 """
 
 from __future__ import annotations
@@ -164,9 +164,10 @@ def measure_norms(
 def _at_start(spec: TrialSpec, teacher_layers: int) -> TrialSpec:
     """Returns a trial with the uniform map, and a student that is not the teacher itself."""
     student = spec.student.model_copy(update={"vocab": "teacher"})
-    if student.init == "teacher" and not asks_for_width(student):
-        depth = min(student.depth, max(1, teacher_layers - 1))
-        student = student.model_copy(update={"depth": depth})
+    is_teacher = student.init == "teacher" and student.depth == teacher_layers > 1
+    if is_teacher and not asks_for_width(student):
+        shallower = {"depth": teacher_layers - 1, "layers": "matched"}
+        student = student.model_copy(update=shallower)
     uniform = preset_map("skip", teacher_layers, student.depth)
     return spec.model_copy(
         update={
