@@ -44,17 +44,17 @@ def load_space(
             ["search.trials=4"],
         )
     """
-    from lkd_tune.config import space as spaces
+    from lkd_tune.config import read_space
     from lkd_tune.config.shipped import find_space
     from lkd_tune.config.source import Source, apply_override
 
     if not isinstance(space, Mapping):
-        return spaces.load_space(find_space(os.fspath(space)), overrides)
+        return read_space.load_space(find_space(os.fspath(space)), overrides)
     # Through JSON, as the run's space.yaml has to hold it: tuples as lists, paths as text.
     source = Source("space", json.loads(json.dumps(space, default=os.fspath)))
     for override in overrides:
         apply_override(source, override)
-    return spaces.build_space(source)
+    return read_space.build_space(source)
 
 
 def search(

@@ -174,7 +174,7 @@ def test_the_command_line_imports_nothing_heavy_by_itself(path):
     [
         ("import lkd_tune", HEAVY | {"numpy", "pydantic", "typer", "rich", "yaml"}),
         ("import lkd_tune.cli.main", HEAVY | {"numpy", "pydantic", "yaml"}),
-        ("import lkd_tune.config.space", HEAVY | {"numpy", "typer", "rich"}),
+        ("import lkd_tune.config.read_space", HEAVY | {"numpy", "typer", "rich"}),
         ("import lkd_tune.results.leaderboard_files", HEAVY | {"numpy", "rich"}),
         ("import lkd_tune.export.students", HEAVY | {"numpy", "rich"}),
         ("import lkd_tune.cli.printing.tables", HEAVY | {"numpy"}),

@@ -10,9 +10,9 @@ import pytest
 import typer
 
 from lkd_tune.cli.main import app
+from lkd_tune.config.read_space import build_space, load_space
 from lkd_tune.config.shipped import find_space, shipped_spaces
 from lkd_tune.config.source import parse_source
-from lkd_tune.config.space import build_space, load_space
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

@@ -43,7 +43,7 @@ from lkd_tune.tuning.execution.callback import SearchCallback
 from lkd_tune.tuning.tuner import run_search
 from lkd_tune.results.report.page import write_report
 from lkd_tune.records.run import RunFolder
-from lkd_tune.config.space import load_space
+from lkd_tune.config.read_space import load_space
 
 def listening():
     own = psutil.Process()

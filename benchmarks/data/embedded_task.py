@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
+from lkd_tune.config.read_space import load_space
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.teacher import Architecture, TeacherTraining
 from lkd_tune.config.shipped import find_space
-from lkd_tune.config.space import load_space
 from lkd_tune.data.loading import load_split
 from lkd_tune.data.types import Split
 from lkd_tune.distillation.teacher import train_teacher

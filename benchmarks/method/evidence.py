@@ -34,10 +34,11 @@ from typing import Any
 from scipy import stats
 
 from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.read_space import load_space
 from lkd_tune.config.settings.layer_map import PRESETS, preset_map
 from lkd_tune.config.settings.losses import TERM_NAMES, LossSettings
 from lkd_tune.config.shipped import find_space
-from lkd_tune.config.space import SearchSpace, load_space
+from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.starts import published_recipe
 from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
 from lkd_tune.records.run import RunFolder

@@ -23,8 +23,8 @@ import psutil
 from ray import tune
 
 from lkd_tune.cluster.ray import Capacity, connected
+from lkd_tune.config.read_space import load_space
 from lkd_tune.config.shipped import find_space
-from lkd_tune.config.space import load_space
 from lkd_tune.records.manifest import new_manifest, write_manifest
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.run import RunFolder

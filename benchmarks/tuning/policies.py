@@ -38,8 +38,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.read_space import load_space
 from lkd_tune.config.shipped import find_space
-from lkd_tune.config.space import SearchSpace, load_space
+from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.starts import published_starts
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.run import RunFolder

@@ -33,9 +33,10 @@ import optuna
 from ray.tune.trainable.metadata import _TrainingRunMetadata
 
 from lkd_tune.cluster.nodes import NodeRequirements, SearchNodes
+from lkd_tune.config.read_space import load_space
 from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.config.shipped import find_space
-from lkd_tune.config.space import SearchSpace, load_space
+from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.manifest import write_manifest
 from lkd_tune.records.measurement import Measurement

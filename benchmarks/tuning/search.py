@@ -29,8 +29,9 @@ import ray
 
 from benchmarks.tuning.plain_search import search_plainly
 from lkd_tune.cluster.ray import quieten_ray
+from lkd_tune.config.read_space import load_space
 from lkd_tune.config.shipped import find_space
-from lkd_tune.config.space import SearchSpace, load_space
+from lkd_tune.config.space import SearchSpace
 from lkd_tune.distillation.teacher import train_teacher
 from lkd_tune.files.cache import cache_dir
 from lkd_tune.models.loading import read_depth

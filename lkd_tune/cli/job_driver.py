@@ -75,8 +75,8 @@ def _unpack_spaces(sent: dict[str, dict[str, Any]], run: RunFolder) -> dict[str,
             was started with.
     """
     from lkd_tune.config.errors import Problem, SpecError
+    from lkd_tune.config.read_space import build_space
     from lkd_tune.config.source import Source
-    from lkd_tune.config.space import build_space
     from lkd_tune.jobs.uploads import differing_files, unpack_files
 
     spaces = {}

@@ -109,8 +109,8 @@ def load_requested_spaces(
         SpecError: If the options do not fit together, or a space is not valid.
     """
     from lkd_tune.config.errors import Problem, SpecError
+    from lkd_tune.config.read_space import load_space
     from lkd_tune.config.shipped import find_space
-    from lkd_tune.config.space import load_space
 
     if not space and resume is None:
         raise SpecError(Problem("", "", "one of --space FILE and --resume RUN is needed"))

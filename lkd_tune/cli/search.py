@@ -104,8 +104,8 @@ def check(space: SpaceOption, overrides: SetOption = None) -> None:
         lkd-tune check --space layer_map.yaml --set student.depth=4
     """
     from lkd_tune.cli.printing.tables import show_space
+    from lkd_tune.config.read_space import load_space
     from lkd_tune.config.shipped import find_space
-    from lkd_tune.config.space import load_space
     from lkd_tune.distillation.checks import check_space, read_data
 
     loaded = load_space(find_space(space), overrides or [])

@@ -8,8 +8,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from lkd_tune.config.read_space import load_recorded_space
 from lkd_tune.config.settings.task_kinds import KINDS
-from lkd_tune.config.space import load_recorded_space
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.ranking import Ranking, rank_trials
 from lkd_tune.records.run import RunFolder

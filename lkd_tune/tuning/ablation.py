@@ -11,7 +11,7 @@ from typing import Any
 from lkd_tune.cluster.nodes import check_cluster
 from lkd_tune.cluster.ray import connected
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.space import load_space
+from lkd_tune.config.read_space import load_space
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.manifest import update_manifest

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lkd_tune.config.errors import Problem, SpecError, did_you_mean
+from lkd_tune.config.read_space import load_space
 from lkd_tune.config.settings.known_tasks import GLUE_FOLDERS, GLUE_TASKS, TASKS
 from lkd_tune.config.shipped import find_space
-from lkd_tune.config.space import SearchSpace, load_space
+from lkd_tune.config.space import SearchSpace
 from lkd_tune.distillation.checks import check_space
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results.leaderboard_files import write_leaderboard

@@ -14,10 +14,11 @@ import yaml
 
 from lkd_tune.config.distributions import Distribution
 from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.read_space import load_space
 from lkd_tune.config.retired import find_retired
 from lkd_tune.config.settings.training import check_batch
 from lkd_tune.config.source import dotted, read_source
-from lkd_tune.config.space import SearchSpace, load_space
+from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.run import RunFolder
 

@@ -15,7 +15,8 @@ import yaml
 from lkd_tune.cluster.nodes import check_cluster
 from lkd_tune.cluster.ray import connected
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.config.space import SearchSpace, load_space
+from lkd_tune.config.read_space import load_space
+from lkd_tune.config.space import SearchSpace
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.manifest import new_manifest, now, update_manifest, write_manifest
 from lkd_tune.records.run import RunFolder

@@ -7,7 +7,7 @@ import pytest
 
 import lkd_tune
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.space import load_space
+from lkd_tune.config.read_space import load_space
 from lkd_tune.tuning.ablation import ablate
 from tests.support.run_folder import SPACE, full_run
 

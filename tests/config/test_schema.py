@@ -6,10 +6,11 @@ import jsonschema
 import pytest
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.read_space import build_space
 from lkd_tune.config.schema import space_schema
 from lkd_tune.config.shipped import shipped_spaces
 from lkd_tune.config.source import Source, apply_override, read_source
-from lkd_tune.config.space import SEARCHABLE, build_space
+from lkd_tune.config.space import SEARCHABLE
 
 SCHEMA = space_schema()
 VALIDATOR = jsonschema.Draft7Validator(SCHEMA)

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.read_space import build_space, load_space
 from lkd_tune.config.settings.width import Width
 from lkd_tune.config.shipped import shipped_spaces
 from lkd_tune.config.source import apply_override, parse_source
-from lkd_tune.config.space import build_space, load_space
 from lkd_tune.models.teacher_size import teacher_depth, teacher_width
 from tests.support.draws import RandomSuggester
 

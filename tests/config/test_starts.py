@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from lkd_tune.config.read_space import build_space
 from lkd_tune.config.settings.layer_map import preset_map
 from lkd_tune.config.source import parse_source
-from lkd_tune.config.space import SearchSpace, build_space
+from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.starts import Start, published_starts, start_from
 from lkd_tune.config.trial import TrialSpec
 

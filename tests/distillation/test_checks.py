@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.space import load_space
+from lkd_tune.config.read_space import load_space
 from lkd_tune.distillation.checks import check_space, read_data
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.models.from_scratch import build_word_tokenizer

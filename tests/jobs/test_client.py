@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.space import load_space
+from lkd_tune.config.read_space import load_space
 from lkd_tune.jobs import client
 from lkd_tune.jobs.client import JobServer
 from lkd_tune.records.manifest import new_manifest, write_manifest

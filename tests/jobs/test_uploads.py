@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.space import load_space
+from lkd_tune.config.read_space import load_space
 from lkd_tune.jobs import uploads
 from lkd_tune.jobs.uploads import absolute_paths, differing_files, ship_files, unpack_files
 from tests.support.tiny import make_space

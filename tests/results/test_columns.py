@@ -10,7 +10,7 @@ import pytest
 
 from lkd_tune.cli.printing.tables import show_leaderboard
 from lkd_tune.config.objectives import OBJECTIVES
-from lkd_tune.config.space import load_space
+from lkd_tune.config.read_space import load_space
 from lkd_tune.results import columns
 from lkd_tune.results.columns import COLUMNS, Column, Shown, page_columns, terminal_columns
 from lkd_tune.results.leaderboard import Row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.space import load_space
+from lkd_tune.config.read_space import load_space
 from lkd_tune.config.uri import is_uri
 from lkd_tune.jobs.client import JobServer
 from lkd_tune.storage.fetch import (

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from lkd_tune.config.read_space import load_space
 from lkd_tune.config.settings.task import TaskSettings
-from lkd_tune.config.space import load_space
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.measurement import Measurement

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from lkd_tune.config.space import SearchSpace, load_space
+from lkd_tune.config.read_space import load_space
+from lkd_tune.config.space import SearchSpace
 
 GOOD = ("good", "fine", "great", "lovely", "nice")
 BAD = ("bad", "poor", "awful", "nasty", "dull")

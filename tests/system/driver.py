@@ -22,7 +22,7 @@ import ray
 from lkd_tune.cluster.ray import quieten_ray
 from lkd_tune.tuning.tuner import resume_search, run_search
 from lkd_tune.records.run import RunFolder
-from lkd_tune.config.space import load_space
+from lkd_tune.config.read_space import load_space
 
 if __name__ == "__main__":
     folder, what = Path(sys.argv[1]), sys.argv[2]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lkd_tune.config.space import load_space
+from lkd_tune.config.read_space import load_space
 from lkd_tune.storage.fetch import open_run, read_run, send_model
 from lkd_tune.storage.object_store import Store
 from lkd_tune.tuning.session import Session

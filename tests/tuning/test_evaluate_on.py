@@ -16,7 +16,8 @@ from transformers import AutoModelForMaskedLM, BertConfig
 
 from lkd_tune.cli.printing.tables import show_leaderboard
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.space import SearchSpace, load_space
+from lkd_tune.config.read_space import load_space
+from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.trial import read_trial_spec
 from lkd_tune.distillation.run import distill_locally
 from lkd_tune.models.loading import load_tokenizer

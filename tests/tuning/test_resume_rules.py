@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.read_space import build_space, load_space
 from lkd_tune.config.source import parse_source
-from lkd_tune.config.space import SearchSpace, build_space, load_space
+from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import TrialFolder

@@ -9,8 +9,8 @@ import pytest
 from optuna.trial import TrialState
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.read_space import build_space, load_space
 from lkd_tune.config.source import parse_source
-from lkd_tune.config.space import build_space, load_space
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_record import BASELINE
 from lkd_tune.tuning.tuner import resume_search, run_search, write_space

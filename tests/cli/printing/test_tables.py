@@ -2,9 +2,9 @@ import pytest
 
 from lkd_tune.cli.printing.summary import summary_lines
 from lkd_tune.cli.printing.tables import show_best, show_leaderboard, show_space
+from lkd_tune.config.read_space import build_space
 from lkd_tune.config.reference import settings_reference
 from lkd_tune.config.source import parse_source
-from lkd_tune.config.space import build_space
 from lkd_tune.records.trial_record import BASELINE
 from lkd_tune.results.leaderboard_files import read_leaderboard
 from tests.support.run_folder import COSTS, HandMade, full_run

@@ -8,11 +8,12 @@ from typing import get_args
 import pytest
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.read_space import build_space
 from lkd_tune.config.schema import space_schema
 from lkd_tune.config.settings.losses import LABELS_ONLY, TERM_NAMES, LossSettings
 from lkd_tune.config.settings.recipes import DEFAULT_RECIPE, RECIPES, RecipeName
 from lkd_tune.config.source import apply_override, parse_source
-from lkd_tune.config.space import SearchSpace, build_space
+from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.trial import TrialSpec
 from tests.config.test_starts import Fixed
 

@@ -6,10 +6,10 @@ import jsonschema
 import pytest
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.read_space import build_space
 from lkd_tune.config.schema import space_schema
 from lkd_tune.config.settings.trackers import TrackerSettings
 from lkd_tune.config.source import apply_override, parse_source
-from lkd_tune.config.space import build_space
 from lkd_tune.tuning.trackers.build import TRACKERS
 
 

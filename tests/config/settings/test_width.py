@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.read_space import build_space
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.width import Width, resolve_width, with_width
 from lkd_tune.config.source import parse_source
-from lkd_tune.config.space import SearchSpace, build_space
+from lkd_tune.config.space import SearchSpace
 from tests.support.draws import RandomSuggester
 
 TEACHER = Width(384, 12, 1536)

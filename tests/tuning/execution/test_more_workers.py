@@ -7,7 +7,7 @@ import json
 import pytest
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.space import load_space
+from lkd_tune.config.read_space import load_space
 from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.execution.callback import SearchCallback
 from lkd_tune.tuning.tuner import resume_search, run_search

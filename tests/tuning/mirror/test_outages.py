@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lkd_tune.config.errors import Problem
-from lkd_tune.config.space import load_space
+from lkd_tune.config.read_space import load_space
 from lkd_tune.records.manifest import update_manifest
 from lkd_tune.records.run import RunFolder
 from lkd_tune.storage.object_store import StorageError, Store, retry_until_available

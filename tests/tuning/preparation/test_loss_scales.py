@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lkd_tune.config.space import load_space
+from lkd_tune.config.read_space import load_space
 from lkd_tune.records.manifest import update_manifest
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_record import BASELINE

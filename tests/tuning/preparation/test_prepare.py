@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from lkd_tune.config.read_space import build_space
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.source import parse_source
-from lkd_tune.config.space import build_space
 from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.preparation.prepare import ensure_latencies, teacher_warning
 

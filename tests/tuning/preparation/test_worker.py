@@ -12,8 +12,8 @@ import pytest
 
 from lkd_tune.cluster.nodes import NodeRequirements, SearchNodes
 from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.read_space import build_space
 from lkd_tune.config.source import parse_source
-from lkd_tune.config.space import build_space
 from lkd_tune.records.manifest import write_manifest
 from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.preparation.worker import PreparationWorker

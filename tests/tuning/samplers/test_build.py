@@ -12,9 +12,9 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.read_space import build_space
 from lkd_tune.config.settings.search import Sampler, SearchSettings
 from lkd_tune.config.source import parse_source
-from lkd_tune.config.space import build_space
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.samplers.build import SAMPLERS, build_sampler

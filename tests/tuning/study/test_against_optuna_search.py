@@ -11,8 +11,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 
+from lkd_tune.config.read_space import build_space
 from lkd_tune.config.source import parse_source
-from lkd_tune.config.space import SearchSpace, build_space
+from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.starts import Start
 from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.study.searcher import StudySearcher

@@ -10,10 +10,10 @@ import pytest
 from optuna.trial import TrialState
 
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.read_space import build_space
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.config.source import parse_source
-from lkd_tune.config.space import build_space
 from lkd_tune.config.starts import Start
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.measurement import ModelSize

@@ -11,9 +11,10 @@ import pytest
 from optuna.trial import TrialState
 
 from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.read_space import build_space
 from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.config.source import parse_source
-from lkd_tune.config.space import SearchSpace, build_space
+from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.run import RunFolder

@@ -16,7 +16,7 @@ import wandb
 from mlflow.tracking import MlflowClient
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.space import load_space
+from lkd_tune.config.read_space import load_space
 from lkd_tune.records.trial_folder import append_measurement
 from lkd_tune.records.trial_record import BASELINE
 from lkd_tune.tuning.trackers.base import tracked
