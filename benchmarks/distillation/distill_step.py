@@ -30,7 +30,7 @@ from lkd_tune.data.batches import Batches
 from lkd_tune.data.tasks.classification import Classification
 from lkd_tune.data.types import Batch, Tokens
 from lkd_tune.distillation.objective import TrainingObjective
-from lkd_tune.distillation.targets.base import LiveTeacher
+from lkd_tune.distillation.targets.base import LiveTeacher, compared_layers
 from lkd_tune.distillation.targets.gpu_store import open_targets
 from lkd_tune.distillation.targets.store_build import get_or_build_store
 from lkd_tune.distillation.targets.store_format import read_store_info
@@ -38,7 +38,6 @@ from lkd_tune.models.forward import forward
 from lkd_tune.models.student import build_student
 
 LAYERS = (0, 2, 4, 6)
-MAPS = (LAYERS, LAYERS)
 BATCH, PADDED, VOCABULARY = 32, 128, 30522
 
 
@@ -89,10 +88,10 @@ def our_loss(source: Any, losses: LossSettings) -> Callable[[Setup, Any, Batch],
     objective = TrainingObjective(losses, Classification())
 
     def loss(setup: Setup, student: Any, batch: Batch) -> torch.Tensor:
-        relations = losses.needs_relations
-        output = forward(student, batch, hidden_states=relations)
-        targets = source(batch, MAPS, relations=relations) if source else None
-        counts = objective.counts([batch], MAPS)
+        maps = compared_layers(losses, LAYERS, LAYERS)
+        output = forward(student, batch, hidden_states=maps.need_hidden_states)
+        targets = source(batch, maps) if source else None
+        counts = objective.counts([batch], maps)
         return objective.weighted(objective.sums(output, targets, batch), counts)
 
     return loss

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.losses.direct_losses import direct_objective, direct_terms
-from lkd_tune.config.settings.losses import TERM_NAMES
+from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.losses.ckd import (
     ltr_pair,
     ltr_triple,
@@ -133,7 +133,7 @@ def compare_forms(args: argparse.Namespace) -> dict[str, float]:
         return term.item(), torch.autograd.grad(term, leaf)[0]
 
     found = {}
-    for name in TERM_NAMES:
+    for name, _ in LossSettings().active():
         (direct, slope), (fast, fast_slope) = (
             values(function, name) for function in (direct_terms, fast_terms)
         )

@@ -36,7 +36,7 @@ from scipy import stats
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.read_space import load_space
 from lkd_tune.config.settings.layer_map import PRESETS, preset_map
-from lkd_tune.config.settings.losses import TERM_NAMES, LossSettings
+from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.config.shipped import find_space
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.starts import published_recipe
@@ -184,7 +184,7 @@ def measure(
     for name, spec in rows.items():
         if name == PUBLISHED or name.startswith(wanted):
             label = f"{task}: {name}"
-            yield name, seeds_of(label, spec, folder, arguments.seeds, name == REGRESSION)
+            yield name, seeds_of(label, spec, folder, arguments.seeds)
 
 
 def teacher_of(space: SearchSpace) -> str:
@@ -198,19 +198,17 @@ def teacher_of(space: SearchSpace) -> str:
     return settings.teacher.model
 
 
-def seeds_of(
-    label: str, spec: TrialSpec, folder: Path, seeds: int, regression: bool = False
-) -> list[dict[str, Any]]:
+def seeds_of(label: str, spec: TrialSpec, folder: Path, seeds: int) -> list[dict[str, Any]]:
     """Returns the result of each seed, trained now or before."""
     done = []
     for seed in range(1, seeds + 1):
         own = spec.model_copy(update={"seed": seed})
-        path = folder / f"{own.digest()}{'-hidden' * regression}.json"
+        path = folder / f"{own.digest()}.json"
         if not path.exists():
             print(f"{label}, seed {seed}", file=sys.stderr, flush=True)
             # Each in its own process, so that its memory is not mixed with others.
             context = multiprocessing.get_context("spawn")
-            worker = context.Process(target=train, args=(own, regression, path))
+            worker = context.Process(target=train, args=(own, path))
             worker.start()
             worker.join()
         done.append(json.loads(path.read_text("utf-8")))
@@ -221,7 +219,7 @@ def rows_of(task: str, space: SearchSpace, teacher: str, layers: int) -> dict[st
     """Returns all rows but the searched one; each differs from the recipe in one thing."""
     depth = space.settings.student.depth
     losses = LossSettings.model_validate(published_recipe(task)["losses"])
-    relations = [name for name in TERM_NAMES if name != "logits"]
+    relations = [name for name, _ in losses.active() if name != "logits"]
     logits = losses.with_weights(dict.fromkeys(relations, 0.0))
     labels = logits.model_copy(update={"logits": losses.logits.model_copy(update={"alpha": 1.0})})
 
@@ -239,10 +237,11 @@ def rows_of(task: str, space: SearchSpace, teacher: str, layers: int) -> dict[st
     rows = {
         PLAIN: spec(labels),
         "logits alone": spec(logits),
-        REGRESSION: spec(logits.with_weights({"wr_pair": 1.0})),
+        # The sum over the layers, as in "TinyBERT", equation 8.
+        REGRESSION: spec(logits.with_weights({"hidden": depth + 1.0})),
         PUBLISHED: spec(losses),
     }
-    for term in TERM_NAMES:
+    for term, _ in losses.active():
         rows[f"without {term}"] = spec(losses.with_weights({term: 0.0}))
     for preset in PRESETS:
         if preset_map(preset, layers, depth) != preset_map("skip", layers, depth):
@@ -287,16 +286,15 @@ def print_search_cost(run: RunFolder) -> None:
     )
 
 
-def train(spec: TrialSpec, regression: bool, path: Path) -> None:
+def train(spec: TrialSpec, path: Path) -> None:
     """Trains one student in this process and writes its scores and costs."""
     import torch
 
-    from benchmarks.method.hidden_regression import HiddenRegression
     from lkd_tune.distillation.engine import Distillation
 
     torch.set_num_threads(1)
     began, cpu = time.perf_counter(), time.process_time()
-    with (HiddenRegression if regression else Distillation)(spec) as distillation:
+    with Distillation(spec) as distillation:
         last = list(distillation)[-1]
         trained = time.process_time() - cpu
         metrics = distillation.evaluate("test")

@@ -37,7 +37,11 @@ def main() -> None:
     parser.add_argument("--depths", default="2,3,4")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    columns = ["task", "layer map", *(name for name in TERM_NAMES if name != "logits")]
+    columns = [
+        "task",
+        "layer map",
+        *(name for name, _ in LossSettings().active() if name != "logits"),
+    ]
     print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     for task in arguments.task.split(","):
         for depth in map(int, arguments.depths.split(",")):
@@ -61,12 +65,13 @@ def main() -> None:
 
 
 def gradient_norms(spec: TrialSpec) -> dict[str, float]:
-    """Returns the gradient norm of each term at weight 1 by name, the mean over some batches."""
+    """Returns the gradient norm of each active term at weight 1, the mean over some batches."""
     import torch
 
     from lkd_tune.distillation.engine import Distillation
 
-    norms = torch.zeros(len(TERM_NAMES))
+    active = [name for name, _ in spec.losses.active()]
+    norms = dict.fromkeys(active, 0.0)
     with Distillation(spec) as distillation:
         losses, student = distillation._losses, distillation._engine.module.train()
         parameters = [p for p in student.parameters() if p.requires_grad]
@@ -74,13 +79,16 @@ def gradient_norms(spec: TrialSpec) -> dict[str, float]:
         for examples in itertools.islice(distillation._batches.starting_at(0), _BATCHES):
             batch = losses.read(examples, 0)
             counts = losses.objective.counts([batch], maps)
-            for i, loss in enumerate(losses.sums(student, batch, maps)):
-                mean = loss.total / counts[i].clamp(min=1).float()
+            sums = dict(zip(TERM_NAMES, losses.sums(student, batch, maps), strict=True))
+            divisors = dict(zip(TERM_NAMES, counts.clamp(min=1).float(), strict=True))
+            for name in active:
+                mean = sums[name].total / divisors[name]
                 gradients = torch.autograd.grad(
                     mean, parameters, retain_graph=True, allow_unused=True
                 )
-                norms[i] += torch.cat([g.flatten() for g in gradients if g is not None]).norm()
-    return dict(zip(TERM_NAMES, (norms / _BATCHES).tolist(), strict=True))
+                found = torch.cat([g.flatten() for g in gradients if g is not None])
+                norms[name] += found.norm().item() / _BATCHES
+    return norms
 
 
 if __name__ == "__main__":

@@ -25,11 +25,11 @@ from scipy import stats
 
 from benchmarks.method import evidence
 from benchmarks.method.term_scales import gradient_norms
-from lkd_tune.config.settings.losses import TERM_NAMES, LossSettings
+from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.models.loading import read_depth
 
-_RELATIONS = [name for name in TERM_NAMES if name != "logits"]
+_RELATIONS = [name for name, _ in LossSettings().active() if name != "logits"]
 _AS_THEY_ARE = (0.1, 30.0)
 _IN_UNITS = (0.1, 10.0)
 

@@ -172,7 +172,7 @@ class Curves:
                 *(float(layer in word) for layer in range(1, self.layers)),
                 math.log(spec.train.lr),
                 spec.losses.logits.temperature,
-                *(math.log(term.weight) for name, term in spec.losses.terms() if name != "logits"),
+                *(math.log(term.weight) for name, term in spec.losses.active() if name != "logits"),
             ]
         )
 

@@ -85,17 +85,22 @@ def settings_of(term: TermSettings) -> dict[str, Any]:
 def term_variants(
     distributions: Mapping[str, Distribution],
     resolve: Callable[[Mapping[str, Any]], LossSettings],
+    *,
+    terms: Sequence[str] = TERM_NAMES,
+    balanced: bool = True,
 ) -> dict[str, list[TermSettings]]:
-    """Returns the settings to measure of each term that a trial of a space may have, at weight 1.
+    """Returns the settings of each term that a trial of a space may have, at weight 1.
 
     Choices are tried in all combinations, of a range of numbers both ends and the middle.
 
     Args:
         distributions: Those of the space, by the name of their parameter.
         resolve: Returns the losses with some parameters picked, or raises `SpecError`.
+        terms: Names of the terms.
+        balanced: Whether only terms count whose strength is to be measured.
     """
     variants: dict[str, list[TermSettings]] = {}
-    for name in TERM_NAMES:
+    for name in terms:
         own = [each for each in distributions if _concerns(each, name)]
         values = [_probes(distributions[each]) for each in own]
         for picked in itertools.islice(itertools.product(*values), _MAX_COMBINATIONS):
@@ -104,7 +109,7 @@ def term_variants(
             except SpecError:  # a combination that no trial can have
                 continue
             term = dict(losses.active()).get(name)
-            if term is None or losses.balance == "none":
+            if term is None or (balanced and losses.balance == "none"):
                 continue
             variant = term.model_copy(update={"weight": 1.0})
             if variant not in variants.setdefault(name, []):

@@ -113,6 +113,15 @@ class SearchSpace:
             return {}
         return term_variants(distributions, lambda picked: self.resolve(picking(picked)).losses)
 
+    def possible_terms(self, *terms: str) -> dict[str, list[TermSettings]]:
+        """Returns the settings, at weight 1, of those terms that a trial can have, by name."""
+        return term_variants(
+            self.distributions(),
+            lambda picked: self.resolve(_picking(picked)).losses,
+            terms=terms,
+            balanced=False,
+        )
+
     def resolve(self, pick: Pick) -> SpaceSettings:
         """Returns the settings with `pick(name, distribution)` in place of each distribution.
 

@@ -73,6 +73,8 @@ def published_recipe(task: str) -> dict[str, Any]:
                 "divergence": "kl",
                 "scaled": False,
             },
+            "hidden": {"weight": 0.0},
+            "attention": {"weight": 0.0},
             "relations_until": 1.0,
         },
         "train": {"lr": lr, "epochs": float(epochs), "batch_size": 32},

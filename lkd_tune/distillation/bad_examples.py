@@ -22,6 +22,7 @@ from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.types import Tokens
 from lkd_tune.distillation.batch_losses import BatchLosses
 from lkd_tune.distillation.build import build_initial_student, load_teacher
+from lkd_tune.models.comparable import make_comparable
 from lkd_tune.records.measurement import BadExample
 from lkd_tune.runtime.oom import is_out_of_memory
 from lkd_tune.runtime.process_group import device
@@ -97,7 +98,12 @@ def find_bad_examples(
     spec, tokens = losses.spec, losses.tokens
     torch.manual_seed(spec.seed)
     teacher = load_teacher(spec, cache)
-    student = build_initial_student(spec, teacher, tokens, losses.vocabulary, cache)
+    student = make_comparable(
+        build_initial_student(spec, teacher, tokens, losses.vocabulary, cache),
+        spec.losses,
+        teacher,
+        spec.seed,
+    )
     student.to(device()).eval()
     losses.use_own_teacher(teacher)  # ranks that find bad examples run the teacher more often
     losses = losses.at(step)

@@ -38,6 +38,7 @@ from lkd_tune.distillation.build import (
 )
 from lkd_tune.distillation.targets.base import Maps
 from lkd_tune.losses.terms import TERMS
+from lkd_tune.models.comparable import make_comparable, student_in
 from lkd_tune.models.loading import load_tokenizer, read_depth
 from lkd_tune.runtime.cpu import bf16_matmul
 from lkd_tune.runtime.oom import is_out_of_memory
@@ -126,17 +127,18 @@ def measure_norms(
         first.task, first.teacher, load_tokenizer(first.teacher), device(), cache=cache
     )
     teacher = load_teacher(first, cache)
+    rounds = _rounds(terms)
     starts = {spec.to_json(): spec for spec in (_at_start(spec, layers) for spec in specs)}
     students, problem = [], None
     torch.manual_seed(first.seed)
     for spec in starts.values():
         try:
-            students.append((spec, build_initial_student(spec, teacher, tokens, None, cache)))
+            student = build_initial_student(spec, teacher, tokens, None, cache)
+            students.append((spec, make_comparable(student, rounds[0], teacher, spec.seed)))
         except SpecError as error:  # its own trial will report it
             problem = error
     if problem is not None and not students:
         raise problem
-    rounds = _rounds(terms)
     bf16 = uses_bf16(first.train)
     # If any round needs the live teacher, all have it.
     neediest = next((each for each in rounds if each.needs_padding), rounds[0])
@@ -244,7 +246,7 @@ def _gradients(
     student: Any, losses: BatchLosses, parts: Sequence[Batch], maps: Maps
 ) -> dict[str, list[torch.Tensor]]:
     """Returns the gradient of each active term, by parameter, summed over parts of a batch."""
-    parameters = [p for p in student.parameters() if p.requires_grad]
+    parameters = [p for p in student_in(student).parameters() if p.requires_grad]
     counts = losses.objective.counts(list(parts), maps).clamp(min=1).tolist()
     gradients: dict[str, list[torch.Tensor]] = {}
     for part in parts:

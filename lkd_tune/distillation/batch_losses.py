@@ -13,8 +13,9 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.types import Batch, Tokens
 from lkd_tune.distillation.objective import TrainingObjective
-from lkd_tune.distillation.targets.base import LiveTeacher, Maps
+from lkd_tune.distillation.targets.base import LiveTeacher, Maps, compared_layers
 from lkd_tune.losses.base import LossSum
+from lkd_tune.models.comparable import ComparableStudent
 from lkd_tune.models.forward import forward
 from lkd_tune.models.vocabulary import Vocabulary
 from lkd_tune.runtime.process_group import device
@@ -77,14 +78,15 @@ class BatchLosses:
     def maps(self, step: int) -> Maps:
         """Returns the layer maps of a step, counted from 0."""
         spec = self.spec
-        if not self.settings.needs_relations:
-            return (0,), (0,)
-        return spec.layer_map.at_step(
+        if not self.settings.needs_layers:
+            return Maps()
+        word, layer = spec.layer_map.at_step(
             step,
             seed=spec.seed,
             teacher_layers=self._teacher_layers,
             depth=spec.student.depth,
         )
+        return compared_layers(self.settings, word, layer)
 
     def read(self, examples: np.ndarray, step: int) -> Batch:
         """Returns examples as student and teacher read them in a step, on the host."""
@@ -95,15 +97,21 @@ class BatchLosses:
         """Returns the sum of each term over a batch, with its divisor.
 
         Args:
-            student: The model, or the DeepSpeed engine around it.
+            student: The model as `make_comparable` returns it, or the DeepSpeed engine around it.
             batch: As `read` returns it.
             maps: The layer maps.
         """
         batch = batch.to(device())
-        relations = self.settings.needs_relations
         ours = self.vocabulary.translate(batch) if self.vocabulary else batch
-        output = forward(student, ours, hidden_states=relations)
+        compared = {}
+        if isinstance(getattr(student, "module", student), ComparableStudent):
+            compared = {
+                "projected_layers": len(maps.hidden),
+                "first_word": maps.first_word,
+                "attention_layers": len(maps.attention),
+            }
+        output = forward(student, ours, hidden_states=maps.need_hidden_states, **compared)
         targets = None
         if self._targets and self.settings.needs_teacher:
-            targets = self._targets(batch, maps, relations=relations)
+            targets = self._targets(batch, maps)
         return self.objective.sums(output, targets, batch)

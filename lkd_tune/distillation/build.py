@@ -18,10 +18,11 @@ from lkd_tune.data.types import Tokens
 from lkd_tune.distillation.optimizer import build_optimizer
 from lkd_tune.distillation.targets.base import LiveTeacher
 from lkd_tune.distillation.targets.gpu_store import DeviceTargets, open_targets
-from lkd_tune.distillation.targets.store import StoredTargets, stored_targets_fit
+from lkd_tune.distillation.targets.store import STORED_PARTS, StoredTargets, stored_targets_fit
 from lkd_tune.distillation.targets.store_build import get_or_build_store
 from lkd_tune.evaluation.scoring import check_labels
 from lkd_tune.files.cache import cache_dir
+from lkd_tune.models.comparable import student_in
 from lkd_tune.models.loading import check_vocabulary, load_model, save_model
 from lkd_tune.models.student import build_student, check_width, teacher_of_width
 from lkd_tune.models.vocabulary import Vocabulary
@@ -101,8 +102,10 @@ def build_targets(
     kind = kind_of(spec.task)
     # `load_teacher` has checked that the head's width is the task's number of classes.
     layers, classes = teacher.config.num_hidden_layers + 1, teacher.config.num_labels
-    if spec.losses.needs_padding or not stored_targets_fit(
-        spec.targets, tokens, layers, classes, kind
+    if (
+        spec.losses.needs_padding
+        or not spec.losses.needs <= STORED_PARTS
+        or not stored_targets_fit(spec.targets, tokens, layers, classes, kind)
     ):
         return LiveTeacher(
             teacher, kind, device(), bf16=bf16, inference=spec.inference, collective=True
@@ -153,7 +156,7 @@ def build_engine(
     """Returns DeepSpeed's engine around a student.
 
     Args:
-        student: Its model.
+        student: Its model, as `make_comparable` returns it.
         spec: The trial.
         total: Optimizer steps of the whole training.
         micro_batches: Number per worker and step.
@@ -163,7 +166,7 @@ def build_engine(
     if train.activation_checkpointing:
         # If unset, transformers logs that it disables the cache. Encoders do not use it.
         student.config.use_cache = False
-        student.activation_checkpointing_enable()
+        student_in(student).activation_checkpointing_enable()
     stage, workers = spec.resources.zero_stage, spec.resources.workers
     if stage == 0:
         # DeepSpeed does not know the precision: the optimizer handles it.
@@ -201,7 +204,7 @@ def save_student(engine: Any, tokenizer: Any, folder: Path, *, sharded: bool) ->
         folder: Where to write.
         sharded: Whether each rank has only a part of the weights, as in ZeRO stage 3.
     """
-    student = engine.module
+    student = student_in(engine.module)
     gathered: Any = contextlib.nullcontext()
     if sharded:
         gathered = load_deepspeed().zero.GatheredParameters(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.known_tasks import GENERATED, is_file_name
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.data.loading import SPLITS, check_data, load_split
+from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.evaluation.scoring import check_labels
-from lkd_tune.models.loading import check_vocabulary, load_config
+from lkd_tune.models.comparable import check_attention, check_relation_heads
+from lkd_tune.models.loading import check_vocabulary, empty_model, load_config
 from lkd_tune.models.teacher_size import (
     teacher_depth,
     teacher_positions,
@@ -38,6 +42,7 @@ def check_space(space: SearchSpace) -> int:
             lambda: space.check_teacher(layers),
             lambda: space.check_width(width),
             lambda: _check_starts(space),
+            lambda: _check_attention(space),
         ):
             try:
                 check()
@@ -106,6 +111,28 @@ def _check_starts(space: SearchSpace) -> None:
         # The vocabulary of a teacher from scratch is not known yet; its trials check it.
         if teacher:
             check_vocabulary(model, teacher, "student.init")
+
+
+def _check_attention(space: SearchSpace) -> None:
+    """Checks that the attention term can compare the teacher with every student.
+
+    Raises:
+        SpecError: With the first problem.
+    """
+    terms: Any = space.possible_terms("attention").get("attention", ())
+    asked = {term.heads for term in terms}
+    if not asked:
+        return
+    start, head = teacher_start(space.settings.teacher), kind_of(space.settings.task).head
+    models = [start, *space.start_models]
+    widths = {name: check_attention(empty_model(name, head), name) for name in models if name}
+    teacher = teacher_width(space.settings.teacher)
+    for heads in asked:
+        check_relation_heads(heads or teacher.heads, teacher.hidden_size, "teacher")
+        for shape in space.shapes():
+            own = shape.student.hidden_size or teacher.hidden_size
+            width = widths.get(shape.student.init, own)
+            check_relation_heads(heads or teacher.heads, width, "student")
 
 
 def _check_length(space: SearchSpace) -> list[Problem]:

@@ -45,6 +45,7 @@ from lkd_tune.distillation.checkpoint import load_checkpoint, save_checkpoint
 from lkd_tune.distillation.interval import Interval, IntervalTotals, StepResult
 from lkd_tune.distillation.objective import TrainingObjective, totals
 from lkd_tune.evaluation.scoring import evaluate
+from lkd_tune.models.comparable import make_comparable
 from lkd_tune.models.loading import load_tokenizer
 from lkd_tune.models.size import measure_size
 from lkd_tune.models.vocabulary import Vocabulary, trim_vocabulary
@@ -130,7 +131,11 @@ class Distillation:
         self._matmul = bf16_matmul if fast else contextlib.nullcontext
         self._config = student.config
         self._engine = build_engine(
-            student, spec, self.total, micro_batches=self._micro_batches, bf16=self._bf16
+            make_comparable(student, spec.losses, teacher, spec.seed),
+            spec,
+            self.total,
+            micro_batches=self._micro_batches,
+            bf16=self._bf16,
         )
         targets = None
         if spec.losses.needs_teacher:

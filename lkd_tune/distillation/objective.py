@@ -42,7 +42,7 @@ class TrainingObjective:
         """Returns the sum of each term over a micro-batch, with its divisor.
 
         Args:
-            output: The student's output, with hidden states if any active term needs them.
+            output: The student's output, with all that active terms read.
             targets: The teacher's part; None if only the labels count.
             batch: The micro-batch of B examples.
 
@@ -50,7 +50,15 @@ class TrainingObjective:
             One sum for each of `TERMS`; (0, 0) for those with weight 0.
         """
         logits = self._kind.logits(output)
-        inputs = LossInputs(logits, output.hidden_states, targets, batch, self._kind)
+        inputs = LossInputs(
+            logits,
+            output.hidden_states,
+            targets,
+            batch,
+            self._kind,
+            projected_states=getattr(output, "projected_states", None),
+            attention=getattr(output, "attention_vectors", None),
+        )
         nothing = LossSum(torch.zeros((), device=batch.ids.device), lambda: torch.zeros(()))
         return [
             term.total(settings, inputs) if settings.weight > 0 else nothing
@@ -67,12 +75,12 @@ class TrainingObjective:
             batches: The micro-batches, preferably on the host: they are counted where they are.
             maps: The layer maps, for their lengths.
         """
-        word_layers, layer_layers = map(len, maps)
+        layers = [*map(len, (maps.word, maps.layer, maps.hidden, maps.attention))]
         counts = []
         nothing = torch.zeros((), dtype=torch.float64, device=batches[0].mask.device)
         for batch in batches:
             rows = self._kind.count_loss_rows(batch)
-            sizes = BatchSizes(batch.mask, rows, word_layers, layer_layers)
+            sizes = BatchSizes(batch.mask, rows, *layers)
             counts.append(
                 torch.stack(
                     [

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lkd_tune.config.settings.losses import LogitLoss
 from lkd_tune.losses import relations
+from lkd_tune.losses.attention import AttentionVectors
 from lkd_tune.losses.base import LossSum
 from lkd_tune.losses.relations import LayerRelations, WordRelations
 
@@ -29,13 +30,18 @@ class Targets:
 
     Attributes:
         logits: float32, shape (B, C), or (B, N, C) if the task's are of tokens.
-        word_relations: At the layers of the word map, None if no term needs relations.
+        word_relations: At the layers of the word map, None if no term reads them.
         layer_relations: At the layers of the layer map, likewise.
+        hidden_states: At the compared layers of the word map, each (B, N, H), or (B, 1, H) if only
+            the first word is compared; likewise.
+        attention: At the compared layers of the word map, likewise.
     """
 
     logits: Tensor
-    word_relations: WordRelations | None
-    layer_relations: LayerRelations | None
+    word_relations: WordRelations | None = None
+    layer_relations: LayerRelations | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attention: AttentionVectors | None = None
 
 
 class TaskKind(Protocol):
@@ -64,6 +70,10 @@ class LossInputs:
         logits: The student's, shape (B, C) or (B, N, C).
         hidden_states: The student's at all of its layers, each (B, N, H); None if no active term
             reads them.
+        projected_states: Those of its last layers in the teacher's width; None if it has that width
+            itself.
+        attention: Queries, keys and values of the student's last layers; None if no active term
+            reads them.
         targets: The teacher's part; None if only the labels count.
         batch: The micro-batch.
         kind: The kind of the task.
@@ -81,8 +91,12 @@ class LossInputs:
         targets: Targets | None,
         batch: Any,
         kind: TaskKind,
+        *,
+        projected_states: Sequence[Tensor] | None = None,
+        attention: AttentionVectors | None = None,
     ):
         self._hidden_states, self._targets = hidden_states, targets
+        self._projected_states, self._attention = projected_states, attention
         self.logits = (logits, targets.logits if targets else None)
         self.mask: Tensor = batch.mask
         self.batch, self.kind = batch, kind
@@ -104,6 +118,24 @@ class LossInputs:
         return student, self._targets.layer_relations
 
     @cached_property
+    def hidden_states(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The hidden states of each compared layer, in the teacher's width."""
+        assert self._targets is not None
+        assert self._targets.hidden_states is not None
+        teacher = self._targets.hidden_states
+        student = self._projected_states or self._hidden_states
+        assert student is not None
+        return tuple(student[-len(teacher) :]), teacher
+
+    @cached_property
+    def attention(self) -> tuple[AttentionVectors, AttentionVectors]:
+        """The queries, keys and values of each compared layer."""
+        assert self._targets is not None
+        assert self._targets.attention is not None
+        assert self._attention is not None
+        return self._attention, self._targets.attention
+
+    @cached_property
     def _hidden(self) -> Tensor:
         """The student's hidden states, (B, L, N, H)."""
         assert self._hidden_states is not None
@@ -119,9 +151,13 @@ class BatchSizes:
         rows: R.
         word_layers: Layers that the word relations compare.
         layer_layers: Layers that the layer relations compare.
+        hidden_layers: Layers whose hidden states are compared.
+        attention_layers: Layers whose queries, keys and values are compared.
     """
 
     mask: Tensor
     rows: int
     word_layers: int
     layer_layers: int
+    hidden_layers: int = 0
+    attention_layers: int = 0

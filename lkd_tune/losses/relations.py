@@ -128,13 +128,13 @@ class _Relations(torch.autograd.Function):
                     x.flatten(0, -3),
                     alpha=-1,
                 ).view_as(x)
-                pull.add_(_as_exact(vectors[part]) * grad_norm[part][..., None]).mul_(2)
+                pull.add_(as_exact(vectors[part]) * grad_norm[part][..., None]).mul_(2)
                 gradient[part] = pull
         return gradient, None
 
 
 def _norms_and_distances(vectors: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    exact = _as_exact(vectors)
+    exact = as_exact(vectors)
     x = _centred(vectors, real)
     gram = x @ x.transpose(-1, -2)
     sq = gram.diagonal(dim1=-2, dim2=-1)
@@ -152,22 +152,23 @@ def _centred(vectors: Tensor, real: Tensor) -> Tensor:
     This changes no distance but avoids cancellation in |x|² + |y|² − 2xy: BERT's states share a
     large mean, and the angles would be lost in rounding.
     """
-    weight = real[..., None].to(_as_exact(vectors).dtype)
+    weight = real[..., None].to(as_exact(vectors).dtype)
     count = weight.sum(-2, keepdim=True).clamp_(min=1)
-    exact = _as_exact(vectors)
+    exact = as_exact(vectors)
     return exact - (weight.transpose(-1, -2) @ exact).div_(count)
 
 
-def batch_chunks(tensor: Tensor, elements: int) -> list[slice]:
+def batch_chunks(tensor: Tensor, elements: int, per_example: int | None = None) -> list[slice]:
     """Returns slices of a batch (B, …) that are processed one after the other.
 
     Args:
         tensor: The batch.
         elements: Most elements of a chunk on a CPU; on a GPU it is 16 times as many. A chunk has
             at least one example.
+        per_example: Elements of an example. Default: those in the batch.
     """
     limit = elements if tensor.device.type == "cpu" else 16 * elements
-    size = max(1, limit // max(1, tensor[:1].numel()))
+    size = max(1, limit // max(1, per_example or tensor[:1].numel()))
     # One empty chunk for an empty batch, so that results have its shape.
     return [slice(start, start + size) for start in range(0, max(1, len(tensor)), size)]
 
@@ -230,6 +231,6 @@ def full_precision(device_type: str) -> Iterator[None]:
             torch.set_float32_matmul_precision(common)
 
 
-def _as_exact(vectors: Tensor) -> Tensor:
+def as_exact(vectors: Tensor) -> Tensor:
     """Returns the vectors in a dtype in which sums over H are exact enough."""
     return vectors if vectors.dtype == torch.float64 else vectors.float()

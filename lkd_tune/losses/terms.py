@@ -15,6 +15,8 @@ from typing import Any
 from torch import Tensor
 
 from lkd_tune.config.settings.losses import (
+    AttentionLoss,
+    HiddenLoss,
     LayerPairLoss,
     LayerTripleLoss,
     LogitLoss,
@@ -22,6 +24,7 @@ from lkd_tune.config.settings.losses import (
     WordPairLoss,
     WordTripleLoss,
 )
+from lkd_tune.losses.attention import attention_count, attention_difference
 from lkd_tune.losses.base import LossSum
 from lkd_tune.losses.ckd import (
     ltr_pair,
@@ -33,6 +36,7 @@ from lkd_tune.losses.ckd import (
     wr_triple,
     wr_triple_count,
 )
+from lkd_tune.losses.hidden import hidden_count, hidden_difference
 from lkd_tune.losses.inputs import BatchSizes, LossInputs
 from lkd_tune.losses.logits import logit_count, logit_total
 
@@ -90,6 +94,25 @@ def _ltr_triple(settings: LayerTripleLoss, inputs: LossInputs) -> LossSum:
     return ltr_triple(*inputs.layer_relations, inputs.mask, discrepancy=settings.discrepancy)
 
 
+def _hidden(settings: HiddenLoss, inputs: LossInputs) -> LossSum:
+    return hidden_difference(
+        *inputs.hidden_states,
+        inputs.mask,
+        discrepancy=settings.discrepancy,
+        words=settings.words,
+    )
+
+
+def _attention(settings: AttentionLoss, inputs: LossInputs) -> LossSum:
+    return attention_difference(
+        *inputs.attention,
+        inputs.mask,
+        variant=settings.variant,
+        discrepancy=settings.discrepancy,
+        heads=settings.heads,
+    )
+
+
 def _wr_pair_count(settings: WordPairLoss, sizes: BatchSizes) -> Tensor:
     return wr_pair_count(sizes.mask, sizes.word_layers)
 
@@ -108,11 +131,21 @@ def _ltr_triple_count(settings: LayerTripleLoss, sizes: BatchSizes) -> Tensor:
     return ltr_triple_count(sizes.mask, sizes.layer_layers)
 
 
+def _hidden_count(settings: HiddenLoss, sizes: BatchSizes) -> Tensor:
+    return hidden_count(sizes.mask, sizes.hidden_layers, words=settings.words)
+
+
+def _attention_count(settings: AttentionLoss, sizes: BatchSizes) -> Tensor:
+    return attention_count(sizes.mask, sizes.attention_layers)
+
+
 TERMS = (
     Term("wr_pair", WordPairLoss, _wr_pair, _wr_pair_count),
     Term("wr_triple", WordTripleLoss, _wr_triple, _wr_triple_count),
     Term("ltr_pair", LayerPairLoss, _ltr_pair, _ltr_pair_count),
     Term("ltr_triple", LayerTripleLoss, _ltr_triple, _ltr_triple_count),
     Term("logits", LogitLoss, logit_total, logit_count),
+    Term("hidden", HiddenLoss, _hidden, _hidden_count),
+    Term("attention", AttentionLoss, _attention, _attention_count),
 )
 """All terms, in the order of the fields of `LossSettings`."""

@@ -141,6 +141,14 @@ FAMILIES = {
     ),
 }
 
+# What `Structure.attention` finds: roles of the families above and, for families whose width can't
+# be pruned, MPNet's and DeBERTa's names.
+ATTENTION_ROLES = ("query", "key", "value")
+_OTHER_ATTENTION = {
+    role: rf"\.layer\.\d+\.attention\.(attn\.{role[0]}|self\.{role}_proj)$"
+    for role in ATTENTION_ROLES
+}
+
 # The stack of encoder layers. Other families whose weights are named so, such as MPNet, can be
 # cut in depth too, but not in width.
 _LAYER = re.compile(r"^(.*\.layer\.)(\d+)(\..*)$")
@@ -187,6 +195,16 @@ class Structure:
             if isinstance(module, torch.nn.Linear) and _role(name) == role:
                 yield self.layer_of(f"{name}.weight"), module
 
+    def attention(self) -> Iterator[tuple[int, str, torch.nn.Linear]]:
+        """Yields the modules that compute queries, keys and values, after their layer and role."""
+        for name, module in self._model.named_modules():
+            layer = self.layer_of(f"{name}.weight")
+            if layer is None or not isinstance(module, torch.nn.Linear):
+                continue
+            role = _role(name) or _other_attention_role(name)
+            if role in ATTENTION_ROLES:
+                yield layer, role, module
+
 
 @lru_cache(maxsize=4096)
 def _role(module: str) -> str | None:
@@ -196,6 +214,11 @@ def _role(module: str) -> str | None:
             if re.search(pattern, module):
                 return role
     return None
+
+
+def _other_attention_role(module: str) -> str | None:
+    found = (role for role, pattern in _OTHER_ATTENTION.items() if re.search(pattern, module))
+    return next(found, None)
 
 
 def size_in(config: Mapping[str, Any], size: str) -> int | None:

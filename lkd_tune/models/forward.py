@@ -9,11 +9,18 @@ import torch
 from lkd_tune.models.families import takes_token_types
 
 
-def forward(model: Any, batch: Any, *, hidden_states: bool) -> Any:
-    """Returns the output of a model, or of a DeepSpeed engine, for a `Batch`."""
+def forward(model: Any, batch: Any, *, hidden_states: bool, **options: Any) -> Any:
+    """Returns the output of a model, or of a DeepSpeed engine, for a `Batch`.
+
+    Args:
+        model: The model or engine.
+        batch: The batch, on its device.
+        hidden_states: Whether the output holds the hidden states of all layers.
+        options: Further arguments of the model.
+    """
     config = getattr(model, "module", model).config  # an engine's `config` is another one
     inputs = model_inputs(config, batch.ids, batch.mask.long(), batch.types)
-    return model(**inputs, output_hidden_states=hidden_states)
+    return model(**inputs, output_hidden_states=hidden_states, **options)
 
 
 def model_inputs(

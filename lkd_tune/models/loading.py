@@ -181,6 +181,17 @@ def save_model(
     tokenizer.save_pretrained(folder)
 
 
+def empty_model(model: str, head: str) -> Any:
+    """Returns a model on the meta device, without its weights.
+
+    Raises:
+        SpecError: If there is no such model.
+    """
+    config = load_config(model)
+    with torch.device("meta"):
+        return auto_model(head).from_config(config)
+
+
 def describe_model(model: str, head: str = "SequenceClassification") -> dict[str, int]:
     """Returns a model's `layers`, `hidden_size` and `parameters`, its head included.
 
@@ -189,12 +200,10 @@ def describe_model(model: str, head: str = "SequenceClassification") -> dict[str
     Raises:
         SpecError: If there is no such model.
     """
-    config = load_config(model)
-    with torch.device("meta"):
-        empty = auto_model(head).from_config(config)
+    empty = empty_model(model, head)
     return {
-        "layers": config.num_hidden_layers,
-        "hidden_size": config.hidden_size,
+        "layers": empty.config.num_hidden_layers,
+        "hidden_size": empty.config.hidden_size,
         "parameters": count_parameters(empty),
     }
 

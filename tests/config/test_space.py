@@ -124,7 +124,15 @@ def test_layer_maps_from_a_choice_are_counted():
 def test_defaults_are_the_published_weights_for_cola():
     losses = space_of("task: cola\nteacher: t").settings.losses
     weights = {name: term.weight for name, term in losses.terms()}
-    assert weights == {"wr_pair": 1, "wr_triple": 10, "ltr_pair": 1, "ltr_triple": 10, "logits": 1}
+    assert weights == {
+        "wr_pair": 1,
+        "wr_triple": 10,
+        "ltr_pair": 1,
+        "ltr_triple": 10,
+        "logits": 1,
+        "hidden": 0,
+        "attention": 0,
+    }
     assert losses.logits.temperature == 3
     assert losses.wr_triple.window == 21
 
@@ -172,7 +180,7 @@ BAD = [
     ),
     (
         BASE + "losses: {wr_pair: 0, wr_triple: 0, ltr_pair: 0, ltr_triple: 0, logits: 0}",
-        "s.yaml:3 losses: all 5 weights are 0, so there is nothing to train on; set at least",
+        "s.yaml:3 losses: all 7 weights are 0, so there is nothing to train on; set at least",
     ),
     (BASE + "losses: {relations_until: 0}", "losses.relations_until: input should be greater tha"),
     (BASE + "losses: {relations_until: {uniform: [0.5, 2]}}", "s.yaml:3 losses.relations_until: i"),

@@ -1,7 +1,9 @@
 """Problems that `check` finds before a search starts."""
 
 import pytest
+import torch
 import yaml
+from transformers import AlbertConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.read_space import load_space
@@ -110,3 +112,64 @@ def test_check_compares_the_classes_with_the_teacher_s(tmp_path):
     path.write_text(yaml.safe_dump({"task": task, "teacher": make_classifier(tmp_path / "t")}))
     with pytest.raises(SpecError, match=r"s\.yaml:\d+ teacher: .* 2 classes, the task own has 3"):
         read_data(load_space(path))
+
+
+ATTENTION = "losses.attention"
+
+
+@pytest.mark.parametrize(
+    ("losses", "student", "message"),
+    [
+        ({"attention": {"weight": 1, "heads": 3}}, {}, f"{ATTENTION}.heads: 3 relation heads do"),
+        (
+            {"attention": {"choice": [0, {"weight": {"loguniform": [0.1, 1]}, "heads": 16}]}},
+            {"hidden_size": {"choice": [32, 24]}},
+            f"{ATTENTION}.heads: 16 relation heads do not divide the student's queries of 24",
+        ),
+        ({"attention": {"choice": [0, {"weight": {"loguniform": [0.1, 1]}}]}}, {}, None),
+        ({"hidden": {"choice": [0, {"weight": {"loguniform": [0.1, 1]}}]}}, {}, None),
+    ],
+)
+def test_a_space_whose_relation_heads_fit_no_student_is_refused(tmp_path, losses, student, message):
+    path = tmp_path / "s.yaml"
+    space = {
+        "task": {"name": "own", "train": make_csv(tmp_path), "dev": make_csv(tmp_path),
+                 "max_length": 40},
+        "teacher": make_classifier(tmp_path / "t"),
+        "student": student,
+        "losses": losses,
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(space))
+    if message is None:
+        check_space(load_space(path))
+        return
+    with pytest.raises(SpecError, match=message):
+        check_space(load_space(path))
+
+
+@pytest.mark.parametrize("where", ["teacher", "student"])
+def test_a_model_without_known_attention_is_refused_before_the_search(tmp_path, where):
+    torch.manual_seed(0)
+    config = AlbertConfig(
+        vocab_size=17, embedding_size=32, hidden_size=32, num_attention_heads=4,
+        intermediate_size=48, num_hidden_layers=3, max_position_embeddings=40,
+    )  # fmt: skip
+    usual, other = make_classifier(tmp_path / "usual"), tmp_path / "other"
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(other)
+    AutoTokenizer.from_pretrained(usual).save_pretrained(other)
+    space = {
+        "task": {"name": "own", "train": make_csv(tmp_path), "dev": make_csv(tmp_path),
+                 "max_length": 40},
+        "teacher": usual,
+        "losses": {"attention": 1},
+    }  # fmt: skip
+    space |= {"teacher": str(other)} if where == "teacher" else {"student": {"init": str(other)}}
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump(space))
+    with pytest.raises(SpecError) as error:
+        check_space(load_space(path))
+    (problem,) = error.value.problems
+    assert str(problem).endswith(
+        f"losses.attention: {other} has no query, key and value modules that are known; leave it "
+        "out"
+    )

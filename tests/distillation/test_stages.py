@@ -61,9 +61,9 @@ def test_steps_after_the_end_do_not_compute_what_only_relations_read(
     asked: dict[str, list[bool]] = {"student": [], "teacher": []}
 
     def spied(who: str, original: Any) -> Any:
-        def forward(model: Any, batch: Any, *, hidden_states: bool) -> Any:
+        def forward(model: Any, batch: Any, *, hidden_states: bool, **options: Any) -> Any:
             asked[who].append(hidden_states)
-            return original(model, batch, hidden_states=hidden_states)
+            return original(model, batch, hidden_states=hidden_states, **options)
 
         return forward
 

@@ -12,6 +12,7 @@ from lkd_tune.config.settings.losses import TERM_NAMES, LossSettings, Part
 from lkd_tune.data.tasks.classification import Classification
 from lkd_tune.data.types import Batch
 from lkd_tune.distillation.objective import TrainingObjective
+from lkd_tune.losses.attention import AttentionVectors
 from lkd_tune.losses.inputs import BatchSizes, LossInputs, Targets
 from lkd_tune.losses.relations import layer_relations, word_relations
 from lkd_tune.losses.terms import TERMS
@@ -29,16 +30,30 @@ def _inputs(build=LossInputs) -> LossInputs:
     batch, generator = _batch(), torch.Generator().manual_seed(0)
     student, teacher = torch.randn(2, 3, 3, 6, 8, generator=generator)
     logits = torch.randn(2, 3, 2, generator=generator)
+    attention = [
+        AttentionVectors(*torch.randn(3, 1, 3, 6, 8, generator=generator).unbind(), heads=2)
+        for _ in range(2)
+    ]
     targets = Targets(
-        logits[1], word_relations(teacher, batch.mask), layer_relations(teacher, batch.mask)
+        logits[1],
+        word_relations(teacher, batch.mask),
+        layer_relations(teacher, batch.mask),
+        teacher.unbind(1),
+        attention[1],
     )
-    return build(logits[0], student.unbind(1), targets, batch, KIND)
+    return build(logits[0], student.unbind(1), targets, batch, KIND, attention=attention[0])
 
 
 def test_settings_and_functions_name_the_same_terms_in_the_same_order():
     assert tuple(term.name for term in TERMS) == TERM_NAMES
     fields = LossSettings.model_fields
     assert [term.settings for term in TERMS] == [fields[name].annotation for name in TERM_NAMES]
+
+
+def test_terms_beyond_ckd_are_left_out_unless_they_are_named():
+    assert [name for name, _ in LossSettings().active()] == list(TERM_NAMES[:5])
+    named = LossSettings.model_validate({"hidden": {"words": "first"}, "attention": {}})
+    assert (named.hidden.weight, named.attention.weight) == (1, 1)
 
 
 def test_every_part_is_a_pair_of_the_students_and_the_teachers():
@@ -66,7 +81,9 @@ def test_a_term_reads_the_parts_that_its_settings_declare(term):
 @pytest.mark.parametrize("term", TERMS, ids=lambda term: term.name)
 def test_the_count_is_that_of_the_sum(term):
     settings, inputs = term.settings(), _inputs()
-    sizes = BatchSizes(inputs.mask, rows=3, word_layers=3, layer_layers=3)
+    sizes = BatchSizes(
+        inputs.mask, rows=3, word_layers=3, layer_layers=3, hidden_layers=3, attention_layers=1
+    )
     count = term.count(settings, sizes)
     assert count.dtype == torch.float64
     assert count == term.total(settings, inputs).count > 0

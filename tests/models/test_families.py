@@ -4,9 +4,10 @@ import re
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification, DebertaV2Config, MPNetConfig
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.models.families import AXES, FAMILIES, Structure
+from lkd_tune.models.families import ATTENTION_ROLES, AXES, FAMILIES, Structure
 from lkd_tune.models.loading import auto_model
 from tests.support.families import CONFIGS
 
@@ -76,3 +77,26 @@ def test_an_unknown_weight_is_reported():
     structure = Structure(_model("bert", "SequenceClassification"))
     with pytest.raises(SpecError, match=r"adapter\.weight is not a weight of BERT, RoBERTa"):
         structure.role_of("adapter.weight")
+
+
+_SIZES = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(build() for build in CONFIGS.values()),
+        MPNetConfig(**_SIZES, intermediate_size=24),
+        DebertaV2Config(**_SIZES, intermediate_size=24),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_queries_keys_and_values_are_found_in_every_layer(config):
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config)
+    found = [(layer, role) for layer, role, _ in Structure(model).attention()]
+    assert sorted(found) == [
+        (layer, role)
+        for layer in range(config.num_hidden_layers)
+        for role in sorted(ATTENTION_ROLES)
+    ]

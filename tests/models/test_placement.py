@@ -19,7 +19,7 @@ from lkd_tune.data.tasks.classification import Classification
 from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.distillation.run import distill
-from lkd_tune.distillation.targets.base import LiveTeacher
+from lkd_tune.distillation.targets.base import LiveTeacher, Maps
 from lkd_tune.distillation.targets.store import StoredTargets
 from lkd_tune.distillation.targets.store_build import get_or_build_store, store_folder
 from lkd_tune.evaluation.scoring import evaluate_model
@@ -33,7 +33,7 @@ torch.set_num_threads(1)
 
 CPU, KIND = torch.device("cpu"), Classification()
 ON_HOST, BF16 = Inference(placement="cpu"), Inference(precision="bf16")
-MAPS = ((0, 2, 4), (0, 2, 4))
+MAPS = Maps((0, 2, 4), (0, 2, 4))
 
 
 def _parts(folder: Path, family: str = "bert"):
@@ -47,7 +47,7 @@ def _parts(folder: Path, family: str = "bert"):
 
 def _targets(teacher: str, tokens, inference: Inference):
     live = LiveTeacher(load_model(teacher), KIND, CPU, inference=inference)
-    return live(tokens.batch(np.arange(12), CPU), MAPS, relations=True)
+    return live(tokens.batch(np.arange(12), CPU), MAPS)
 
 
 def _tensors(targets):
@@ -119,7 +119,7 @@ def test_bf16_differs_by_its_rounding_and_has_a_store_of_its_own(tmp_path):
             get_or_build_store(teacher, tokens, KIND, CPU, tmp_path, inference=inference),
             tokens,
             CPU,
-        )(batch, MAPS, relations=True)
+        )(batch, MAPS)
         for inference in (PLAIN, BF16)
     )
     live = _targets(teacher, tokens, Inference(precision="bf16", placement="cpu"))

@@ -20,7 +20,7 @@ Discrepancy = Literal["kl", "l2", "l1", "smooth_l1"]
 Divergence = Literal["kl", "reverse_kl", "js", "mse"]
 Weight = Annotated[float, Field(ge=0)]
 # What a term reads of the models' outputs; the names are attributes of `losses.inputs.LossInputs`.
-Part = Literal["word_relations", "layer_relations", "logits"]
+Part = Literal["word_relations", "layer_relations", "hidden_states", "attention", "logits"]
 
 
 class TermSettings(Settings):
@@ -130,6 +130,46 @@ class LogitLoss(TermSettings):
         return self.weight > 0 and self.alpha < 1
 
 
+class HiddenLoss(TermSettings):
+    """Hidden states, regressed at the layers of the word map. A number alone is its weight.
+
+    Left out unless it is named. Where the student is narrower than the teacher, a learned linear
+    map projects its states; it is trained with the student and is no part of it.
+    """
+
+    needs: ClassVar[frozenset[Part]] = frozenset({"hidden_states"})
+
+    discrepancy: Literal["l2", "cosine"] = "l2"
+    """Of two vectors. `l2`: mean squared difference, as TinyBERT has it; `cosine`: 1 minus the
+    cosine similarity, as DistilBERT and, up to a factor of 2, PKD have it."""
+    layers: Literal["all", "last"] = "all"
+    """`all`: all layers of the word map, embeddings included; `last`: only its last."""
+    words: Literal["all", "first"] = "all"
+    """`first`: only the first token of each text, as PKD has it."""
+
+
+class AttentionLoss(TermSettings):
+    """Relations of queries, keys and values at the layers of the word map. A number alone is its
+    weight.
+
+    Left out unless it is named. Student and teacher may differ in width and in number of heads.
+    """
+
+    needs: ClassVar[frozenset[Part]] = frozenset({"attention"})
+
+    variant: Literal["self_relations", "distributions"] = "self_relations"
+    """`self_relations`: queries with queries, keys with keys and values with values, as MiniLMv2
+    has it; `distributions`: queries with keys, and values with values, as MiniLM has it."""
+    discrepancy: Literal["kl", "l2"] = "kl"
+    """`kl`: KL divergence of the student's softmax of the scaled products from the teacher's; `l2`:
+    mean squared difference of the scaled products, as TinyBERT has it for attention."""
+    layers: Literal["all", "last"] = "last"
+    """`last`: only the last layer of the word map; `all`: all but the embeddings."""
+    heads: int | None = Field(None, ge=1)
+    """Number of parts that vectors are divided into, at most their width. Default: the teacher's
+    number of heads."""
+
+
 class LossSettings(Settings):
     """The terms of the objective. A name alone is that of a recipe.
 
@@ -144,6 +184,8 @@ class LossSettings(Settings):
     ltr_pair: Annotated[LayerPairLoss, block_from("weight")] = LayerPairLoss()
     ltr_triple: Annotated[LayerTripleLoss, block_from("weight")] = LayerTripleLoss()
     logits: Annotated[LogitLoss, block_from("weight")] = LogitLoss()
+    hidden: Annotated[HiddenLoss, block_from("weight")] = HiddenLoss(weight=0)
+    attention: Annotated[AttentionLoss, block_from("weight")] = AttentionLoss(weight=0)
     relations_until: float = Field(1.0, gt=0, le=1)
     """Share of the optimizer steps after which only the logits count, and all other terms end. 1:
     they last as long as the training. No effect if the logits or all other terms have weight 0."""
@@ -225,9 +267,14 @@ class LossSettings(Settings):
         return any(term.needs_teacher for _, term in self.active())
 
     @property
-    def needs_relations(self) -> bool:
-        """Whether any term compares hidden states."""
-        return not self.needs.isdisjoint({"word_relations", "layer_relations"})
+    def needs_layers(self) -> bool:
+        """Whether any term compares layers, so that the layer map matters."""
+        return not self.needs <= {"logits"}
+
+    @property
+    def needs_hidden_states(self) -> bool:
+        """Whether any term reads the student's hidden states."""
+        return not self.needs.isdisjoint({"word_relations", "layer_relations", "hidden_states"})
 
     @property
     def needs_padding(self) -> bool:

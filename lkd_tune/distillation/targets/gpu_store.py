@@ -57,26 +57,37 @@ class DeviceTargets:
         self._lengths = torch.from_numpy(stored.lengths.astype(np.int64)).to(on)
         self._of_maps: dict[Maps, tuple[Tensor, Tensor, Tensor]] = {}
 
-    def __call__(self, batch: Batch, maps: Maps, *, relations: bool) -> Targets:
+    def __call__(self, batch: Batch, maps: Maps) -> Targets:
         """Returns the targets of a batch, as `StoredTargets` does."""
         examples = to_device_async(torch.from_numpy(batch.examples.astype(np.int64)), self._on)
         sizes = self._lengths[examples]
         at = torch.arange(batch.mask.shape[1], device=self._on)
         real = at < sizes[:, None]
-        logits = self._logits(examples, real, at)
-        if not relations:
-            return Targets(logits, None, None)
-        words, layers, pairs = self._map_tensors(maps)
-        # (B, W, N) for the word map, (B, N, L) for the layer map.
-        start = self._starts["norms"][examples][:, None, None]
-        word_norm = self._norms(start + words[:, None] * sizes[:, None, None] + at, real[:, None])
-        layer_norm = self._norms(
-            start + layers * sizes[:, None, None] + at[:, None], real[..., None]
-        )
+        where = (examples, sizes, real, at)
         return Targets(
-            logits,
-            WordRelations(word_norm, self._words(examples, words, sizes, real, at)),
-            LayerRelations(layer_norm, self._across_layers(examples, pairs, real, at)),
+            self._logits(examples, real, at),
+            self._word_relations(*where, maps) if maps.word else None,
+            self._layer_relations(*where, maps) if maps.layer else None,
+        )
+
+    def _word_relations(
+        self, examples: Tensor, sizes: Tensor, real: Tensor, at: Tensor, maps: Maps
+    ) -> WordRelations:
+        words, _, _ = self._map_tensors(maps)
+        start = self._starts["norms"][examples][:, None, None]
+        index = start + words[:, None] * sizes[:, None, None] + at  # (B, L, N)
+        return WordRelations(
+            self._norms(index, real[:, None]), self._words(examples, words, sizes, real, at)
+        )
+
+    def _layer_relations(
+        self, examples: Tensor, sizes: Tensor, real: Tensor, at: Tensor, maps: Maps
+    ) -> LayerRelations:
+        _, layers, pairs = self._map_tensors(maps)
+        start = self._starts["norms"][examples][:, None, None]
+        index = start + layers * sizes[:, None, None] + at[:, None]  # (B, N, L)
+        return LayerRelations(
+            self._norms(index, real[..., None]), self._across_layers(examples, pairs, real, at)
         )
 
     def _norms(self, index: Tensor, real: Tensor) -> Tensor:
@@ -123,7 +134,7 @@ class DeviceTargets:
     def _map_tensors(self, maps: Maps) -> tuple[Tensor, Tensor, Tensor]:
         """Returns both maps, and positions of the layer map's pairs in a triangle of all layers."""
         if maps not in self._of_maps:
-            words, layers = (list(entries) for entries in maps)
+            words, layers = list(maps.word), list(maps.layer)
             pairs = triangle_index(self._layers)[np.ix_(layers, layers)]
             self._of_maps[maps] = (
                 torch.tensor(words, device=self._on),

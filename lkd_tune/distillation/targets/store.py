@@ -25,6 +25,9 @@ from lkd_tune.distillation.targets.store_format import (
 from lkd_tune.losses.inputs import Targets
 from lkd_tune.losses.relations import LayerRelations, WordRelations
 
+STORED_PARTS = frozenset({"word_relations", "layer_relations", "logits"})
+"""The parts of the teacher's outputs that a store holds."""
+
 
 def stored_targets_fit(
     settings: TargetSettings, tokens: Tokens, layers: int, classes: int | None, kind: Kind
@@ -71,35 +74,39 @@ class StoredTargets:
             name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*TYPES, "logits")
         }
 
-    def __call__(self, batch: Batch, maps: Maps, *, relations: bool) -> Targets:
+    def __call__(self, batch: Batch, maps: Maps) -> Targets:
         """Returns the targets of a batch: those of `LiveTeacher`, in the precision of the store."""
-        logits = torch.from_numpy(self._logits(batch)).to(self._on)
-        if not relations:
-            return Targets(logits, None, None)
+        return Targets(
+            torch.from_numpy(self._logits(batch)).to(self._on),
+            self._word_relations(batch, list(maps.word)) if maps.word else None,
+            self._layer_relations(batch, list(maps.layer)) if maps.layer else None,
+        )
+
+    def _word_relations(self, batch: Batch, layers: list[int]) -> WordRelations:
         size, width = batch.mask.shape
-        word_map, layer_map = (list(entries) for entries in maps)
-        word = np.zeros((size, len(word_map), width, width), np.float32)
-        word_norm = np.ones((size, len(word_map), width), np.float32)
-        layer = np.zeros((size, width, len(layer_map), len(layer_map)), np.float32)
-        layer_norm = np.ones((size, width, len(layer_map)), np.float32)
-        # Positions of the mapped pairs of layers in a triangle of all layers.
-        pairs = triangle_index(self.layers)[np.ix_(layer_map, layer_map)]
+        distances = np.zeros((size, len(layers), width, width), np.float32)
+        norms = np.ones((size, len(layers), width), np.float32)
         for row, example in enumerate(batch.examples):
             n = int(self.lengths[example])
-            norms = self._read("norms", example).reshape(self.layers, n)
-            word_norm[row, :, :n] = norms[word_map]
-            layer_norm[row, :n] = norms[layer_map].T
-            triangles = self._read("words", example).reshape(self.layers, -1)[word_map]
-            scale = self._read("word_scales", example)[word_map]
-            word[row, :, :n, :n] = unpack(triangles, scale, triangle_index(n))
+            norms[row, :, :n] = self._read("norms", example).reshape(self.layers, n)[layers]
+            triangles = self._read("words", example).reshape(self.layers, -1)[layers]
+            scale = self._read("word_scales", example)[layers]
+            distances[row, :, :n, :n] = unpack(triangles, scale, triangle_index(n))
+        return WordRelations(*(torch.from_numpy(x).to(self._on) for x in (norms, distances)))
+
+    def _layer_relations(self, batch: Batch, layers: list[int]) -> LayerRelations:
+        size, width = batch.mask.shape
+        distances = np.zeros((size, width, len(layers), len(layers)), np.float32)
+        norms = np.ones((size, width, len(layers)), np.float32)
+        # Positions of the mapped pairs of layers in a triangle of all layers.
+        pairs = triangle_index(self.layers)[np.ix_(layers, layers)]
+        for row, example in enumerate(batch.examples):
+            n = int(self.lengths[example])
+            norms[row, :n] = self._read("norms", example).reshape(self.layers, n)[layers].T
             triangles = self._read("layers", example).reshape(n, -1)
             scale = self._read("layer_scales", example)
-            layer[row, :n] = unpack(triangles, scale, pairs)
-        tensors = (torch.from_numpy(x).to(self._on) for x in (word_norm, word, layer_norm, layer))
-        word_norms, words, layer_norms, layers = tensors
-        return Targets(
-            logits, WordRelations(word_norms, words), LayerRelations(layer_norms, layers)
-        )
+            distances[row, :n] = unpack(triangles, scale, pairs)
+        return LayerRelations(*(torch.from_numpy(x).to(self._on) for x in (norms, distances)))
 
     def _logits(self, batch: Batch) -> np.ndarray:
         """Returns logits, shape (B, C), or padded with zeros (B, N, C)."""

@@ -115,7 +115,7 @@ def _maps(records: Sequence[TrialRecord]) -> list[ScoredMap]:
     for record in records:
         if not record.is_drawn or record.state != "complete" or record.score is None:
             continue
-        used = record.spec.losses.needs_relations
+        used = record.spec.losses.needs_layers
         for entries in dict.fromkeys((record.spec.layer_map.word, record.spec.layer_map.layer)):
             if used and not isinstance(entries, str):  # a name: the map is drawn anew in each step
                 maps.append((record.name, entries, record.score))

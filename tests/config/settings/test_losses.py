@@ -10,7 +10,7 @@ def test_a_number_alone_is_a_weight():
 
 
 @pytest.mark.parametrize(
-    ("losses", "needs_teacher", "needs_relations"),
+    ("losses", "needs_teacher", "needs_layers"),
     [
         ({}, True, True),
         ({"wr_pair": 0, "wr_triple": 0, "ltr_pair": 0, "ltr_triple": 0}, True, False),
@@ -22,10 +22,10 @@ def test_a_number_alone_is_a_weight():
         ({"logits": 0}, True, True),
     ],
 )
-def test_what_the_losses_need(losses, needs_teacher, needs_relations):
+def test_what_the_losses_need(losses, needs_teacher, needs_layers):
     settings = LossSettings.model_validate(losses)
     assert settings.needs_teacher == needs_teacher
-    assert settings.needs_relations == needs_relations
+    assert settings.needs_layers == needs_layers
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.distillation.run import distill
-from lkd_tune.distillation.targets.base import LiveTeacher
+from lkd_tune.distillation.targets.base import LiveTeacher, Maps
 from lkd_tune.distillation.targets.gpu_store import DeviceTargets
 from lkd_tune.distillation.targets.store import StoredTargets
 from lkd_tune.distillation.targets.store_build import get_or_build_store
@@ -146,9 +146,9 @@ def test_stored_logits_of_tokens_are_the_teacher_s(kind, trained):
     live = LiveTeacher(load_model(teacher, of.head), of, CPU)
     batch = tokens.batch(np.array([3, 11, 40]), CPU)
     maps = ((0, 1), (0, 1))
-    found, expected = (source(batch, maps, relations=True).logits for source in (stored, live))
+    found, expected = (source(batch, Maps(*maps)).logits for source in (stored, live))
     torch.testing.assert_close(found[batch.mask], expected[batch.mask], rtol=1e-4, atol=1e-4)
-    assert torch.equal(DeviceTargets(stored, CPU)(batch, maps, relations=False).logits, found)
+    assert torch.equal(DeviceTargets(stored, CPU)(batch, Maps()).logits, found)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,7 +14,7 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.classification import Classification
 from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.distillation.run import distill
-from lkd_tune.distillation.targets.base import LiveTeacher
+from lkd_tune.distillation.targets.base import LiveTeacher, Maps
 from lkd_tune.distillation.targets.gpu_store import DeviceTargets
 from lkd_tune.distillation.targets.store import StoredTargets
 from lkd_tune.distillation.targets.store_build import get_or_build_store, store_folder
@@ -44,7 +44,7 @@ def test_stored_targets_are_those_of_the_live_teacher(tmp_path, maps):
     stored = StoredTargets(get_or_build_store(teacher, tokens, KIND, CPU, cache), tokens, CPU)
     live = LiveTeacher(load_model(teacher), KIND, CPU)
     batch = tokens.batch(np.array([3, 40, 9, 0]), CPU)
-    found, expected = (source(batch, maps, relations=True) for source in (stored, live))
+    found, expected = (source(batch, Maps(*maps)) for source in (stored, live))
     torch.testing.assert_close(found.logits, expected.logits)
     words, real = batch.mask[:, None, :, None] & batch.mask[:, None, None, :], batch.mask
     largest = expected.word_relations.sq_dist.amax()
@@ -72,7 +72,7 @@ def test_targets_unpacked_on_a_device_are_those_unpacked_on_the_host(tmp_path, m
     there = DeviceTargets(stored, CPU)
     for examples in ([3, 40, 9, 0], [47], [7, 7]):
         batch = tokens.batch(np.array(examples), CPU)
-        found, expected = (source(batch, maps, relations=True) for source in (there, stored))
+        found, expected = (source(batch, Maps(*maps)) for source in (there, stored))
         assert torch.equal(found.logits, expected.logits)
         for ours, theirs in (
             (found.word_relations, expected.word_relations),
@@ -80,7 +80,7 @@ def test_targets_unpacked_on_a_device_are_those_unpacked_on_the_host(tmp_path, m
         ):
             assert torch.equal(ours.sq_norm, theirs.sq_norm)
             assert torch.equal(ours.sq_dist, theirs.sq_dist)
-    assert there(batch, maps, relations=False).word_relations is None
+    assert there(batch, Maps()).word_relations is None
 
 
 def test_training_losses_are_those_with_a_live_teacher(tmp_path):
