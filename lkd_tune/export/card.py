@@ -9,7 +9,7 @@ from lkd_tune.config.settings.known_tasks import GENERATED, is_file_name
 from lkd_tune.config.settings.task_kinds import KINDS
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.export.formats import FORMATS, Conversion
-from lkd_tune.export.usage import usage
+from lkd_tune.export.usage import usage, usage_of_formats
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results.formatting import relations_end, start_layers
 from lkd_tune.results.leaderboard import Leaderboard, Row
@@ -100,11 +100,7 @@ def _format_sections(conversion: Conversion | None) -> list[str]:
         f"{longest} tokens long. All formats take batches of any size and texts of any length up "
         "to the model's number of positions.",
     ]
-    file_by_use: dict[str, str] = {}
-    for measured in conversion.formats:
-        known = FORMATS[measured.format]
-        file_by_use.setdefault(known.use, known.file)
-    return sections + [use.replace("FILE", file) for use, file in file_by_use.items() if use]
+    return sections + usage_of_formats(measured.format for measured in conversion.formats)
 
 
 def _format_tags(conversion: Conversion | None) -> list[str]:

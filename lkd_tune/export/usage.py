@@ -1,9 +1,12 @@
-"""How to load and use a student: the Python code in its model card."""
+"""How to load and use a student, for its model card: Python code, and Markdown for formats."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
+from lkd_tune.export.formats import FORMATS
 
 _LOAD = """\
 from transformers import AutoModelFor{head}, AutoTokenizer
@@ -37,3 +40,14 @@ def usage(task: TaskSettings) -> str:
     longest = task.max_length
     summarise = _SUMMARISE.format(longest=longest, room=longest - 2, most=task.sentences)
     return f"import torch\n{load}\n{summarise}"
+
+
+def usage_of_formats(names: Iterable[str]) -> list[str]:
+    """Returns Markdown on how to use some of `FORMATS`; equal texts once, for the first of them.
+
+    The code continues that of `usage`, from which it has the tokenizer.
+    """
+    file_by_use: dict[str, str] = {}
+    for name in names:
+        file_by_use.setdefault(FORMATS[name].use, FORMATS[name].file)
+    return [use.replace("FILE", file) for use, file in file_by_use.items() if use]

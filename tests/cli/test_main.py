@@ -111,7 +111,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("args", "message"), BAD, ids=[" ".join(args)[:40] for args, _ in BAD])
-def test_bad_input_is_told_and_exits_with_2(called, tmp_path, monkeypatch, args, message):
+def test_bad_input_is_reported_and_exits_with_2(called, tmp_path, monkeypatch, args, message):
     if args[0] == "evaluate" and "--data" in args:
         args = ["evaluate", make_teacher(tmp_path / "m"), *args[2:]]
     monkeypatch.chdir(tmp_path)
@@ -123,7 +123,7 @@ def test_bad_input_is_told_and_exits_with_2(called, tmp_path, monkeypatch, args,
     assert out == ""
 
 
-def test_problems_of_teacher_and_data_are_told_together(called, tiny):
+def test_problems_of_teacher_and_data_are_reported_together(called, tiny):
     code, _, err = called(
         "check", "--space", tiny / "space.yaml", "--set", "student.depth=9",
         "--set", "task.dev=none.csv", "--set", "task.columns.text=sentence",
@@ -134,7 +134,7 @@ def test_problems_of_teacher_and_data_are_told_together(called, tiny):
     assert "depth 9 is above the teacher's 4 layers" in err
 
 
-def test_a_missing_teacher_is_told_with_its_line(called, tmp_path):
+def test_a_missing_teacher_is_reported_with_its_line(called, tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text("task: acceptability\nteacher: nowhere\n")
     (tmp_path / "nowhere").mkdir()
@@ -144,7 +144,7 @@ def test_a_missing_teacher_is_told_with_its_line(called, tmp_path):
     assert "it has no config.json" in err
 
 
-def test_check_tells_the_space(called, tiny):
+def test_check_prints_the_space(called, tiny):
     code, out, _ = called("check", "--space", tiny / "space.yaml")
     assert code == 0
     assert "integers 1 to 2" in out
@@ -173,7 +173,7 @@ def test_spaces(called):
     assert all(len(line.split()) > 3 for line in out.splitlines())
 
 
-def test_search_tells_the_answer(finished_run):
+def test_search_prints_the_answer(finished_run):
     run, out = finished_run.path, finished_run.printed
     assert "best student: accuracy" in out
     assert f"{TRIALS} complete" in out
@@ -283,7 +283,7 @@ def test_all_trials_failed(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_exits_with_130_and_tells_how_to_go_on(tiny, tmp_path):
+def test_ctrl_c_exits_with_130_and_prints_how_to_continue(tiny, tmp_path):
     command = [
         sys.executable, "-m", "lkd_tune.cli", "search", "--space", str(tiny / "space.yaml"),
         "--set", "search.trials=1000", "--set", "train.steps=50",

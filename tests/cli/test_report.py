@@ -10,7 +10,7 @@ import typer
 from tests.support.run_folder import HandMade, full_run
 
 
-def test_report_tells_where_the_page_is(called, tmp_path):
+def test_report_prints_where_the_page_is(called, tmp_path):
     run, other = full_run(tmp_path / "run"), full_run(tmp_path / "other")
     code, out, _ = called("report", run.path, "--compare", other.path)
     page = run.path / "report" / "report.html"

@@ -244,7 +244,7 @@ if [ "$1" = requeue ]; then echo "$2" >>{tmp_path}/requeued; else printf 'first\
 
 
 @pytest.mark.slow
-def test_a_slurm_job_searches_on_two_nodes_is_stopped_requeued_and_goes_on(tmp_path, slurm):
+def test_a_slurm_job_searches_on_two_nodes_is_stopped_requeued_and_continues(tmp_path, slurm):
     make_space(
         tmp_path,
         resources={"workers": 2, "cpus": 1},

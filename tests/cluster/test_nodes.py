@@ -26,7 +26,7 @@ from lkd_tune.records.run import RunFolder
 from tests.support.tiny import make_space
 
 
-def test_a_node_tells_its_versions_and_whether_it_sees_the_folder(tmp_path):
+def test_a_node_reports_its_versions_and_whether_it_sees_the_folder(tmp_path):
     assert installed_versions()["lkd-tune"] == __version__
     assert installed_versions()["torch"] == metadata.version("torch").partition("+")[0]
     assert _check_folder_and_versions(str(tmp_path / "elsewhere" / ".seen")) == (
@@ -59,7 +59,7 @@ def test_a_late_node_says_what_it_lacks(tmp_path):
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_an_unfit_node_is_told_once_and_ends_a_search_that_has_no_other():
+def test_an_unfit_node_is_reported_once_and_ends_a_search_that_has_no_other():
     (node,) = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     told: list[str] = []
     nodes = SearchNodes(NodeRequirements(None, {}), ResourceSettings(cpus=1), told.append)

@@ -18,7 +18,7 @@ def test_problem_as_text(problem, text):
     assert str(problem) == text
 
 
-def test_error_tells_all_problems_and_crosses_processes():
+def test_an_error_lists_all_problems_and_crosses_processes():
     error = SpecError([Problem("a", "", "x"), Problem("b", "", "y")])
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == "a: x\nb: y"

@@ -280,7 +280,7 @@ def test_all_problems_at_once():
     }
 
 
-def test_a_wrong_distribution_is_told_once():
+def test_a_wrong_distribution_is_reported_once():
     assert problems_of(BASE + "student: {depth: {int: [4, 2]}}") == [
         "s.yaml:3 student.depth: int has lo > hi: [4, 2]; write [2, 4]"
     ]
@@ -301,7 +301,7 @@ def test_options_that_draw_a_setting_differently_are_refused():
     ]
 
 
-def test_a_wrong_override_is_told_at_the_option():
+def test_a_wrong_override_is_reported_at_the_option():
     assert problems_of(BASE, "train.lr=-1")[0].startswith("--set train.lr: input should")
 
 

@@ -116,7 +116,7 @@ def test_other_starts_have_all_layers_where_the_score_alone_counts():
         assert [len(each) for each in maps(own).values()] == [4, 4, 4]
 
 
-def test_what_a_space_does_not_have_is_moved_to_its_nearest_and_told():
+def test_values_outside_the_space_are_clamped_and_reported():
     narrow = space("losses: {wr_pair: {loguniform: [0.1, 10]}, wr_triple: {choice: [1, 2]}}")
     start = published(narrow, 6)
     assert start.params == {"losses.wr_pair": 10.0, "losses.wr_triple": 2}

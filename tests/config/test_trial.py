@@ -24,7 +24,7 @@ def test_json_there_and_back(seed):
     assert again.digest() == spec.digest()
 
 
-def test_digest_tells_specs_apart():
+def test_different_specs_have_different_digests():
     assert len({spec_of(seed).digest() for seed in range(20)}) == 20
     assert len(spec_of().digest()) == 16
 

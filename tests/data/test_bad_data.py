@@ -214,7 +214,7 @@ def test_a_teacher_with_other_classes_is_refused(tmp_path):
         assert check_labels(config, "u", task, cache=tmp_path / "cache") == 3
 
 
-def test_classes_in_another_order_are_told_whatever_their_case(tmp_path):
+def test_classes_in_another_order_are_reported_whatever_their_case(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("premise,hypothesis,label\nx,y,0\n")
     config = load_config(make_classifier(tmp_path / "t", labels=3))

@@ -124,7 +124,7 @@ def test_what_is_said_of_unfit_data(tmp_path, text, settings, message):
         load_split(_task(path, **settings), "train", cache=tmp_path / "cache")
 
 
-def test_all_missing_files_are_told_at_once(tmp_path):
+def test_all_missing_files_are_reported_at_once(tmp_path):
     task = TaskSettings(name="own", train=str(tmp_path / "a.csv"), dev=str(tmp_path / "b.csv"))
     assert [key for key, _ in check_data(task)] == ["train", "dev"]
     assert "a.csv is not a file" in check_data(task)[0][1]
@@ -139,7 +139,7 @@ def test_hub_data_in_a_local_folder(tmp_path):
     assert load_split(task, "dev").text == ["good", "bad"]
 
 
-def test_a_hub_that_can_not_be_reached_is_told_in_one_line(tmp_path):
+def test_a_hub_that_can_not_be_reached_is_reported_in_one_line(tmp_path):
     task = TaskSettings(name="own", data=str(tmp_path / "none"), train="train", dev="dev")
     with pytest.raises(SpecError, match="can't be loaded from the hub") as caught:
         load_split(task, "train")

@@ -53,7 +53,7 @@ def test_it_is_adamw_on_float32_with_clipped_gradients(dtype, without, most):
         assert own.dtype == dtype
 
 
-def test_steps_smaller_than_bfloat16_can_tell_add_up():
+def test_steps_below_the_resolution_of_bfloat16_add_up():
     parameter = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
     optimizer = ClippingAdamW(
         [{"params": [parameter]}], max_grad_norm=1.0, lr=1e-4, weight_decay=0.0

@@ -43,7 +43,7 @@ def test_the_text_says_what_it_keeps_how_it_was_made_and_what_it_cost(tmp_path):
     assert "| layer map | 0-" in text
 
 
-def test_other_seeds_are_told_with_their_interval(tmp_path):
+def test_other_seeds_are_shown_with_their_interval(tmp_path):
     run = full_run(tmp_path / "run")
     found = {"trial": "0003", "seeds": [1, 2], "mean": 0.72, "low": 0.6, "high": 0.84}
     write_atomically(run.confirmation, json.dumps({"trials": [found]}))
@@ -79,7 +79,7 @@ def test_the_teacher_s_licence_is_carried_over_and_text_can_t_break_out(tmp_path
     assert row.replace("\\|", "").count("|") == 3
 
 
-def test_a_student_that_another_task_scored_is_told_with_both_scores(tmp_path):
+def test_a_student_that_another_task_scored_is_shown_with_both_scores(tmp_path):
     spec = TrialSpec.model_validate(
         {
             "task": {"name": "text", "kind": "masked_lm", "train": "a.txt", "dev": "b.txt"},

@@ -61,7 +61,7 @@ def exported(tmp_path_factory):
     return done.stdout, folder / "to" / "1"
 
 
-def test_each_format_is_told_with_size_score_time_and_difference(exported):
+def test_each_format_is_shown_with_size_score_time_and_difference(exported):
     out, folder = exported
     lines = out.splitlines()
     assert lines[0] == str(folder)

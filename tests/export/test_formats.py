@@ -176,7 +176,7 @@ def test_formats_are_named_in_any_order_and_hf_is_always_there():
     ]
 
 
-def test_a_missing_package_is_told(monkeypatch):
+def test_a_missing_package_is_reported(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if "x" in name else 1)
     with pytest.raises(
         SpecError, match=r"onnx-int8 needs onnx, onnxruntime, onnxscript: pip insta"

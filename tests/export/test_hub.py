@@ -47,7 +47,7 @@ def hub():
         yield hub
 
 
-def test_the_whole_folder_is_uploaded_privately_and_told_where(run, hub, tmp_path):
+def test_the_whole_folder_is_uploaded_privately_and_its_address_printed(run, hub, tmp_path):
     done = export(run, tmp_path / "to", "--push-to-hub", "mine", hub=hub)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
@@ -83,7 +83,7 @@ def refusals():
 
 
 @pytest.mark.parametrize(("options", "token", "message", "code"), refusals())
-def test_what_is_refused_is_told_before_anything_is_done(
+def test_what_is_refused_is_reported_before_anything_is_done(
     options, token, message, code, run, hub, tmp_path
 ):
     hub.files["someone/there"], hub.private["someone/there"] = {}, False
@@ -97,7 +97,7 @@ def test_what_is_refused_is_told_before_anything_is_done(
         assert hub.requests == []
 
 
-def test_a_hub_that_is_not_there_is_told(run, tmp_path):
+def test_a_hub_that_is_not_there_is_reported(run, tmp_path):
     with Hub() as hub:
         pass
     done = export(run, tmp_path / "to", "--push-to-hub", "x", hub=hub)

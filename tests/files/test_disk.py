@@ -42,7 +42,7 @@ def test_what_is_no_full_disk():
     assert not is_full_disk(RuntimeError("more GPUs were requested and none is free"))
 
 
-def test_what_led_to_another_error_is_told(tmp_path):
+def test_what_led_to_another_error_is_reported(tmp_path):
     error = RuntimeError("Traceback\nOSError: [Errno 28] No space left on device: '/a/b'\n")
     assert is_full_disk(error)
     told = describe_full_disk(error, tmp_path / "not" / "there")

@@ -22,7 +22,7 @@ def _one_gpu():
 
 
 @pytest.mark.usefixtures("_one_gpu")
-def test_trials_share_a_gpu_and_tell_what_they_took(tmp_path):
+def test_trials_share_a_gpu_and_report_what_they_took(tmp_path):
     space = make_space(
         tmp_path,
         rows=256,
@@ -49,7 +49,7 @@ def test_trials_share_a_gpu_and_tell_what_they_took(tmp_path):
 
 
 @pytest.mark.usefixtures("_one_gpu")
-def test_a_trial_out_of_its_share_goes_on_with_smaller_micro_batches(tmp_path):
+def test_a_trial_out_of_its_share_continues_with_smaller_micro_batches(tmp_path):
     # A share that leaves PyTorch's allocator some 300 MiB, and a batch that needs more.
     total = torch.cuda.get_device_properties(0).total_memory
     trials = int(total / (2**30 + 300 * 2**20))

@@ -76,7 +76,7 @@ def test_in_fp32_it_gives_what_the_cpu_gives(tmp_path, family):
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_it_goes_on_from_a_checkpoint_as_without_a_stop(tmp_path, stage, precision):
+def test_it_continues_from_a_checkpoint_as_without_a_stop(tmp_path, stage, precision):
     spec = _spec(tmp_path, train={"precision": precision}, resources={"zero_stage": stage})
     with Distillation(spec) as whole:
         next(whole)
@@ -106,7 +106,7 @@ def test_auto_is_bf16_where_the_gpu_has_it(tmp_path):
     assert size.device == f"{name}, {'bf16' if expected == torch.bfloat16 else 'fp32'}"
 
 
-def test_it_tells_what_it_took(tmp_path):
+def test_it_reports_what_it_took(tmp_path):
     # Longer than the interval at which NVML's counter goes on.
     *_, last = distill(_spec(tmp_path, train={"steps": 100}))
     assert 0 < last.peak_memory_gib < 1
@@ -192,7 +192,7 @@ except Exception as error:
 """
 
 
-def test_a_lack_of_memory_is_told_from_a_lost_gpu():
+def test_a_lack_of_memory_is_distinguished_from_a_lost_gpu():
     assert _run(SHORT) == ["True False", "3.0"]
     assert _run(LOST) == ["False True"]
     assert not gpu_is_lost()

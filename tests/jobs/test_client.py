@@ -127,7 +127,7 @@ def test_a_search_ships_its_files_is_followed_stopped_and_resumed(tmp_path, lkd_
             assert cluster.env["RAY_AUTH_TOKEN"].encode() not in file.read_bytes(), file
 
 
-def test_what_can_t_run_is_told(tmp_path, lkd_tune):
+def test_what_can_t_run_is_reported(tmp_path, lkd_tune):
     make_space(tmp_path)
     where = ["--space", str(tmp_path / "space.yaml"), "--name", "run"]
     shared = ["--run-dir", str(tmp_path / "shared")]
@@ -208,7 +208,7 @@ def test_more_refusals_of_the_driver(tmp_path, lkd_tune):
     assert states == {"0000": "complete", "0001": "complete"}
 
 
-def test_a_node_that_does_not_see_the_run_is_told(tmp_path, cluster, lkd_tune):
+def test_a_node_that_does_not_see_the_run_is_reported(tmp_path, cluster, lkd_tune):
     """The driver's own folder by a name that means another folder in each process."""
     make_space(tmp_path)
     where = ["--space", str(tmp_path / "space.yaml"), "--run-dir", "/proc/self/cwd/shared"]
@@ -245,7 +245,7 @@ def test_several_tasks_are_submitted(tmp_path, lkd_tune):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_after_its_driver_s_node_was_lost(tmp_path):
+def test_a_run_continues_after_its_driver_s_node_was_lost(tmp_path):
     make_space(
         tmp_path,
         losses=LABELS,
@@ -282,7 +282,7 @@ def test_a_run_goes_on_after_its_driver_s_node_was_lost(tmp_path):
     assert len(lines) <= 7
 
 
-def test_another_ray_is_told_with_the_fix():
+def test_another_ray_is_reported_with_the_fix():
     with job_server("2.59.0") as server:
         command = [sys.executable, "-m", "lkd_tune.cli", "jobs", "--address", server.address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -310,7 +310,7 @@ def test_a_connection_that_is_lost_for_a_moment_is_taken_up_again(monkeypatch):
 
 
 @pytest.mark.usefixtures("_own_variables")
-def test_a_port_that_takes_all_and_says_nothing_is_told(monkeypatch):
+def test_a_port_that_accepts_and_never_answers_is_reported(monkeypatch):
     monkeypatch.setattr(client, "_READ_TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"

@@ -34,7 +34,7 @@ def test_files_are_taken_along_and_found_again(tmp_path, space):
     assert str(tmp_path / "home") in space.source.tree["teacher"]
 
 
-def test_what_is_too_large_is_told_with_its_sizes(tmp_path, space, monkeypatch):
+def test_what_is_too_large_is_reported_with_its_sizes(tmp_path, space, monkeypatch):
     monkeypatch.setattr(uploads, "MAX_UPLOAD_BYTES", 1000)
     with pytest.raises(SpecError, match=r"--ship: more than 0 MiB \(.*train.csv 0 MiB"):
         ship_files([space], tmp_path / "job")

@@ -217,7 +217,9 @@ def test_nothing_wider_than_the_distances_waits_for_the_backward_pass():
     assert others <= 2 * distances + 8 * norms
 
 
-def test_where_triton_can_not_compile_it_is_told_once_and_done_without(monkeypatch, caplog):
+def test_without_a_compiler_for_triton_a_warning_appears_once_and_pytorch_computes(
+    monkeypatch, caplog
+):
     def without_a_compiler(on):
         raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
 

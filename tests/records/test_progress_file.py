@@ -22,7 +22,7 @@ from tests.distillation.test_engine import _spec
 from tests.tuning.study.test_searcher import drawn, measurement, searcher
 
 
-def test_a_distillation_tells_its_steps_and_seconds_between_evaluations(tmp_path):
+def test_a_distillation_reports_its_steps_and_seconds_between_evaluations(tmp_path):
     told: list[TrainingProgress] = []
     train = {"steps": 50, "batch_size": 4, "lr": 1e-3, "evaluations": 1}
     with Distillation(_spec(tmp_path, train=train), on_progress=told.append) as distillation:
@@ -77,7 +77,7 @@ def test_the_first_steps_which_load_kernels_are_not_in_an_estimate(tmp_path):
     assert console.file.getvalue().splitlines() == [said]
 
 
-def test_of_a_teacher_that_is_trained_steps_and_time_are_told():
+def test_steps_and_time_of_a_teacher_that_is_trained_are_reported():
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
     with View(4, "accuracy", console=console) as view:
         view.teacher_trains([], None)

@@ -26,7 +26,7 @@ def test_if_seeds_of_all_failed_the_best_mean_is_what_there_is():
     assert max(means, key=lambda name: means[name]) == "b"
 
 
-def test_what_can_not_be_told_from_the_best():
+def test_which_trials_are_indistinguishable_from_the_best():
     told = summarise_seeds(
         {"a": STEADY, "b": {2: 0.84, 3: 0.86, 4: 0.88}, "c": {2: 0.5, 3: 0.51}}, {}, {}
     )

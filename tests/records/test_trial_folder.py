@@ -82,7 +82,7 @@ def test_all_is_removed_that_a_crash_leaves(tmp_path):
     assert names(folder) == ["student"]
 
 
-def test_an_outcome_tells_what_was_held(tmp_path):
+def test_an_outcome_has_the_resources_that_were_held(tmp_path):
     folder = TrialFolder(tmp_path)
     assert folder.read_outcome() is None
     outcome = outcome_of("failed", ResourceSettings(workers=2, cpus=4, gpus=1), 10.0, "why")
@@ -141,7 +141,7 @@ def test_where_it_was_started_is_read_though_the_line_before_was_cut_off(tmp_pat
     assert folder.read_nodes() == {"b"}
 
 
-def test_a_full_disk_is_told_once(tmp_path):
+def test_a_full_disk_is_reported_once(tmp_path):
     folder = TrialFolder(tmp_path)
     folder.write_full_disk("no room")
     assert folder.pop_full_disk() == "no room"

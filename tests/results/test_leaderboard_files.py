@@ -132,7 +132,7 @@ def test_reading_is_the_same_after_writing(run):
     assert read_leaderboard(run) == before
 
 
-def test_different_maps_are_both_told(tmp_path):
+def test_different_maps_are_both_shown(tmp_path):
     made = HandMade(tmp_path)
     spec = made.add("0000", 0.5)
     layer_map = spec.layer_map.model_copy(update={"word": (0, 1, 2, 6), "layer": "random"})

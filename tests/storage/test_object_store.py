@@ -67,7 +67,7 @@ def test_objects(any_bucket, tmp_path):
     assert store.list() == {}
 
 
-def test_what_is_told_of_a_bucket_that_is_not_there(any_bucket):
+def test_a_bucket_that_is_not_there_is_reported(any_bucket):
     store = Store(f"{any_bucket}-not/runs/first")
     for call in (store.list, store.check_writable, lambda: read_run(store.address)):
         with pytest.raises(StorageError, match=r"there is no bucket ..://lkd-.*-not; create"):
@@ -111,7 +111,7 @@ def submit(run: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a..b", "b", "Bucket_1", "bucket."])
-def test_what_a_client_refuses_is_told_too(bucket, name):
+def test_what_a_client_refuses_is_reported_too(bucket, name):
     with pytest.raises(StorageError, match="s3://"):
         Store(f"s3://{name}/run").list()
 
@@ -129,11 +129,11 @@ def test_what_a_client_refuses_is_told_too(bucket, name):
         ("AWS Error NETWORK_CONNECTION … Could not connect", "can't be reached (AWS_ENDPOINT_URL"),
     ],
 )
-def test_refusals_are_told(bucket, said, told):
+def test_refusals_are_reported(bucket, said, told):
     assert told in str(Store(bucket)._error(said))
 
 
-def test_missing_credentials_are_told(bucket, monkeypatch, tmp_path):
+def test_missing_credentials_are_reported(bucket, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in KEYS:
         monkeypatch.delenv(name)

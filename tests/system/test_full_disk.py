@@ -45,7 +45,7 @@ def make_large_space(folder: Path, trials: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_whose_disk_is_full_goes_on_when_there_is_room(small_disk, folder):
+def test_a_run_whose_disk_is_full_continues_when_there_is_room(small_disk, folder):
     make_large_space(folder, trials=3)
     run = RunFolder(small_disk.path / "run")
     begin = ["search", "--space", folder / "space.yaml", "--run-dir", small_disk.path]

@@ -23,7 +23,7 @@ from tests.system.driver import (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_search_stops_within_seconds_and_goes_on_later(folder, number):
+def test_an_interrupted_search_stops_within_seconds_and_continues_later(folder, number):
     write_space(folder, trials=3, scheduler="none")
     run = RunFolder(folder / "run")
     driver = start(folder)

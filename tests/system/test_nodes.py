@@ -129,7 +129,7 @@ def test_a_trial_s_workers_span_nodes_that_each_store_the_targets_once(tmp_path,
 
 
 @pytest.mark.slow
-def test_a_trial_whose_worker_s_node_is_lost_goes_on_with_others(tmp_path):
+def test_a_trial_whose_worker_s_node_is_lost_continues_with_others(tmp_path):
     make_space(
         tmp_path,
         losses=LABELS,

@@ -55,7 +55,7 @@ def call(folder: Path, *args: object) -> str:
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_from_its_store_alone(bucket, folder):
+def test_a_killed_search_continues_from_its_store_alone(bucket, folder):
     write_space(folder, trials=4, reduction_factor=2)
     send_model(make_teacher(folder / "teacher"), f"{bucket}/teacher")
     home = f"{bucket}/runs/first"

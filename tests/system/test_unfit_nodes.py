@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 
-def test_the_nodes_of_the_start_are_told_with_what_they_lack(tmp_path):
+def test_the_nodes_of_the_start_are_reported_with_what_they_lack(tmp_path):
     make_space(tmp_path)
     other = tmp_path / "other" / "torch-1.0.dist-info"
     other.mkdir(parents=True)

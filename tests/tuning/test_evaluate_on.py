@@ -177,7 +177,7 @@ def test_a_student_is_distilled_and_scored_again_without_a_search(tmp_path):
     assert facts["metrics"] == measured[-1][1].metrics
 
 
-def test_data_that_can_t_be_used_are_told_before_the_first_trial(tmp_path):
+def test_data_that_can_t_be_used_are_reported_before_the_first_trial(tmp_path):
     settings = make_space(tmp_path).settings
     (tmp_path / "data" / "dev.csv").write_text("text,label\na film,maybe\n")
     with pytest.raises(SpecError, match="row 1, column label: 'maybe' is not a class"):

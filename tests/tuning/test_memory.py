@@ -60,7 +60,7 @@ def _search(folder, hook):
 
 
 @pytest.mark.slow
-def test_a_trial_out_of_memory_goes_on_with_smaller_micro_batches(tmp_path):
+def test_a_trial_out_of_memory_continues_with_smaller_micro_batches(tmp_path):
     run, record = _search(tmp_path / "little", _give_little_memory)
     assert record.outcome is not None
     assert record.outcome.state == "complete", record.outcome.error

@@ -169,7 +169,7 @@ def test_averages():
     assert cut_off.done.average("student") == 0.6
 
 
-def test_the_table_tells_test_and_what_is_left(capsys, tmp_path):
+def test_the_table_has_test_scores_and_what_is_left(capsys, tmp_path):
     full_run(tmp_path / "cola")
     table = read_task_table(
         {name: RunFolder(tmp_path / name) for name in ("cola", "rte")}, {"rte": "not begun"}

@@ -10,7 +10,7 @@ from pathlib import Path
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "tuning" / "scale.py"
 
 
-def test_the_simulation_ends_and_tells_its_figures(tmp_path):
+def test_the_simulation_ends_and_prints_its_figures(tmp_path):
     command = [sys.executable, str(SCRIPT), "--quick", "--folder", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

@@ -29,7 +29,7 @@ def test_summary(tmp_path):
 
 
 @pytest.mark.usefixtures("narrow")
-def test_what_the_teacher_cost_is_told(tmp_path, capsys):
+def test_what_the_teacher_cost_is_shown(tmp_path, capsys):
     made = HandMade(tmp_path, costs=COSTS)
     made.add("0000", 0.5)
     show_leaderboard(read_leaderboard(made.run))
@@ -53,7 +53,7 @@ def test_baseline_of_an_earlier_winner_is_not_called_the_same(tmp_path):
 
 
 @pytest.mark.parametrize(("score", "told"), [(0.9, True), (0.8, False), (0.7, False)])
-def test_a_teacher_that_plain_training_beats_is_told(tmp_path, score, told):
+def test_a_teacher_that_plain_training_beats_is_reported(tmp_path, score, told):
     made = HandMade(tmp_path)
     made.add("0000", 0.7)
     made.add(BASELINE, score)
@@ -85,7 +85,7 @@ def test_a_narrow_terminal_cuts_no_number(tmp_path, capsys):
     assert lines[6].split()[:2] == ["baseline", "0.700"]
 
 
-def test_a_width_of_its_own_is_told(tmp_path, capsys):
+def test_a_width_of_its_own_is_shown(tmp_path, capsys):
     made = HandMade(tmp_path)
     wide = made.add("0000", 0.7, depth=3)
     narrow = {"hidden_size": 192, "heads": 6, "intermediate_size": 768}

@@ -56,7 +56,7 @@ def test_forms(text, overrides, found):
         ("5", "trackers: input should be"),
     ],
 )
-def test_what_is_wrong_is_told(text, message):
+def test_what_is_wrong_is_reported(text, message):
     with pytest.raises(SpecError, match=message) as caught:
         settings(text)
     assert "hidden" not in str(caught.value)

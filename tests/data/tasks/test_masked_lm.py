@@ -147,7 +147,7 @@ def test_a_pretrained_student_starts_the_students_of_a_task(tmp_path):
     assert not torch.allclose(own[name], theirs.state_dict()[name])
 
 
-def test_a_run_that_goes_on_sees_the_same_masks(tmp_path):
+def test_a_run_that_continues_sees_the_same_masks(tmp_path):
     spec = _spec(_task(tmp_path), _masked_lm(tmp_path / "teacher"))
     whole = [m.losses for m in distill(spec, cache=tmp_path / "cache")]
     with Distillation(spec, cache=tmp_path / "cache") as distillation:

@@ -80,7 +80,7 @@ def test_sections_and_files(written):
     assert not page.has("compared")
 
 
-def test_the_cost_is_told_part_by_part(tmp_path):
+def test_the_cost_is_shown_part_by_part(tmp_path):
     made = HandMade(tmp_path / "run", costs=COSTS)
     made.add("0000", 0.5)
     page = Page(write_report(made.run))
@@ -263,7 +263,7 @@ def test_means_of_pairs():
     assert pair_means(maps) == {(0, 0): 0.6, (1, 2): 0.5, (1, 3): 0.7, (2, 4): 0.6}
 
 
-def test_the_strength_of_the_terms_is_told_where_they_were_balanced(tmp_path, written):
+def test_the_strength_of_the_terms_is_shown_where_they_were_balanced(tmp_path, written):
     def term(strength, **settings):
         return {"settings": {"alpha": 0.0, **settings}, "strength": strength}
 

@@ -23,7 +23,7 @@ torch.set_num_threads(1)  # as the trials have, for results that are equal
 pytestmark = pytest.mark.usefixtures("two_cores")
 
 
-def test_a_trial_that_fails_ends_and_the_search_goes_on(tmp_path, processes):
+def test_a_trial_that_fails_ends_and_the_search_continues(tmp_path, processes):
     space = make_space(
         tmp_path,
         layer_map="skip",

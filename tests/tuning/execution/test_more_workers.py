@@ -16,7 +16,7 @@ from tests.support.tiny import make_space
 pytestmark = [pytest.mark.usefixtures("two_cores"), pytest.mark.slow]
 
 
-def test_a_trial_of_two_workers_goes_on_with_four(tmp_path, monkeypatch, capsys):
+def test_a_trial_of_two_workers_continues_with_four(tmp_path, monkeypatch, capsys):
     space = make_space(
         tmp_path,
         student={"depth": 2},

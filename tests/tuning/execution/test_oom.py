@@ -81,7 +81,7 @@ def moving_into(group: Path, folder: TrialFolder) -> Iterator[set[int]]:
 
 
 @pytest.mark.slow
-def test_a_trial_that_the_kernel_kills_goes_on_with_smaller_micro_batches(tmp_path):
+def test_a_trial_that_the_kernel_kills_continues_with_smaller_micro_batches(tmp_path):
     space = make_space(tmp_path, search={"trials": 1, "max_failures": 1})
     run = RunFolder(tmp_path / "run")
     with (
@@ -114,7 +114,7 @@ def using_memory(folder: TrialFolder, up_to: float) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_a_trial_that_ray_kills_goes_on_with_smaller_micro_batches(tmp_path):
+def test_a_trial_that_ray_kills_continues_with_smaller_micro_batches(tmp_path):
     space = make_space(
         tmp_path,
         train={"steps": 1000, "evaluations": 2},

@@ -122,7 +122,7 @@ def test_a_node_that_was_not_lost_after_all_is_no_excuse(tmp_path):
     assert played.fail(DEAD) == "ended"
 
 
-def test_a_trial_that_ray_kills_for_want_of_memory_goes_on_with_smaller_micro_batches(tmp_path):
+def test_a_trial_that_ray_kills_for_want_of_memory_continues_with_smaller_micro_batches(tmp_path):
     played = Played(tmp_path, 0)
     killed = "1 worker(s) were killed due to the node running low on memory."
     for parts in (2, 4, 8):  # down to single examples of 8

@@ -95,7 +95,7 @@ def test_what_a_rank_raises_is_raised(leader):
         ray.get(leader.run.remote("evaluate", "dev"))
 
 
-def test_a_lost_rank_is_told_as_such(leader):
+def test_a_lost_rank_is_reported_as_such(leader):
     ray.get(leader.run.remote("end"))
     for process in ranks_of(ray.get(leader.pid.remote())):
         process.send_signal(signal.SIGKILL)
@@ -104,7 +104,7 @@ def test_a_lost_rank_is_told_as_such(leader):
 
 
 @pytest.mark.slow
-def test_a_rank_that_waits_for_one_that_failed_ends_after_telling_why(leader, tmp_path):
+def test_a_rank_that_waits_for_one_that_failed_ends_after_reporting_why(leader, tmp_path):
     space = make_space(tmp_path, resources=TWO, student={"depth": 1}, layer_map="skip", losses={})
     spec = space.draw(
         None,  # type: ignore[arg-type]  # nothing is left to draw

@@ -81,7 +81,7 @@ def test_what_else_goes_wrong_does_not_end_the_thread(run, told):
     assert Store(run.remote_uri).read("note.txt") == b"sent"
 
 
-def test_a_driver_is_told_that_another_goes_on(run, told):
+def test_a_driver_learns_that_another_continues_its_run(run, told):
     replaced = []
     with RunMirror(run, told.append, lambda: replaced.append(True)) as own:
         Store(run.remote_uri).write("manifest.json", b'{"session": "second"}')
@@ -121,7 +121,7 @@ def test_looks_are_as_rare_as_they_are_long(run, told, monkeypatch):
     assert looks[3] - looks[2] >= 0.05 * run_mirror._PAUSE_PER_PASS
 
 
-def test_patience_ends_when_it_is_told_to():
+def test_patience_ends_when_it_is_asked_to():
     calls = []
 
     def fail() -> None:

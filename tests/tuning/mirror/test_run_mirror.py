@@ -150,7 +150,7 @@ def check(run: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_store_cut_off_at_any_point_holds_a_run_that_can_go_on(bucket, tmp_path, every):
+def test_a_store_cut_off_at_any_point_holds_a_run_that_can_continue(bucket, tmp_path, every):
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     moments = story(tmp_path / "story", tmp_path / "moments")
     changes, ended = 0, False

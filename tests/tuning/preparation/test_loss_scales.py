@@ -27,7 +27,7 @@ LOSSES = {
 }
 
 
-def test_scales_are_measured_once_and_told(tmp_path):
+def test_scales_are_measured_once_and_reported(tmp_path):
     # One depth has no layer relations, and the other is the teacher's.
     space = make_space(tmp_path, losses=LOSSES, student={"depth": {"choice": [1, 4]}})
     run, calls, told = RunFolder(tmp_path / "run"), [], []

@@ -65,7 +65,7 @@ def _below(earlier, measurement, record) -> bool:
 
 
 @pytest.mark.slow
-def test_hyperband_lets_slow_starters_go_on(tmp_path):
+def test_hyperband_lets_slow_starters_continue(tmp_path):
     _, records = searched(tmp_path, "hyperband", reduction_factor=2)
     reached = {0: set(), 1: set(), 2: set()}
     for record in records:

@@ -63,7 +63,7 @@ def both(tmp_path):
     return ours, theirs, lambda: (open_study(run.study).trials, theirs._ot_study.trials)
 
 
-def test_complete_and_failed_trials_are_told_alike(both):
+def test_complete_and_failed_trials_are_passed_on_alike(both):
     ours, theirs, studies = both
     for i in range(3):
         specs = drawn(ours.suggest(f"t{i}"))[1]

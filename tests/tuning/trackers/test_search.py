@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.usefixtures("two_cores"), pytest.mark.slow]
 
 
 @pytest.mark.slow
-def test_a_search_that_goes_on_is_logged_as_one(tmp_path, monkeypatch, capsys):
+def test_a_search_that_continues_is_logged_as_one(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_MODE", "offline")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     space = make_space(
