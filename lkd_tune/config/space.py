@@ -117,7 +117,7 @@ class SearchSpace:
         """Returns the settings, at weight 1, of those terms that a trial can have, by name."""
         return term_variants(
             self.distributions(),
-            lambda picked: self.resolve(_picking(picked)).losses,
+            lambda picked: self.resolve(picking(picked)).losses,
             terms=terms,
             balanced=False,
         )
