@@ -16,16 +16,13 @@ evidence.py.
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 
 from benchmarks.method import evidence
 from lkd_tune.config.settings.layer_map import preset_map
-from lkd_tune.config.settings.losses import TERM_NAMES, LossSettings
+from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
 from lkd_tune.models.loading import read_depth
-
-_BATCHES = 4
 
 
 def main() -> None:
@@ -65,30 +62,12 @@ def main() -> None:
 
 
 def gradient_norms(spec: TrialSpec) -> dict[str, float]:
-    """Returns the gradient norm of each active term at weight 1, the mean over some batches."""
-    import torch
+    """Returns the gradient norm of each active term at weight 1, as a search measures it."""
+    from lkd_tune.distillation.balance import measure_norms
 
-    from lkd_tune.distillation.engine import Distillation
-
-    active = [name for name, _ in spec.losses.active()]
-    norms = dict.fromkeys(active, 0.0)
-    with Distillation(spec) as distillation:
-        losses, student = distillation._losses, distillation._engine.module.train()
-        parameters = [p for p in student.parameters() if p.requires_grad]
-        maps = losses.maps(0)
-        for examples in itertools.islice(distillation._batches.starting_at(0), _BATCHES):
-            batch = losses.read(examples, 0)
-            counts = losses.objective.counts([batch], maps)
-            sums = dict(zip(TERM_NAMES, losses.sums(student, batch, maps), strict=True))
-            divisors = dict(zip(TERM_NAMES, counts.clamp(min=1).float(), strict=True))
-            for name in active:
-                mean = sums[name].total / divisors[name]
-                gradients = torch.autograd.grad(
-                    mean, parameters, retain_graph=True, allow_unused=True
-                )
-                found = torch.cat([g.flatten() for g in gradients if g is not None])
-                norms[name] += found.norm().item() / _BATCHES
-    return norms
+    terms = {name: [term.model_copy(update={"weight": 1.0})] for name, term in spec.losses.active()}
+    (norms,) = measure_norms([spec], terms)
+    return {name: norm for name, (norm,) in norms.items()}
 
 
 if __name__ == "__main__":

@@ -92,7 +92,10 @@ def measure_loss_scales(
     """
     others = [term for term in terms.get("logits", ()) if term != REFERENCE]
     terms = {**terms, "logits": [REFERENCE, *others]}
-    students = measure_norms(specs, terms, cache=cache)
+    assert specs[0].teacher is not None  # a trial without one has only one term
+    layers = read_depth(specs[0].teacher)
+    starts = {start.to_json(): start for start in (_at_start(spec, layers) for spec in specs)}
+    students = measure_norms([*starts.values()], terms, cache=cache)
 
     def strength(name: str, place: int) -> float:
         pairs = [(norms[name][place], norms["logits"][0]) for norms in students]
@@ -117,21 +120,20 @@ def measure_norms(
     """Returns gradient norms at weight 1 for each student: by term, one for each of its settings.
 
     They are means over some batches of the training split. Arguments and errors are those of
-    `measure_loss_scales`; a student that can't be built is left out.
+    `measure_loss_scales`, except that maps count; a student that can't be built is left out.
     """
     ensure_process_group()
     first = specs[0]
-    assert first.teacher is not None  # a trial without one has only one term
+    assert first.teacher is not None
     layers = read_depth(first.teacher)
     tokens = load_training_tokens(
         first.task, first.teacher, load_tokenizer(first.teacher), device(), cache=cache
     )
     teacher = load_teacher(first, cache)
     rounds = _rounds(terms)
-    starts = {spec.to_json(): spec for spec in (_at_start(spec, layers) for spec in specs)}
     students, problem = [], None
     torch.manual_seed(first.seed)
-    for spec in starts.values():
+    for spec in specs:
         try:
             student = build_initial_student(spec, teacher, tokens, None, cache)
             students.append((spec, make_comparable(student, rounds[0], teacher, spec.seed)))
