@@ -18,8 +18,9 @@ from lkd_tune.data.types import Tokens
 from lkd_tune.distillation.optimizer import build_optimizer
 from lkd_tune.distillation.targets.base import LiveTeacher
 from lkd_tune.distillation.targets.gpu_store import DeviceTargets, open_targets
-from lkd_tune.distillation.targets.store import STORED_PARTS, StoredTargets, stored_targets_fit
+from lkd_tune.distillation.targets.store import StoredTargets, parts_that_fit
 from lkd_tune.distillation.targets.store_build import get_or_build_store
+from lkd_tune.distillation.targets.vectors import VECTOR_PARTS
 from lkd_tune.evaluation.scoring import check_labels
 from lkd_tune.files.cache import cache_dir
 from lkd_tune.models.comparable import student_in
@@ -101,20 +102,24 @@ def build_targets(
     assert spec.teacher is not None  # TrialSpec checks it
     kind = kind_of(spec.task)
     # `load_teacher` has checked that the head's width is the task's number of classes.
-    layers, classes = teacher.config.num_hidden_layers + 1, teacher.config.num_labels
-    if (
-        spec.losses.needs_padding
-        or not spec.losses.needs <= STORED_PARTS
-        or not stored_targets_fit(spec.targets, tokens, layers, classes, kind)
-    ):
+    classes, needs = teacher.config.num_labels, spec.losses.needs
+    fitting = parts_that_fit(spec.targets, tokens, teacher.config, classes, kind)
+    if spec.losses.needs_padding or not needs <= fitting:
         return LiveTeacher(
             teacher, kind, device(), bf16=bf16, inference=spec.inference, collective=True
         )
     # Each rank calls it, as its node may have its own cache. One rank of each node builds.
+    vectors = [part for part in VECTOR_PARTS if part in needs]
     folder = get_or_build_store(
-        spec.teacher, tokens, kind, device(), cache or cache_dir(), inference=spec.inference
+        spec.teacher,
+        tokens,
+        kind,
+        device(),
+        cache or cache_dir(),
+        inference=spec.inference,
+        vectors=vectors,
     )
-    return open_targets(folder, tokens, device())
+    return open_targets(folder, tokens, device(), vectors)
 
 
 def name_labels(config: Any, spec: TrialSpec, cache: Path | None) -> None:

@@ -94,7 +94,8 @@ class TargetSettings(Settings):
     """How the teacher's outputs, the targets of the losses, are computed."""
 
     source: Literal["auto", "live"] = "auto"
-    """auto: computed once for all trials and stored, if they are at most max_gb. live: the teacher
-    runs in every trial."""
+    """auto: computed once for all trials and stored, if they are at most max_gb. Hidden states,
+    queries, keys and values are stored if a trial may compare them and they fit as well; else the
+    teacher runs in the trials that compare them. live: the teacher runs in every trial."""
     max_gb: float = Field(20.0, ge=0)
     """Maximum size of stored targets in GB (10⁹ bytes); above it the teacher runs live."""

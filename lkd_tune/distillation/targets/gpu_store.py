@@ -8,6 +8,7 @@ B examples, N positions, T + 1 layers of the teacher (0 the embeddings).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from lkd_tune.data.types import Batch, Tokens, to_device_async
 from lkd_tune.distillation.targets.base import Maps
 from lkd_tune.distillation.targets.store import StoredTargets
 from lkd_tune.distillation.targets.store_format import LEVELS, triangle_index
+from lkd_tune.distillation.targets.vectors import DeviceVectors, VectorPart, read_vectors
 from lkd_tune.losses.inputs import Targets
 from lkd_tune.losses.relations import LayerRelations, WordRelations
 
@@ -25,13 +27,17 @@ from lkd_tune.losses.relations import LayerRelations, WordRelations
 _MAX_GPU_SHARE = 1 / 64
 
 
-def open_targets(folder: Path, tokens: Tokens, on: torch.device) -> StoredTargets | DeviceTargets:
+def open_targets(
+    folder: Path, tokens: Tokens, on: torch.device, vectors: Collection[VectorPart] = ()
+) -> StoredTargets | DeviceTargets:
     """Returns the targets of a store, copied to the device if it is a GPU with enough memory.
+
+    Arguments are those of `StoredTargets`.
 
     Raises:
         ValueError: If the store is missing or incomplete.
     """
-    stored = StoredTargets(folder, tokens, on)
+    stored = StoredTargets(folder, tokens, on, vectors)
     if on.type != "cuda":
         return stored
     limit = _MAX_GPU_SHARE * torch.cuda.get_device_properties(on).total_memory
@@ -55,6 +61,10 @@ class DeviceTargets:
             name: torch.from_numpy(starts[:-1]).to(on) for name, starts in stored.starts.items()
         }
         self._lengths = torch.from_numpy(stored.lengths.astype(np.int64)).to(on)
+        words = torch.from_numpy(stored.starts["tokens"]).to(on)
+        self._vectors = {
+            part: DeviceVectors(vectors, words, on) for part, vectors in stored.vectors.items()
+        }
         self._of_maps: dict[Maps, tuple[Tensor, Tensor, Tensor]] = {}
 
     def __call__(self, batch: Batch, maps: Maps) -> Targets:
@@ -68,6 +78,7 @@ class DeviceTargets:
             self._logits(examples, real, at),
             self._word_relations(*where, maps) if maps.word else None,
             self._layer_relations(*where, maps) if maps.layer else None,
+            *read_vectors(self._vectors, examples, maps, len(at)),
         )
 
     def _word_relations(

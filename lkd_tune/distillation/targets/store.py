@@ -5,11 +5,14 @@ B examples of a batch, N positions, C classes, E examples, T + 1 layers (0 the e
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from lkd_tune.config.settings.losses import Part
 from lkd_tune.config.settings.teacher import TargetSettings
 from lkd_tune.data.tasks.base import Kind
 from lkd_tune.data.types import Batch, Tokens
@@ -22,29 +25,46 @@ from lkd_tune.distillation.targets.store_format import (
     triangle_index,
     unpack,
 )
+from lkd_tune.distillation.targets.vectors import (
+    VECTOR_PARTS,
+    StoredVectors,
+    VectorPart,
+    read_vectors,
+    vector_bytes,
+    vector_folder,
+)
 from lkd_tune.losses.inputs import Targets
 from lkd_tune.losses.relations import LayerRelations, WordRelations
 
-STORED_PARTS = frozenset({"word_relations", "layer_relations", "logits"})
-"""The parts of the teacher's outputs that a store holds."""
 
+def parts_that_fit(
+    settings: TargetSettings, tokens: Tokens, teacher: Any, classes: int | None, kind: Kind
+) -> frozenset[Part]:
+    """Returns the parts of the teacher's outputs that are stored if they are needed.
 
-def stored_targets_fit(
-    settings: TargetSettings, tokens: Tokens, layers: int, classes: int | None, kind: Kind
-) -> bool:
-    """Whether targets are to be stored: requested, static, and within the size limit.
+    That is none if targets are to be live or change from step to step. The parts are taken in a
+    fixed order for as long as all of them are within the size limit, so that the trials of a search
+    agree about them without knowing each other's terms.
 
     Args:
         settings: The limit, and whether targets may be stored.
         tokens: The training split.
-        layers: The teacher's, with the embeddings.
+        teacher: Its configuration.
         classes: Width of the logits; None for that of the vocabulary, which is never stored.
         kind: The task's.
     """
-    if kind.has_dynamic_inputs or classes is None:
-        return False
+    if kind.has_dynamic_inputs or classes is None or settings.source == "live":
+        return frozenset()
+    layers, width = teacher.num_hidden_layers + 1, teacher.hidden_size
+    fitting: set[Part] = set()
     size = target_bytes(tokens, layers, classes, kind)
-    return settings.source == "auto" and size <= settings.max_gb * 1e9
+    if size <= settings.max_gb * 1e9:
+        fitting |= {"logits", "word_relations", "layer_relations"}
+        for part in VECTOR_PARTS:
+            size += vector_bytes(part, tokens, layers, width)
+            if size <= settings.max_gb * 1e9:
+                fitting.add(part)
+    return frozenset(fitting)
 
 
 class StoredTargets:
@@ -56,19 +76,31 @@ class StoredTargets:
         lengths: Words of each example, shape (E,).
         layers: The teacher's, with the embeddings.
         per_token: Whether there are logits for each word.
-        bytes: The size of all files.
+        vectors: The stores of vectors beside it, by part.
+        bytes: The size of all files, those of `vectors` included.
     """
 
-    def __init__(self, folder: Path, tokens: Tokens, on: torch.device):
+    def __init__(
+        self, folder: Path, tokens: Tokens, on: torch.device, vectors: Collection[VectorPart] = ()
+    ):
         """Opens a store.
 
+        Args:
+            folder: The store of relations.
+            tokens: The split.
+            on: Where targets are used.
+            vectors: The parts to read from stores of vectors beside it.
+
         Raises:
-            ValueError: If the store is missing or incomplete.
+            ValueError: If a store is missing or incomplete.
         """
         self._on, self.lengths = on, tokens.lengths
         info = read_info(folder)
         self.layers, self.per_token = int(info["layers"]), bool(info["per_token"])
-        self.bytes = int(info["bytes"])
+        self.vectors = {
+            part: StoredVectors(vector_folder(folder, part), tokens, on) for part in vectors
+        }
+        self.bytes = int(info["bytes"]) + sum(each.bytes for each in self.vectors.values())
         self.starts = example_starts(self.lengths, self.layers)
         self.arrays = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*TYPES, "logits")
@@ -80,6 +112,7 @@ class StoredTargets:
             torch.from_numpy(self._logits(batch)).to(self._on),
             self._word_relations(batch, list(maps.word)) if maps.word else None,
             self._layer_relations(batch, list(maps.layer)) if maps.layer else None,
+            *read_vectors(self.vectors, batch, maps, batch.mask.shape[1]),
         )
 
     def _word_relations(self, batch: Batch, layers: list[int]) -> WordRelations:

@@ -15,6 +15,7 @@ E examples, n words of an example, T + 1 layers (0 the embeddings).
 from __future__ import annotations
 
 import json
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,17 @@ def logit_rows(tokens: Tokens, kind: Kind) -> int:
     return int(tokens.starts[-1]) if kind.per_token else len(tokens)
 
 
+def new_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memmap:
+    """Returns the array of a new file, whose disk space is allocated at once.
+
+    A sparse file can be created on a full disk too; writing to its map would kill the process.
+    """
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
 def pack(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the largest distance of each row, and the row as 16-bit shares of it."""
     scale = distances.max(-1, initial=0.0)
@@ -108,6 +120,13 @@ def triangle_index(size: int) -> np.ndarray:
     upper = np.triu_indices(size, 1)
     index[upper] = np.arange(len(upper[0]))
     return np.maximum(index, index.T)
+
+
+def write_info(folder: Path, info: dict[str, Any]) -> None:
+    """Writes what `read_info` returns: `info`, and the size of the files, all and each."""
+    files = {path.name: path.stat().st_size for path in sorted(folder.glob("*.npy"))}
+    text = json.dumps({**info, "bytes": sum(files.values()), "files": files}, indent=2)
+    (folder / INFO_FILE).write_text(text, "utf-8")
 
 
 def read_store_info(folder: Path) -> dict[str, Any]:

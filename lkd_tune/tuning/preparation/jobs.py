@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,11 @@ def prepare_targets(
     cache: str,
     cwd: str,
     progress: str,
+    parts: Sequence[str],
 ) -> dict[str, Any]:
     """Returns what describes the stored targets, {} if they do not fit; stores them if necessary.
+
+    The entry `live` lists those of `parts` that do not fit.
 
     Args:
         threads: CPU threads to use.
@@ -107,6 +111,7 @@ def prepare_targets(
         cache: Folder of stored targets and tokenised data.
         cwd: What paths are relative to.
         progress: File for the share that is done, such as 40%.
+        parts: The `VECTOR_PARTS` that any trial may compare.
 
     Raises:
         SpecError: If the data can't be loaded.
@@ -115,10 +120,11 @@ def prepare_targets(
     from lkd_tune.data.loading import count_labels
     from lkd_tune.data.tasks.registry import kind_of
     from lkd_tune.distillation.augmentation import load_training_tokens
-    from lkd_tune.distillation.targets.store import stored_targets_fit
+    from lkd_tune.distillation.targets.store import parts_that_fit
     from lkd_tune.distillation.targets.store_build import get_or_build_store
     from lkd_tune.distillation.targets.store_format import read_store_info
-    from lkd_tune.models.loading import load_tokenizer, read_depth
+    from lkd_tune.distillation.targets.vectors import VECTOR_PARTS, vector_folder
+    from lkd_tune.models.loading import load_config, load_tokenizer
     from lkd_tune.runtime.process_group import device
 
     settings = TaskSettings.model_validate_json(task)
@@ -127,8 +133,10 @@ def prepare_targets(
     )
     limits = TargetSettings.model_validate_json(targets)
     kind, classes = kind_of(settings), count_labels(settings, cache=node_cache(cache))
-    if not stored_targets_fit(limits, tokens, read_depth(model) + 1, classes, kind):
+    fitting = parts_that_fit(limits, tokens, load_config(model), classes, kind)
+    if not fitting:
         return {}
+    vectors = [part for part in VECTOR_PARTS if part in parts and part in fitting]
 
     def write_progress(done: int, total: int) -> None:
         Path(progress).parent.mkdir(parents=True, exist_ok=True)
@@ -141,9 +149,18 @@ def prepare_targets(
         device(),
         node_cache(cache),
         inference=Inference.model_validate_json(inference),
+        vectors=vectors,
         progress=write_progress,
     )
-    return read_store_info(folder)
+    stores = [
+        read_store_info(each) for each in (folder, *(vector_folder(folder, p) for p in vectors))
+    ]
+    return {
+        **stores[0],
+        "bytes": sum(store["bytes"] for store in stores),
+        "build_s": max(store["build_s"] for store in stores),  # all in one pass, or later
+        "live": [part for part in parts if part not in fitting],
+    }
 
 
 def prepare_fine_tuning(

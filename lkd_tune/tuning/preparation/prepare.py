@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lkd_tune.config.objectives import OBJECTIVES
+from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.config.settings.space_settings import SpaceSettings
+from lkd_tune.config.space import SearchSpace
 from lkd_tune.files.atomic import write_once
 from lkd_tune.records.manifest import update_manifest
 from lkd_tune.records.progress_file import progress_path, read_progress
@@ -104,6 +106,7 @@ def ensure_targets(session: Session, worker: PreparationWorker, model: str) -> N
         session.cache,
         session.cwd,
         str(progress),
+        _compared_vectors(session.space),
         poll=lambda: view.targets_stored(progress),
     )
     progress.unlink(missing_ok=True)
@@ -114,7 +117,23 @@ def ensure_targets(session: Session, worker: PreparationWorker, model: str) -> N
             f"stored targets would exceed targets.max_gb {settings.targets.max_gb:g}; "
             "the teacher runs in every trial"
         )
+    if live := targets.pop("live", []):
+        names = ", ".join(part.replace("_", " ") for part in live)
+        view.phase(
+            f"with stored {names}, targets would exceed targets.max_gb "
+            f"{settings.targets.max_gb:g}; the teacher runs in trials that compare them"
+        )
     update_manifest(run, targets=targets)
+
+
+def _compared_vectors(space: SearchSpace) -> list[str]:
+    """Returns the parts that are stored as vectors and that any trial of a space may compare."""
+    from lkd_tune.distillation.targets.vectors import VECTOR_PARTS
+
+    needs = {name: term.needs for name, term in LossSettings().terms()}
+    asking = [name for name, parts in needs.items() if not parts.isdisjoint(VECTOR_PARTS)]
+    compared = {part for name in space.possible_terms(*asking) for part in needs[name]}
+    return [part for part in VECTOR_PARTS if part in compared]
 
 
 def ensure_fine_tuning(session: Session, worker: PreparationWorker, model: str) -> None:
