@@ -39,7 +39,6 @@ from lkd_tune.config.settings.layer_map import PRESETS, preset_map
 from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.config.shipped import find_space
 from lkd_tune.config.space import SearchSpace
-from lkd_tune.config.starts import published_recipe
 from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
 from lkd_tune.records.run import RunFolder
 
@@ -48,6 +47,18 @@ PUBLISHED = "CKD, published weights, uniform map"
 REGRESSION = "hidden states regressed (TinyBERT)"
 SEARCHED = "searched"
 SHORTER = "winner of the shorter search"
+# The published weights of CKD (Park et al., EMNLP 2021, appendix) by task: temperature, weight of
+# both pair-wise terms, weight of both triple-wise terms.
+WEIGHTS = {
+    "cola": (3, 1, 10),
+    "sst2": (4, 100, 1000),
+    "rte": (3, 1, 10),
+    "qnli": (3, 10, 1),
+    "mrpc": (4, 1, 1),
+    "stsb": (1, 0.1, 0.1),
+    "mnli": (4, 100, 1),
+    "qqp": (2, 10, 10),
+}
 COSTS = ("train_s", "cpu_s", "peak_gib", "samples_per_s")
 
 
@@ -215,10 +226,17 @@ def seeds_of(label: str, spec: TrialSpec, folder: Path, seeds: int) -> list[dict
     return done
 
 
+def published_losses(task: str) -> LossSettings:
+    """Returns CKD with the published weights of a task; those of CoLA for other tasks."""
+    temperature, pair, triple = WEIGHTS.get(task, WEIGHTS["cola"])
+    weights = {"wr_pair": pair, "wr_triple": triple, "ltr_pair": pair, "ltr_triple": triple}
+    return LossSettings.model_validate({**weights, "logits": {"temperature": temperature}})
+
+
 def rows_of(task: str, space: SearchSpace, teacher: str, layers: int) -> dict[str, TrialSpec]:
     """Returns all rows but the searched one; each differs from the recipe in one thing."""
     depth = space.settings.student.depth
-    losses = LossSettings.model_validate(published_recipe(task)["losses"])
+    losses = published_losses(task)
     relations = [name for name, _ in losses.active() if name != "logits"]
     logits = losses.with_weights(dict.fromkeys(relations, 0.0))
     labels = logits.model_copy(update={"logits": losses.logits.model_copy(update={"alpha": 1.0})})
@@ -269,7 +287,7 @@ def print_search_cost(run: RunFolder) -> None:
     """
     trials = [record for record in run.read_trials() if record.is_drawn and record.outcome]
     held = [record.outcome.cpu_s for record in trials if record.outcome]
-    recipe = next(record for record in trials if record.origin == "published")
+    recipe = next(record for record in trials if record.origin == "recipe ckd")
     assert recipe.outcome is not None
     better = (
         number

@@ -8,7 +8,7 @@ trials that it was not fitted to.
 
     lkd-tune search --space layer_map.yaml --name chance --set search.trials=170 \\
         --set search.sampler=random --set search.scheduler=none --set confirm=null \\
-        --set search.published_start=false --set search.baseline=false
+        --set search.recipes=[] --set search.baseline=false
     python benchmarks/tuning/policies.py runs/chance [more runs of that space] [--searches 24]
 """
 
@@ -41,7 +41,7 @@ from lkd_tune.config.errors import SpecError
 from lkd_tune.config.read_space import load_space
 from lkd_tune.config.shipped import find_space
 from lkd_tune.config.space import SearchSpace
-from lkd_tune.config.starts import published_starts
+from lkd_tune.config.starts import recipe_starts
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_record import TrialRecord
@@ -81,7 +81,9 @@ def main() -> None:
             f"no trial of depth {depths} in these runs was trained to its end (see --help)"
         )
     curves = Curves(records)
-    points = [start.params for start in published_starts(space, curves.layers)]
+    # The model knows the terms of the space only, so the starts are those that the space has.
+    starts = recipe_starts(space, curves.layers, space.settings.search.recipes)
+    points = [start.params for start in starts if start.recipe is None]
     print(
         "| trials are drawn | stopped | " + " | ".join(f"{s} s" for s in _SECONDS) + " | trials |"
     )
@@ -269,8 +271,7 @@ class Simulation:
             tell(self._study, trial.trial, TrialState.COMPLETE, values=[score])
             return False
         measurement: Any = SimpleNamespace(halvings=halvings, finished=False, score=score)
-        spared = trial.name == "1"  # the published recipe
-        if rungs is None or rungs.continues(trial.name, measurement) or spared:
+        if rungs is None or rungs.continues(trial.name, measurement):
             return True
         tell(self._study, trial.trial, TrialState.PRUNED)
         return False

@@ -5,7 +5,7 @@ trials at random from those of a run, two at a time, and stop them at rungs as a
 trials of the run must have been trained to the end whatever they scored:
 
     lkd-tune search --space SPACE --name all --set search.sampler=random \\
-        --set search.scheduler=none --set search.published_start=false --set search.trials=24
+        --set search.scheduler=none --set search.recipes=[] --set search.trials=24
     python benchmarks/tuning/rungs.py runs/all [--evaluations 3] [--searches 1500]
 
 With `--against PAIR START TRAINING` it also prints how much sooner such a search has the best of 8

@@ -82,7 +82,7 @@ def measure(given: argparse.Namespace, seed: int) -> dict[str, Any]:
         at_random = [
             "search.sampler=random",
             "search.scheduler=none",
-            "search.published_start=false",
+            "search.recipes=[]",
         ]
         for kind, more in (("lkd-tune", []), ("random", at_random)):
             space = load_space(find_space(name), [*changes, *limited, *more])

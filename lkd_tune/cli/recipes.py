@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from lkd_tune.config.settings.recipes import Recipe
 
 _WIDTH = 100
 
@@ -34,10 +37,9 @@ def _show_all() -> None:
 
     width = max(map(len, RECIPES)) + 2
     for name, recipe in RECIPES.items():
-        indent = " " * width
-        print(textwrap.fill(f"{name:<{width}}{recipe.compares}", _WIDTH, subsequent_indent=indent))
-        source = f"{indent}source: {recipe.source}"
-        print(textwrap.fill(source, _WIDTH, subsequent_indent=indent))
+        for i, text in enumerate(_lines(recipe)):
+            first = f"{'' if i else name:<{width}}"
+            print(textwrap.fill(text, _WIDTH, initial_indent=first, subsequent_indent=" " * width))
 
 
 def _show_one(name: str) -> None:
@@ -51,8 +53,13 @@ def _show_one(name: str) -> None:
     if recipe is None:
         near = did_you_mean(name, [*RECIPES])
         raise SpecError(Problem("NAME", "", f"found {name!r}{near}; allowed: {', '.join(RECIPES)}"))
-    for text in (recipe.compares, f"source: {recipe.source}"):
+    for text in _lines(recipe):
         print(textwrap.fill(text, _WIDTH, initial_indent="# ", subsequent_indent="# "))
     block = {"losses": {"recipe": name, **recipe.losses}}
     # Each term in one line.
     print(yaml.safe_dump(block, default_flow_style=None, sort_keys=False, width=_WIDTH), end="")
+
+
+def _lines(recipe: Recipe) -> list[str]:
+    lines = [f"compares {recipe.compares}", f"source: {recipe.source}"]
+    return lines + ([f"differs: {recipe.differs}"] if recipe.differs else [])

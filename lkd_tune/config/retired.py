@@ -16,17 +16,22 @@ from lkd_tune.config.source import KeyPath
 
 @dataclass(frozen=True)
 class Retired:
-    """A removed value of a setting.
+    """A removed value of a setting, or a removed setting.
 
     Attributes:
-        value: The value.
-        stand_in: The value that replaces it when an old run folder is read.
+        value: The value; for a setting its name.
+        stand_in: The value that replaces it when an old run folder is read; None: the setting was
+            removed, with all of its values.
         advice: Why it was removed, and what to use instead.
     """
 
     value: str
-    stand_in: str
+    stand_in: str | None
     advice: str
+
+    def applies_to(self, value: Any) -> bool:
+        """Returns whether a value of the setting was removed."""
+        return self.stand_in is None or value == self.value
 
 
 RETIRED: dict[KeyPath, Retired] = {
@@ -40,6 +45,11 @@ RETIRED: dict[KeyPath, Retired] = {
         "pbt",
         "none",
         "loss weights no longer change while a trial trains; use asha, hyperband, median or none",
+    ),
+    ("search", "published_start"): Retired(
+        "published_start",
+        None,
+        "a search starts with several recipes; use search.recipes, [] for none",
     ),
 }
 
@@ -62,22 +72,27 @@ def find_retired(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, KeyPa
     else:
         key = tuple(part for part in path if isinstance(part, str) and part != "choice")
         retired = RETIRED.get(key)
-        if retired is not None and tree == retired.value:
+        if retired is not None and retired.applies_to(tree):
             yield path, key, retired
 
 
 def without_retired(tree: Any, key: KeyPath = ()) -> Any:
-    """Returns a tree of settings with each retired value replaced by its stand-in."""
+    """Returns a tree of settings with each retired value replaced by its stand-in.
+
+    A removed setting is left out.
+    """
     if isinstance(tree, Mapping):
+        inner = {name: key if name == "choice" else (*key, str(name)) for name in tree}
         return {
-            name: without_retired(value, key if name == "choice" else (*key, str(name)))
+            name: without_retired(value, inner[name])
             for name, value in tree.items()
+            if inner[name] not in RETIRED or RETIRED[inner[name]].stand_in is not None
         }
     if isinstance(tree, list):
         options = [without_retired(option, key) for option in tree]
         return [*dict.fromkeys(options)] if key in RETIRED else options  # without repeated options
     retired = RETIRED.get(key)
-    return retired.stand_in if retired is not None and tree == retired.value else tree
+    return retired.stand_in if retired is not None and retired.applies_to(tree) else tree
 
 
 def without_retired_fields(spec: Mapping[str, Any]) -> dict[str, Any]:

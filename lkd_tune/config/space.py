@@ -60,7 +60,13 @@ class SearchSpace:
     loss_scales: LossScales | None = None
 
     def draw(
-        self, suggester: Suggester, *, teacher: str | None, teacher_layers: int, seed: int
+        self,
+        suggester: Suggester,
+        *,
+        teacher: str | None,
+        teacher_layers: int,
+        seed: int,
+        recipe: str | None = None,
     ) -> TrialSpec:
         """Returns the settings of one trial.
 
@@ -69,12 +75,13 @@ class SearchSpace:
             teacher: Folder or hub id of the trained teacher.
             teacher_layers: Its number of encoder layers.
             seed: The trial's seed.
+            recipe: Name of a recipe whose losses replace those of the space; none are drawn.
 
         Raises:
             SpecError: If the drawn settings are invalid; this does not happen if
                 `check_teacher` has passed.
         """
-        settings = self.resolve(lambda name, dist: dist.draw(name, suggester))
+        settings = self.resolve(lambda name, dist: dist.draw(name, suggester), recipe)
         layer_map = resolve_layer_map(
             settings.layer_map,
             suggester,
@@ -89,7 +96,7 @@ class SearchSpace:
             student=with_width(settings.student, self.teacher_width),
             layer_map=layer_map,
             losses=settings.losses,
-            loss_scales=self.scales_of(settings.losses),
+            loss_scales=self._scales_of(settings.losses),
             train=settings.train,
             targets=settings.targets,
             resources=settings.resources,
@@ -97,8 +104,7 @@ class SearchSpace:
             seed=seed,
         )
 
-    def scales_of(self, losses: LossSettings) -> dict[str, float]:
-        """Returns the scales of a trial's terms; {} if it has none, or they were not measured."""
+    def _scales_of(self, losses: LossSettings) -> dict[str, float]:
         if self.loss_scales is None or not losses.is_balanced:
             return {}
         return self.loss_scales.scales_of(losses)
@@ -123,13 +129,17 @@ class SearchSpace:
             balanced=False,
         )
 
-    def resolve(self, pick: Pick) -> SpaceSettings:
+    def resolve(self, pick: Pick, recipe: str | None = None) -> SpaceSettings:
         """Returns the settings with `pick(name, distribution)` in place of each distribution.
+
+        Args:
+            pick: Returns a value.
+            recipe: Name of a recipe whose losses replace those of the space.
 
         Raises:
             SpecError: If they are invalid.
         """
-        tree = _resolved(self.tree, (), pick)
+        tree = _resolved({**self.tree, "losses": recipe} if recipe else self.tree, (), pick)
         try:
             return SpaceSettings.model_validate(tree)
         except ValidationError as error:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lkd_tune.config.distributions import Choice, Numbers
-from lkd_tune.config.loss_scales import with_other_scales
+from lkd_tune.config.errors import SpecError
 from lkd_tune.config.settings.layer_map import (
     PRESETS,
     RANDOM,
@@ -17,31 +17,23 @@ from lkd_tune.config.settings.layer_map import (
     preset_map,
 )
 from lkd_tune.config.settings.losses import LossSettings
+from lkd_tune.config.settings.recipes import DEFAULT_RECIPE
 from lkd_tune.config.settings.search import LimitSettings
+from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.trial import TrialSpec
 
-PUBLISHED = "published"
+RECIPE_ATTRIBUTE = "recipe"
+"""The user attribute of a trial in the study that has `Start.recipe`. Such a trial has parameters
+for everything but the losses."""
 # The lower half with the last layer, and DistilBERT's choice. Each is far better than the uniform
 # map on some tasks, the first also on real ones; see benchmarks/RESULTS.md.
 _OTHER_MAPS = ("lower_half", "top_bottom")
 # The key that a scalar sets if it replaces a block of losses.
 _MAIN_KEY = "weight"
-_LEARNING_RATE = "train.lr"
-
-# The published recipes of CKD (Park et al., EMNLP 2021, appendix), by task: temperature, weight of
-# both pair-wise terms, weight of both triple-wise terms, learning rate, epochs.
-_RECIPES = {
-    "cola": (3, 1, 10, 5e-5, 4),
-    "sst2": (4, 100, 1000, 4e-5, 4),
-    "rte": (3, 1, 10, 5e-5, 6),
-    "qnli": (3, 10, 1, 4e-5, 4),
-    "mrpc": (4, 1, 1, 3e-5, 4),
-    "stsb": (1, 0.1, 0.1, 5e-5, 4),
-    "mnli": (4, 100, 1, 4e-5, 4),
-    "qqp": (2, 10, 10, 5e-5, 4),
-}
+# Wanted in place of a value: the middle of the numbers that the space has.
+_MIDDLE = object()
 
 
 @dataclass(frozen=True)
@@ -52,122 +44,101 @@ class Start:
         origin: Its origin, for messages.
         params: Values by parameter name; the sampler draws the other parameters.
         clamped: The original values, by name, of settings that were clamped to the space.
+        recipe: The recipe whose losses replace those of the space, which does not have them; None
+            if the losses are among `params`.
     """
 
     origin: str
     params: dict[str, Any]
     clamped: dict[str, Any]
+    recipe: str | None = None
 
 
-def published_recipe(task: str) -> dict[str, Any]:
-    """Returns the published losses and training of a task; those of CoLA for other tasks."""
-    temperature, pair, triple, lr, epochs = _RECIPES.get(task, _RECIPES["cola"])
-    return {
-        "losses": {
-            "wr_pair": {"weight": pair, "distance": "cosine", "discrepancy": "kl"},
-            "wr_triple": {"weight": triple, "discrepancy": "l2", "window": 21},
-            "ltr_pair": {"weight": pair, "distance": "cosine", "discrepancy": "kl"},
-            "ltr_triple": {"weight": triple, "discrepancy": "l2"},
-            "logits": {
-                "weight": 1.0,
-                "temperature": float(temperature),
-                "alpha": 0.0,
-                "divergence": "kl",
-                "scaled": False,
-            },
-            "hidden": {"weight": 0.0},
-            "attention": {"weight": 0.0},
-            "relations_until": 1.0,
-        },
-        "train": {"lr": lr, "epochs": float(epochs), "batch_size": 32},
-    }
+def recipe_starts(space: SearchSpace, teacher_layers: int, names: Sequence[str]) -> list[Start]:
+    """Returns the recipes as starts, in this order, then one of them with other maps.
 
+    The starts are at most half of `search.trials`, so that the sampler has the other half. An
+    exhaustive search has those only that are points of its space.
 
-def published_starts(space: SearchSpace, teacher_layers: int) -> list[Start]:
-    """Returns the published recipe, and starts with its weights and other maps or more layers.
-
-    If the score is the only objective and there are no limits, these other starts have as many
-    layers as the space allows, because a deeper student is mostly better. Otherwise they have as
-    many as the recipe.
+    If the score is the only objective and there are no limits, students are as deep and wide as
+    the space allows, because a larger student is mostly better. Otherwise they have half of the
+    teacher's layers. Learning rates and other numbers of `train` are the middle of their range:
+    those of a recipe were meant for another teacher.
 
     Args:
         space: The search space.
         teacher_layers: Number of the teacher's encoder layers.
+        names: Names of the recipes.
     """
-    settings = space.settings
-    half = min(space.depths(), key=lambda d: (abs(d - teacher_layers / 2), d))
+    if not names:
+        return []
+    again = DEFAULT_RECIPE if DEFAULT_RECIPE in names else names[0]
+    wanted = [*((name, "skip") for name in names), *((again, preset) for preset in _OTHER_MAPS)]
+    starts: list[Start] = []
+    for name, preset in wanted:
+        try:
+            start = _recipe_start(space, teacher_layers, name, preset)
+        except SpecError:  # the middle of one setting may not fit that of another
+            continue
+        # Different presets can give the same map; and the space may have a fixed map.
+        is_new = all((start.params, start.recipe) != (s.params, s.recipe) for s in starts)
+        if is_new and not (space.settings.search.is_exhaustive and start.recipe is not None):
+            starts.append(start)
+    return starts[: space.settings.search.trials // 2]
+
+
+def _recipe_start(space: SearchSpace, teacher_layers: int, name: str, preset: str) -> Start:
+    student = {"init": "teacher", "layers": "matched", **_student_size(space, teacher_layers)}
+    losses = LossSettings.model_validate({"recipe": name})
+    wanted = {"losses": losses.model_dump(mode="json"), "student": student, "train": _MIDDLE}
+    layer_map = preset_map(preset, teacher_layers, student["depth"])
+    point = _nearest_point(space, wanted, layer_map, layer_map, teacher_layers)
+    origin = f"recipe {name}" + (f" (map {preset})" if preset != "skip" else "")
+    if _objective(point.settings.losses) == _objective(losses):
+        return Start(origin, point.params, point.clamped)
+    others = {key: v for key, v in point.params.items() if key.partition(".")[0] != "losses"}
+    return Start(origin, others, {}, recipe=name)
+
+
+def _student_size(space: SearchSpace, teacher_layers: int) -> dict[str, Any]:
+    """Returns the depth of the starts, and their width if it alone is searched."""
+    settings, found = space.settings, space.distributions()
     only_score_counts = settings.objectives == ("score",) and settings.limits == LimitSettings()
-    depth = max(space.depths()) if only_score_counts else half
-    starts = [_published_start(space, teacher_layers, half, "skip", PUBLISHED)]
-    deeper = f", {depth} layers" if depth != half else ""
-    uniform = _published_start(space, teacher_layers, depth, "skip", PUBLISHED + deeper)
-    others = [
-        _published_start(space, teacher_layers, depth, preset, f"{PUBLISHED}, map {preset}{deeper}")
-        for preset in _OTHER_MAPS
-    ]
-    if all(other.params == uniform.params for other in others):  # the space has a fixed map
-        others = [uniform]
-    for other in others:
-        # Different presets can give the same map if the student has few layers.
-        if all(other.params != start.params for start in starts):
-            starts.append(other)
-    return starts
+    depths = space.depths()
+    half = min(depths, key=lambda d: (abs(d - teacher_layers / 2), d))
+    size: dict[str, Any] = {"depth": max(depths) if only_score_counts else half}
+    widths = found.get("student.hidden_size")
+    # Not every number of heads or neurons fits every width, so they are left to the sampler.
+    if widths is not None and not found.keys() & {"student.heads", "student.intermediate_size"}:
+        largest = max(widths.probes, key=lambda width: math.inf if width is None else width)
+        size["hidden_size"] = largest if only_score_counts else _MIDDLE
+    return size
 
 
-def _published_start(
-    space: SearchSpace, teacher_layers: int, depth: int, preset: str, origin: str
-) -> Start:
-    """Returns a start with the published weights, a map and a depth.
-
-    A published learning rate outside the space's range was chosen for students of another size, so
-    it is replaced by the middle of the range. Other values are clamped to the nearest end.
-    """
-    wanted = {
-        **published_recipe(space.settings.task.name),
-        "student": {"depth": depth, "init": "teacher", "layers": "matched"},
-    }
-    layer_map = preset_map(preset, teacher_layers, depth)
-    start = _start(origin, space, wanted, layer_map, layer_map, teacher_layers)
-    rate = space.distributions().get(_LEARNING_RATE)
-    if _LEARNING_RATE in start.clamped and isinstance(rate, Numbers):
-        start.params[_LEARNING_RATE] = rate.middle
-    return start
+def _objective(losses: LossSettings) -> dict[str, Any]:
+    """Returns what of the losses has an effect on a training."""
+    settings = {"relations_until": losses.relations_until if losses.relations_end else 1.0}
+    return {**dict(losses.active()), **settings, "balanced": losses.is_balanced}
 
 
 def start_from(origin: str, spec: TrialSpec, space: SearchSpace, teacher_layers: int) -> Start:
-    """Returns a start from a trial of another search.
-
-    If only one of the two balances its terms, weights are converted to the units of this space.
-    """
-    spec = spec.model_copy(update={"losses": _in_units_of(space, spec)})
+    """Returns a start from a trial of another search."""
     wanted = spec.model_dump(mode="json")
     word, layer = spec.layer_map.word, spec.layer_map.layer
-    return _start(origin, space, wanted, word, layer, teacher_layers)
+    point = _nearest_point(space, wanted, word, layer, teacher_layers)
+    return Start(origin, point.params, point.clamped)
 
 
-def _in_units_of(space: SearchSpace, spec: TrialSpec) -> LossSettings:
-    """Returns the losses of a trial with weights that mean in a space what they mean to it."""
-    losses, balance = spec.losses, space.settings.losses.balance
-    is_searched = not space.distributions().keys().isdisjoint({"losses", "losses.balance"})
-    if balance == losses.balance or is_searched:
-        return losses
-    other = losses.model_copy(update={"balance": balance})
-    after = space.scales_of(other)
-    if other.is_balanced and not after:
-        return losses  # its settings were not measured
-    return with_other_scales(other, spec.effective_scales, after)
-
-
-def _start(
-    origin: str, space: SearchSpace, wanted: Mapping[str, Any], word: Any, layer: Any, layers: int
-) -> Start:
-    nearest = _NearestPoint(
-        word=word, layer=layer, teacher_layers=layers, depth=wanted["student"]["depth"]
+def _nearest_point(
+    space: SearchSpace, wanted: Mapping[str, Any], word: Any, layer: Any, layers: int
+) -> _NearestPoint:
+    point = _NearestPoint(
+        space, word=word, layer=layer, teacher_layers=layers, depth=wanted["student"]["depth"]
     )
     for key in ("student", "losses", "train", "layer_map"):
         if key in space.tree:
-            nearest.node(space.tree[key], wanted.get(key), key)
-    settings = space.resolve(lambda name, dist: nearest.picked.get(name, dist.probes[0]))
+            point.node(space.tree[key], wanted.get(key), key)
+    settings = point.settings
     pins = {
         "pin_embeddings": settings.layer_map.pin_embeddings,
         "pin_last": settings.layer_map.pin_last,
@@ -180,16 +151,17 @@ def _start(
             continue
         params = params_of_map(kind, name, entries, layers, settings.student.depth, **pins)
         if params is None:
-            nearest.clamped[name] = list(entries)
+            point.clamped[name] = list(entries)
         else:
-            nearest.params.update(params)
-    return Start(origin, nearest.params, nearest.clamped)
+            point.params.update(params)
+    return point
 
 
 @dataclass
 class _NearestPoint:
     """Collects the values of a space that are nearest to the wanted settings."""
 
+    space: SearchSpace
     word: Any
     layer: Any
     teacher_layers: int
@@ -197,6 +169,11 @@ class _NearestPoint:
     params: dict[str, Any] = field(default_factory=dict)
     picked: dict[str, Any] = field(default_factory=dict)
     clamped: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> SpaceSettings:
+        """The settings at this point, with any value of what is left to the sampler."""
+        return self.space.resolve(lambda name, dist: self.picked.get(name, dist.probes[0]))
 
     def node(self, node: Any, wanted: Any, name: str) -> None:
         """Adds the parameters below one node of the space's tree."""
@@ -209,11 +186,12 @@ class _NearestPoint:
         elif isinstance(node, Numbers):
             self._number(node, _scalar(wanted), name)
         elif isinstance(node, Mapping):
-            inner = wanted if isinstance(wanted, Mapping) else {_MAIN_KEY: wanted}
             for key, value in node.items():
-                self.node(value, inner.get(key), f"{name}.{key}")
+                self.node(value, _part(wanted, key), f"{name}.{key}")
 
     def _number(self, numbers: Numbers, wanted: Any, name: str) -> None:
+        if wanted is _MIDDLE:
+            wanted = numbers.middle
         if not _is_number(wanted):
             return
         value = numbers.nearest(wanted)
@@ -222,13 +200,20 @@ class _NearestPoint:
             self.clamped[name] = wanted
 
     def _choose(self, choice: Choice, wanted: Any, name: str) -> None:
-        option = next((o for o in choice.options if _holds(o, wanted)), None)
-        if option is None:
+        if wanted is _MIDDLE:
+            wanted = _middle(choice.options)
+            if wanted is None:
+                return
+        as_block = _recipe_block if name == "losses" else lambda option: option
+        holding = [option for option in choice.options if _holds(as_block(option), wanted)]
+        if holding:
+            option = holding[0]
+        else:
             if wanted is not None:
                 self.clamped[name] = _scalar(wanted)
             option = _nearest(choice.options, _scalar(wanted))
-        if option is None:
-            return
+            if option is None:
+                return
         self._take(choice, option, name)
         self.node(option, wanted, name)
 
@@ -283,6 +268,27 @@ def _holds(option: Any, wanted: Any) -> bool:
     return option == _scalar(wanted)
 
 
+def _part(wanted: Any, key: str) -> Any:
+    """Returns what is wanted of one key of a block."""
+    if wanted is _MIDDLE:
+        return _MIDDLE
+    return wanted.get(key) if isinstance(wanted, Mapping) else wanted if key == _MAIN_KEY else None
+
+
+def _recipe_block(option: Any) -> Any:
+    """Returns an option of `losses` as a block that names its recipe."""
+    return (
+        {"recipe": DEFAULT_RECIPE, **option} if isinstance(option, Mapping) else {"recipe": option}
+    )
+
+
+def _middle(options: tuple[Any, ...]) -> Any:
+    """Returns the middle one of numbers, the lower of two; None if any option is not a number."""
+    if not all(_is_number(option) for option in options):
+        return None
+    return sorted(options)[(len(options) - 1) // 2]
+
+
 def _nearest(options: tuple[Any, ...], wanted: Any) -> Any:
     """Returns the option nearest to a number; None if any of them is not a number."""
     if not all(_is_number(each) for each in (wanted, *options)):
@@ -297,4 +303,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _scalar(wanted: Any) -> Any:
-    return wanted.get(_MAIN_KEY) if isinstance(wanted, Mapping) else wanted
+    """Returns the value that stands for a block in messages: its weight or its recipe."""
+    if isinstance(wanted, Mapping):
+        return wanted.get("recipe", wanted.get(_MAIN_KEY))
+    return wanted

@@ -6,6 +6,7 @@ from typing import Any
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.known_tasks import GENERATED, is_file_name
+from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.data.loading import SPLITS, check_data, load_split
@@ -53,6 +54,16 @@ def check_space(space: SearchSpace) -> int:
     if problems:
         raise SpecError(problems)
     return layers
+
+
+def recipe_problem(space: SearchSpace, recipe: str) -> str | None:
+    """Returns why the models of a space can't be trained with a recipe; None if they can."""
+    attention = LossSettings.model_validate({"recipe": recipe}).attention
+    try:
+        _check_relation_heads(space, {attention.heads} if attention.weight else set())
+    except SpecError as error:
+        return error.problems[0].message.partition(";")[0]
+    return None
 
 
 def read_data(space: SearchSpace) -> None:
@@ -120,7 +131,11 @@ def _check_attention(space: SearchSpace) -> None:
         SpecError: With the first problem.
     """
     terms: Any = space.possible_terms("attention").get("attention", ())
-    asked = {term.heads for term in terms}
+    _check_relation_heads(space, {term.heads for term in terms})
+
+
+def _check_relation_heads(space: SearchSpace, asked: set[int | None]) -> None:
+    """Checks that models have attention vectors which divide into these numbers of heads."""
     if not asked:
         return
     start, head = teacher_start(space.settings.teacher), kind_of(space.settings.task).head

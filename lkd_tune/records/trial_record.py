@@ -75,8 +75,8 @@ class TrialRecord:
         outcome: How it ended; None while it runs, or after a crash until it is resumed.
         kept: Whether its student is kept.
         size: What its architecture costs; None until it is measured.
-        origin: Where its settings come from if no sampler drew them: `published`, or the trial of
-            another run that the search started from.
+        origin: Where its settings come from if no sampler drew them: `recipe labels`, or the trial
+            of another run that the search started from.
         accumulation: Number of parts that its micro-batches are split into because it ran out of
             memory.
         fine_tuned: Last measurement of its student's fine-tuning on `evaluate_on`.

@@ -210,6 +210,15 @@ def _maps_text(row: Row, board: Leaderboard) -> str:
     return layer_maps(row.word_map, row.layer_map)
 
 
+def _recipe_text(row: Row, board: Leaderboard) -> str:
+    return row.recipe
+
+
+def _recipes_differ(board: Leaderboard) -> bool:
+    """Whether the trials of the search have different recipes; the baseline does not count."""
+    return len({row.recipe for row in board.rows if row.name.isdigit()}) > 1
+
+
 def _mean_with_tie(row: Row, board: Leaderboard) -> str:
     tie = " =" if row.ties_with_best and row.rank != 1 else ""
     return interval(row.mean, row.high) + tie
@@ -259,6 +268,12 @@ COLUMNS: tuple[Column, ...] = (
             lambda row, board: row.name,
             is_number=False,
         ),
+    ),
+    Column(
+        "recipe",
+        lambda trial: trial.spec.losses.recipe,
+        terminal=Shown("recipe", _recipe_text, when=_recipes_differ, is_number=False),
+        page=Shown("recipe", _recipe_text, when=_recipes_differ, is_number=False),
     ),
     Column("origin", lambda trial: trial.record.origin),
     Column("state", lambda trial: trial.record.state),

@@ -22,7 +22,7 @@ class Row:
     name: str
     """The trial's name, as `0007`; `baseline` for plain training without distillation."""
     origin: str | None
-    """`published` or a trial of another run, if the search started from its settings."""
+    """`recipe labels` or a trial of another run, if the search started from its settings."""
     state: str
     """complete, stopped (by the scheduler), refused (above a limit), failed, or running."""
     score: float | None
@@ -99,6 +99,8 @@ class Row:
     """Number of bad training examples that were left out."""
     accumulation: int
     """Number of parts that its micro-batches were split into because it ran out of memory."""
+    recipe: str
+    """The recipe that its losses are, or start from."""
     weights: dict[str, float]
     """Weight of each loss term at the end of training."""
     relations_until: float | None

@@ -17,6 +17,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from lkd_tune.config.starts import RECIPE_ATTRIBUTE
 from lkd_tune.records.run import RunFolder
 
 # With fewer trials, the random forest of fANOVA is meaningless.
@@ -85,7 +86,8 @@ class StudySummary:
     """The contents of a study that the leaderboard lacks.
 
     Attributes:
-        trials: The complete trials. Empty if the score is not an objective.
+        trials: The complete trials, without those that have the losses of a recipe in place of the
+            space's, and so no parameters for them. Empty if the score is not an objective.
         parameters: The parameters that at least half of the complete trials have. Layer maps are
             left out, because they have their own plots.
         importance: Each parameter's share of an objective's variance (fANOVA), by objective. An
@@ -118,6 +120,7 @@ def read_study(run: RunFolder, objectives: Sequence[str]) -> StudySummary:
 
 
 def _load(journal: Path, folder: Path) -> optuna.Study | None:
+    """Returns the trials that have all parameters, in memory; None if the study is unreadable."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     copy = folder / "study.journal"
     shutil.copyfile(journal, copy)
@@ -128,7 +131,8 @@ def _load(journal: Path, folder: Path) -> optuna.Study | None:
         storage = JournalStorage(JournalFileBackend(str(copy)))
         loaded = optuna.load_study(study_name=None, storage=storage)
         memory = optuna.create_study(directions=loaded.directions)
-        memory.add_trials(loaded.get_trials(deepcopy=False))
+        trials = loaded.get_trials(deepcopy=False)
+        memory.add_trials([t for t in trials if RECIPE_ATTRIBUTE not in t.user_attrs])
     except (KeyError, ValueError):
         return None
     return memory

@@ -139,3 +139,24 @@ def test_a_new_space_may_not_train_a_population(tmp_path):
     (problem,) = refused.value.problems
     assert str(problem).startswith("s.yaml:9 search.scheduler: pbt was removed: ")
     assert str(problem).endswith("use asha, hyperband, median or none")
+
+
+def test_a_run_that_started_with_the_published_recipe_is_read(tmp_path, called):
+    run = full_run(tmp_path / "run")
+    run.space.write_text(f"{SPACE}search: {{published_start: false, trials: 4}}\n")
+    (run.trial("0000") / "origin").write_text("published")
+    for path in run.path.glob("trials/*/spec.json"):
+        spec = json.loads(path.read_text())
+        del spec["losses"]["recipe"]
+        path.write_text(json.dumps(spec))
+    code, out, _ = called("best", run.path)
+    assert (code, str(run.student("0003")) in out) == (0, True)
+    assert called("report", run.path)[0] == 0
+    rows = {row["name"]: row for row in lkd_tune.load_run(run.path).leaderboard()}
+    assert (rows["0000"]["origin"], rows["0000"]["recipe"]) == ("published", "ckd")
+    code, _, err = called("search", "--resume", run.path)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "search.published_start: published_start was removed" in err
+    with pytest.raises(SpecError, match=r"use search\.recipes") as refused:
+        load_space(run.space)
+    assert len(refused.value.problems) == 1

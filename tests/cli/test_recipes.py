@@ -12,7 +12,8 @@ def test_all_recipes_are_listed_with_their_source(called):
     assert code == 0
     words = " ".join(out.split())
     for name, recipe in RECIPES.items():
-        assert f"{name} {recipe.compares} source: {recipe.source}" in words
+        assert f"{name} compares {recipe.compares} source: {recipe.source}" in words
+        assert recipe.differs in words
 
 
 @pytest.mark.parametrize("name", RECIPES)

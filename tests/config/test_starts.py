@@ -6,9 +6,10 @@ import pytest
 
 from lkd_tune.config.read_space import build_space
 from lkd_tune.config.settings.layer_map import preset_map
+from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.config.source import parse_source
 from lkd_tune.config.space import SearchSpace
-from lkd_tune.config.starts import Start, published_starts, start_from
+from lkd_tune.config.starts import Start, recipe_starts, start_from
 from lkd_tune.config.trial import TrialSpec
 
 HEAD = "task: {name: %s, train: train.csv, dev: dev.csv}\nteacher: somewhere\n"
@@ -46,98 +47,165 @@ def space(text: str, task: str = "sst2") -> SearchSpace:
     return build_space(parse_source(HEAD % task + text, "space.yaml"))
 
 
-def drawn(space: SearchSpace, params: dict, layers: int = 12) -> TrialSpec:
-    return space.draw(Fixed(params), teacher="somewhere", teacher_layers=layers, seed=0)
-
-
-def published(space: SearchSpace, layers: int) -> Start:
-    return published_starts(space, layers)[0]
-
-
-def test_the_published_recipe_in_a_wide_space_is_the_published_recipe():
-    wide = space(WIDE)
-    start = published(wide, 12)
-    assert start.clamped == {}
-    spec = drawn(wide, start.params)
-    losses = spec.losses
-    assert (losses.wr_pair.weight, losses.wr_triple.weight, losses.wr_triple.window) == (
-        100,
-        1000,
-        21,
+def drawn(
+    space: SearchSpace, params: dict, layers: int = 12, recipe: str | None = None
+) -> TrialSpec:
+    return space.draw(
+        Fixed(params), teacher="somewhere", teacher_layers=layers, seed=0, recipe=recipe
     )
-    assert (losses.ltr_pair.weight, losses.ltr_triple.weight) == (100, 1000)
-    assert losses.ltr_pair.discrepancy == "kl"
-    assert (losses.logits.temperature, losses.logits.alpha) == (4, 0)
-    assert spec.train.lr == 4e-5
+
+
+def starts(own: SearchSpace, layers: int = 6, names=("labels", "soft_labels", "ckd")):
+    return recipe_starts(own, layers, names)
+
+
+def ckd(own: SearchSpace, layers: int = 6) -> Start:
+    return recipe_starts(own, layers, ["ckd"])[0]
+
+
+def losses_of(own: SearchSpace, start: Start, layers: int = 6) -> LossSettings:
+    return drawn(own, start.params, layers, start.recipe).losses
+
+
+def test_a_recipe_in_a_wide_space_is_that_recipe():
+    wide = space(WIDE)
+    start = ckd(wide, 12)
+    assert (start.origin, start.recipe, start.clamped) == ("recipe ckd", None, {})
+    spec = drawn(wide, start.params)
+    assert spec.losses == LossSettings(recipe="ckd")
+    assert spec.train.lr == pytest.approx(1e-4)  # the middle of the range
     assert spec.student.depth == 6
     assert spec.layer_map.word == preset_map("skip", 12, 6) == spec.layer_map.layer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "losses: {choice: [labels, soft_labels, {recipe: ckd, wr_pair: {loguniform: [0.1, 30]}}]}",
+        "losses: {choice: [ckd, soft_labels, labels]}",
+        "losses: {recipe: {choice: [labels, soft_labels, ckd]}}",
+        "losses: {recipe: {choice: [ckd, soft_labels, labels]}, logits: {choice: [1, 2]}}",
+    ],
+)
+def test_recipes_that_a_space_has_are_points_of_it(text):
+    own = space(text)
+    found = starts(own)
+    assert [start.recipe for start in found] == [None] * 3
+    for start, name in zip(found, ("labels", "soft_labels", "ckd"), strict=True):
+        assert start.origin == f"recipe {name}"
+        assert losses_of(own, start) == LossSettings(recipe=name)
+
+
+@pytest.mark.parametrize(
+    ("text", "lacks"),
+    [
+        (WIDE, ["labels", "soft_labels"]),
+        ("student: {depth: 3}", ["labels", "soft_labels"]),
+        ("losses: {wr_pair: 7}", ["labels", "soft_labels", "ckd"]),
+        ("losses: {wr_pair: {loguniform: [2, 8]}}", ["labels", "soft_labels", "ckd"]),
+        ("losses: {choice: [labels, {recipe: ckd, wr_pair: 3}]}", ["soft_labels", "ckd"]),
+        # Soft labels at the temperature of the recipe, but of another kind.
+        ("losses: {recipe: {choice: [labels, soft_labels]}, logits: {divergence: js}}",
+         ["labels", "soft_labels", "ckd"]),
+        # The labels alone are a single term, which is not balanced.
+        ("losses: {balance: gradient, recipe: {choice: [labels, ckd]}}", ["soft_labels", "ckd"]),
+        ("losses: {relations_until: 0.5, recipe: {choice: [labels, ckd]}}",
+         ["soft_labels", "ckd"]),
+    ],
+)  # fmt: skip
+def test_recipes_that_a_space_lacks_replace_its_losses(text, lacks):
+    own = space(text)
+    found = {start.origin.removeprefix("recipe "): start for start in starts(own)}
+    assert [name for name, start in found.items() if start.recipe] == lacks
+    for name in lacks:
+        assert not [key for key in found[name].params if key.startswith("losses")]
+        assert losses_of(own, found[name]) == LossSettings(recipe=name)
 
 
 @pytest.mark.parametrize("map_setting", ["monotone", "free", "{choice: [last, skip, free]}"])
 def test_the_uniform_map_in_every_kind_of_map(map_setting):
     own = space(f"student: {{depth: {{int: [2, 3]}}}}\nlayer_map: {map_setting}")
-    start = published(own, 6)
+    start = ckd(own)
     assert drawn(own, start.params, 6).layer_map.word == (0, 2, 4, 6)
     assert start.clamped == {}
 
 
-def maps(own: SearchSpace, layers: int = 6) -> dict[str, tuple[int, ...]]:
-    starts = published_starts(own, layers)
-    return {each.origin: drawn(own, each.params, layers).layer_map.word for each in starts}
+def maps(own: SearchSpace, names=("labels", "ckd")) -> dict[str, tuple[int, ...]]:
+    return {
+        each.origin: drawn(own, each.params, 6, each.recipe).layer_map.word
+        for each in recipe_starts(own, 6, names)
+    }
 
 
-def test_the_published_weights_with_other_maps():
+def test_one_recipe_with_other_maps():
     own = space("student: {depth: {int: [2, 3]}}\nlayer_map: monotone")
+    others = {"lower_half": (0, 2, 3, 6), "top_bottom": (0, 1, 4, 6)}
     assert maps(own) == {
-        "published": (0, 2, 4, 6),
-        "published, map lower_half": (0, 2, 3, 6),
-        "published, map top_bottom": (0, 1, 4, 6),
+        "recipe labels": (0, 2, 4, 6),
+        "recipe ckd": (0, 2, 4, 6),
+        **{f"recipe ckd (map {name})": entries for name, entries in others.items()},
     }
+    assert [*maps(own, ["labels", "soft_labels"])][2:] == [
+        "recipe labels (map lower_half)", "recipe labels (map top_bottom)",
+    ]  # fmt: skip
+    assert maps(own, []) == {}
     # Where no map is searched there are none.
-    assert maps(space("student: {depth: {int: [2, 3]}}\nlayer_map: skip")) == {
-        "published": (0, 2, 4, 6)
-    }
+    assert len(maps(space("student: {depth: {int: [2, 3]}}\nlayer_map: skip"))) == 2
 
 
-def test_other_starts_have_all_layers_where_the_score_alone_counts():
-    depths = "student: {depth: {int: [2, 4]}}\n"
-    deeper = {
-        "published": (0, 2, 4, 6),
-        "published, map lower_half, 4 layers": (0, 1, 2, 3, 6),
-        "published, map top_bottom, 4 layers": (0, 1, 2, 5, 6),
-    }
-    assert maps(space(depths + "layer_map: monotone")) == deeper
-    assert maps(space(depths + "layer_map: skip")) == {
-        "published": (0, 2, 4, 6),
-        "published, 4 layers": (0, 2, 3, 5, 6),
-    }
+def test_students_are_large_where_the_score_alone_counts():
+    own = "student: {depth: {int: [2, 4]}, hidden_size: {choice: [64, 192, 128]}}\n"
+    spec = drawn(space(own), ckd(space(own)).params, 6)
+    assert (spec.student.depth, spec.student.hidden_size) == (4, 192)
     for more in ("objectives: [score, parameters]", "limits: [parameters <= 1e6]"):
-        own = space(f"{depths}layer_map: monotone\n{more}")
-        assert [len(each) for each in maps(own).values()] == [4, 4, 4]
+        costly = space(own + more)
+        spec = drawn(costly, ckd(costly).params, 6)
+        assert (spec.student.depth, spec.student.hidden_size) == (3, 128)
+    whole = space(own.replace("[64, 192, 128]", "[64, null]"))
+    assert drawn(whole, ckd(whole).params, 6).student.hidden_size is None
+    # Heads must fit the width, so both are drawn together.
+    own = own.replace("}}\n", "}, heads: {choice: [2, 4]}}\n")
+    assert ckd(space(own)).params.keys() == {"student.depth"}
 
 
-def test_values_outside_the_space_are_clamped_and_reported():
-    narrow = space("losses: {wr_pair: {loguniform: [0.1, 10]}, wr_triple: {choice: [1, 2]}}")
-    start = published(narrow, 6)
-    assert start.params == {"losses.wr_pair": 10.0, "losses.wr_triple": 2}
-    assert start.clamped == {"losses.wr_pair": 100, "losses.wr_triple": 1000}
+@pytest.mark.parametrize(("trials", "count"), [(1, 0), (2, 1), (3, 1), (5, 2), (40, 5)])
+def test_at_most_half_of_the_trials_are_recipes(trials, count):
+    own = space(f"layer_map: monotone\nstudent: {{depth: 3}}\nsearch: {{trials: {trials}}}")
+    assert len(starts(own)) == count
 
 
-def test_a_learning_rate_of_other_models_is_the_middle_of_the_range():
-    own = space("train: {lr: {loguniform: [1.0e-3, 4.0e-3]}}")
-    start = published(own, 6)
-    assert start.params == {"train.lr": pytest.approx(2e-3)}
-    assert start.clamped == {"train.lr": 4e-5}
-    choice = space("train: {lr: {choice: [1.0e-3, 2.0e-3, 4.0e-3]}}")
-    assert published(choice, 6).params == {"train.lr": 1e-3}
+def test_an_exhaustive_search_has_points_of_its_space_only():
+    own = space("losses: {choice: [ckd, labels]}\nsearch: {sampler: grid, trials: 20}")
+    assert [start.params for start in starts(own)] == [{"losses": "labels"}, {"losses": "ckd"}]
 
 
-def test_a_space_without_distributions_has_nothing_to_begin_with():
-    assert published(space("student: {depth: 3}"), 6).params == {}
+def test_numbers_of_the_training_are_the_middle_of_their_range():
+    own = space(
+        "train: {lr: {loguniform: [1.0e-3, 4.0e-3]}, warmup: {uniform: [0, 0.2]}, "
+        "batch_size: {choice: [64, 8, 32]}, precision: {choice: [fp32, auto]}}"
+    )
+    assert ckd(own).params == {
+        "train.lr": pytest.approx(2e-3), "train.warmup": pytest.approx(0.1), "train.batch_size": 32,
+    }  # fmt: skip
+
+
+def test_a_start_whose_settings_do_not_fit_each_other_is_left_out():
+    own = space(
+        "train: {batch_size: {int: [16, 160], step: 2}, micro_batch_size: 8}\n"
+        "resources: {workers: 2}"
+    )
+    assert starts(own) == []  # of a batch of 88 each worker has 44, which 8 does not divide
+
+
+def test_a_space_without_distributions_has_the_recipes():
+    found = starts(space("student: {depth: 3}"))
+    assert [(start.params, start.recipe) for start in found] == [
+        ({}, "labels"), ({}, "soft_labels"), ({}, None),
+    ]  # fmt: skip
 
 
 def test_a_trial_of_another_search_comes_out_again():
-    wide, params = space(WIDE), published(space(WIDE), 12).params
+    wide, params = space(WIDE), ckd(space(WIDE), 12).params
     params |= {"losses.wr_pair": 0.3, "student.depth": 4, "losses.wr_triple": "0"}
     params = {name: v for name, v in params.items() if not name.startswith("losses.wr_triple.")}
     spec = drawn(wide, params)
@@ -158,21 +226,39 @@ def test_word_and_layer_relations_may_have_had_maps_of_their_own():
 
 def test_a_map_of_a_teacher_with_other_layers_is_left_to_the_sampler():
     wide = space(WIDE)
-    spec = drawn(wide, published(wide, 12).params)
+    spec = drawn(wide, ckd(wide, 12).params)
     start = start_from("runs/a 0003", spec, wide, 6)
     assert start.clamped == {"layer_map.word": list(spec.layer_map.word)}
     assert not [name for name in start.params if name.startswith("layer_map")]
 
 
-def test_integers_and_steps_are_kept_to():
-    own = space(
+def test_values_are_clamped_to_a_space():
+    wide = space(WIDE)
+    changed = {"losses.wr_pair": 100.0, "losses.wr_triple": "0", "train.lr": 5e-4}
+    params = {**ckd(wide, 12).params, **changed}
+    spec = drawn(wide, {k: v for k, v in params.items() if "wr_triple." not in k})
+    narrow = space(
         "student: {depth: {int: [1, 5], step: 2}}\n"
-        "losses: {wr_pair: {uniform: [0, 1], step: 0.3}}\ntrain: {batch_size: {int: [8, 64]}}"
+        "losses: {wr_pair: {uniform: [0, 10], step: 3}, wr_triple: {choice: [1, 2]}}\n"
+        "train: {lr: {loguniform: [1.0e-5, 1.0e-4]}}"
     )
-    start = published(own, 12)
-    assert start.params["student.depth"] == 5
-    assert start.params["losses.wr_pair"] == pytest.approx(0.9)
-    assert start.params["train.batch_size"] == 32
+    start = start_from("runs/a 0003", spec, narrow, 12)
+    assert start.params == {
+        "student.depth": 5, "losses.wr_pair": 9.0, "losses.wr_triple": 1, "train.lr": 1e-4,
+    }  # fmt: skip
+    assert start.clamped == {
+        "student.depth": 6, "losses.wr_pair": 100, "losses.wr_triple": 0, "train.lr": 5e-4,
+    }  # fmt: skip
+
+
+def test_a_trial_of_a_recipe_comes_out_again():
+    own = space("losses: {choice: [labels, {recipe: ckd, wr_pair: {loguniform: [0.1, 30]}}]}")
+    for start in starts(own, names=["labels", "ckd"]):
+        spec = drawn(own, start.params, 6)
+        again = start_from("runs/a 0003", spec, own, 6)
+        assert (again.params, again.clamped) == (start.params, {})
+    soft = drawn(space("losses: soft_labels"), {}, 6)
+    assert start_from("runs/a 0003", soft, own, 6).clamped == {"losses": "soft_labels"}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from transformers import AlbertConfig, AutoModelForSequenceClassification, AutoT
 
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.read_space import load_space
-from lkd_tune.distillation.checks import check_space, read_data
+from lkd_tune.config.settings.recipes import RECIPES
+from lkd_tune.distillation.checks import check_space, read_data, recipe_problem
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.models.from_scratch import build_word_tokenizer
 from tests.support.draws import Told
@@ -173,3 +174,10 @@ def test_a_model_without_known_attention_is_refused_before_the_search(tmp_path, 
         f"losses.attention: {other} has no query, key and value modules that are known; leave it "
         "out"
     )
+    # Recipes that do not need it can still be tried.
+    space["losses"] = "labels"
+    path.write_text(yaml.safe_dump(space))
+    loaded = load_space(path)
+    problems = {name: recipe_problem(loaded, name) for name in RECIPES}
+    assert {name for name, found in problems.items() if found} == {"tinybert", "minilm"}
+    assert problems["minilm"] == f"{other} has no query, key and value modules that are known"

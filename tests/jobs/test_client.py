@@ -226,7 +226,7 @@ def test_several_tasks_are_submitted(tmp_path, lkd_tune):
         "layer_map": "skip",
         "losses": LABELS,
         "train": {"batch_size": 16, "steps": 4, "lr": {"loguniform": [1e-4, 1e-2]}},
-        "search": {"trials": 1, "published_start": False, "baseline": False},
+        "search": {"trials": 1, "recipes": [], "baseline": False},
     }
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))
     data = hub_folder(tmp_path / "glue")

@@ -101,7 +101,7 @@ def make_space_tree(
         "concurrency": 1,  # each process takes seconds of a core to start; None: all that fit
         "seed": 1,
         "baseline": False,
-        "published_start": False,
+        "recipes": [],
     }
     tree["train"] = {**train, **blocks.pop("train", {})}
     tree["search"] = {**search, **blocks.pop("search", {})}

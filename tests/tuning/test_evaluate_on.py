@@ -57,7 +57,7 @@ def make_space(folder, **blocks) -> SearchSpace:
         "student": {"depth": {"int": [1, 3]}},
         "losses": {"logits": {"weight": {"uniform": [0.5, 1.5]}, "alpha": 0.5}},
         "train": {"batch_size": 8, "steps": STEPS, "lr": 1e-3, "evaluations": 3},
-        "search": {"trials": 4, "seed": 1, "baseline": False, "published_start": False},
+        "search": {"trials": 4, "seed": 1, "baseline": False, "recipes": []},
         **blocks,
     }  # fmt: skip
     path = folder / "space.yaml"

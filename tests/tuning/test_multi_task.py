@@ -55,7 +55,7 @@ def _write_space(folder):
         "layer_map": "skip",
         "losses": LABELS,
         "train": {"batch_size": 16, "steps": 4, "lr": {"loguniform": [1e-4, 1e-2]}},
-        "search": {"trials": 2, "published_start": False},
+        "search": {"trials": 2, "recipes": []},
     }
     (folder / "space.yaml").write_text(yaml.safe_dump(space))
     return folder / "space.yaml"

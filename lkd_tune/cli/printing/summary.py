@@ -53,7 +53,7 @@ def _best_lines(board: Leaderboard) -> list[str]:
         teacher = number(board.teacher.get("dev", {}).get(board.task_metric))
         own = f"{board.task_metric} {number(best.task_score)}"
         lines.append(f"before fine-tuning: {own}, the teacher's {teacher}")
-    lines += _front_lines(board) + _confirmed_lines(board) + _published_lines(board)
+    lines += _front_lines(board) + _confirmed_lines(board) + _recipe_lines(board)
     has_means = baseline is not None and baseline.mean is not None and best.mean is not None
     if baseline and not has_means and baseline.score is not None and best.score is not None:
         lines.append(_baseline_line(best, best.score, baseline, baseline.score))
@@ -112,12 +112,14 @@ def _mean(row: Row) -> str:
     return f"{interval(row.mean, row.high)}{on_test}"
 
 
-def _published_lines(board: Leaderboard) -> list[str]:
-    """Returns the score of the published recipe, if the search tried it and it is not the best."""
-    row = next((row for row in board.rows if row.origin == "published"), None)
-    if row is None or row.state != "complete" or row.rank == 1:
-        return []
-    return [f"the published recipe: {number(row.score)} (trial {row.name})"]
+def _recipe_lines(board: Leaderboard) -> list[str]:
+    """Returns the scores of the recipes that the search started with and trained to the end."""
+    found = [
+        f"{row.origin.removeprefix('recipe ')} {number(row.score)} (trial {row.name})"
+        for row in sorted(board.rows, key=lambda row: row.name)
+        if row.origin is not None and row.origin.startswith("recipe ") and row.state == "complete"
+    ]
+    return [f"recipes: {', '.join(found)}"] if found else []
 
 
 def _baseline_line(best: Row, score: float, baseline: Row, baseline_score: float) -> str:

@@ -10,6 +10,7 @@ from pydantic_core import CoreSchema
 
 from lkd_tune.config.objectives import COSTS
 from lkd_tune.config.settings.base import Settings
+from lkd_tune.config.settings.recipes import RecipeName
 
 # Built in lkd_tune/tuning/samplers/build.py and lkd_tune/tuning/schedulers/build.py.
 Sampler = Literal["tpe", "random", "grid", "nsga2", "nsga3", "gp", "cma", "evolution"]
@@ -35,10 +36,18 @@ class SearchSettings(Settings):
     """One of Optuna's tpe (multivariate, with a constant liar), random, grid (each point of a
     finite space once), nsga2, nsga3, gp and cma; or evolution, which mutates and crosses layer
     maps."""
-    published_start: bool = True
-    """Start with the published recipe: its loss weights and the uniform layer map, clamped to the
-    space; then, if the map is searched, with these weights and the maps lower_half and top_bottom.
-    The latter use the maximum depth if score is the only objective and there are no limits."""
+    recipes: tuple[RecipeName, ...] = (
+        "labels",
+        "soft_labels",
+        "ckd",
+        "tinybert",
+        "distilbert",
+        "pkd",
+        "minilm",
+    )
+    """The recipes that the search starts with, in this order; `lkd-tune recipes` lists all. Then
+    `ckd` (else the first) follows with the maps lower_half and top_bottom, if the map is searched.
+    All of these are at most half of the trials. `[]`: the sampler draws every trial."""
     warm_start: tuple[str, ...] = ()
     """Run folders of earlier searches, whose best settings are tried first."""
     scheduler: Scheduler = "asha"

@@ -1,11 +1,11 @@
-"""The points that a new search starts with: the published recipe, and the best of earlier runs."""
+"""The points that a new search starts with: recipes, and the best trials of earlier runs."""
 
 from __future__ import annotations
 
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.config.source import Source
-from lkd_tune.config.starts import Start, published_starts, start_from
+from lkd_tune.config.starts import Start, recipe_starts, start_from
 from lkd_tune.records.ranking import rank_run
 from lkd_tune.records.run import RunFolder
 from lkd_tune.storage.fetch import read_run
@@ -21,18 +21,31 @@ def find_starts(session: Session, teacher_layers: int) -> list[Start]:
     Raises:
         SpecError: If an entry of `search.warm_start` is not a run.
     """
-    space, settings = session.space, session.settings
-    published = settings.search.published_start
-    starts = published_starts(space, teacher_layers) if published else []
-    for folder in settings.search.warm_start:
-        starts += _best_of(read_run(folder), session, teacher_layers)
-    starts = [start for start in starts if start.params]
-    for start in starts:
+    from lkd_tune.distillation.checks import recipe_problem  # loads torch
+
+    space, settings, names = session.space, session.settings, []
+    for name in settings.search.recipes:
+        problem = recipe_problem(space, name)
+        if problem is None:
+            names.append(name)
+        else:
+            session.view.note(f"leaves out the recipe {name}: {problem}")
+    recipes = recipe_starts(space, teacher_layers, names)
+    if recipes:
+        found = ", ".join(start.origin.removeprefix("recipe ") for start in recipes)
+        session.view.phase(f"starts with the recipes {found}")
+    earlier = [
+        start
+        for folder in settings.search.warm_start
+        for start in _best_of(read_run(folder), session, teacher_layers)
+        if start.params
+    ]
+    for start in earlier:
         changed = ", ".join(_describe_change(start, name) for name in start.clamped)
         session.view.phase(
             f"starts with {start.origin}" + (f"; not in this space: {changed}" if changed else "")
         )
-    return starts
+    return [*recipes, *earlier]
 
 
 def check_warm_start(settings: SpaceSettings, source: Source) -> None:

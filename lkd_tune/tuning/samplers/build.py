@@ -22,6 +22,7 @@ from optuna.samplers import (
 
 from lkd_tune.config.settings.search import SearchSettings
 from lkd_tune.tuning.samplers.evolution import LayerMapEvolution
+from lkd_tune.tuning.samplers.subset import WithoutRecipes
 from lkd_tune.tuning.samplers.tpe import BoundedTPE
 
 # Trials before TPE has a model, known good points included. With ten, as is usual, a search is
@@ -76,8 +77,8 @@ def _population(search: SearchSettings) -> int:
 def _build_cma(search: SearchSettings, seed: int) -> BaseSampler:
     # Categories and conditional parameters are drawn at random, as the README says. Optuna would
     # warn about each of them.
-    return CmaEsSampler(
-        seed=seed, n_startup_trials=_startup(search), warn_independent_sampling=False
+    return WithoutRecipes(
+        CmaEsSampler(seed=seed, n_startup_trials=_startup(search), warn_independent_sampling=False)
     )
 
 
@@ -85,9 +86,15 @@ SAMPLERS: dict[str, Callable[[SearchSettings, int], BaseSampler]] = {
     "tpe": lambda search, seed: build_tpe(seed),
     "random": lambda search, seed: RandomSampler(seed=seed),
     "grid": lambda search, seed: _Grid(seed=seed),
-    "nsga2": lambda search, seed: NSGAIISampler(seed=seed, population_size=_population(search)),
-    "nsga3": lambda search, seed: NSGAIIISampler(seed=seed, population_size=_population(search)),
-    "gp": lambda search, seed: GPSampler(seed=seed, n_startup_trials=_startup(search)),
+    "nsga2": lambda search, seed: WithoutRecipes(
+        NSGAIISampler(seed=seed, population_size=_population(search))
+    ),
+    "nsga3": lambda search, seed: WithoutRecipes(
+        NSGAIIISampler(seed=seed, population_size=_population(search))
+    ),
+    "gp": lambda search, seed: WithoutRecipes(
+        GPSampler(seed=seed, n_startup_trials=_startup(search))
+    ),
     "cma": _build_cma,
     "evolution": lambda search, seed: LayerMapEvolution(
         seed=seed, n_startup_trials=_startup(search)

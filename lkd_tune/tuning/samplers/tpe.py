@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,8 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.samplers._tpe.sampler import _split_trials
 from optuna.trial import FrozenTrial, TrialState
+
+from lkd_tune.tuning.samplers.subset import StudySubset
 
 # The model has at most this many trials. It bounds the time of a draw, however long the study is.
 MAX_TRIALS = 500
@@ -30,7 +31,7 @@ class BoundedTPE(TPESampler):
     every k-th is used. Up to `MAX_TRIALS` trials it is Optuna's TPE.
     """
 
-    _subset: tuple[int, _StudySubset] | None = None  # by the number of the trial it is for
+    _subset: tuple[int, StudySubset] | None = None  # by the number of the trial it is for
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -39,7 +40,7 @@ class BoundedTPE(TPESampler):
         kinds: dict[frozenset[str], FrozenTrial] = {}
         for ended in study.get_trials(deepcopy=False, states=_ENDED):
             kinds.setdefault(frozenset(ended.distributions), ended)
-        subset = _StudySubset(study, [*kinds.values()])
+        subset = StudySubset(study, [*kinds.values()])
         return super().infer_relative_search_space(subset, trial)
 
     def sample_relative(
@@ -59,11 +60,11 @@ class BoundedTPE(TPESampler):
         subset = self._modelled(study, trial)
         return super().sample_independent(subset, trial, param_name, param_distribution)
 
-    def _modelled(self, study: Study, trial: FrozenTrial) -> _StudySubset:
+    def _modelled(self, study: Study, trial: FrozenTrial) -> StudySubset:
         if self._subset is None or self._subset[0] != trial.number:
             trials = study.get_trials(deepcopy=False, states=_MODELLED)
             others = [each for each in trials if each.number != trial.number]
-            self._subset = trial.number, _StudySubset(study, select_trials(study, others))
+            self._subset = trial.number, StudySubset(study, select_trials(study, others))
         return self._subset[1]
 
 
@@ -84,20 +85,3 @@ def select_trials(
     sampled = np.linspace(0, len(rest) - 1, places).round().astype(int)
     selected = [*good, *running, *(rest[i] for i in sampled)]
     return sorted(selected, key=lambda trial: trial.number)
-
-
-class _StudySubset(Study):
-    """A study that shows a sampler only some of its trials."""
-
-    def __init__(self, study: Study, trials: list[FrozenTrial]):
-        # Everything but the trials is the study's own.
-        self.__dict__.update(study.__dict__)
-        self._selected = trials
-
-    def _get_trials(
-        self,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
-        use_cache: bool = False,
-    ) -> list[FrozenTrial]:
-        return [trial for trial in self._selected if states is None or trial.state in states]

@@ -8,7 +8,6 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler
 
-from lkd_tune.config.starts import PUBLISHED
 from lkd_tune.records.measurement import Measurement, ModelSize
 from lkd_tune.records.pareto import Costs, costs_of, nondominated_order
 from lkd_tune.records.trial_record import TrialRecord
@@ -74,12 +73,10 @@ class SuccessiveHalving(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called by Tune with each measurement that is not a trial's last."""
-        # All others are compared with the published recipe, so it never stops.
-        spared = trial.config["origin"] == PUBLISHED
         measurement = Measurement.model_validate_json(result["measurement"])
         size = ModelSize.model_validate_json(result["size"]) if "size" in result else None
         continues = self.continues(trial.config["name"], measurement, size)
-        return self.CONTINUE if continues or spared else self.STOP
+        return self.CONTINUE if continues else self.STOP
 
 
 def bracket_of(number: int, brackets: int, factor: float) -> int:

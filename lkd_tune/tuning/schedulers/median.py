@@ -8,7 +8,6 @@ from typing import Any
 
 from ray.tune.schedulers import MedianStoppingRule
 
-from lkd_tune.config.starts import PUBLISHED
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.trial_record import TrialRecord
 
@@ -52,13 +51,7 @@ class MedianStopping(MedianStoppingRule):
         known = self._results.get(trial, [])
         if any(each["rung"] == reported["rung"] for each in known):
             return self.CONTINUE  # it was judged before
-        decision = super().on_trial_result(tune_controller, trial, reported)
-        if trial.config["origin"] == PUBLISHED:
-            # All others are compared with the published recipe, so it never stops. Ray's rule
-            # must not count it as stopped.
-            self._stopped_trials.discard(trial)
-            return self.CONTINUE
-        return decision
+        return str(super().on_trial_result(tune_controller, trial, reported))
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Called by Tune when a trial has ended; a failed one may have no score."""

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.space import SearchSpace
+from lkd_tune.config.starts import RECIPE_ATTRIBUTE
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.tuning.samplers.build import build_sampler
 from lkd_tune.tuning.study.limits import StudentLimits
@@ -29,6 +30,8 @@ class TrialDrawer:
 
     A student that is known to be too large is rejected before it becomes a trial. The sampler
     learns from its constraints, and learns nothing from other rejected draws.
+
+    A trial with the user attribute `RECIPE_ATTRIBUTE` has the losses of that recipe.
 
     Args:
         space: The space to draw from.
@@ -98,6 +101,7 @@ class TrialDrawer:
                 teacher=self._teacher,
                 teacher_layers=self._teacher_layers,
                 seed=self._search.seed,
+                recipe=trial.user_attrs.get(RECIPE_ATTRIBUTE),
             )
             twin = self._names.get(spec.digest())
             reason = None if twin is None else f"same as trial {twin}"

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from lkd_tune.config.space import SearchSpace
-from lkd_tune.config.starts import Start
+from lkd_tune.config.starts import RECIPE_ATTRIBUTE, Start
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement, ModelSize
 from lkd_tune.records.pareto import violations
@@ -81,7 +81,7 @@ class StudySearcher(Searcher):
         if not self._study.get_trials(deepcopy=False):
             with self._journal.batch():  # all of them or, if it is killed here, none
                 for start in starts:
-                    self._study.enqueue_trial(start.params, user_attrs={"origin": start.origin})
+                    self._enqueue(start.params, start.origin, start.recipe)
         self._unfinished: list[FrozenTrial] = []
         with self._journal.batch():
             for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -185,6 +185,10 @@ class StudySearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Does nothing: the study is the state."""
 
+    def _enqueue(self, params: dict[str, Any], origin: str, recipe: str | None) -> None:
+        attributes = {"origin": origin} | ({RECIPE_ATTRIBUTE: recipe} if recipe else {})
+        self._study.enqueue_trial(params, user_attrs=attributes)
+
     def _next_trial(self) -> optuna.Trial | None:
         if self._unfinished:
             return live_trial(self._study, self._unfinished.pop(0))
@@ -198,6 +202,10 @@ class StudySearcher(Searcher):
         """
         if "name" not in trial.user_attrs:  # interrupted while it was drawn; it is drawn again
             self._study.tell(trial.number, state=TrialState.FAIL)
+            known = trial.user_attrs
+            if "origin" in known:
+                params = trial.system_attrs["fixed_params"]
+                self._enqueue(params, known["origin"], known.get(RECIPE_ATTRIBUTE))
             return True
         folder = self._folder(trial)
         outcome = folder.read_outcome()

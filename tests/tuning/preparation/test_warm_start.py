@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from lkd_tune.cli.printing.tables import show_leaderboard
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.config.starts import Start
 from lkd_tune.records.run import RunFolder
+from lkd_tune.results.leaderboard_files import read_leaderboard
 from lkd_tune.tuning.preparation.warm_start import _describe_change
 from lkd_tune.tuning.tuner import run_search
 from tests.support.tiny import make_space
@@ -16,10 +19,39 @@ pytestmark = pytest.mark.usefixtures("two_cores")
 
 def test_values_that_are_not_in_the_space_are_listed_with_their_replacements():
     start = Start(
-        "published", {"train.lr": 0.00122474, "x": "no"}, {"train.lr": 5e-5, "x": 1, "y": 2}
+        "runs/a 0007", {"train.lr": 0.00122474, "x": "no"}, {"train.lr": 5e-5, "x": 1, "y": 2}
     )
     lines = [_describe_change(start, name) for name in start.clamped]
     assert lines == ["train.lr 5e-05 (0.00122 instead)", "x 1 (no instead)", "y 2"]
+
+
+def test_a_search_starts_with_recipes(tmp_path, capsys):
+    space = make_space(
+        tmp_path,
+        losses={"wr_pair": {"loguniform": [0.1, 10]}},
+        student={"depth": {"int": [1, 2]}},
+        search={"trials": 4, "recipes": ["labels", "tinybert", "ckd"], "scheduler": "none"},
+    )
+    run = RunFolder(tmp_path / "run")
+    result = run_search(space, run)
+    out = capsys.readouterr().out
+    assert "starts with the recipes labels, tinybert\n" in out  # half of the trials
+    records = run.read_trials()
+    assert [record.state for record in records] == ["complete"] * 4
+    origins = [record.origin for record in records]
+    assert origins == ["recipe labels", "recipe tinybert", None, None]
+    for record, recipe in zip(records, ("labels", "tinybert"), strict=False):
+        assert record.spec.losses == LossSettings(recipe=recipe)
+        assert record.spec.student.depth == 2
+    assert {*records[0].measurements[-1].losses} == {"total", "logits"}
+    # They are ranked and kept like others, and the leaderboard names them.
+    board = read_leaderboard(run)
+    assert {row.name: row.rank for row in board.rows}["0000"] is not None
+    assert {record.name for record in records if record.kept} >= {result.best}
+    show_leaderboard(board)
+    out = capsys.readouterr().out
+    assert "recipes: labels " in out
+    assert "tinybert" in next(line for line in out.splitlines() if " 0001 " in line)
 
 
 @pytest.mark.slow
@@ -29,7 +61,7 @@ def test_a_search_starts_with_the_best_of_an_earlier_run(tmp_path, capsys):
     space = make_space(
         tmp_path / "b",
         losses={"wr_pair": {"loguniform": [0.1, 10]}},
-        search={"trials": 4, "published_start": False, "warm_start": [str(first.path)]},
+        search={"trials": 4, "recipes": [], "warm_start": [str(first.path)]},
     )
     second = RunFolder(tmp_path / "second")
     run_search(space, second)

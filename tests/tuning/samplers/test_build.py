@@ -35,7 +35,7 @@ task: {name: tiny, train: train.csv, dev: dev.csv}
 teacher: somewhere
 student: {depth: 5}
 layer_map: monotone
-search: {trials: 60, seed: 1, published_start: false, sampler: %s}
+search: {trials: 60, seed: 1, recipes: [], sampler: %s}
 """
 
 
@@ -138,7 +138,7 @@ student: {depth: {int: [1, 2]}}
 layer_map: monotone
 losses:
   wr_pair: {choice: [0, {weight: {choice: [1, 2]}, distance: cosine}]}
-search: {trials: 100, sampler: grid, published_start: false}
+search: {trials: 100, sampler: grid, recipes: []}
 """
 
 

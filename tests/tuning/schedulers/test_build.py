@@ -75,16 +75,6 @@ def test_hyperband_lets_slow_starters_continue(tmp_path):
     assert "stopped" in {record.state for record in records}
 
 
-@pytest.mark.slow
-def test_the_published_recipe_is_never_stopped(tmp_path):
-    for scheduler in ("asha", "median"):
-        _, records = searched(
-            tmp_path / scheduler, scheduler, published_start=True, trials=4, reduction_factor=4
-        )
-        assert records[0].origin == "published"
-        assert records[0].state == "complete"
-
-
 def test_median_refuses_several_objectives(tmp_path):
     with pytest.raises(SpecError, match="median supports only one objective; use asha"):
         make_space(tmp_path, search={"scheduler": "median"}, objectives=["score", "parameters"])

@@ -20,8 +20,8 @@ STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
 class Trial:
     """What a scheduler sees of one of Tune's trials."""
 
-    def __init__(self, name: str, origin: str | None = None):
-        self.trial_id, self.config = name, {"name": name, "origin": origin}
+    def __init__(self, name: str):
+        self.trial_id, self.config = name, {"name": name}
 
 
 def report(median: MedianStopping, trial: Trial, measured: Measurement) -> str:
@@ -37,15 +37,6 @@ def report_three_others(
         assert report(median, trial, measurement(total // 4, quarter, total)) == CONTINUE
         assert report(median, trial, measurement(total // 2, half, total)) == CONTINUE
     return trials
-
-
-def test_the_published_recipe_is_judged_and_continues():
-    median = MedianStopping()
-    report_three_others(median, 0.9, 0.9)
-    published = Trial("0003", "published")
-    assert report(median, published, measurement(8, 0.1, 32)) == CONTINUE
-    assert report(median, published, measurement(16, 0.1, 32)) == CONTINUE
-    assert report(median, Trial("0004"), measurement(8, 0.05, 32)) == STOP
 
 
 @pytest.mark.parametrize("again", [False, True])

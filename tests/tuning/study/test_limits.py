@@ -182,7 +182,7 @@ def test_wrong_objectives_are_refused(objectives):
 
 def test_a_search_starts_with_the_given_points(tmp_path):
     starts = [
-        Start("published", {"student.depth": 2, "losses.wr_pair": 1.0}, {}),
+        Start("recipe ckd", {"student.depth": 2, "losses.wr_pair": 1.0}, {}),
         Start("runs/a 0007", {"losses.wr_pair": 0.25}, {}),
     ]
     run = RunFolder(tmp_path)
@@ -192,7 +192,7 @@ def test_a_search_starts_with_the_given_points(tmp_path):
     )
     name, spec = drawn(first.suggest("a"))
     assert (spec.student.depth, spec.losses.wr_pair.weight) == (2, 1.0)
-    assert run.read_trial(name).origin == "published"
+    assert run.read_trial(name).origin == "recipe ckd"
     # Cut off here: the second point is not lost, and none is tried twice.
     second = StudySearcher(
         space, run, teacher="somewhere", teacher_layers=6, common={}, starts=starts
