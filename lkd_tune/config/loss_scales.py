@@ -82,6 +82,23 @@ def settings_of(term: TermSettings) -> dict[str, Any]:
     return term.model_dump(mode="json", exclude={"weight"})
 
 
+def with_other_scales(
+    losses: LossSettings, before: Mapping[str, float], after: Mapping[str, float]
+) -> LossSettings:
+    """Returns losses whose weights, times other scales, have the same proportions as before.
+
+    Args:
+        losses: The terms. The weight of the logits does not change, if they have one.
+        before: The scales that the weights are multiplied by now; those left out are 1.
+        after: The scales that they are to be multiplied by.
+    """
+    factors = {name: before.get(name, 1.0) / after.get(name, 1.0) for name, _ in losses.active()}
+    unit = factors.get("logits", 1.0)
+    return losses.with_weights(
+        {name: term.weight * factors[name] / unit for name, term in losses.active()}
+    )
+
+
 def term_variants(
     distributions: Mapping[str, Distribution],
     resolve: Callable[[Mapping[str, Any]], LossSettings],

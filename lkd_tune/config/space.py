@@ -96,7 +96,7 @@ class SearchSpace:
             student=with_width(settings.student, self.teacher_width),
             layer_map=layer_map,
             losses=settings.losses,
-            loss_scales=self._scales_of(settings.losses),
+            loss_scales=self.scales_of(settings.losses),
             train=settings.train,
             targets=settings.targets,
             resources=settings.resources,
@@ -104,7 +104,8 @@ class SearchSpace:
             seed=seed,
         )
 
-    def _scales_of(self, losses: LossSettings) -> dict[str, float]:
+    def scales_of(self, losses: LossSettings) -> dict[str, float]:
+        """Returns the scales of a trial's terms; {} if it has none, or they were not measured."""
         if self.loss_scales is None or not losses.is_balanced:
             return {}
         return self.loss_scales.scales_of(losses)

@@ -9,6 +9,7 @@ from typing import Any
 
 from lkd_tune.config.distributions import Choice, Numbers
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.loss_scales import with_other_scales
 from lkd_tune.config.settings.layer_map import (
     PRESETS,
     RANDOM,
@@ -122,11 +123,28 @@ def _objective(losses: LossSettings) -> dict[str, Any]:
 
 
 def start_from(origin: str, spec: TrialSpec, space: SearchSpace, teacher_layers: int) -> Start:
-    """Returns a start from a trial of another search."""
+    """Returns a start from a trial of another search.
+
+    If only one of the two balances its terms, weights are converted to the units of this space.
+    """
+    spec = spec.model_copy(update={"losses": _in_units_of(space, spec)})
     wanted = spec.model_dump(mode="json")
     word, layer = spec.layer_map.word, spec.layer_map.layer
     point = _nearest_point(space, wanted, word, layer, teacher_layers)
     return Start(origin, point.params, point.clamped)
+
+
+def _in_units_of(space: SearchSpace, spec: TrialSpec) -> LossSettings:
+    """Returns the losses of a trial with weights that mean in a space what they mean to it."""
+    losses, balance = spec.losses, space.settings.losses.balance
+    is_searched = not space.distributions().keys().isdisjoint({"losses", "losses.balance"})
+    if balance == losses.balance or is_searched:
+        return losses
+    other = losses.model_copy(update={"balance": balance})
+    after = space.scales_of(other)
+    if other.is_balanced and not after:
+        return losses  # its settings were not measured
+    return with_other_scales(other, spec.effective_scales, after)
 
 
 def _nearest_point(

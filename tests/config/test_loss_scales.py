@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lkd_tune.config.loss_scales import LossScales, TermScale, settings_of
+from lkd_tune.config.loss_scales import LossScales, TermScale, settings_of, with_other_scales
 from lkd_tune.config.settings.losses import LABELS_ONLY, LogitLoss, LossSettings, WordPairLoss
+from lkd_tune.config.starts import start_from
 from lkd_tune.config.trial import TrialSpec
 from tests.config.test_space import problems_of, space_of
 from tests.support.draws import RandomSuggester
@@ -127,3 +128,29 @@ def test_a_spec_has_scales_for_all_active_terms_or_for_none():
     tree = spec.model_dump(mode="json") | {"loss_scales": {"logits": 2.0}}
     with pytest.raises(ValueError, match="loss_scales has no entry for wr_pair"):
         TrialSpec.model_validate(tree)
+
+
+def test_the_best_of_an_earlier_search_keeps_its_proportions_in_a_space_with_other_units():
+    raw = space_of(SPACE, "losses.balance=none", "losses.wr_triple=0", "losses.ltr_triple=0")
+    balanced = space_of(SPACE, "losses.wr_triple=0", "losses.ltr_triple=0")
+    balanced.loss_scales = power_law()
+    draw = {"teacher": "t", "teacher_layers": 6, "seed": 0}
+    there = balanced.draw(RandomSuggester(1), **draw)
+    scales, weight = there.loss_scales, there.losses.wr_pair.weight
+    found = start_from("an earlier run", there, raw, 6)
+    expected = weight * scales["wr_pair"] / scales["logits"]
+    wanted = found.clamped.get("losses.wr_pair.weight", found.params["losses.wr_pair.weight"])
+    assert wanted == pytest.approx(expected)
+
+    here = there.model_copy(
+        update={
+            "losses": with_other_scales(there.losses, scales, {}).model_copy(
+                update={"balance": "none"}
+            ),
+            "loss_scales": {},
+        }
+    )
+    back = start_from("an earlier run", here, balanced, 6)
+    assert back.params["losses.wr_pair.weight"] == pytest.approx(weight)
+    same = start_from("an earlier run", there, balanced, 6)
+    assert same.params["losses.wr_pair.weight"] == pytest.approx(weight)
