@@ -90,7 +90,7 @@ def recipe_starts(space: SearchSpace, teacher_layers: int, names: Sequence[str])
 
 def _recipe_start(space: SearchSpace, teacher_layers: int, name: str, preset: str) -> Start:
     student = {"init": "teacher", "layers": "matched", **_student_size(space, teacher_layers)}
-    losses = LossSettings.model_validate({"recipe": name})
+    losses = _in_units_of(space, LossSettings.model_validate({"recipe": name}), {})
     wanted = {"losses": losses.model_dump(mode="json"), "student": student, "train": _MIDDLE}
     layer_map = preset_map(preset, teacher_layers, student["depth"])
     point = _nearest_point(space, wanted, layer_map, layer_map, teacher_layers)
@@ -127,16 +127,19 @@ def start_from(origin: str, spec: TrialSpec, space: SearchSpace, teacher_layers:
 
     If only one of the two balances its terms, weights are converted to the units of this space.
     """
-    spec = spec.model_copy(update={"losses": _in_units_of(space, spec)})
+    losses = _in_units_of(space, spec.losses, spec.effective_scales)
+    spec = spec.model_copy(update={"losses": losses})
     wanted = spec.model_dump(mode="json")
     word, layer = spec.layer_map.word, spec.layer_map.layer
     point = _nearest_point(space, wanted, word, layer, teacher_layers)
     return Start(origin, point.params, point.clamped)
 
 
-def _in_units_of(space: SearchSpace, spec: TrialSpec) -> LossSettings:
-    """Returns the losses of a trial with weights that mean in a space what they mean to it."""
-    losses, balance = spec.losses, space.settings.losses.balance
+def _in_units_of(
+    space: SearchSpace, losses: LossSettings, scales: Mapping[str, float]
+) -> LossSettings:
+    """Returns losses with weights that mean in a space what they mean with these scales."""
+    balance = space.settings.losses.balance
     is_searched = not space.distributions().keys().isdisjoint({"losses", "losses.balance"})
     if balance == losses.balance or is_searched:
         return losses
@@ -144,7 +147,7 @@ def _in_units_of(space: SearchSpace, spec: TrialSpec) -> LossSettings:
     after = space.scales_of(other)
     if other.is_balanced and not after:
         return losses  # its settings were not measured
-    return with_other_scales(other, spec.effective_scales, after)
+    return with_other_scales(other, scales, after)
 
 
 def _nearest_point(

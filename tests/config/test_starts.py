@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lkd_tune.config.loss_scales import LossScales, TermScale, settings_of
 from lkd_tune.config.read_space import build_space
 from lkd_tune.config.settings.layer_map import preset_map
 from lkd_tune.config.settings.losses import LossSettings
@@ -120,6 +121,28 @@ def test_recipes_that_a_space_lacks_replace_its_losses(text, lacks):
     for name in lacks:
         assert not [key for key in found[name].params if key.startswith("losses")]
         assert losses_of(own, found[name]) == LossSettings(recipe=name)
+
+
+def test_a_recipe_keeps_its_proportions_in_a_space_with_other_units():
+    names = ("wr_pair", "wr_triple", "ltr_pair", "ltr_triple")
+    ranges = ", ".join(f"{name}: {{loguniform: [0.01, 100]}}" for name in names)
+    own = space(f"losses: {{balance: gradient, {ranges}}}")
+    recipe = LossSettings(recipe="ckd")
+    strengths = {"wr_pair": 2.0, "wr_triple": 0.1, "ltr_pair": 4.0, "ltr_triple": 0.5, "logits": 1}
+    own.loss_scales = LossScales(
+        terms={
+            name: (TermScale(settings=settings_of(term), strength=strengths[name]),)
+            for name, term in recipe.active()
+        }
+    )
+    start = ckd(own)
+    assert start.recipe is None
+    spec = drawn(own, start.params, 6)
+    effective = {name: t.weight * spec.loss_scales[name] for name, t in spec.losses.active()}
+    unit = effective["logits"]
+    assert {name: value / unit for name, value in effective.items()} == pytest.approx(
+        {name: term.weight for name, term in recipe.active()}
+    )
 
 
 @pytest.mark.parametrize("map_setting", ["monotone", "free", "{choice: [last, skip, free]}"])

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
+from lkd_tune.config.settings.recipes import DEFAULT_RECIPE
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement, TrainingProgress
 from lkd_tune.records.trial_record import TrialRecord
@@ -259,9 +260,11 @@ def _steps(progress: TrainingProgress) -> str:
 
 
 def _describe_student(spec: TrialSpec) -> str:
-    """Returns '3 layers, map 0-2-4-6'."""
+    """Returns '3 layers, map 0-2-4-6', after a recipe other than the default."""
     word, layer = layer_map(spec.layer_map.word), layer_map(spec.layer_map.layer)
     maps = f"map {word}" if word == layer else f"maps {word} / {layer}"
     depth = spec.student.depth
     width = f", hidden size {spec.student.hidden_size}" if spec.student.hidden_size else ""
-    return f"{depth} layer{'s' if depth > 1 else ''}{width}, {maps}"
+    named = spec.losses.recipe
+    recipe = f"{named}, " if named != DEFAULT_RECIPE else ""
+    return f"{recipe}{depth} layer{'s' if depth > 1 else ''}{width}, {maps}"

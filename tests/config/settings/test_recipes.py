@@ -8,10 +8,11 @@ from typing import get_args
 import pytest
 
 from lkd_tune.config.errors import SpecError
-from lkd_tune.config.read_space import build_space
+from lkd_tune.config.read_space import build_space, load_space
 from lkd_tune.config.schema import space_schema
 from lkd_tune.config.settings.losses import LABELS_ONLY, TERM_NAMES, LossSettings
 from lkd_tune.config.settings.recipes import DEFAULT_RECIPE, RECIPES, RecipeName
+from lkd_tune.config.shipped import shipped_spaces
 from lkd_tune.config.source import apply_override, parse_source
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.trial import TrialSpec
@@ -162,3 +163,10 @@ def test_the_name_of_a_recipe_does_not_change_what_is_trained():
     spec = own.draw(Fixed({}), teacher="somewhere", teacher_layers=6, seed=0)
     renamed = spec.model_copy(update={"losses": spec.losses.model_copy(update={"recipe": "ckd"})})
     assert renamed.digest() == spec.digest()
+
+
+def test_the_shipped_space_has_all_recipes():
+    own = load_space(shipped_spaces()["recipes.yaml"])
+    settings = own.settings
+    assert sorted(own.distributions()["losses"].options) == sorted(NAMES)
+    assert settings.search.trials == settings.confirm.top == len(NAMES) == own.size(6)
