@@ -5,7 +5,7 @@ uniform layer map, trained for the same steps with the same seeds, and the p of 
 plain`, the row's CPU-seconds relative to plain training of the same student; and the last line of a
 task, the cost of the search, and how soon it beat the recipe. The searched student is trained again
 with seeds that the search did not see, as are all rows. All are scored on text that the search did
-not see: a test split, or every other line of dev, of which the search has the rest.
+not see: test.tsv, or every other line of dev, of which the search has the rest.
 
     python benchmarks/method/evidence.py --task acceptability [--seeds 3] [--trials 16]
     python benchmarks/method/evidence.py --task cola,sst2 --data DIR --models DIR --out DIR
@@ -27,7 +27,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +122,14 @@ def exit_on_spec_error(main: Callable[[], None]) -> None:
         sys.exit(2)
 
 
-def space_of(task: str, arguments: argparse.Namespace) -> SearchSpace:
-    """Returns the space of a task's search: loss weights and layer maps."""
+def space_of(task: str, arguments: argparse.Namespace, own: Sequence[str] = ()) -> SearchSpace:
+    """Returns the space of a task's search: that of layer_map.yaml at one depth and learning rate.
+
+    Args:
+        task: The task.
+        arguments: Those of `add_arguments`.
+        own: Further settings, as KEY=VALUE; those of --set come after them.
+    """
     generated = task == "acceptability"
     settings = [
         f"task={task}",
@@ -134,9 +140,12 @@ def space_of(task: str, arguments: argparse.Namespace) -> SearchSpace:
         f"train.lr={arguments.lr or (1e-3 if generated else 2e-4)}",
     ]
     if not generated and arguments.data is not None:
-        dev, test = halves(arguments.data / task / "dev.tsv", arguments.out / task)
+        files = arguments.data / task
+        dev, test = files / "dev.tsv", files / "test.tsv"
+        if not test.exists():
+            dev, test = halves(dev, arguments.out / task)
         settings += [
-            f"task.train={arguments.data / task / 'train.tsv'}",
+            f"task.train={files / 'train.tsv'}",
             f"task.dev={dev}",
             f"task.test={test}",
             "train.steps=null",
@@ -144,7 +153,8 @@ def space_of(task: str, arguments: argparse.Namespace) -> SearchSpace:
         ]
     if not generated and arguments.models is not None:
         settings.append(f"teacher={arguments.models / f'minilm-{task}'}")
-    return load_space(find_space("layer_map.yaml"), [*settings, *settings_of(task, arguments)])
+    overrides = [*settings, *own, *settings_of(task, arguments)]
+    return load_space(find_space("layer_map.yaml"), overrides)
 
 
 def settings_of(task: str, arguments: argparse.Namespace) -> list[str]:
