@@ -136,6 +136,10 @@ class TrialSpec(Settings):
             seed=self.seed,
         )
 
+    def on_labels_alone(self) -> TrialSpec:
+        """Returns the same student and training with the loss against the labels alone."""
+        return self.model_copy(update={"losses": LABELS_ONLY})
+
     @classmethod
     def from_record(cls, text: str) -> TrialSpec:
         """Returns the spec that a run folder holds as JSON, also one of an earlier version."""

@@ -13,6 +13,7 @@ from lkd_tune.export.usage import usage, usage_of_formats
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results.formatting import relations_end, start_layers
 from lkd_tune.results.leaderboard import Leaderboard, Row
+from lkd_tune.results.verdict import gain_of, verdict
 
 
 def student_card(
@@ -30,10 +31,13 @@ def student_card(
 
     spec = run.read_trial(row.name).spec
     on_test = " The test score was measured once." if row.test_score is not None else ""
+    kind = "distilled student" if row.distilled else "student"
+    tags = ["distillation"] if row.distilled else []
+    among = sum(each.state in ("complete", "stopped") for each in board.rows)
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag=KINDS[spec.task.kind].pipeline,
-        tags=["distillation", "lkd-tune", *_format_tags(conversion)],
+        tags=[*tags, "lkd-tune", *_format_tags(conversion)],
         license=_license_of(spec.teacher),
         base_model=spec.teacher if _is_hub_id(spec.teacher) else None,
         datasets=spec.task.data if _is_hub_id(spec.task.data) else None,
@@ -43,17 +47,18 @@ def student_card(
     )
     sections = [
         f"---\n{data.to_yaml()}\n---",
-        f"# {spec.task.name}: a distilled student with {row.depth} layers",
+        f"# {spec.task.name}: a {kind} with {row.depth} layers",
         _headline(board, row),
+        *([verdict(board)] if row.rank == 1 and verdict(board) else []),
         f"## Use\n\n```python\n{usage(spec.task)}\n```",
         *_format_sections(conversion),
         _table("Scores", ["model", f"{board.metric}, dev", f"{board.metric}, test"],
                _scores(board, row)),
-        _table("How it was distilled", ["", ""], _recipe(spec, row)),
+        _table(f"How it was {'distilled' if row.distilled else 'trained'}", ["", ""],
+               _recipe(spec, row)),
         _table("Size and cost", ["", ""], _cost(board, row)),
         "## Limits\n\n"
-        "This student was chosen by its score on dev among "
-        f"{board.count('complete') + board.count('stopped')} trials, so its dev score is "
+        f"This student was chosen by its score on dev among {among} trials, so its dev score is "
         f"optimistic.{on_test} It was trained for one task, on text in the language of its "
         "training data. It inherits the errors and biases of its teacher.",
     ]  # fmt: skip
@@ -121,9 +126,11 @@ def _scores(board: Leaderboard, row: Row) -> list[tuple[str, ...]]:
         rows.append(
             (f"the same settings, {board.seeds} other seeds", interval, to_text(row.test_mean))
         )
-    if board.baseline is not None:
-        dev, test = board.baseline.score, board.baseline.test_score
-        rows.append(("the same without distillation", to_text(dev), to_text(test)))
+    gain = gain_of(board) if row.rank == 1 else None
+    if gain is not None:
+        dev, test = gain.labels.score, gain.labels.test_score
+        whose = "the same on the labels alone" if gain.is_same else "the best on the labels alone"
+        rows.append((whose, to_text(dev), to_text(test)))
     on_test = board.teacher.get("test", {}).get(board.metric)
     rows.append(("teacher", to_text(board.teacher_score), to_text(on_test)))
     if board.lead_score is not None:
@@ -141,7 +148,7 @@ def _recipe(spec: TrialSpec, row: Row) -> list[tuple[str, ...]]:
          else str(spec.teacher)),
         ("data", str(data)),
         ("objective", "word and layer transforming relations, and logits (Park, Kim and Yang, "
-                      "EMNLP 2021)"),
+                      "EMNLP 2021)" if row.distilled else "the labels alone"),
         ("weights", weights),
         *([("starts from", start_layers(row.layers))] if row.layers else []),
         *([("relations end", relations_end(row.relations_until))] if row.relations_until else []),

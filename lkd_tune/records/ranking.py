@@ -43,7 +43,7 @@ def rank_trials(
     objectives: Sequence[str],
     confirmed: Iterable[Mapping[str, Any]] = (),
 ) -> Ranking:
-    """Returns the order of the complete trials that the search drew.
+    """Returns the order of the complete trials that have a number.
 
     Trials that were confirmed with other seeds come first, ordered by their mean score: they were
     chosen by the score of one seed, which is biased upwards and not comparable with a mean. Of
@@ -56,10 +56,10 @@ def rank_trials(
         confirmed: The entries of confirmation.json.
     """
     means = _trusted_means(confirmed)
-    drawn = sorted((r for r in records if r.is_drawn and r.state == "complete"), key=_name)
+    ranked = sorted((r for r in records if r.is_numbered and r.state == "complete"), key=_name)
     costs = {
         record.name: costs_of(objectives, means.get(record.name, record.score or 0.0), record.size)
-        for record in drawn
+        for record in ranked
     }
     with_mean = {name: own for name, own in costs.items() if name in means}
     others = {name: own for name, own in costs.items() if name not in means}
@@ -69,7 +69,7 @@ def rank_trials(
         ]
         return Ranking(names, names[:1])
     front = front_of(costs)
-    kept = [record.name for record in drawn if record.kept]
+    kept = [record.name for record in ranked if record.kept]
     knee = knee_of(costs, among=list(with_mean) or kept or None) or knee_of(costs)
     first = [knee] if knee is not None else []
     ordered = [*nondominated_order(with_mean), *nondominated_order(others)]

@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.trial_folder import TrialFolder
-from lkd_tune.records.trial_record import TrialRecord
+from lkd_tune.records.trial_record import LABELS_ALONE, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,15 @@ class RunFolder:
         return json.loads(self.confirmation.read_text("utf-8"))["trials"]
 
     def read_trials(self) -> list[TrialRecord]:
-        """Returns all trials that were started, by name; the baseline is last."""
+        """Returns all trials that were started, by name."""
         folders = sorted((self.path / "trials").glob("*/spec.json"))
         return [self.read_trial(spec.parent.name) for spec in folders]
+
+    def read_comparisons(self) -> dict[str, TrialSpec]:
+        """Returns the specs of the numbered trials that no sampler drew, by name."""
+        folders = [TrialFolder(path.parent) for path in (self.path / "trials").glob("*/origin")]
+        specs = {f.path.name: f.read_spec() for f in folders if f.read_origin() == LABELS_ALONE}
+        return {name: spec for name, spec in sorted(specs.items()) if spec is not None}
 
     def read_trial(self, name: str) -> TrialRecord:
         """Returns one trial."""

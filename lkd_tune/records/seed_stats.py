@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
-from scipy import stats
 
 _CONFIDENCE = 0.95
 
@@ -17,7 +16,7 @@ class SeedStats(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     trial: str
-    """Name of the trial with these settings, or `baseline`."""
+    """Name of the trial with these settings."""
     seeds: list[int]
     scores: list[float]
     """Metric on dev for each seed."""
@@ -77,8 +76,29 @@ def _interval(values: list[float]) -> tuple[float | None, float | None]:
     mean, error = statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
     if error == 0:
         return mean, mean
+    from scipy import stats  # takes a moment
+
     low, high = stats.t.interval(_CONFIDENCE, len(values) - 1, loc=mean, scale=error)
     return float(low), float(high)
+
+
+def difference_interval(
+    values: list[float], others: list[float]
+) -> tuple[float | None, float | None]:
+    """Returns the 95 % confidence interval of the difference between two means (Welch).
+
+    Both ends are None if there are too few scores.
+    """
+    if min(len(values), len(others)) < 2:
+        return None, None
+    difference = statistics.mean(values) - statistics.mean(others)
+    if len({*values}) == len({*others}) == 1:
+        return difference, difference
+    from scipy import stats  # takes a moment
+
+    welch = stats.ttest_ind(values, others, equal_var=False)
+    interval = welch.confidence_interval(_CONFIDENCE)
+    return float(interval.low), float(interval.high)
 
 
 def is_indistinguishable(values: list[float], best: list[float]) -> bool:
@@ -90,4 +110,6 @@ def is_indistinguishable(values: list[float], best: list[float]) -> bool:
         return True
     if len({*values}) == len({*best}) == 1:  # the t-test needs some variance
         return values[0] == best[0]
+    from scipy import stats  # takes a moment
+
     return bool(stats.ttest_ind(values, best, equal_var=False).pvalue > 1 - _CONFIDENCE)

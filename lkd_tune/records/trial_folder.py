@@ -79,7 +79,7 @@ class TrialFolder:
             outcome=self.read_outcome(),
             kept=kept,
             size=self.read_size(),
-            origin=self._read_text("origin"),
+            origin=self.read_origin(),
             accumulation=self.read_accumulation(),
             fine_tuned=self.read_fine_tuned(),
         )
@@ -92,6 +92,10 @@ class TrialFolder:
     def write_spec(self, spec: TrialSpec) -> None:
         """Writes the trial's settings; from then on the trial belongs to its run."""
         self._write("spec.json", spec.to_json())
+
+    def read_origin(self) -> str | None:
+        """Returns where the trial's settings come from; None if a sampler drew them."""
+        return self._read_text("origin")
 
     def write_origin(self, origin: str) -> None:
         """Writes where the trial's settings come from, if no sampler drew them."""
@@ -217,8 +221,13 @@ class TrialFolder:
         self._write("outcome.json", outcome.model_dump_json(indent=2))
 
     def write_test_metrics(self, metrics: dict[str, float]) -> None:
-        """Writes the metrics on test, of the winner and of the baseline."""
+        """Writes the metrics on test, of the winner and of what it is compared with."""
         self._write("test.json", json.dumps(metrics, indent=2))
+
+    def read_test_metrics(self) -> dict[str, float] | None:
+        """Returns the metrics on test."""
+        text = self._read_text("test.json")
+        return json.loads(text) if text is not None else None
 
     def _write(self, name: str, text: str) -> None:
         write_atomically(self.path / name, text)

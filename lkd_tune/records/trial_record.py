@@ -14,6 +14,11 @@ from lkd_tune.records.measurement import Measurement, ModelSize
 Ending = Literal["complete", "stopped", "refused", "failed"]
 State = Literal["running", "complete", "stopped", "refused", "failed"]
 BASELINE = "baseline"
+"""In runs of earlier versions, the name of the winner's student that was trained on the labels
+alone. It is not ranked, as its student was not kept."""
+LABELS_ALONE = "labels alone"
+"""The origin of a numbered trial that no sampler drew: a winner's student, trained on the labels
+alone at the end of the search."""
 
 
 class Outcome(BaseModel):
@@ -69,14 +74,15 @@ class TrialRecord:
     """A trial as its folder has it.
 
     Attributes:
-        name: `0007` for the eighth trial of the search, or `baseline`.
+        name: `0007` for the eighth trial of the search, `0007-seed1` for the same with another
+            seed.
         spec: Its settings.
         measurements: All measurements so far, by step.
         outcome: How it ended; None while it runs, or after a crash until it is resumed.
         kept: Whether its student is kept.
         size: What its architecture costs; None until it is measured.
-        origin: Where its settings come from if no sampler drew them: `recipe labels`, or the trial
-            of another run that the search started from.
+        origin: Where its settings come from if no sampler drew them: `recipe labels`, the trial of
+            another run that the search started from, or `LABELS_ALONE`.
         accumulation: Number of parts that its micro-batches are split into because it ran out of
             memory.
         fine_tuned: Last measurement of its student's fine-tuning on `evaluate_on`.
@@ -93,9 +99,14 @@ class TrialRecord:
     fine_tuned: Measurement | None = None
 
     @property
-    def is_drawn(self) -> bool:
-        """Whether the search drew it; others, such as the baseline, are for comparison only."""
+    def is_numbered(self) -> bool:
+        """Whether it is ranked and its student kept, unlike other seeds and ablations."""
         return self.name.isdigit()
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the search drew it, so that it is one of `search.trials`."""
+        return self.is_numbered and self.origin != LABELS_ALONE
 
     @property
     def state(self) -> State:

@@ -197,8 +197,14 @@ def _rank_text(row: Row, board: Leaderboard) -> str:
 
 
 def _rank_or_state(row: Row, board: Leaderboard) -> str:
-    """Returns the rank; of trials without one the state, except for a complete baseline."""
+    """Returns the rank; of trials without one the state, unless that is complete."""
     return _rank_text(row, board) or (row.state if row.state != "complete" else "")
+
+
+def _name_text(row: Row, board: Leaderboard) -> str:
+    """Returns `0007`, or `0007 labels` of a student without distillation among distilled ones."""
+    marked = row.name.isdigit() and not row.distilled
+    return f"{row.name} labels" if marked and any(r.distilled for r in board.rows) else row.name
 
 
 def _depth_text(row: Row, board: Leaderboard) -> str:
@@ -260,14 +266,8 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "name",
         lambda trial: trial.record.name,
-        terminal=Shown(
-            "trial", lambda row, board: row.name, lambda board: "teacher", is_number=False
-        ),
-        page=Shown(
-            "trial",
-            lambda row, board: row.name,
-            is_number=False,
-        ),
+        terminal=Shown("trial", _name_text, lambda board: "teacher", is_number=False),
+        page=Shown("trial", _name_text, is_number=False),
     ),
     Column(
         "recipe",
@@ -276,6 +276,7 @@ COLUMNS: tuple[Column, ...] = (
         page=Shown("recipe", _recipe_text, when=_recipes_differ, is_number=False),
     ),
     Column("origin", lambda trial: trial.record.origin),
+    Column("distilled", lambda trial: trial.spec.losses.needs_teacher),
     Column("state", lambda trial: trial.record.state),
     Column(
         "score",

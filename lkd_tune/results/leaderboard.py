@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lkd_tune.records.trial_record import BASELINE
+from lkd_tune.records.trial_record import BASELINE, LABELS_ALONE
 
 _COST_KEYS = ("wall_s", "gpu_s", "cpu_s", "energy_j")
 
@@ -20,9 +20,12 @@ class Row:
     """Whether it is on the Pareto front: no other complete trial is as good in every objective and
     better in one."""
     name: str
-    """The trial's name, as `0007`; `baseline` for plain training without distillation."""
+    """The trial's name, as `0007`."""
     origin: str | None
-    """`recipe labels` or a trial of another run, if the search started from its settings."""
+    """`recipe labels` or a trial of another run, if the search started from its settings; `labels
+    alone` of a winner's student that was trained without distillation at the end."""
+    distilled: bool
+    """Whether its losses read the teacher's outputs. False: it was trained on the labels alone."""
     state: str
     """complete, stopped (by the scheduler), refused (above a limit), failed, or running."""
     score: float | None
@@ -134,15 +137,17 @@ class Leaderboard:
     manifest: dict[str, Any]
     """The whole manifest."""
     rows: list[Row]
-    """Complete trials best first, then the baseline, running, stopped, refused and failed ones."""
+    """Complete trials best first, then running, stopped, refused and failed ones."""
     objectives: list[str]
     """Names of the objectives of the search."""
     seeds: int
     """Number of other seeds that the best trials were confirmed with; 0 for none."""
+    seed_scores: dict[str, list[float]]
+    """Scores on dev of these seeds, by trial."""
     costs: dict[str, dict[str, float]]
-    """What each part of the run has cost: trials (with the baseline, other seeds and ablations),
-    teacher, targets, evaluate_on, latencies, loss_scales and test. Each has wall_s, gpu_s, cpu_s
-    and energy_j; energy_j is 0 if NVML did not measure it. Parts that were not run are left out."""
+    """What each part of the run has cost: trials (with other seeds and ablations), teacher,
+    targets, evaluate_on, latencies, loss_scales and test. Each has wall_s, gpu_s, cpu_s and
+    energy_j; energy_j is 0 if NVML did not measure it. Parts that were not run are left out."""
 
     @property
     def totals(self) -> dict[str, float]:
@@ -155,14 +160,24 @@ class Leaderboard:
         return next((row for row in self.rows if row.rank == 1), None)
 
     @property
+    def drawn(self) -> list[Row]:
+        """The trials that the search drew, which are those of `search.trials`."""
+        return [row for row in self.rows if row.name.isdigit() and row.origin != LABELS_ALONE]
+
+    @property
     def kept(self) -> list[Row]:
         """The trials whose students are kept, best first."""
         return [row for row in self.rows if row.rank is not None and row.kept]
 
     @property
     def baseline(self) -> Row | None:
-        """The winner's depth without distillation, if it was trained."""
-        rows = [row for row in self.rows if row.name == BASELINE and row.state == "complete"]
+        """The winner's student trained on the labels alone, once it is complete.
+
+        If more trials have found another winner since, it is that of the earlier one. It may be
+        the winner itself.
+        """
+        name = self.manifest.get("baseline", BASELINE)
+        rows = [row for row in self.rows if row.name == name and row.state == "complete"]
         return rows[0] if rows else None
 
     @property
@@ -176,8 +191,8 @@ class Leaderboard:
         return self.teacher.get("dev", {}).get(f"lead_{self.metric}")
 
     def count(self, state: str) -> int:
-        """Returns the number of trials of the search (not the baseline) in a state."""
-        return sum(row.state == state and row.name.isdigit() for row in self.rows)
+        """Returns the number of the trials that the search drew in a state."""
+        return sum(row.state == state for row in self.drawn)
 
 
 def flat_row(row: Row) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_record import BASELINE, TrialRecord
 from lkd_tune.results.columns import COLUMNS, TrialContext, energy_j
 from lkd_tune.results.leaderboard import Leaderboard, Row, flat_row
+from lkd_tune.results.verdict import verdict
 
 
 def read_leaderboard(run: RunFolder) -> Leaderboard:
@@ -36,7 +37,11 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
     order = {"running": 1, "stopped": 2, "refused": 3, "failed": 4}
     others = sorted(
         # The other seeds of a confirmed trial are part of its row.
-        (r for r in records if r.name not in ranking.names and (r.is_drawn or r.name == BASELINE)),
+        (
+            r
+            for r in records
+            if r.name not in ranking.names and (r.is_numbered or r.name == BASELINE)
+        ),
         key=lambda r: (r.name != BASELINE, order.get(r.state, 0), -(r.score or 0.0), r.name),
     )
     by_name = {record.name: record for record in records}
@@ -57,6 +62,7 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
         rows,
         objectives,
         seeds,
+        {name: entry.get("scores", []) for name, entry in confirmed.items()},
         {"trials": _cost_of(records), **manifest.get("costs", {})},
     )
 
@@ -64,10 +70,9 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
 def write_leaderboard(run: RunFolder) -> Leaderboard:
     """Writes leaderboard.csv and leaderboard.json; returns the leaderboard."""
     board = read_leaderboard(run)
-    write_atomically(
-        run.leaderboard_json,
-        json.dumps({**asdict(board), "totals": board.totals}, indent=2, ensure_ascii=False) + "\n",
-    )
+    facts = {**asdict(board), "totals": board.totals, "verdict": verdict(board)}
+    text = json.dumps(facts, indent=2, ensure_ascii=False)
+    write_atomically(run.leaderboard_json, text + "\n")
     out = io.StringIO()
     rows = [flat_row(row) for row in board.rows]
     if rows:

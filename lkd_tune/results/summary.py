@@ -24,6 +24,7 @@ from lkd_tune.results.formatting import (
     weights,
 )
 from lkd_tune.results.leaderboard import Leaderboard, Row
+from lkd_tune.results.verdict import gain_of
 
 _STATE_LABELS = {
     "complete": "complete",
@@ -86,30 +87,12 @@ def key_figures(board: Leaderboard) -> list[KeyFigure]:
         figures.append(KeyFigure("less computation", f"{flops / best.flops:.2g}×", note))
     elif latency:
         figures.append(KeyFigure("latency of one example", latency))
-    gain = distillation_gain(board)
+    gain = gain_of(board)
     if gain is not None:
-        note = f"{number(gain[1])} without distillation"
-        figures.append(KeyFigure("gain by distillation", difference(gain[0]), note))
+        note = f"{number(gain.scores[1])} on the labels alone"
+        figures.append(KeyFigure("gain by distillation", difference(gain.value), note))
     figures.append(KeyFigure("machine time", duration(board.totals["wall_s"]), _cost_note(board)))
     return figures
-
-
-def distillation_gain(board: Leaderboard) -> tuple[float, float] | None:
-    """Returns the best student's gain over the baseline, and the baseline's score.
-
-    Means of other seeds are compared if both have one. None without a baseline of the best
-    student's shape.
-    """
-    best, baseline = board.best, board.baseline
-    if best is None or baseline is None:
-        return None
-    if (best.depth, best.hidden_size) != (baseline.depth, baseline.hidden_size):
-        return None  # after an interruption, the baseline may be that of an earlier winner
-    if best.mean is not None and baseline.mean is not None:
-        return best.mean - baseline.mean, baseline.mean
-    if best.score is None or baseline.score is None:
-        return None
-    return best.score - baseline.score, baseline.score
 
 
 def state_counts(board: Leaderboard) -> str:
@@ -266,7 +249,7 @@ def _score_note(best: Row, board: Leaderboard) -> str:
 
 
 def _cost_note(board: Leaderboard) -> str:
-    count = sum(row.name.isdigit() for row in board.rows)
+    count = len(board.drawn)
     trials = f"{count} trial{'s' if count != 1 else ''}"
     teacher = " and the teacher" if "teacher" in board.costs else ""
     machine = machine_of(board)

@@ -12,6 +12,7 @@ from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results.leaderboard import Row
 from lkd_tune.results.leaderboard_files import read_leaderboard
+from lkd_tune.results.verdict import verdict
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,15 @@ class TaskRow:
         metrics: Names of the metrics that GLUE reports for it.
         student: Metrics of the best student on dev; empty without a student.
         teacher: Metrics of the teacher on dev.
-        baseline: Metrics of the student without distillation on dev; empty without a baseline.
+        baseline: Metrics of the best student's shape trained on the labels alone on dev; empty
+            without it.
         on_test: Metrics of `student`, `teacher` and `baseline` on test. For MNLI, test is its
             mismatched genres.
         parameters: Number of parameters of the best student.
         hours: Machine time of the whole run, including the teacher's.
         run: The task's run folder.
         left: Why the search is not done; '' if it is done.
+        verdict: Whether distillation was worth it, in words; '' if that is not known.
     """
 
     task: str
@@ -42,6 +45,7 @@ class TaskRow:
     hours: float
     run: str
     left: str = ""
+    verdict: str = ""
 
     def score(self, of: str) -> float | None:
         """Returns the mean of a model's metrics, which is GLUE's score of a task; None if unknown.
@@ -136,4 +140,5 @@ def _row(task: str, run: RunFolder, left: str) -> TaskRow:
         hours=board.totals["wall_s"] / 3600,
         run=str(run.path),
         left=left,
+        verdict=verdict(board),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from lkd_tune.records.pareto import Costs, costs_of, front_of, knee_of, normalis
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.student_file import read_student
 from lkd_tune.records.trial_folder import TrialFolder
+from lkd_tune.records.trial_record import LABELS_ALONE
 
 
 def keep_best(
@@ -26,6 +27,7 @@ def keep_best(
     top: int,
     objectives: Sequence[str] = ("score",),
     *,
+    protected: Collection[str] = (),
     ended: str | None = None,
 ) -> list[str]:
     """Moves the best students of complete trials to the run's `students`; removes the others.
@@ -37,13 +39,15 @@ def keep_best(
         run: The run.
         top: How many students to keep.
         objectives: The objectives of the search.
+        protected: Trials whose students are kept as well, because their means over several seeds
+            rank them, or will. Of those, trials that no sampler drew take none of the `top` places.
         ended: The only trial that has ended since the last call, which saves a look at thousands
             of folders; default: look at all.
 
     Returns:
-        The names of the kept students, best first; of equal scores the earlier trial comes first.
-        With several objectives only members of the Pareto front are kept: its knee, the one with
-        the best score, and those that add most to its hypervolume.
+        The names of the best `top` students, best first; of equal scores the earlier trial comes
+        first. With several objectives only members of the Pareto front are kept: its knee, the one
+        with the best score, and those that add most to its hypervolume.
     """
     run.students.mkdir(parents=True, exist_ok=True)
     found: dict[str, tuple[Costs, Path]] = {}
@@ -62,18 +66,23 @@ def keep_best(
         elif outcome is None:
             continue  # not scored yet
         elif outcome.state != "complete" or not name.isdigit() or name in found:
-            # The trial failed in its scoring, is a baseline, other seed or ablation, or the student
-            # was fetched again from the run's object store.
+            # The trial failed in its scoring, is another seed or an ablation, or the student was
+            # fetched again from the run's object store.
             remove_folder(student)
         else:
             found[name] = (_costs(info, objectives), student)
-    present = {name: found[name][0] for name in sorted(found)}
+    aside = {
+        name for name in protected if TrialFolder(run.trial(name)).read_origin() == LABELS_ALONE
+    }
+    present = {name: found[name][0] for name in sorted(found) if name not in aside}
     if len(objectives) == 1:
         best = sorted(present, key=lambda name: (present[name], name))[:top]
     else:
-        best = _best_of_front({**_all_costs(run, objectives), **present}, present, top)
+        costs = {**_all_costs(run, objectives), **present}
+        costs = {name: own for name, own in costs.items() if name not in aside}
+        best = _best_of_front(costs, present, top)
     for name in found:
-        if name not in best:
+        if name not in best and name not in protected:
             remove_folder(found[name][1])
         elif found[name][1] != run.student(name):
             os.replace(found[name][1], run.student(name))
@@ -109,7 +118,7 @@ def _costs_of_ended(
     Cached, because there may be thousands of trials, and all are needed whenever one more ends.
     """
     record = run.read_trial(name)
-    if not record.is_drawn or record.state != "complete":
+    if not record.is_numbered or record.state != "complete":
         return None
     return costs_of(objectives, record.score or 0.0, record.size)
 

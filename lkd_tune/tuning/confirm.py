@@ -1,77 +1,155 @@
-"""The end of a search: the best with other seeds, the baseline, scores on test."""
+"""The end of a search: the best with other seeds and on the labels alone, scores on test."""
 
 from __future__ import annotations
 
 import json
 import shutil
 
-from lkd_tune.config.settings.losses import LABELS_ONLY
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.files.tombstones import add_tombstone
+from lkd_tune.records.manifest import update_manifest
 from lkd_tune.records.ranking import rank_run
+from lkd_tune.records.run import RunFolder
 from lkd_tune.records.seed_stats import summarise_seeds
+from lkd_tune.records.student_file import read_student
 from lkd_tune.records.trial_folder import TrialFolder
-from lkd_tune.records.trial_record import BASELINE, TrialRecord
+from lkd_tune.records.trial_record import LABELS_ALONE, TrialRecord
+from lkd_tune.tuning.best_students import add_test_metrics
 from lkd_tune.tuning.session import Session
 
 
-def confirm_best(session: Session, best: list[str]) -> str:
-    """Trains the best trials with other seeds; returns the one with the best mean score.
+def confirm_best(session: Session, best: list[str]) -> None:
+    """Trains the best trials that were drawn with other seeds.
 
     Args:
         session: The search.
-        best: Names of the kept trials, best first; at least one.
+        best: Names of the best trials, best first.
     """
     confirm = session.settings.confirm
     if confirm is None:
-        return best[0]
+        return
     names = best[: confirm.top]
     session.view.phase(f"training the best {len(names)} with {confirm.seeds} other seeds")
     specs = {name: session.run.read_trial(name).spec for name in names}
     for name in names:
         _train_seeds(session, name, specs[name], confirm.seeds)
     _write_confirmation(session, names)
-    return rank_run(session.run).names[0]
 
 
-def compare_with_baseline(session: Session, best: str) -> None:
-    """Trains the winner's student without distillation, with the same seeds."""
+def compare_with_labels_alone(session: Session) -> None:
+    """Trains the winner's student on the labels alone, as a further trial of the run.
+
+    The trial has a number and is ranked, kept and confirmed like the others. It is not in the
+    study: its settings may not be in the space, and it is not one of `search.trials`. The
+    manifest's `baseline` is its name.
+
+    With several objectives it may change which student is recommended. Then the new one is
+    compared as well.
+    """
+    run = session.run
     if not session.settings.search.baseline:
         return
-    winner = session.run.read_trial(best)
-    spec = winner.spec.model_copy(update={"losses": LABELS_ONLY})
-    session.view.phase("training the baseline: the winner's student without distillation")
-    train_fixed_trials(session, {BASELINE: spec})
-    confirm = session.settings.confirm
-    if confirm is not None and not session.stop:
-        _train_seeds(session, BASELINE, spec, confirm.seeds)
-        names = [entry["trial"] for entry in session.run.read_confirmation()]
-        _write_confirmation(session, [*dict.fromkeys([*names, BASELINE])])
+    compared: set[str] = set()
+    while not session.stop:
+        winner = run.read_trial(rank_run(run).names[0])
+        digest = winner.spec.on_labels_alone().digest()
+        if digest in compared:
+            return
+        compared.add(digest)
+        name = _find_comparison(run, winner) or _begin_comparison(run, winner)
+        update_manifest(run, baseline=name)
+        _drop_unfinished(run, but=name)
+        comparison = run.read_trial(name)
+        if comparison.outcome is None:
+            session.view.phase("training the winner's student on the labels alone")
+            train_fixed_trials(session, {name: comparison.spec})
+        confirm = session.settings.confirm
+        if confirm is None or session.stop or run.read_trial(name).state != "complete":
+            continue
+        _train_seeds(session, name, comparison.spec, confirm.seeds)
+        _write_confirmation(session, [name])
+
+
+def _find_comparison(run: RunFolder, winner: TrialRecord) -> str | None:
+    """Returns the trial that trains or trained the winner's student on the labels alone, if any.
+
+    This is the winner itself if it needs no teacher. A drawn trial that was stopped early, or that
+    the time budget interrupted, is no comparison.
+    """
+    if not winner.spec.losses.needs_teacher:
+        return winner.name
+    digest = winner.spec.on_labels_alone().digest()
+    found = [
+        record
+        for record in run.read_trials()
+        if record.is_numbered
+        and not record.spec.losses.needs_teacher
+        and record.spec.on_labels_alone().digest() == digest
+        and not (record.is_drawn and record.state in ("running", "stopped"))
+    ]
+    found.sort(key=lambda record: (record.state != "complete", record.name))
+    return found[0].name if found else None
+
+
+def _begin_comparison(run: RunFolder, winner: TrialRecord) -> str:
+    """Makes the folder of a trial that trains the winner's student on the labels alone."""
+    from lkd_tune.tuning.study.journal import next_number  # loads Optuna
+
+    name = f"{next_number(run):04d}"
+    folder = TrialFolder(run.trial(name))
+    folder.write_origin(LABELS_ALONE)  # first: a folder with a spec is complete
+    folder.write_spec(winner.spec.on_labels_alone())
+    return name
+
+
+def _drop_unfinished(run: RunFolder, *, but: str) -> None:
+    """Removes comparisons with earlier winners that were interrupted."""
+    for name in run.read_comparisons():
+        folder = TrialFolder(run.trial(name))
+        if name != but and folder.read_outcome() is None:
+            shutil.rmtree(folder.path)
+            add_tombstone(folder.path)
 
 
 def score_on_test(session: Session, best: str) -> None:
-    """Scores the winner on test, unless an earlier session has done so."""
-    from lkd_tune.tuning.best_students import add_test_metrics
+    """Scores the winner and what it is compared with on test, unless that is done.
+
+    A student that is not kept is left out.
+    """
     from lkd_tune.tuning.preparation.jobs import score_model
     from lkd_tune.tuning.preparation.worker import PreparationWorker
 
     run, settings = session.run, session.settings
-    if settings.task.test is None or (run.trial(best) / "test.json").exists():
+    if settings.task.test is None:
+        return
+    waiting = []
+    for name in dict.fromkeys([best, run.read_manifest().get("baseline", best)]):
+        student = read_student(run.student(name))
+        metrics = TrialFolder(run.trial(name)).read_test_metrics()
+        if student is None:
+            continue
+        if metrics is None:
+            waiting.append(name)
+        elif student.get("test_metrics") is None:
+            add_test_metrics(run, name, metrics)
+    if not waiting:
         return
     session.view.phase("scoring the winner on test")
     with PreparationWorker(session) as worker:
-        scores = worker.run(
-            "test",
-            score_model,
-            session.student_location(best),
-            settings.task.model_dump_json(),
-            session.cache,
-            session.cwd,
-            ("test",),
-        )
-    if scores is not None:
-        add_test_metrics(run, best, scores["test"])
+        for name in waiting:
+            scores = worker.run(
+                "test",
+                score_model,
+                session.student_location(name),
+                settings.task.model_dump_json(),
+                session.cache,
+                session.cwd,
+                ("test",),
+            )
+            if scores is None:
+                return
+            add_test_metrics(run, name, scores["test"])
 
 
 def seed_name(name: str, number: int) -> str:
@@ -119,9 +197,15 @@ def train_fixed_trials(session: Session, specs: dict[str, TrialSpec]) -> None:
 
 
 def _write_confirmation(session: Session, names: list[str]) -> None:
-    """Writes the scores of the other seeds that have ended."""
+    """Writes the scores of the other seeds that have ended.
+
+    Args:
+        session: The search.
+        names: Trials that were confirmed; those of earlier sessions are kept.
+    """
     metric = session.settings.score_name
-    ended = {name: _ended_seeds(session, name) for name in names}
+    earlier = [entry["trial"] for entry in session.run.read_confirmation()]
+    ended = {name: _ended_seeds(session, name) for name in dict.fromkeys([*earlier, *names])}
     runs = {name: [r for r in own if r.state == "complete"] for name, own in ended.items()}
     scores = {name: {r.spec.seed: r.score or 0.0 for r in done} for name, done in runs.items()}
     failed = {
@@ -129,9 +213,9 @@ def _write_confirmation(session: Session, names: list[str]) -> None:
     }
     tests = {
         name: [
-            json.loads(file.read_text("utf-8"))[metric]
+            metrics[metric]
             for record in done
-            if (file := TrialFolder(session.run.trial(record.name)).path / "test.json").exists()
+            if (metrics := TrialFolder(session.run.trial(record.name)).read_test_metrics())
         ]
         for name, done in runs.items()
     }

@@ -105,7 +105,7 @@ class Session:
 
     @property
     def num_kept(self) -> int:
-        """How many students are kept, including those that are confirmed."""
+        """How many students are kept beside those that were confirmed."""
         confirm = self.settings.confirm
         return max(self.settings.keep.top, confirm.top if confirm else 0)
 
@@ -172,7 +172,13 @@ class Session:
 
     def keep_best(self, ended: str | None = None) -> list[str]:
         """Keeps the best students; returns their names, best first. See `best_students.py`."""
-        return keep_best(self.run, self.num_kept, self.settings.objectives, ended=ended)
+        protected = {entry["trial"] for entry in self.run.read_confirmation()}
+        if self.settings.confirm is not None:
+            # It will be confirmed; its own seed's score does not decide on it.
+            protected |= {self.run.read_manifest().get("baseline")} - {None}
+        return keep_best(
+            self.run, self.num_kept, self.settings.objectives, protected=protected, ended=ended
+        )
 
     def run_trials(self, searcher: Any, scheduler: Any, *, trainable: Any = None) -> None:
         """Runs trials until the searcher has no more or the search has to stop.

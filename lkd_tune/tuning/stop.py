@@ -1,7 +1,7 @@
 """Stopping a search before its last trial: Ctrl-C, SIGTERM, the time budget, or a full disk.
 
-The time budget ends only the trials of the search. Other seeds and the baseline still run, because
-they make the result of a short search trustworthy.
+The time budget ends only the trials of the search. Other seeds and the winner's student on the
+labels alone still run, because they make the result of a short search trustworthy.
 """
 
 from __future__ import annotations

@@ -18,7 +18,9 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.read_space import load_space
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.files.atomic import write_atomically
+from lkd_tune.files.tombstones import add_tombstone
 from lkd_tune.records.manifest import new_manifest, now, update_manifest, write_manifest
+from lkd_tune.records.ranking import rank_run
 from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.lock import locked
 from lkd_tune.tuning.mirror.run_mirror import clear_folder, fetch_run, run_exists
@@ -40,7 +42,7 @@ class SearchResult:
         best: Name of the best trial whose student is kept, None if there is none.
         interrupted: Whether Ctrl-C or SIGTERM stopped it; it can be resumed.
         out_of_time: Whether the time budget ended the trials; it can be resumed with a larger
-            budget. Other seeds, baseline and test scores still ran.
+            budget. Other seeds, the comparison with the labels alone and test scores still ran.
         disk_full: A description of the disk, if a full disk stopped it; it can be resumed.
         failures: Error messages by the names of the trials that failed.
         trials: Number of trials that have ended, including failed ones.
@@ -137,7 +139,7 @@ def resume_search(
 
 def _run(session: Session) -> SearchResult:
     """Runs the remaining part of a search."""
-    from lkd_tune.tuning.confirm import compare_with_baseline, confirm_best, score_on_test
+    from lkd_tune.tuning.confirm import compare_with_labels_alone, confirm_best, score_on_test
 
     run, stop = session.run, session.stop
     best = None
@@ -154,11 +156,11 @@ def _run(session: Session) -> SearchResult:
         if teacher is not None and not stop:
             _search(session, teacher)
         kept = session.keep_best()
-        best = next(iter(kept), None)
         if kept and not stop:
-            best = confirm_best(session, kept)
-        if best is not None and not stop:
-            compare_with_baseline(session, best)
+            confirm_best(session, kept)
+        if kept and not stop:
+            compare_with_labels_alone(session)
+        best = next(iter(rank_run(run).names), None)
         if best is not None and not stop:
             score_on_test(session, best)
         if not stop:
@@ -191,6 +193,10 @@ def _clean_up(session: Session) -> None:
 
     run = session.run
     shutil.rmtree(run.path / "ray", ignore_errors=True)
+    for folder in (run.path / "trials").glob("*"):
+        if not (folder / "spec.json").exists():  # it was killed while the folder was made
+            shutil.rmtree(folder)
+            add_tombstone(folder)
     for record in run.read_trials():
         if record.outcome is not None:
             TrialFolder(run.trial(record.name)).remove_checkpoints()

@@ -178,8 +178,12 @@ def test_search_prints_the_answer(finished_run):
     assert "best student: accuracy" in out
     assert f"{TRIALS} complete" in out
     assert f"lkd-tune export {run} --to DIR" in out
-    names = {row["name"] for row in json.loads((run / "leaderboard.json").read_text())["rows"]}
-    assert names == {*(f"{trial:04d}" for trial in range(TRIALS)), "baseline"}
+    facts = json.loads((run / "leaderboard.json").read_text())
+    # The last trial is the winner's student on the labels alone.
+    names = {row["name"] for row in facts["rows"] if row["rank"]}
+    assert names == {f"{trial:04d}" for trial in range(TRIALS + 1)}
+    assert facts["manifest"]["baseline"] == f"{TRIALS:04d}"
+    assert facts["verdict"] in out.splitlines()
     assert (run / "leaderboard.csv").exists()
 
 

@@ -14,7 +14,7 @@ from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import append_measurement
-from lkd_tune.records.trial_record import BASELINE, Outcome
+from lkd_tune.records.trial_record import BASELINE, LABELS_ALONE, Outcome
 from tests.support.draws import RandomSuggester
 
 SPACE = """task: acceptability
@@ -66,10 +66,18 @@ class HandMade:
         kept: bool = False,
         test_score: float | None = None,
         like: TrialSpec | None = None,
+        origin: str | None = None,
     ) -> TrialSpec:
-        """Adds a trial; state None is one that still runs."""
+        """Adds a trial; state None is one that still runs.
+
+        `baseline` and what has the origin `LABELS_ALONE` are trained on the labels alone.
+        """
         spec = like or self._draw(name, depth)
+        if BASELINE in name or origin == LABELS_ALONE:
+            spec = spec.on_labels_alone()
         folder = self.run.trial(name)
+        if origin is not None:
+            write_atomically(folder / "origin", origin)
         write_atomically(folder / "spec.json", spec.to_json())
         if score is not None:
             for at in range(10, step + 1, 10):
@@ -110,7 +118,7 @@ def run_with_student(path: Path, task: TaskSettings, model: Path) -> RunFolder:
 
 
 def full_run(path: Path) -> RunFolder:
-    """Returns a run with trials in every state, two students kept, and a baseline."""
+    """Returns a run of an earlier version: trials in every state, two students, a baseline."""
     made = HandMade(path)
     made.add("0000", 0.72, kept=True, depth=3)
     made.add("0001", 0.30, "stopped", step=10)

@@ -134,7 +134,7 @@ def test_trials_on_nodes_that_share_no_folder(bucket, folder, monkeypatch, whole
     assert (run.student(result.best) / "model.safetensors").exists()
     if whole:
         assert run.read_manifest()["teacher"]["model"] == f"{home}/teacher/model"
-        assert run.read_trial("baseline").state == "complete"
+        assert run.read_trial(run.read_manifest()["baseline"]).state == "complete"
     assert all(record.measurements and record.size for record in run.read_trials())
     own = folder / "node" / "runs"
     assert [*own.rglob("latencies/*")]

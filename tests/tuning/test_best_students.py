@@ -12,7 +12,7 @@ from lkd_tune.config.settings.training import ResourceSettings
 from lkd_tune.records.measurement import ModelSize
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import TrialFolder
-from lkd_tune.records.trial_record import Ending, outcome_of
+from lkd_tune.records.trial_record import LABELS_ALONE, Ending, outcome_of
 from lkd_tune.tuning.best_students import add_test_metrics, keep_best
 
 OBJECTIVES = ["score", "parameters"]
@@ -120,3 +120,22 @@ def test_of_a_large_front_those_are_kept_that_add_most(tmp_path):
     assert best[0] == "0003"
     assert "0002" in best
     assert len({"0000", "0001"} & {*best}) == 1
+
+
+@pytest.mark.parametrize("objectives", [["score"], OBJECTIVES])
+def test_a_mean_decides_on_protected_students_and_not_their_own_seed(tmp_path, objectives):
+    run = RunFolder(tmp_path)
+    finish(run, "0000", 0.9, parameters=100)
+    finish(run, "0001", 0.8, parameters=90)
+    finish(run, "0002", 0.7, parameters=90)
+    protected = {"0000", "0003", "0004"}
+    assert keep_best(run, 1, objectives, protected=protected) == ["0000"]
+    for name, score in (("0003", 0.95), ("0004", 0.1)):
+        TrialFolder(run.trial(name)).write_origin(LABELS_ALONE)
+        finish(run, name, score, parameters=100)
+        # Neither is removed, and neither takes the place of one that was drawn.
+        assert keep_best(run, 1, objectives, protected=protected, ended=name) == ["0000"]
+    assert kept(run) == ["0000", "0003", "0004"]
+    # Ranked by its own seed, a comparison is one of all.
+    assert keep_best(run, 1, objectives) == ["0003"]
+    assert kept(run) == ["0003"]

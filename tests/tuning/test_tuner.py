@@ -12,7 +12,7 @@ from lkd_tune.config.errors import SpecError
 from lkd_tune.config.read_space import build_space, load_space
 from lkd_tune.config.source import parse_source
 from lkd_tune.records.run import RunFolder
-from lkd_tune.records.trial_record import BASELINE
+from lkd_tune.records.trial_record import LABELS_ALONE
 from lkd_tune.tuning.tuner import resume_search, run_search, write_space
 from tests.support.studies import open_study
 from tests.support.tiny import LABELS, make_space
@@ -24,7 +24,7 @@ def test_a_whole_search(tmp_path, processes, capsys):
     space = make_space(
         tmp_path,
         splits=("train", "dev", "test"),
-        losses={**LABELS, "logits": {"weight": {"uniform": [0.5, 1.5]}, "alpha": 1}},
+        losses={**LABELS, "logits": {"weight": {"uniform": [0.5, 1.5]}, "alpha": 0.9}},
         train={"lr": {"choice": [1e-9, 1e-2]}, "steps": 64},
         search={"trials": 7, "reduction_factor": 2, "baseline": True},
         keep={"top": 2},
@@ -33,10 +33,9 @@ def test_a_whole_search(tmp_path, processes, capsys):
     result = run_search(space, run)
 
     records = {record.name: record for record in run.read_trials()}
-    assert [*records] == [f"{i:04d}" for i in range(7)] + [BASELINE]
+    assert [*records] == [f"{i:04d}" for i in range(8)]
     states = {name: record.state for name, record in records.items()}
     assert set(states.values()) == {"complete", "stopped"}
-    assert states[BASELINE] == "complete"
     for record in records.values():
         steps = [measurement.step for measurement in record.measurements]
         assert steps == [16, 32, 64][: len(steps)]
@@ -52,7 +51,7 @@ def test_a_whole_search(tmp_path, processes, capsys):
         assert list(trial.intermediate_values) == [m.step for m in record.measurements]
 
     # The two best are kept and nothing else: no other student, no checkpoint.
-    complete = [r for r in records.values() if r.state == "complete" and r.name != BASELINE]
+    complete = [r for r in records.values() if r.state == "complete"]
     best = sorted(complete, key=lambda r: (-(r.score or 0), r.name))[:2]
     assert sorted(path.name for path in run.students.iterdir()) == sorted(r.name for r in best)
     assert not [*(run.path / "trials").glob("*/checkpoint-*")]
@@ -64,11 +63,15 @@ def test_a_whole_search(tmp_path, processes, capsys):
     assert set(facts["test_metrics"]) == set(facts["metrics"])
     assert (run.student(result.best) / "model.safetensors").exists()
 
-    # The baseline: the winner's depth and start, the labels alone.
-    baseline = records[BASELINE].spec
-    assert baseline.student == best[0].spec.student
-    assert not baseline.losses.needs_teacher
-    assert json.loads((run.trial(BASELINE) / "test.json").read_text())["accuracy"] >= 0
+    # The last trial is the winner's depth and start on the labels alone. It is not in the study.
+    # Both learn the task, and of equal scores the earlier trial is the best.
+    last = records["0007"]
+    assert (last.origin, last.is_drawn, last.state) == (LABELS_ALONE, False, "complete")
+    assert last.spec == best[0].spec.on_labels_alone()
+    assert result.best != "0007"
+    assert best[0].spec.losses.needs_teacher
+    assert json.loads((run.trial("0007") / "test.json").read_text())["accuracy"] >= 0
+    assert run.read_manifest()["baseline"] == "0007"
 
     # One process ran all trials one after the other.
     pids = set.union(*(processes[f"{i:04d}"] for i in range(7)))
@@ -94,6 +97,7 @@ def test_a_whole_search(tmp_path, processes, capsys):
 
     shown = capsys.readouterr()
     assert "[7/7] trial 000" in shown.out
+    assert "\ntrial 0007 (labels alone) complete accuracy" in shown.out
     assert "WARNING" not in shown.out + shown.err
     assert "Traceback" not in shown.out + shown.err
 
@@ -106,6 +110,7 @@ def test_a_whole_search(tmp_path, processes, capsys):
     # More trials go on where it ended.
     more = resume_search(run, quiet=True, overrides=["search.trials=8", "search.baseline=false"])
     assert more.trials == 8
+    assert run.read_trial("0008").is_drawn
     assert load_space(run.space).settings.search.trials == 8
 
 
@@ -134,7 +139,7 @@ def test_confirmation_and_baseline_run_after_the_time_budget(tmp_path):
     assert result.out_of_time
     assert result.trials < 5
     seeds = {entry["trial"]: len(entry["scores"]) for entry in run.read_confirmation()}
-    assert seeds == {result.best: 2, "baseline": 2}
+    assert seeds == {"0000": 2, run.read_manifest()["baseline"]: 2}
     assert run.read_manifest()["finished"] is not None
 
 

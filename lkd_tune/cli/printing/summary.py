@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from lkd_tune.records.run import RunFolder
-from lkd_tune.records.trial_record import BASELINE
 from lkd_tune.results.formatting import (
     difference,
     duration,
@@ -16,6 +15,7 @@ from lkd_tune.results.formatting import (
 )
 from lkd_tune.results.leaderboard import Leaderboard, Row
 from lkd_tune.results.summary import gpu_use, machine_of, part_costs, state_counts
+from lkd_tune.results.verdict import gain_of, verdict
 
 _MAX_FAILURES_SHOWN = 5
 
@@ -43,21 +43,20 @@ def student_place(board: Leaderboard, row: Row) -> str:
 
 
 def _best_lines(board: Leaderboard) -> list[str]:
-    best, baseline = board.best, board.baseline
+    best = board.best
     if best is None:
         return []
     lines = [_best_line(board, best)]
+    if said := verdict(board):
+        lines.append(said)
     if board.lead_score is not None:
         lines.append(f"the first sentences of each document alone: {number(board.lead_score)}")
     if best.task_score is not None:
         teacher = number(board.teacher.get("dev", {}).get(board.task_metric))
         own = f"{board.task_metric} {number(best.task_score)}"
         lines.append(f"before fine-tuning: {own}, the teacher's {teacher}")
-    lines += _front_lines(board) + _confirmed_lines(board) + _recipe_lines(board)
-    has_means = baseline is not None and baseline.mean is not None and best.mean is not None
-    if baseline and not has_means and baseline.score is not None and best.score is not None:
-        lines.append(_baseline_line(best, best.score, baseline, baseline.score))
-    lines += _weak_teacher_lines(board)
+    lines += _front_lines(board) + _confirmed_lines(board) + _test_lines(board)
+    lines += _recipe_lines(board) + _weak_teacher_lines(board)
     if best.kept:
         lines.append(f"the best student is in {student_place(board, best)}")
     return lines
@@ -86,15 +85,12 @@ def _front_lines(board: Leaderboard) -> list[str]:
 
 
 def _confirmed_lines(board: Leaderboard) -> list[str]:
-    """Returns the means of other seeds of the best trials and of the baseline."""
+    """Returns the mean of other seeds of the best trial, and the trials that are as good."""
     rows = {row.name: row for row in board.rows if row.mean is not None}
     best, lines = board.best, []
     if best is None or best.name not in rows:
         return []
     lines.append(f"with {board.seeds} other seeds: {_mean(best)}")
-    baseline = rows.get(BASELINE)
-    if baseline is not None:
-        lines.append(f"the same student without distillation: {_mean(baseline)}")
     for row in rows.values():
         if row.failed_seeds:
             lines.append(f"trial {row.name}: {row.failed_seeds} of the other seeds failed")
@@ -122,21 +118,17 @@ def _recipe_lines(board: Leaderboard) -> list[str]:
     return [f"recipes: {', '.join(found)}"] if found else []
 
 
-def _baseline_line(best: Row, score: float, baseline: Row, baseline_score: float) -> str:
-    """Returns the baseline's score and, if it has the best student's shape, the gain over it."""
-    # After an interruption, the baseline may be that of an earlier winner.
-    shapes = [(row.depth, row.hidden_size, row.word_map) for row in (best, baseline)]
-    if shapes[0] != shapes[1]:
-        student = f"a student of depth {baseline.depth}"
-        return f"{student} without distillation: {number(baseline_score)}"
-    gain = difference(score - baseline_score)
-    text = f"the same student without distillation: {number(baseline_score)}"
-    text += f" ({gain} by distillation)"
-    if best.test_score is not None and baseline.test_score is not None:
-        gain = difference(best.test_score - baseline.test_score)
-        text += f"; on test {number(best.test_score)} with, {number(baseline.test_score)} without "
-        text += f"({gain})"
-    return text
+def _test_lines(board: Leaderboard) -> list[str]:
+    """Returns the gain by distillation on test, if both students were scored there."""
+    best, gain = board.best, gain_of(board)
+    if best is None or gain is None:
+        return []
+    means = best.test_mean, gain.labels.test_mean
+    own, labels = means if None not in means else (best.test_score, gain.labels.test_score)
+    if own is None or labels is None:
+        return []
+    scores = f"{number(own)}, on the labels alone {number(labels)}"
+    return [f"on test: {scores} ({difference(own - labels)})"]
 
 
 def _weak_teacher_lines(board: Leaderboard) -> list[str]:

@@ -15,6 +15,7 @@ from lkd_tune.results.columns import terminal_columns
 from lkd_tune.results.formatting import number, percent
 from lkd_tune.results.leaderboard import Leaderboard, Row
 from lkd_tune.results.summary import settings_of
+from lkd_tune.results.verdict import verdict
 
 _MAX_TRIALS_SHOWN = 20
 # Width of a table in a file or a pipe.
@@ -82,8 +83,10 @@ def show_leaderboard(board: Leaderboard) -> None:
         )
     if board.teacher:
         table.add_row(*(column.teacher(board) for column in columns), style="dim")
-    trials = [row for row in board.rows if row.name.isdigit()]
-    hidden = {row.name for row in trials[_MAX_TRIALS_SHOWN:]}
+    trials = [row.name for row in board.rows if row.name.isdigit()]
+    hidden = {*trials[_MAX_TRIALS_SHOWN:]}
+    if board.baseline is not None:
+        hidden.discard(board.baseline.name)
     for row in board.rows:
         if row.name not in hidden:
             table.add_row(*(column.text(row, board) for column in columns), style=_style(row))
@@ -118,6 +121,8 @@ def show_best(board: Leaderboard) -> None:
     width = max(len(name) for name, _ in lines) + 2
     for name, value in lines:
         console.print(f"{name:<{width}}{value}", soft_wrap=True)
+    if said := verdict(board):
+        console.print(said, soft_wrap=True)
     console.print(f"load it with AutoModelFor{board.head}.from_pretrained(folder)", soft_wrap=True)
 
 

@@ -15,7 +15,7 @@ def show_task_table(table: TaskTable) -> None:
     shown = Table(title="all tasks, on dev", title_justify="left", box=None, pad_edge=False)
     for column in ("task", "metrics"):
         shown.add_column(column, no_wrap=True)
-    for column in ("teacher", "student", "without distillation", "params", "hours"):
+    for column in ("teacher", "student", "labels alone", "params", "hours"):
         shown.add_column(column, justify="right")
 
     def several(found: dict[str, float]) -> str:
@@ -39,3 +39,6 @@ def show_task_table(table: TaskTable) -> None:
         means = (done.average(of, without=without) for of in ("teacher", "student", "baseline"))
         shown.add_row(name, "", *(number(mean) for mean in means), "", "")
     console.print(shown)
+    for row in table.rows:
+        if row.verdict:
+            console.print(f"{row.task}: {row.verdict}", soft_wrap=True)

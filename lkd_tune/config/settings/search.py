@@ -31,7 +31,7 @@ class SearchSettings(Settings):
     """Total number of trials, including those stopped early."""
     time_budget: float | None = Field(None, gt=0)
     """Minutes after which all trials of the search are stopped. Confirmation with other seeds, the
-    baseline and the test scores follow after that. Default: no limit."""
+    comparison with the labels alone and the test scores follow after that. Default: no limit."""
     sampler: Sampler = "tpe"
     """One of Optuna's tpe (multivariate, with a constant liar), random, grid (each point of a
     finite space once), nsga2, nsga3, gp and cma; or evolution, which mutates and crosses layer
@@ -67,7 +67,8 @@ class SearchSettings(Settings):
     bytes) free; with 0, when it is full. It also stops when the disk of the cache or of a node is
     full."""
     baseline: bool = True
-    """At the end, train a student of the winner's shape without distillation, for comparison."""
+    """At the end, train the winner's student on the labels alone, without distillation. It is one
+    more trial: ranked, kept and confirmed like the others, and the best student if it wins."""
     seed: int = 0
     """Seed of the sampler and of every trial."""
 
@@ -145,6 +146,6 @@ class KeepSettings(Settings):
     """Which students are kept."""
 
     top: int = Field(3, ge=1)
-    """Number of best students to keep as complete model folders. With several objectives these are
-    the knee of the Pareto front, the student with the best score, and those that contribute most to
-    the hypervolume."""
+    """Number of best students to keep as complete model folders. Those that were confirmed with
+    other seeds are kept as well. With several objectives the best are the knee of the Pareto front,
+    the student with the best score, and those that contribute most to the hypervolume."""

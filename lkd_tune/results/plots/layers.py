@@ -113,7 +113,7 @@ def _maps(records: Sequence[TrialRecord]) -> list[ScoredMap]:
     """Returns the maps of complete trials; two of a trial whose word and layer maps differ."""
     maps: list[ScoredMap] = []
     for record in records:
-        if not record.is_drawn or record.state != "complete" or record.score is None:
+        if not record.is_numbered or record.state != "complete" or record.score is None:
             continue
         used = record.spec.losses.needs_layers
         for entries in dict.fromkeys((record.spec.layer_map.word, record.spec.layer_map.layer)):

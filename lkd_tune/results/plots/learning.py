@@ -14,7 +14,7 @@ from lkd_tune.results.plots.tradeoff import draw_references
 
 def plot_learning(board: Leaderboard, records: Sequence[TrialRecord]) -> Figure | None:
     """Returns each trial's score by step; markers show trials that were stopped early."""
-    trials = [record for record in records if record.is_drawn and record.measurements]
+    trials = [record for record in records if record.is_numbered and record.measurements]
     if not trials:
         return None
     figure, axes = new_figure(3.6)

@@ -54,10 +54,10 @@ def front_rows(rows: Sequence[Row], cost: str) -> list[Row]:
 
 
 def draw_references(axes, board: Leaderboard) -> None:  # type: ignore[no-untyped-def]
-    """Draws lines for the teacher and for the student without distillation."""
+    """Draws lines for the teacher and for the student on the labels alone."""
     if board.teacher_score is not None:
         axes.axhline(board.teacher_score, color=colour("s2"), linewidth=1.3, linestyle="--",
                      label="teacher", zorder=1)  # fmt: skip
     if board.baseline is not None and board.baseline.score is not None:
         axes.axhline(board.baseline.score, color=colour("s4"), linewidth=1.3, linestyle=":",
-                     label="without distillation", zorder=1)  # fmt: skip
+                     label="labels alone", zorder=1)  # fmt: skip

@@ -21,6 +21,7 @@ from lkd_tune.results.leaderboard import Leaderboard
 from lkd_tune.results.leaderboard_files import read_leaderboard
 from lkd_tune.results.plots.figures import ablation_label, write_plots
 from lkd_tune.results.plots.style import css_variables
+from lkd_tune.results.verdict import verdict
 
 _MAX_ROWS = 15
 _MAX_REASONS = 8
@@ -56,6 +57,9 @@ def write_report(
     ablation = read_ablation(run)
     plots = write_plots(run, board, ablation, run.report)
     students = [row for row in board.rows if row.rank is not None or row.name == BASELINE]
+    shown = students[:_MAX_ROWS]
+    if board.baseline is not None and board.baseline not in shown:
+        shown.append(board.baseline)
     failures = [row.error or "unknown reason" for row in board.rows if row.state == "failed"]
     refusals = [row.error or "" for row in board.rows if row.state == "refused"]
     page = _environment().get_template("report.html.j2").render(
@@ -65,8 +69,9 @@ def write_report(
         formatting=formatting,
         plots=[(plot, Markup(plot.svg)) for plot in plots],  # ours, and escaped by matplotlib
         columns=page_columns(board),
-        rows=students[:_MAX_ROWS],
-        more=len(students) - _MAX_ROWS,
+        rows=shown,
+        more=len(students) - len(shown),
+        verdict=verdict(board),
         failures=Counter(failures).most_common(_MAX_REASONS),
         refusals=Counter(refusals).most_common(_MAX_REASONS),
         ablation=ablation,

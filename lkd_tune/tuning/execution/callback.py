@@ -64,7 +64,8 @@ class SearchCallback(Callback):
         name = trial.config["name"]
         self._actors[name] = trial.temporary_state.ray_actor
         self._retries.started(trial)
-        self._view.trial_started(name, TrialSpec.model_validate_json(trial.config["spec"]))
+        spec = TrialSpec.model_validate_json(trial.config["spec"])
+        self._view.trial_started(name, spec, origin=trial.config.get("origin"))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

@@ -28,7 +28,7 @@ from lkd_tune.records.trial_folder import (
     append_measurement,
     read_measurements,
 )
-from lkd_tune.records.trial_record import Ending, Outcome, outcome_of
+from lkd_tune.records.trial_record import LABELS_ALONE, Ending, Outcome, outcome_of
 from lkd_tune.runtime.oom import gpu_is_lost, is_out_of_memory
 from lkd_tune.storage.object_store import StorageError
 from lkd_tune.tuning.execution.oom import halve_micro_batches, record_start
@@ -59,7 +59,7 @@ class DistillationTrainable(tune.Trainable):
     is raised, so that Tune starts the trial again elsewhere.
 
     The config has `run`, `remote_uri`, `session`, `cache`, `cwd`, `versions` and `limits`, which
-    are the same for all trials of a session, and `name` and `spec`.
+    are the same for all trials of a session, and `name`, `spec` and `origin`.
     """
 
     @classmethod
@@ -126,6 +126,7 @@ class DistillationTrainable(tune.Trainable):
         self._spec = TrialSpec.model_validate_json(config["spec"])
         self._cache, self._cwd = config["cache"], config["cwd"]
         self._limits = config["limits"]
+        self._is_drawn = self._name.isdigit() and config.get("origin") != LABELS_ALONE
         self._size: ModelSize | None = None
         self._trial_started: float | None = None
         self._current_spec = self._spec  # or its fine-tuning
@@ -221,12 +222,12 @@ class DistillationTrainable(tune.Trainable):
         if self._spec.evaluate_on is not None:
             self._write_student(last)
             return self._finish_by_fine_tuning(last)
-        if self._name.isdigit():
-            self._write_student(last)
-        elif self._spec.task.test is not None:
-            # A trial for comparison: its metrics are needed, its student is not.
+        # The search chooses among drawn trials, so of those only the winner is scored on test.
+        if not self._is_drawn and self._spec.task.test is not None:
             metrics = self._group.run("evaluate", "test")
             self._folder.write_test_metrics(metrics)
+        if self._name.isdigit():
+            self._write_student(last)
         return self._complete(last)
 
     def _finish_by_fine_tuning(self, last: Measurement) -> dict[str, Any]:

@@ -289,11 +289,11 @@ def _remove_incomplete(run: RunFolder) -> None:
     quieten_ray()
     from lkd_tune.tuning.study.journal import trial_names
 
-    drawn = trial_names(run.study)
+    known = {*trial_names(run.study), *run.read_comparisons()}
     incomplete = []
     for trial in run.path.glob("trials/*"):
         # A trial that is not in the study will be drawn again, perhaps with other parameters.
-        if not (trial / "spec.json").exists() or (trial.name.isdigit() and trial.name not in drawn):
+        if not (trial / "spec.json").exists() or (trial.name.isdigit() and trial.name not in known):
             incomplete.append(trial)
             continue
         for folder, mark in [(trial / "student", "student.json")] + [

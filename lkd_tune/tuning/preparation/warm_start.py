@@ -73,9 +73,12 @@ def check_warm_start(settings: SpaceSettings, source: Source) -> None:
 
 
 def _best_of(run: RunFolder, session: Session, teacher_layers: int) -> list[Start]:
+    # A comparison on the labels alone was not drawn from a space, so it may not fit into this one.
+    others = run.read_comparisons()
+    drawn = [name for name in rank_run(run).names if name not in others]
     return [
         start_from(f"{run.where} {name}", run.read_trial(name).spec, session.space, teacher_layers)
-        for name in rank_run(run).names[:_BEST_OF_EACH]
+        for name in drawn[:_BEST_OF_EACH]
     ]
 
 

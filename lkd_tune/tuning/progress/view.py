@@ -14,7 +14,7 @@ from rich.live import Live
 from lkd_tune.config.settings.recipes import DEFAULT_RECIPE
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement, TrainingProgress
-from lkd_tune.records.trial_record import TrialRecord
+from lkd_tune.records.trial_record import LABELS_ALONE, TrialRecord
 from lkd_tune.results.formatting import duration, layer_map
 from lkd_tune.tuning.progress.events import SearchState, event_from_line, event_to_line
 
@@ -68,6 +68,7 @@ class View:
         self._last_frequent: dict[tuple[str, str | None], tuple[float, dict[str, Any]]] = {}
         self._state = SearchState()
         self._specs: dict[str, TrialSpec] = {}
+        self._on_labels_alone: set[str] = set()
         self._estimated = self._teacher_estimated = False
         self._first_progress: dict[str, TrainingProgress] = {}
         self._event("search", trials=trials, metric=metric, score=self._score)
@@ -135,36 +136,47 @@ class View:
         """Shows that trials run, and the remaining time limit; None if there is no limit."""
         self._event("clock", frequent=True, seconds_left=seconds_left)
 
-    def trial_started(self, name: str, spec: TrialSpec) -> None:
+    def trial_started(self, name: str, spec: TrialSpec, *, origin: str | None = None) -> None:
         """Shows that a trial starts or continues."""
         self._specs[name] = spec
-        self._event("started", trial=name, student=_describe_student(spec))
+        if origin == LABELS_ALONE:
+            self._on_labels_alone.add(name)
+        self._event("started", trial=self._label(name), student=_describe_student(spec))
 
     def measured(self, name: str, measurement: Measurement) -> None:
         """Shows a trial's measurement."""
         progress = TrainingProgress(measurement.step, measurement.total_steps, measurement.train_s)
-        self._event("measured", trial=name, step=_steps(progress), score=measurement.score)
-        self._estimate(name, progress)
+        label = self._label(name)
+        self._event("measured", trial=label, step=_steps(progress), score=measurement.score)
+        self._estimate(label, progress)
 
     def stepped(self, name: str, progress: TrainingProgress) -> None:
         """Shows the step that a trial has reached between its measurements."""
-        self._event("stepped", frequent=True, trial=name, step=_steps(progress))
-        self._estimate(name, progress)
+        label = self._label(name)
+        self._event("stepped", frequent=True, trial=label, step=_steps(progress))
+        self._estimate(label, progress)
 
     def trial_paused(self, name: str) -> None:
         """Shows that a trial waits for free disk space."""
-        self._event("paused", trial=name)
+        self._event("paused", trial=self._label(name))
 
     def trial_ended(self, name: str, state: str, score: float | None, error: str | None) -> None:
         """Prints the outcome of a trial, and a summary after each quarter of the trials."""
-        spec = self._specs.pop(name, None)
-        self._event("ended", trial=name, state=state, score=score)
+        spec, label = self._specs.pop(name, None), self._label(name)
+        self._event("ended", trial=label, state=state, score=score)
         shown = f" {self._score} {score:.4f}" if score is not None else ""
         student = f", {_describe_student(spec)}" if spec else ""
-        number = f"[{self._state.number_ended}/{self._trials}] " if name.isdigit() else ""
-        self._print(f"{number}trial {name} {state}{shown}{student}{f': {error}' if error else ''}")
-        if name.isdigit() and self._is_quarter(self._state.number_ended):
+        number = f"[{self._state.number_ended}/{self._trials}] " if label.isdigit() else ""
+        self._print(f"{number}trial {label} {state}{shown}{student}{f': {error}' if error else ''}")
+        if label.isdigit() and self._is_quarter(self._state.number_ended):
             self._print(self._state.counts)
+
+    def _label(self, name: str) -> str:
+        """Returns a trial's name, with an addition unless it is one of the search's trials.
+
+        So only the search's trials have numbers for names, by which `SearchState` counts them.
+        """
+        return f"{name} ({LABELS_ALONE})" if name in self._on_labels_alone else name
 
     def _estimate(self, name: str, progress: TrainingProgress) -> None:
         """Prints an estimate of the search's duration, once the speed of a first trial is known."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 
 import optuna
 from optuna.trial import TrialState
@@ -39,6 +40,7 @@ class TrialDrawer:
         limits: The limits on students.
         teacher: Folder or hub id.
         teacher_layers: Number of the teacher's encoder layers.
+        not_drawn: Specs, by name, of numbered trials that are not in the study.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class TrialDrawer:
         *,
         teacher: str,
         teacher_layers: int,
+        not_drawn: Mapping[str, TrialSpec],
     ):
         self._space, self._study, self._limits = space, study, limits
         self._search = space.settings.search
@@ -58,6 +61,9 @@ class TrialDrawer:
             if "name" in trial.user_attrs:
                 spec = TrialSpec.from_record(trial.user_attrs["spec"])
                 self._names[spec.digest()] = trial.user_attrs["name"]
+        self._not_drawn = {spec.digest(): name for name, spec in not_drawn.items()}
+        taken = (*self._names.values(), *not_drawn)
+        self._next_number = 1 + max(map(int, taken), default=-1)
 
     def draw(self) -> optuna.Trial | None:
         """Returns a new trial with its name and spec, None if there are enough or no more.
@@ -103,7 +109,8 @@ class TrialDrawer:
                 seed=self._search.seed,
                 recipe=trial.user_attrs.get(RECIPE_ATTRIBUTE),
             )
-            twin = self._names.get(spec.digest())
+            digest = spec.digest()
+            twin = self._names.get(digest) or self._not_drawn.get(digest)
             reason = None if twin is None else f"same as trial {twin}"
             violations = self._limits.violations_of(spec) if reason is None else {}
         except SpecError as error:
@@ -120,7 +127,8 @@ class TrialDrawer:
             state = TrialState.PRUNED if violations else TrialState.FAIL
             self._study.tell(trial.number, state=state)
             return reason, bool(violations)
-        name, digest = f"{len(self._names):04d}", spec.digest()
+        name = f"{self._next_number:04d}"
+        self._next_number += 1
         trial.set_user_attr("spec", spec.to_json())
         trial.set_user_attr("name", name)  # last: a trial with a name is complete
         self._names[digest] = name

@@ -1,4 +1,4 @@
-"""Trials that no sampler draws: the baseline, other seeds of the winners, ablations."""
+"""Trials that no sampler draws: a winner's student on the labels alone, other seeds, ablations."""
 
 from __future__ import annotations
 
@@ -53,8 +53,10 @@ class FixedTrials(Searcher):
         name = next(iter(self._waiting))
         spec = self._waiting.pop(name)
         self._started[trial_id] = name, spec
-        TrialFolder(self._run.trial(name)).write_spec(spec)
-        return {**self._common, "name": name, "spec": spec.to_json()}
+        folder = TrialFolder(self._run.trial(name))
+        folder.write_spec(spec)
+        origin = folder.read_origin()
+        return {**self._common, "name": name, "spec": spec.to_json(), "origin": origin}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

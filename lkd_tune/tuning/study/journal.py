@@ -14,6 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 
 from lkd_tune.config.objectives import OBJECTIVES
+from lkd_tune.records.run import RunFolder
 
 _STUDY_NAME = "lkd_tune"
 
@@ -102,6 +103,12 @@ def trial_names(path: Path) -> set[str]:
     study = optuna.load_study(study_name=_STUDY_NAME, storage=storage)
     trials = study.get_trials(deepcopy=False)
     return {trial.user_attrs["name"] for trial in trials if "name" in trial.user_attrs}
+
+
+def next_number(run: RunFolder) -> int:
+    """Returns the first number that no trial of a run has: neither a folder nor a drawn trial."""
+    names = {path.name for path in run.path.glob("trials/*")} | trial_names(run.study)
+    return 1 + max((int(name) for name in names if name.isdigit()), default=-1)
 
 
 def _parse(path: Path) -> list[dict[str, Any]]:

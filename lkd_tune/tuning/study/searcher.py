@@ -95,6 +95,7 @@ class StudySearcher(Searcher):
             self._student_limits,
             teacher=teacher,
             teacher_layers=teacher_layers,
+            not_drawn=run.read_comparisons(),
         )
         self._running: dict[str, optuna.Trial] = {}  # by Tune's trial id
         self._wall_s: dict[str, float] = {}

@@ -15,7 +15,7 @@ from lkd_tune.config.source import SHORTHAND
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement
-from lkd_tune.records.trial_record import BASELINE, State, TrialRecord
+from lkd_tune.records.trial_record import BASELINE, LABELS_ALONE, State, TrialRecord
 from lkd_tune.results.columns import tracked_results
 from lkd_tune.results.formatting import layer_map
 
@@ -24,13 +24,14 @@ _SECTIONS = ("student", "layer_map", "losses", "train", "seed")
 
 @dataclass(frozen=True)
 class TrackedTrial:
-    """The current state of a trial, a baseline, or another run that is compared with trials.
+    """The current state of a trial, or of another training that is compared with trials.
 
     Attributes:
         key: A unique key: the name, with a hash of what is trained if another trial may get the
             same name.
-        name: `0007`, `baseline`, `0007-seed1`, ….
-        role: Its purpose: search, baseline, confirm or ablation.
+        name: `0007`, `0007-seed1`, ….
+        role: Its purpose: search, baseline (a winner's student on the labels alone), confirm or
+            ablation.
         params: All its settings, by dotted name: numbers, strings or None.
         searched: Names of the settings that differ between the trials of the search.
         points: Values by step, and within a step by name: `score`, `dev/accuracy`,
@@ -103,7 +104,7 @@ def tracked(
     return TrackedTrial(
         key=record.name if drawn else f"{record.name}-{record.spec.digest()[:8]}",
         name=record.name,
-        role=_role(record.name),
+        role=_role(record),
         params=(params := _params(record.spec)),
         searched=frozenset(name for name in params if _is_searched(name, space)),
         points=points,
@@ -169,9 +170,9 @@ def _varies(name: str, key: str, dist: Distribution) -> bool:
     return blocks and name.startswith(f"{key}.")
 
 
-def _role(name: str) -> str:
-    if name.isdigit():
+def _role(record: TrialRecord) -> str:
+    if record.is_drawn:
         return "search"
-    if "-without-" in name:
-        return "ablation"
-    return "baseline" if name == BASELINE else "confirm"
+    if record.origin == LABELS_ALONE or record.name == BASELINE:
+        return "baseline"
+    return "ablation" if "-without-" in record.name else "confirm"

@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from lkd_tune.records.trial_record import BASELINE, Outcome, TrialRecord
+from lkd_tune.records.trial_record import LABELS_ALONE, Outcome, TrialRecord
 from lkd_tune.tuning.progress.view import EVENTS_VARIABLE, LogView, View
 from tests.tuning.study.test_searcher import drawn, measurement, searcher
 
@@ -80,20 +80,23 @@ def test_quiet_shows_nothing(spec):
     assert console.file.getvalue() == ""
 
 
-def test_earlier_sessions_count_and_the_baseline_does_not(spec):
+def test_earlier_sessions_count_and_the_comparison_does_not(spec):
+    origins = {"0000": None, "0001": None, "0002": LABELS_ALONE, "0001-seed1": None}
+    complete = Outcome(state="complete")
     records = [
-        TrialRecord(name, spec, (measurement(8, 0.7),), Outcome(state="complete"), kept=False)
-        for name in ("0000", "0001", BASELINE)
+        TrialRecord(name, spec, (measurement(8, 0.7),), complete, kept=False, origin=origin)
+        for name, origin in origins.items()
     ]
     console = Console(file=io.StringIO())
     with View(3, "accuracy", records, console=console) as view:
-        view.trial_started("0002", spec)
-        view.trial_ended("0002", "stopped", 0.5, None)
-        view.trial_started(BASELINE, spec)
-        view.trial_ended(BASELINE, "complete", 0.5, None)
+        view.trial_started("0003", spec)
+        view.trial_ended("0003", "stopped", 0.5, None)
+        view.trial_started("0004", spec, origin=LABELS_ALONE)
+        view.measured("0004", measurement(2, 0.3))
+        view.trial_ended("0004", "complete", 0.5, None)
     lines = console.file.getvalue().splitlines()
-    assert lines[0].startswith("[3/3] trial 0002 stopped")
-    assert lines[1].startswith("trial baseline complete")
+    assert lines[0].startswith("[3/3] trial 0003 stopped")
+    assert lines[1].startswith("trial 0004 (labels alone) complete")
 
 
 @pytest.mark.parametrize("size", [1, 7, 10**6])

@@ -19,7 +19,8 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import TrialFolder, append_measurement
-from lkd_tune.records.trial_record import outcome_of
+from lkd_tune.records.trial_record import LABELS_ALONE, outcome_of
+from lkd_tune.tuning.study.journal import next_number
 from lkd_tune.tuning.study.searcher import StudySearcher
 from tests.support.studies import open_study
 
@@ -272,3 +273,21 @@ def test_a_resumed_trial_uses_the_current_placement_of_the_teacher(tmp_path):
     again, then = drawn(searcher(tmp_path, moved).suggest("a"))
     assert (again, then.inference.placement) == (name, "cpu")
     assert then.digest() == spec.digest()
+
+
+def test_a_trial_that_was_not_drawn_takes_a_number_and_changes_no_draw(tmp_path):
+    whole, cut = searcher(tmp_path / "whole"), searcher(tmp_path / "cut")
+    run = RunFolder(tmp_path / "cut")
+    for i in range(8):
+        name, expected = drawn(whole.suggest(f"t{i}"))
+        if i == 5:
+            assert next_number(run) == 5
+            folder = TrialFolder(run.trial("0005"))
+            folder.write_origin(LABELS_ALONE)
+            folder.write_spec(expected.on_labels_alone())
+            assert ([*run.read_comparisons()], next_number(run)) == (["0005"], 6)
+            cut = searcher(tmp_path / "cut")
+        assert drawn(cut.suggest(f"t{i}")) == (f"{i + (i >= 5):04d}", expected)
+        for search in (whole, cut):
+            search.on_trial_complete(f"t{i}", result(8, 0.1 * (i % 4), "complete"))
+    assert (name, cut.suggest("t8")) == ("0007", cut.FINISHED)

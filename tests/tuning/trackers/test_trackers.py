@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.read_space import load_space
 from lkd_tune.records.trial_folder import append_measurement
-from lkd_tune.records.trial_record import BASELINE
+from lkd_tune.records.trial_record import LABELS_ALONE
 from lkd_tune.tuning.trackers.base import tracked
 from lkd_tune.tuning.trackers.build import TRACKERS, check_trackers
 from lkd_tune.tuning.trackers.callback import Trackers
@@ -144,12 +144,12 @@ def test_what_is_logged_is_what_was_measured(made, name):
 def test_what_an_earlier_session_has_not_logged_is_logged_later(made, name):
     made.add("0000", 0.5)
     made.add("0001", 0.3, "stopped", step=10)
-    made.add(BASELINE, 0.4)
+    made.add("0002", 0.4, origin=LABELS_ALONE)
     with session(made, name):
         pass
     found = logged(made, name)
     assert {trial: each.steps() for trial, each in found.items()} == {
-        "0000": STEPS, "0001": [10], BASELINE: STEPS
+        "0000": STEPS, "0001": [10], "0002": STEPS
     }  # fmt: skip
     before = json.loads((made.run.path / "trackers.json").read_text())
     assert sorted(before[name])[:2] == ["0000", "0001"]
@@ -158,15 +158,15 @@ def test_what_an_earlier_session_has_not_logged_is_logged_later(made, name):
     assert logged(made, name) == found
 
 
-def test_the_baseline_of_another_winner_is_another(made):
-    made.add(BASELINE, 0.4, like=made.add("0000", 0.5))
+def test_a_comparison_that_takes_the_number_of_another_is_another(made):
+    made.add("0001", 0.4, like=made.add("0000", 0.5), origin=LABELS_ALONE)
     with session(made, "tensorboard", "mlflow"):
         pass
-    shutil.rmtree(made.run.trial(BASELINE))
-    made.add(BASELINE, 0.3, like=made.add("0001", 0.6), step=20)
+    shutil.rmtree(made.run.trial("0001"))
+    made.add("0001", 0.3, like=made._draw("other", 3), step=20, origin=LABELS_ALONE)
     with session(made, "tensorboard", "mlflow"):
         pass
-    assert logged(made, "tensorboard")[BASELINE].steps() == [10, 20]
+    assert logged(made, "tensorboard")["0001"].steps() == [10, 20]
     client = MlflowClient(tracking_uri=f"sqlite:///{made.run.path.parent}/mlflow.db")
     runs = client.search_runs(["1"], "tags.role = 'baseline'")
     assert sorted(run.data.metrics["score"] for run in runs) == [0.3, 0.4]
