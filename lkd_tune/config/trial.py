@@ -138,7 +138,7 @@ class TrialSpec(Settings):
 
     def on_labels_alone(self) -> TrialSpec:
         """Returns the same student and training with the loss against the labels alone."""
-        return self.model_copy(update={"losses": LABELS_ONLY})
+        return self.model_copy(update={"losses": LABELS_ONLY, "loss_scales": {}})
 
     @classmethod
     def from_record(cls, text: str) -> TrialSpec:
