@@ -123,4 +123,4 @@ def _labels_of(board: Leaderboard, best: Row) -> Row | None:
 def _student_of(row: Row) -> tuple[object, ...]:
     """Returns the shape of a student, where it starts, and its learning rate."""
     shape = (row.depth, row.hidden_size, row.heads, row.intermediate_size)
-    return (*shape, row.word_map, row.layer_map, row.lr)
+    return (*shape, row.layers, row.word_map, row.layer_map, row.lr)

@@ -163,7 +163,7 @@ def test_a_comparison_that_takes_the_number_of_another_is_another(made):
     with session(made, "tensorboard", "mlflow"):
         pass
     shutil.rmtree(made.run.trial("0001"))
-    made.add("0001", 0.3, like=made._draw("other", 3), step=20, origin=LABELS_ALONE)
+    made.add("0001", 0.3, like=made._draw("other", 2), step=20, origin=LABELS_ALONE)
     with session(made, "tensorboard", "mlflow"):
         pass
     assert logged(made, "tensorboard")["0001"].steps() == [10, 20]
