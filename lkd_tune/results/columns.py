@@ -201,12 +201,6 @@ def _rank_or_state(row: Row, board: Leaderboard) -> str:
     return _rank_text(row, board) or (row.state if row.state != "complete" else "")
 
 
-def _name_text(row: Row, board: Leaderboard) -> str:
-    """Returns `0007`, or `0007 labels` of a student without distillation among distilled ones."""
-    marked = row.name.isdigit() and not row.distilled
-    return f"{row.name} labels" if marked and any(r.distilled for r in board.rows) else row.name
-
-
 def _depth_text(row: Row, board: Leaderboard) -> str:
     """Returns `3`, or `3 × 192` of a student with a width of its own."""
     return f"{row.depth} × {row.hidden_size}" if row.hidden_size else str(row.depth)
@@ -221,7 +215,7 @@ def _recipe_text(row: Row, board: Leaderboard) -> str:
 
 
 def _recipes_differ(board: Leaderboard) -> bool:
-    """Whether the trials of the search have different recipes; the baseline does not count."""
+    """Whether the numbered trials have different recipes."""
     return len({row.recipe for row in board.rows if row.name.isdigit()}) > 1
 
 
@@ -266,8 +260,14 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "name",
         lambda trial: trial.record.name,
-        terminal=Shown("trial", _name_text, lambda board: "teacher", is_number=False),
-        page=Shown("trial", _name_text, is_number=False),
+        terminal=Shown(
+            "trial", lambda row, board: row.name, lambda board: "teacher", is_number=False
+        ),
+        page=Shown(
+            "trial",
+            lambda row, board: row.name,
+            is_number=False,
+        ),
     ),
     Column(
         "recipe",
