@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,9 +29,9 @@ from lkd_tune.config.trial import TrialSpec
 RECIPE_ATTRIBUTE = "recipe"
 """The user attribute of a trial in the study that has `Start.recipe`. Such a trial has parameters
 for everything but the losses."""
-# The lower half with the last layer, and DistilBERT's choice. Each is far better than the uniform
-# map on some tasks, the first also on real ones; see benchmarks/RESULTS.md.
-_OTHER_MAPS = ("lower_half", "top_bottom")
+# The uniform map, the lower half with the last layer, and DistilBERT's choice. Each is far better
+# than the others on some tasks; see benchmarks/RESULTS.md.
+_MAPS = ("skip", "lower_half", "top_bottom")
 # The key that a scalar sets if it replaces a block of losses.
 _MAIN_KEY = "weight"
 # Wanted in place of a value: the middle of the numbers that the space has.
@@ -56,10 +57,11 @@ class Start:
 
 
 def recipe_starts(space: SearchSpace, teacher_layers: int, names: Sequence[str]) -> list[Start]:
-    """Returns the recipes as starts, in this order, then one of them with other maps.
+    """Returns the recipes as starts, in this order, each with another map than the one before it.
 
-    The starts are at most half of `search.trials`, so that the sampler has the other half. An
-    exhaustive search has those only that are points of its space.
+    After the last recipe the first follows with its next map. Which map suits a task matters as
+    much as the recipe, so a few trials try several of both. The starts are at most a quarter of
+    `search.trials`, rounded up. An exhaustive search has those only that are points of its space.
 
     If the score is the only objective and there are no limits, students are as deep and wide as
     the space allows, because a larger student is mostly better. Otherwise they have half of the
@@ -71,12 +73,9 @@ def recipe_starts(space: SearchSpace, teacher_layers: int, names: Sequence[str])
         teacher_layers: Number of the teacher's encoder layers.
         names: Names of the recipes.
     """
-    if not names:
-        return []
-    again = DEFAULT_RECIPE if DEFAULT_RECIPE in names else names[0]
-    wanted = [*((name, "skip") for name in names), *((again, preset) for preset in _OTHER_MAPS)]
     starts: list[Start] = []
-    for name, preset in wanted:
+    for turn, (place, name) in itertools.product(range(len(_MAPS)), enumerate(names)):
+        preset = _MAPS[(place + turn) % len(_MAPS)]
         try:
             start = _recipe_start(space, teacher_layers, name, preset)
         except SpecError:  # the middle of one setting may not fit that of another
@@ -85,7 +84,7 @@ def recipe_starts(space: SearchSpace, teacher_layers: int, names: Sequence[str])
         is_new = all((start.params, start.recipe) != (s.params, s.recipe) for s in starts)
         if is_new and not (space.settings.search.is_exhaustive and start.recipe is not None):
             starts.append(start)
-    return starts[: space.settings.search.trials // 2]
+    return starts[: math.ceil(space.settings.search.trials / 4)]
 
 
 def _recipe_start(space: SearchSpace, teacher_layers: int, name: str, preset: str) -> Start:
@@ -94,7 +93,8 @@ def _recipe_start(space: SearchSpace, teacher_layers: int, name: str, preset: st
     wanted = {"losses": losses.model_dump(mode="json"), "student": student, "train": _MIDDLE}
     layer_map = preset_map(preset, teacher_layers, student["depth"])
     point = _nearest_point(space, wanted, layer_map, layer_map, teacher_layers)
-    origin = f"recipe {name}" + (f" (map {preset})" if preset != "skip" else "")
+    has_map = preset != "skip" and any(key.startswith("layer_map") for key in point.params)
+    origin = f"recipe {name}" + (f" (map {preset})" if has_map else "")
     if _objective(point.settings.losses) == _objective(losses):
         return Start(origin, point.params, point.clamped)
     others = {key: v for key, v in point.params.items() if key.partition(".")[0] != "losses"}

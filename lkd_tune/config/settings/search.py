@@ -37,17 +37,17 @@ class SearchSettings(Settings):
     finite space once), nsga2, nsga3, gp and cma; or evolution, which mutates and crosses layer
     maps."""
     recipes: tuple[RecipeName, ...] = (
-        "labels",
         "soft_labels",
         "ckd",
-        "tinybert",
+        "labels",
         "distilbert",
+        "tinybert",
         "pkd",
         "minilm",
     )
-    """The recipes that the search starts with, in this order; `lkd-tune recipes` lists all. Then
-    `ckd` (else the first) follows with the maps lower_half and top_bottom, if the map is searched.
-    All of these are at most half of the trials. `[]`: the sampler draws every trial."""
+    """The recipes that the search starts with, in this order; `lkd-tune recipes` lists all. If the
+    map is searched, they take turns with the maps skip, lower_half and top_bottom. They are at most
+    a quarter of the trials. `[]`: the sampler draws every trial."""
     warm_start: tuple[str, ...] = ()
     """Run folders of earlier searches, whose best settings are tried first."""
     scheduler: Scheduler = "asha"

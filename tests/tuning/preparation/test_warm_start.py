@@ -30,16 +30,18 @@ def test_a_search_starts_with_recipes(tmp_path, capsys):
         tmp_path,
         losses={"wr_pair": {"loguniform": [0.1, 10]}},
         student={"depth": {"int": [1, 2]}},
-        search={"trials": 4, "recipes": ["labels", "tinybert", "ckd"], "scheduler": "none"},
+        search={"trials": 5, "recipes": ["labels", "tinybert", "ckd"], "scheduler": "none"},
     )
     run = RunFolder(tmp_path / "run")
     result = run_search(space, run)
     out = capsys.readouterr().out
-    assert "starts with the recipes labels, tinybert\n" in out  # half of the trials
+    assert (
+        "starts with the recipes labels, tinybert (map lower_half)\n" in out
+    )  # a quarter of the trials
     records = run.read_trials()
-    assert [record.state for record in records] == ["complete"] * 4
+    assert [record.state for record in records] == ["complete"] * 5
     origins = [record.origin for record in records]
-    assert origins == ["recipe labels", "recipe tinybert", None, None]
+    assert origins == ["recipe labels", "recipe tinybert (map lower_half)", *[None] * 3]
     for record, recipe in zip(records, ("labels", "tinybert"), strict=False):
         assert record.spec.losses == LossSettings(recipe=recipe)
         assert record.spec.student.depth == 2
