@@ -56,6 +56,15 @@ def check_space(space: SearchSpace) -> int:
     return layers
 
 
+def tried_recipes(space: SearchSpace) -> list[str]:
+    """Returns the recipes whose losses a search starts with, even if its space lacks them."""
+    search = space.settings.search
+    if search.is_exhaustive:
+        return []
+    served: list[str] = [name for name in search.recipes if recipe_problem(space, name) is None]
+    return served[: search.trials // 2]
+
+
 def recipe_problem(space: SearchSpace, recipe: str) -> str | None:
     """Returns why the models of a space can't be trained with a recipe; None if they can."""
     attention = LossSettings.model_validate({"recipe": recipe}).attention

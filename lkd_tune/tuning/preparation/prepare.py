@@ -127,12 +127,15 @@ def ensure_targets(session: Session, worker: PreparationWorker, model: str) -> N
 
 
 def _compared_vectors(space: SearchSpace) -> list[str]:
-    """Returns the parts that are stored as vectors and that any trial of a space may compare."""
+    """Returns the parts that are stored as vectors and that any trial of a search may compare."""
+    from lkd_tune.distillation.checks import tried_recipes
     from lkd_tune.distillation.targets.vectors import VECTOR_PARTS
 
     needs = {name: term.needs for name, term in LossSettings().terms()}
     asking = [name for name, parts in needs.items() if not parts.isdisjoint(VECTOR_PARTS)]
     compared = {part for name in space.possible_terms(*asking) for part in needs[name]}
+    for name in tried_recipes(space):
+        compared |= LossSettings.model_validate({"recipe": name}).needs
     return [part for part in VECTOR_PARTS if part in compared]
 
 

@@ -54,6 +54,19 @@ def test_parts_are_stored_if_any_trial_may_compare_them(tmp_path, losses, expect
     assert told == ["storing the teacher's targets"]
 
 
+@pytest.mark.parametrize(
+    ("recipes", "expected"),
+    [
+        (["labels", "pkd"], {"hidden_states": True, "attention": False}),
+        (["tinybert", "labels"], {"hidden_states": True, "attention": True}),
+        (["labels", "ckd", "tinybert"], {"hidden_states": False, "attention": False}),
+    ],
+)
+def test_parts_are_stored_for_the_recipes_that_are_tried(tmp_path, recipes, expected):
+    search = {"recipes": recipes, "trials": 4}  # half of them are recipes
+    assert _stored(tmp_path, [], search=search) == expected
+
+
 def test_parts_that_do_not_fit_are_named(tmp_path):
     told: list[str] = []
     losses = {"hidden": OFF_OR_ON, "attention": 1}
