@@ -84,7 +84,7 @@ def recipe_starts(space: SearchSpace, teacher_layers: int, names: Sequence[str])
         is_new = all((start.params, start.recipe) != (s.params, s.recipe) for s in starts)
         if is_new and not (space.settings.search.is_exhaustive and start.recipe is not None):
             starts.append(start)
-    return starts[: math.ceil(space.settings.search.trials / 4)]
+    return starts[: space.settings.search.most_recipe_starts]
 
 
 def _recipe_start(space: SearchSpace, teacher_layers: int, name: str, preset: str) -> Start:

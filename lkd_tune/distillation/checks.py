@@ -62,7 +62,7 @@ def tried_recipes(space: SearchSpace) -> list[str]:
     if search.is_exhaustive:
         return []
     served: list[str] = [name for name in search.recipes if recipe_problem(space, name) is None]
-    return served[: search.trials // 2]
+    return served[: search.most_recipe_starts]
 
 
 def recipe_problem(space: SearchSpace, recipe: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field, GetJsonSchemaHandler, create_model, model_validator
@@ -76,6 +77,11 @@ class SearchSettings(Settings):
     def is_exhaustive(self) -> bool:
         """Whether the sampler draws every point of a finite space."""
         return self.sampler in _EXHAUSTIVE
+
+    @property
+    def most_recipe_starts(self) -> int:
+        """Number of trials that may be recipes at the start, so that the sampler has the others."""
+        return math.ceil(self.trials / 4)
 
     def check_several_objectives(self) -> None:
         """Checks that sampler and scheduler support more than one objective.

@@ -63,7 +63,7 @@ def test_parts_are_stored_if_any_trial_may_compare_them(tmp_path, losses, expect
     ],
 )
 def test_parts_are_stored_for_the_recipes_that_are_tried(tmp_path, recipes, expected):
-    search = {"recipes": recipes, "trials": 4}  # half of them are recipes
+    search = {"recipes": recipes, "trials": 8}  # two of them are recipes
     assert _stored(tmp_path, [], search=search) == expected
 
 
