@@ -37,18 +37,11 @@ class SearchSettings(Settings):
     """One of Optuna's tpe (multivariate, with a constant liar), random, grid (each point of a
     finite space once), nsga2, nsga3, gp and cma; or evolution, which mutates and crosses layer
     maps."""
-    recipes: tuple[RecipeName, ...] = (
-        "soft_labels",
-        "ckd",
-        "labels",
-        "distilbert",
-        "tinybert",
-        "pkd",
-        "minilm",
-    )
+    recipes: tuple[RecipeName, ...] = ("labels", "soft_labels", "ckd")
     """The recipes that the search starts with, in this order; `lkd-tune recipes` lists all. If the
     map is searched, they take turns with the maps skip, lower_half and top_bottom. They are at most
-    a quarter of the trials. `[]`: the sampler draws every trial."""
+    a quarter of the trials. `[]`: the sampler draws every trial. With recipes that compare hidden
+    states or attention, up to `targets.max_gb` of them are stored."""
     warm_start: tuple[str, ...] = ()
     """Run folders of earlier searches, whose best settings are tried first."""
     scheduler: Scheduler = "asha"
