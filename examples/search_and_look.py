@@ -19,7 +19,7 @@ import torch
 from lkd_tune import Run, load_space, search
 
 # Of the shipped space's task: an acceptable one, and one that is not.
-SENTENCES = ("the pilots that blame the boy smile", "the pilots that blame the boy smiles")
+SENTENCES = ("the boys behind the pilot smile", "the boys behind the pilot smiles")
 
 
 def main(space: str | Mapping[str, Any] = "layer_map.yaml", run_dir: str = "runs") -> Run:
