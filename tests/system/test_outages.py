@@ -70,7 +70,9 @@ def test_a_store_that_stays_away_ends_the_search_and_no_trial(home, tmp_path, mo
     with away, monkeypatch.context() as patch:
         patch.setattr(storage, "_RETRY_S", 1.0)
         patch.setattr("lkd_tune.tuning.tuner.Session", LeftSession)
-        with pytest.raises(StorageError, match=r"`lkd-tune search --resume s3://.*` here sends it"):
+        with pytest.raises(
+            StorageError, match=r"run `lkd-tune search --resume s3://.*` on this machine"
+        ):
             run_search(space, run, quiet=True)
     assert [record.state for record in run.read_trials()] == ["running"]
     measured = storage.Store(home).read("trials/0000/measurements.jsonl")
