@@ -183,7 +183,7 @@ def test_more_refusals_of_the_driver(tmp_path, lkd_tune):
         (nowhere, ": can't be written by the driver"),
         (nothing, "is not a run folder"),
         ([*where, *warm], "/runs/none is not a run folder"),
-        ([*where, *mlflow], "the address of a server"),
+        ([*where, *mlflow], "the address of a tracking server"),
     ):
         assert told in lkd_tune("submit", *arguments, code=2)
     run = begun(tmp_path / "shared" / "run")
