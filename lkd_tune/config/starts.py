@@ -60,8 +60,9 @@ def recipe_starts(space: SearchSpace, teacher_layers: int, names: Sequence[str])
     """Returns the recipes as starts, in this order, each with another map than the one before it.
 
     After the last recipe the first follows with its next map. Which map suits a task matters as
-    much as the recipe, so a few trials try several of both. The starts are at most a quarter of
-    `search.trials`, rounded up. An exhaustive search has those only that are points of its space.
+    much as the recipe, so a few trials try several of both. There are at most
+    `SearchSettings.most_recipe_starts`. An exhaustive search has those only that are points of its
+    space.
 
     If the score is the only objective and there are no limits, students are as deep and wide as
     the space allows, because a larger student is mostly better. Otherwise they have half of the

@@ -40,8 +40,8 @@ class SearchSettings(Settings):
     recipes: tuple[RecipeName, ...] = ("labels", "soft_labels", "ckd")
     """The recipes that the search starts with, in this order; `lkd-tune recipes` lists all. If the
     map is searched, they take turns with the maps skip, lower_half and top_bottom. They are at most
-    a quarter of the trials. `[]`: the sampler draws every trial. With recipes that compare hidden
-    states or attention, up to `targets.max_gb` of them are stored."""
+    a quarter of the trials, or two of a few. `[]`: the sampler draws every trial. With recipes that
+    compare hidden states or attention, up to `targets.max_gb` of them are stored."""
     warm_start: tuple[str, ...] = ()
     """Run folders of earlier searches, whose best settings are tried first."""
     scheduler: Scheduler = "asha"
@@ -73,8 +73,11 @@ class SearchSettings(Settings):
 
     @property
     def most_recipe_starts(self) -> int:
-        """Number of trials that may be recipes at the start, so that the sampler has the others."""
-        return math.ceil(self.trials / 4)
+        """Number of trials that may be recipes at the start, so that the sampler has the others.
+
+        A quarter of the trials; in a short search two, the labels alone and soft labels by default.
+        """
+        return max(math.ceil(self.trials / 4), min(2, self.trials // 2))
 
     def check_several_objectives(self) -> None:
         """Checks that sampler and scheduler support more than one objective.
