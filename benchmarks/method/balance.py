@@ -5,8 +5,8 @@ which chose nothing, and the p of a paired t-test over the search seeds. Both ar
 space with equally many trials; they differ in `losses.balance` and in the ranges of the weights.
 `none` has the ranges of the shipped spaces, layer_map.yaml for acceptability and glue.yaml for
 others. `gradient` has 0.03 to 3 for each of the four relations: in the middle of their ranges they
-pull together about as strongly as the logits, which have weight 1. No search starts with published
-weights, which are in the units of `none`; --set search.published_start=true changes that.
+pull together about as strongly as the logits, which have weight 1. No search starts with
+recipes, whose weights are in the units of `none`; --set "search.recipes=[ckd]" changes that.
 
     python benchmarks/method/balance.py --task acceptability --runs DIR [--seeds 3] [--trials 16]
     python benchmarks/method/balance.py --task cola,stsb --data DIR --models DIR --runs DIR \\
@@ -88,10 +88,9 @@ def space_of(task: str, arm: str, seed: int, arguments: argparse.Namespace) -> S
         f"losses.balance={arm}",
         *(f"losses.{name}={{loguniform: [{low}, {high}]}}" for name, (low, high) in ranges.items()),
         f"search.seed={seed}",
-        "search.published_start=false",
+        "search.recipes=[]",
     ]
-    changed = argparse.Namespace(**{**vars(arguments), "settings": [*own, *arguments.settings]})
-    return evidence.space_of(task, changed)
+    return evidence.space_of(task, arguments, own)
 
 
 def winner_of(space: SearchSpace, folder: Path) -> Winner:

@@ -22,9 +22,6 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
 from benchmarks.method import evidence
 from lkd_tune.config.settings.layer_map import preset_map
 from lkd_tune.config.settings.losses import LossSettings
@@ -32,6 +29,7 @@ from lkd_tune.config.settings.recipes import RECIPES
 from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
 from lkd_tune.models.loading import read_depth
 from lkd_tune.records.run import RunFolder
+from lkd_tune.records.seed_stats import difference_interval
 
 _SEARCHES = {
     "search over CKD alone": (
@@ -115,13 +113,10 @@ def show(task: str, table: dict[str, list[dict[str, Any]]]) -> None:
 
 def difference(ours: list[float], theirs: list[float]) -> str:
     """Returns the difference of two means with the half width of its 95 % interval, as text."""
-    if min(len(ours), len(theirs)) < 2:
+    low, high = difference_interval(ours, theirs)
+    if low is None or high is None:
         return ""
-    gain = statistics.mean(ours) - statistics.mean(theirs)
-    if np.ptp(ours) == np.ptp(theirs) == 0:
-        return f"{gain:+.3f}"
-    interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval()
-    return f"{gain:+.3f} ± {(interval.high - interval.low) / 2:.3f}"
+    return f"{(low + high) / 2:+.3f} ± {(high - low) / 2:.3f}"
 
 
 if __name__ == "__main__":
