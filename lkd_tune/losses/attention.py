@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lkd_tune.losses.base import LossSum, check_mask
-from lkd_tune.losses.relations import as_exact, batch_chunks, full_precision
+from lkd_tune.losses.base import LossSum, check_mask, check_name
+from lkd_tune.losses.chunks import batch_chunks, sum_in_chunks
+from lkd_tune.losses.relations import as_exact, full_precision
 
 # The vectors whose products are compared.
 PAIRS = {
@@ -76,12 +77,8 @@ def attention_difference(
     Raises:
         ValueError: If shapes do not fit, R does not divide a width, or a name is unknown.
     """
-    if variant not in PAIRS:
-        raise ValueError(f"unknown variant {variant!r}; allowed: {', '.join(PAIRS)}")
-    if discrepancy not in DISCREPANCIES:
-        raise ValueError(
-            f"unknown discrepancy {discrepancy!r}; allowed: {', '.join(DISCREPANCIES)}"
-        )
+    check_name("variant", variant, PAIRS)
+    check_name("discrepancy", discrepancy, DISCREPANCIES)
     heads, layers = heads or teacher.heads, len(student.query)
     if layers != len(teacher.query):
         raise ValueError(f"{layers} layers of the student, {len(teacher.query)} of the teacher")
@@ -122,21 +119,15 @@ class _RelationDifferences(torch.autograd.Function):
         heads: int,
         discrepancy: str,
     ) -> Tensor:
-        need_gradient = any(ctx.needs_input_grad[:2])
-        gradients = (torch.empty_like(left), torch.empty_like(right)) if need_gradient else ()
-        total = as_exact(left).new_zeros(())
-        per_example = heads * mask.shape[1] ** 2
-        for part in batch_chunks(left, _CHUNK_ELEMENTS, per_example):
-            ours = tuple(x[part].detach().requires_grad_(need_gradient) for x in (left, right))
+        def of_chunk(part: slice, ours: tuple[Tensor, ...]) -> Tensor:
             theirs = (teacher_left[part].detach(), teacher_right[part].detach())
-            with full_precision(left.device.type):
-                with torch.set_grad_enabled(need_gradient):
-                    loss = _relation_sum(ours, theirs, mask[part], heads, discrepancy)
-                if need_gradient:
-                    found = torch.autograd.grad(loss, ours)
-                    for gradient, value in zip(gradients, found, strict=True):
-                        gradient[part] = value
-            total = total + loss.detach()
+            return _relation_sum(ours, theirs, mask[part], heads, discrepancy)
+
+        chunks = batch_chunks(left, _CHUNK_ELEMENTS, heads * mask.shape[1] ** 2)
+        with full_precision(left.device.type):
+            total, gradients = sum_in_chunks(
+                (left, right), chunks, of_chunk, need_gradient=any(ctx.needs_input_grad[:2])
+            )
         ctx.save_for_backward(*gradients)
         return total
 

@@ -5,7 +5,7 @@ B examples, L matched layers, N positions, H hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -66,6 +66,12 @@ def check_mask(mask: Tensor, examples: int, length: int) -> None:
     """Raises ValueError if the mask is not of shape (B, N)."""
     if mask.shape != (examples, length):
         raise ValueError(f"the mask has shape {tuple(mask.shape)}, (B, N) is {(examples, length)}")
+
+
+def check_name(kind: str, name: str, allowed: Collection[str]) -> None:
+    """Raises ValueError if a name is not allowed; `kind` says of what it is one."""
+    if name not in allowed:
+        raise ValueError(f"unknown {kind} {name!r}; allowed: {', '.join(allowed)}")
 
 
 def _shapes(student: Tensor, teacher: Tensor) -> str:

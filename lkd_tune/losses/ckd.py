@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lkd_tune.losses.base import LossSum, check_hidden, check_mask, check_relations
+from lkd_tune.losses.base import LossSum, check_hidden, check_mask, check_name, check_relations
 from lkd_tune.losses.pairs import compare, pair_differences
 from lkd_tune.losses.relations import (
     LayerRelations,
@@ -268,21 +268,14 @@ def _check_layers(student: LayerRelations, teacher: LayerRelations, mask: Tensor
 
 
 def _check_pair(distance: str, discrepancy: str) -> None:
-    if distance not in DISTANCES:
-        raise ValueError(f"unknown distance {distance!r}; allowed: {', '.join(DISTANCES)}")
-    if discrepancy not in DISCREPANCIES:
-        raise ValueError(
-            f"unknown discrepancy {discrepancy!r}; allowed: {', '.join(DISCREPANCIES)}"
-        )
+    check_name("distance", distance, DISTANCES)
+    check_name("discrepancy", discrepancy, DISCREPANCIES)
     if discrepancy == "kl" and distance != "cosine":
         raise ValueError("discrepancy 'kl' requires distance 'cosine'; use l2, l1, smooth_l1")
 
 
 def _check_triple(discrepancy: str, window: int | None, variant: str) -> None:
-    allowed = [name for name in DISCREPANCIES if name != "kl"]
-    if discrepancy not in allowed:
-        raise ValueError(f"unknown discrepancy {discrepancy!r}; allowed: {', '.join(allowed)}")
+    check_name("discrepancy", discrepancy, [name for name in DISCREPANCIES if name != "kl"])
     if window is not None and (window < 3 or window % 2 == 0):
         raise ValueError(f"window {window} is not an odd number of at least 3 words")
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; allowed: {', '.join(VARIANTS)}")
+    check_name("variant", variant, VARIANTS)

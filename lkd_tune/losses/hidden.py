@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lkd_tune.losses.base import LossSum, check_mask
+from lkd_tune.losses.base import LossSum, check_mask, check_name
 from lkd_tune.losses.relations import as_exact
 
 DISCREPANCIES = ("l2", "cosine")
@@ -45,10 +45,7 @@ def hidden_difference(
     Raises:
         ValueError: If shapes do not fit or a name is unknown.
     """
-    if discrepancy not in DISCREPANCIES:
-        raise ValueError(
-            f"unknown discrepancy {discrepancy!r}; allowed: {', '.join(DISCREPANCIES)}"
-        )
+    check_name("discrepancy", discrepancy, DISCREPANCIES)
     if len(student) != len(teacher):
         raise ValueError(f"{len(student)} layers of the student, {len(teacher)} of the teacher")
     real = _compared(mask, words)
@@ -71,8 +68,7 @@ def hidden_count(mask: Tensor, layers: int, *, words: str = "all") -> Tensor:
 
 def _compared(mask: Tensor, words: str) -> Tensor:
     """Returns the mask of the compared words, (B, M)."""
-    if words not in WORDS:
-        raise ValueError(f"unknown words {words!r}; allowed: {', '.join(WORDS)}")
+    check_name("words", words, WORDS)
     return _first(mask, words).bool()
 
 

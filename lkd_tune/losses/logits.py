@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lkd_tune.config.settings.losses import LogitLoss
-from lkd_tune.losses.base import LossSum
+from lkd_tune.losses.base import LossSum, check_name
 from lkd_tune.losses.inputs import BatchSizes, LossInputs
 
 LINKS = ("softmax", "sigmoid", "identity")
@@ -74,10 +74,8 @@ def soft_labels(
         raise ValueError(f"logits of student and teacher differ in shape: {shapes}")
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature {temperature} is not positive and finite")
-    if link not in LINKS:
-        raise ValueError(f"unknown link {link!r}; allowed: {', '.join(LINKS)}")
-    if divergence not in DIVERGENCES:
-        raise ValueError(f"unknown divergence {divergence!r}; allowed: {', '.join(DIVERGENCES)}")
+    check_name("link", link, LINKS)
+    check_name("divergence", divergence, DIVERGENCES)
     if divergence == "mse" and link != "identity":
         temperature, scaled = 1.0, False
     student = student_logits / temperature

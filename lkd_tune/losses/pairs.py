@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lkd_tune.losses.relations import LayerRelations, WordRelations, batch_chunks, gpu_kernels
+from lkd_tune.losses.chunks import batch_chunks, sum_in_chunks
+from lkd_tune.losses.relations import LayerRelations, WordRelations, gpu_kernels
 
 # Similarities lie in [−1, 1]. This value has weight 0 in a softmax and, unlike −inf, gives no NaN
 # in a row without any real word.
@@ -75,20 +76,17 @@ class _PairDifferences(torch.autograd.Function):
             ctx.save_for_backward(*found)
             return total
         pairs = real[..., :, None] & real[..., None, :]
-        need_gradient = any(ctx.needs_input_grad[:2])
-        gradients = (torch.empty_like(sq_norm), torch.empty_like(sq_dist)) if need_gradient else ()
-        total = sq_dist.new_zeros(())
-        for part in batch_chunks(sq_dist, _CHUNK_ELEMENTS):
-            ours = tuple(x[part].detach().requires_grad_(need_gradient) for x in (sq_norm, sq_dist))
+
+        def of_chunk(part: slice, ours: tuple[Tensor, ...]) -> Tensor:
             theirs = (teacher.sq_norm[part].detach(), teacher.sq_dist[part].detach())
-            with torch.set_grad_enabled(need_gradient):
-                loss = _pair_sum(ours, theirs, pairs[part], distance, discrepancy)
-            if need_gradient:
-                # Distances do not depend on the norms.
-                found = torch.autograd.grad(loss, ours, allow_unused=True, materialize_grads=True)
-                for gradient, value in zip(gradients, found, strict=True):
-                    gradient[part] = value
-            total = total + loss.detach()
+            return _pair_sum(ours, theirs, pairs[part], distance, discrepancy)
+
+        total, gradients = sum_in_chunks(
+            (sq_norm, sq_dist),
+            batch_chunks(sq_dist, _CHUNK_ELEMENTS),
+            of_chunk,
+            need_gradient=any(ctx.needs_input_grad[:2]),
+        )
         ctx.save_for_backward(*gradients)
         return total
 

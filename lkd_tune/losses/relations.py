@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lkd_tune.losses.chunks import batch_chunks
+
 logger = logging.getLogger(__name__)
 
 # A squared distance below this share of the two vectors' squared lengths is rounding: the vectors
@@ -156,21 +158,6 @@ def _centred(vectors: Tensor, real: Tensor) -> Tensor:
     count = weight.sum(-2, keepdim=True).clamp_(min=1)
     exact = as_exact(vectors)
     return exact - (weight.transpose(-1, -2) @ exact).div_(count)
-
-
-def batch_chunks(tensor: Tensor, elements: int, per_example: int | None = None) -> list[slice]:
-    """Returns slices of a batch (B, …) that are processed one after the other.
-
-    Args:
-        tensor: The batch.
-        elements: Most elements of a chunk on a CPU; on a GPU it is 16 times as many. A chunk has
-            at least one example.
-        per_example: Elements of an example. Default: those in the batch.
-    """
-    limit = elements if tensor.device.type == "cpu" else 16 * elements
-    size = max(1, limit // max(1, per_example or tensor[:1].numel()))
-    # One empty chunk for an empty batch, so that results have its shape.
-    return [slice(start, start + size) for start in range(0, max(1, len(tensor)), size)]
 
 
 def gpu_kernels(distances: Tensor) -> Any:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lkd_tune.losses.relations import batch_chunks, gpu_kernels
+from lkd_tune.losses.chunks import batch_chunks
+from lkd_tune.losses.relations import gpu_kernels
 
 # Elements of the distances in a chunk. The work takes many short operations, so chunks are larger
 # than what fits a CPU's cache.
