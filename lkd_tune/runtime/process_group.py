@@ -91,8 +91,9 @@ def leave_process_group() -> None:
     if not dist.is_initialized():
         return
     deepspeed = load_deepspeed()
-    dist.destroy_process_group()
-    # DeepSpeed has its own handle, and would continue to use the destroyed group.
+    # DeepSpeed's own function also forgets the groups that its engines share; a later engine would
+    # find them destroyed. It keeps its handle, though.
+    deepspeed.comm.destroy_process_group()
     deepspeed.comm.comm.cdb = None
     for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
         os.environ.pop(name, None)

@@ -3,6 +3,12 @@
 import subprocess
 import sys
 
+import torch.distributed as dist
+
+from lkd_tune.distillation.engine import Distillation
+from lkd_tune.runtime.process_group import leave_process_group
+from tests.distillation.test_engine import _spec
+
 PROGRAM = """
 import atexit
 import torch.distributed as dist
@@ -19,3 +25,13 @@ def test_a_process_leaves_its_group_when_it_ends():
     )
     assert told.stdout.split("\n")[:2] == ["True", "at last False"]
     assert "destroy_process_group" not in told.stderr
+
+
+def test_a_process_that_left_its_group_trains_in_another(tmp_path):
+    steps = []
+    for _ in range(2):
+        with Distillation(_spec(tmp_path)) as distillation:
+            steps.append(next(distillation).step)
+        leave_process_group()
+        assert not dist.is_initialized()
+    assert steps[0] == steps[1] > 0
