@@ -12,12 +12,8 @@ from lkd_tune.config.settings.known_tasks import GENERATED, is_file_name
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
 from lkd_tune.data.acceptability.task import Sentence, build_acceptability
-from lkd_tune.data.readers import (
-    UNREADABLE,
-    load_table,
-    read_columns,
-    rename_columns,
-)
+from lkd_tune.data.formats.columns import rename_columns
+from lkd_tune.data.readers import UNREADABLE, explain, load_table, read_columns
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.types import Split
 from lkd_tune.files.cache import cache_dir
@@ -111,8 +107,9 @@ def _table(task: TaskSettings, split: str, cache: Path | None) -> Any:
     except UNREADABLE as error:
         # The only sign of an empty file is this part of datasets' message.
         empty = "corresponds to no data" in str(error)
-        message = "holds no examples" if empty else f"can't be read: {error}"
-        raise SpecError(Problem("", f"task.{split}", f"{getattr(task, split)} {message}")) from None
+        file = getattr(task, split)
+        message = "holds no examples" if empty else explain(task, Path(file), error)
+        raise SpecError(Problem("", f"task.{split}", f"{file} {message}")) from None
     if is_file_name(getattr(task, split)):
         ours = rename_columns(task, table.column_names)
         if ours != table.column_names:
@@ -177,14 +174,19 @@ def check_data(task: TaskSettings) -> list[tuple[str, str]]:
         try:
             columns = read_columns(task, path)
         except UNREADABLE as error:
-            problems.append((split, f"{file} can't be read: {error}"))
+            problems.append((split, f"{file} {explain(task, path, error)}"))
             continue
         if not columns:
             problems.append((split, f"{file} is empty"))
             continue
         for key, column in wanted.items():
-            if column is not None and column not in columns:
+            if column is None:
+                continue
+            if column not in columns:
                 problems.append((f"columns.{key}", _missing_column(file, column, columns)))
+            elif (number := columns.count(column)) > 1:
+                message = f"{file} has {number} columns named {column}; rename all but one"
+                problems.append((f"columns.{key}", message))
     return problems
 
 
@@ -204,4 +206,5 @@ def _as_text(value: Any) -> str:
 
 def _missing_column(file: str, column: str, columns: list[str]) -> str:
     near = did_you_mean(column, columns)
-    return f"{file} has no column {column!r}{near}; it has {', '.join(columns)}"
+    shown = (name if name == name.strip() != "" else repr(name) for name in columns)
+    return f"{file} has no column {column!r}{near}; it has {', '.join(shown)}"

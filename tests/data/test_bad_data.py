@@ -1,5 +1,6 @@
 """What is said of data that a task can't use: which file, row and column."""
 
+import gzip
 import json
 
 import pytest
@@ -85,6 +86,21 @@ BAD = [
     ("classification", "a.csv", "text,label\nx,1\ny,0,z\n", {},
      "can't be read: line 3 has 3 fields, where the header has 2"),
     ("classification", "a.jsonl", '{"text": "x", "label": 1}\n{"text": "y"\n', {}, "can't be read"),
+    ("classification", "a.csv", "text,label\na, b,1\nc, d,0\n", {},
+     "can't be read: line 2 has 3 fields, where the header has 2; put text that holds the"),
+    ("classification", "a.jsonl", '{"text": "x", "label": 1}\n' * 3000 + '{"text": "y"\n', {},
+     "can't be read: line 3001 is not JSON: Expecting ',' delimiter"),
+    ("classification", "a.jsonl", '{"text": "x", "label": 1}\n7\n', {},
+     "can't be read: line 2 is not an object"),
+    ("classification", "a.csv", "text,label,label\nx,0,1\n", {},
+     "a.csv has 2 columns named label; rename all but one"),
+    ("classification", "a.csv", "text , label,label \nx,0,1\n", {},
+     "a.csv has 2 columns named label; rename all but one"),
+    ("classification", "a.csv", "Text,a b, \nx,0,1\n", {}, "it has Text, a b, ''"),
+    ("classification", "a.json", '{"a": [{"text": "x"}], "b": [{"text": "x"}]}', {},
+     "it has several lists, a, b; keep the one that holds the examples"),
+    ("tagging", "a.conll", "EU NNP B-NP B-ORG\nrejects VBZ O\n", {},
+     "line 2 has 3 fields, where the first line with a word has 4"),
     ("classification", "a.csv", "", {}, "is empty"),
     ("classification", "a.csv", "text,label\n", {}, "holds no examples"),
     ("classification", "a.csv", "text,label\nx,-1\n", {}, "labels of this split are hidden"),
@@ -118,6 +134,51 @@ def test_a_message_names_row_and_column(kind, name, text, settings, message, tmp
         load_split(_task(path, kind, **settings), "train", cache=tmp_path / "cache")
     assert message in str(error.value)
     assert name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "line 2 is not UTF-8 (byte 0xe9); save it as UTF-8, or set task.encoding: cp1252"),
+        ({"encoding": "ascii"}, "line 2 is not ASCII (byte 0xe9); correct task.encoding"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.tsv.gz"])
+def test_a_file_of_another_encoding_is_reported_with_its_line(name, settings, message, tmp_path):
+    rows = {
+        "a.csv": "text,label\ncafé,1\n",
+        "a.tsv.gz": "text\tlabel\ncafé\t1\n",
+        "a.jsonl": '{"text": "the", "label": 0}\n{"text": "café", "label": 1}\n',
+    }[name].encode("cp1252")
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(rows) if name.endswith(".gz") else rows)
+    with pytest.raises(SpecError) as error:
+        load_split(_task(path, "classification", **settings), "train", cache=tmp_path / "cache")
+    assert message in str(error.value)
+
+
+def test_text_of_nul_bytes_is_taken_for_utf_16(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes("text,label\nx,1\n".encode("utf-16-le"))
+    ((_, message), *_) = check_data(_task(path, "classification"))
+    assert "holds NUL bytes" in message
+    assert "set task.encoding to utf-16-le" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "text,label\nx,1\ny,0,z\n"),
+        ("a.jsonl", '{"text": "x", "label": 1}\n{"text": "y"\n'),
+    ],
+)
+def test_a_broken_file_is_reported_once(name, text, tmp_path, capfd, caplog):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(SpecError):
+        load_split(_task(path, "classification"), "train", cache=tmp_path / "cache")
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("longer", [0, 1])  # it may be the first line, which could be a header
@@ -234,6 +295,7 @@ def test_classes_in_another_order_are_reported_whatever_their_case(tmp_path):
         ({"kind": "question_answering", "max_length": 40, "stride": 38}, "leaves no room"),
         ({"kind": "question_answering", "columns": {"pair": None}}, "columns.pair is required"),
         ({"kind": "ranking"}, "Input should be"),
+        ({"encoding": "windows"}, "encoding 'windows' is unknown; use utf-8, utf-16, cp1252"),
     ],
 )
 def test_settings_that_do_not_go_together(settings, message):

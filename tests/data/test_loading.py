@@ -9,7 +9,7 @@ from lkd_tune.config.errors import SpecError
 from lkd_tune.config.settings.known_tasks import FILE_SUFFIXES, file_types
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.loading import check_data, count_labels, label_names, load_split
-from lkd_tune.data.readers import READERS
+from lkd_tune.data.readers import READERS, read_note
 
 ROWS = [("the dog", "a"), ("", "b"), ('a "quoted cat', "a")]
 
@@ -68,6 +68,7 @@ def test_a_file_without_header_takes_the_known_names(tmp_path):
 
 
 def test_words_that_look_like_missing_values_stay(tmp_path):
+    """See datasets#4467."""
     path = tmp_path / "data.csv"
     path.write_text("text,label\nNA,0\nNone,1\nnull,0\n")
     assert load_split(_task(path), "train", cache=tmp_path / "c").text == ["NA", "None", "null"]
@@ -92,6 +93,112 @@ def test_files_of_other_systems(tmp_path):
     task = _task(path, kind="tagging")
     assert load_split(task, "train", cache=tmp_path / "c").text == [["the", "dog"], ["a"]]
     assert label_names(task, cache=tmp_path / "c") == ["O", "B-x"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "text;label\nthe dog;b\na, cat;a\n",
+        "text\tlabel\nthe dog\tb\na, cat\ta\n",
+        'text , label\nthe dog,b\n"a, cat",a\n',
+        'text,label\nthe dog, b\n"a, cat",a \n',
+        '\ntext,label\n\nthe dog,b\n"a, cat",a\n',
+        'text,label\nthe dog,b,\n"a, cat",a,\n',
+        'id;text;label\n1;the dog;b\n2;"a, cat";a\n',
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_csv_as_spreadsheets_write_it(tmp_path, text, encoding):
+    """With other separators, spaces around cells, an empty line first, separators at line ends."""
+    path = tmp_path / "data.csv"
+    path.write_text(text, encoding)
+    task = _task(path)
+    assert check_data(task) == []
+    split = load_split(task, "train", cache=tmp_path / "c")
+    assert (split.text, split.label) == (["the dog", "a, cat"], [1, 0])
+
+
+def test_a_file_without_header_may_have_another_separator(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("the dog;1\na, cat;0\n")
+    task = _task(path, column_names=["text", "label"])
+    assert load_split(task, "train", cache=tmp_path / "c").text == ["the dog", "a, cat"]
+
+
+def test_the_separator_of_a_file_s_suffix_comes_first(tmp_path):
+    path = tmp_path / "data.tsv"
+    path.write_text('text\tlabel\na, cat; "a dog\t1\n')
+    assert load_split(_task(path), "train", cache=tmp_path / "c").text == ['a, cat; "a dog']
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le", "utf-8"])
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl", ".tsv.gz", ".txt"])
+def test_an_encoding_that_the_task_names(tmp_path, suffix, encoding):
+    path = tmp_path / f"data{suffix}"
+    content = {
+        ".csv": "text,label\ncafé,1\n",
+        ".tsv.gz": "text\tlabel\ncafé\t1\n",
+        ".json": '[{"text": "café", "label": 1}]',
+        ".jsonl": '{"text": "café", "label": 1}\n',
+        ".txt": "café\n",
+    }[suffix].encode(encoding)
+    path.write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
+    kind = "masked_lm" if suffix == ".txt" else "classification"
+    task = _task(path, encoding=encoding, kind=kind)
+    assert load_split(task, "train", cache=tmp_path / "c").text == ["café"]
+
+
+@pytest.mark.parametrize("wrapped", [{"version": "1"}, {"version": "1", "tags": ["a"]}, {}])
+def test_rows_of_json_may_be_wrapped(tmp_path, wrapped):
+    path = tmp_path / "data.json"
+    rows = [{"text": text, "label": label} for text, label in ROWS]
+    path.write_text(json.dumps({**wrapped, "data": rows}))
+    task = _task(path)
+    assert check_data(task) == []
+    assert load_split(task, "train", cache=tmp_path / "c").label == [0, 1, 0]
+
+
+def test_a_list_in_a_row_does_not_wrap_it(tmp_path):
+    path = tmp_path / "data.json"  # with an object per line
+    path.write_text('{"text": "x", "label": 1, "data": [{"text": "y"}]}\n' * 2)
+    assert load_split(_task(path), "train", cache=tmp_path / "c").text == ["x", "x"]
+
+
+CONLL_2003 = """-DOCSTART- -X- -X- O
+
+EU NNP B-NP B-ORG
+rejects VBZ B-VP O
+
+Peter NNP B-NP B-PER
+-DOCSTART- -X- -X- O
+Blackburn NNP I-NP B-PER
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "tags"),
+    [
+        ({}, ["O", "B-ORG", "B-PER"]),
+        ({"column_names": ["tokens", "pos", "chunk", "ner_tags"]}, ["O", "B-ORG", "B-PER"]),
+        (
+            {"column_names": ["tokens", "ner_tags", "chunk", "entity"], "metric": "accuracy"},
+            ["NNP", "VBZ"],
+        ),
+    ],
+)
+def test_conll_files_of_several_columns(tmp_path, settings, tags):
+    """A document mark inside a sentence ends it, see flair#2060."""
+    path = tmp_path / "data.conll"
+    path.write_text(CONLL_2003)
+    task = _task(path, kind="tagging", **settings)
+    assert check_data(task) == []
+    split = load_split(task, "train", cache=tmp_path / "c")
+    assert split.text == [["EU", "rejects"], ["Peter"], ["Blackburn"]]
+    assert label_names(task, cache=tmp_path / "c") == tags
+    said = read_note(task, path)
+    assert (said is None) == bool(settings)
+    if not settings:
+        assert said.startswith("has 4 columns; the first is read as tokens, the last as ner_tags")
 
 
 def test_numbers_for_regression(tmp_path):

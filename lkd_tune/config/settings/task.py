@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -66,6 +67,9 @@ class TaskSettings(Settings):
     column_names: list[str] | None = None
     """Names of the first columns of a csv or tsv file without a header, or of all columns of a
     conll file. Default: the header."""
+    encoding: str | None = None
+    """Encoding of local text files, such as `cp1252`. Default: UTF-8, or UTF-16 in files that begin
+    with its byte order mark."""
     labels: list[str] | None = None
     """Names of the classes in the order of their ids. Default: those in the training split."""
     metric: MetricName = "accuracy"
@@ -111,6 +115,8 @@ class TaskSettings(Settings):
                         f"{split!r} is not a {file_types()} file; "
                         "for a split of a data set on the hub, set task.data"
                     )
+        if self.encoding is not None and not _is_encoding(self.encoding):
+            raise ValueError(f"encoding {self.encoding!r} is unknown; use utf-8, utf-16, cp1252, …")
         kind = KINDS[self.kind]
         if self.metric not in kind.metrics:
             raise ValueError(
@@ -129,3 +135,10 @@ class TaskSettings(Settings):
         if problem := kind.problem(self):
             raise ValueError(problem)
         return self
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        return codecs.lookup(name)._is_text_encoding
+    except LookupError:
+        return False

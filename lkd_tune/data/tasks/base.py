@@ -261,7 +261,8 @@ def class_id(value: Any, names: list[str] | None) -> int:
     Raises:
         ValueError: If there is no such class, or the value is empty.
     """
-    if value is None or (isinstance(value, str) and not value.strip()):
+    value = _trimmed(value)
+    if value is None or value == "":
         raise ValueError("has no label; give it one, or leave the row out")
     if isinstance(value, str) and names is not None and value in names:
         return names.index(value)
@@ -295,7 +296,7 @@ def classes_in(labels: Iterable[tuple[int, Any]], where: str, column: str) -> li
     Raises:
         SpecError: If a label can't be used (the message names its row), or if there is none.
     """
-    labels = list(labels)
+    labels = [(row, _trimmed(value)) for row, value in labels]
     if not labels:
         raise SpecError(Problem("", "task.columns", f"{where}, column {column}: holds no label"))
     are_ids = all(value is None or _is_number(value) for _, value in labels)
@@ -316,6 +317,10 @@ def classes_in(labels: Iterable[tuple[int, Any]], where: str, column: str) -> li
 def are_numbered(names: Sequence[str]) -> bool:
     """Returns whether the names of classes are numbers only, so that they carry no meaning."""
     return all(re.fullmatch(r"(LABEL_)?\d+", name) for name in names)
+
+
+def _trimmed(value: Any) -> Any:
+    return value.strip() if isinstance(value, str) else value
 
 
 def _is_number(value: Any) -> bool:
