@@ -106,12 +106,13 @@ def check(space: SpaceOption, overrides: SetOption = None) -> None:
     from lkd_tune.cli.printing.tables import show_space
     from lkd_tune.config.read_space import load_space
     from lkd_tune.config.shipped import find_space
-    from lkd_tune.distillation.checks import check_space, read_data
+    from lkd_tune.distillation.checks import check_all
 
     loaded = load_space(find_space(space), overrides or [])
-    layers = check_space(loaded)
-    read_data(loaded)
+    layers, notes = check_all(loaded)
     show_space(loaded, layers)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def show_result(result: SearchResult) -> int:

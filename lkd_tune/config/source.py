@@ -126,7 +126,7 @@ def _note_places(node: yaml.Node, path: KeyPath, name: str, places: dict[KeyPath
             _note_places(value, (*path, index), name, places)
 
 
-def _long_form(name: str, value: Any) -> dict[str, Any]:
+def long_form(name: str, value: Any) -> dict[str, Any]:
     """Returns the block that a short form abbreviates."""
     if value is None or value is True:
         return {}
@@ -154,7 +154,7 @@ def apply_override(source: Source, override: str) -> None:
     for depth, part in enumerate(path[:-1]):
         inner = block.get(part)
         if not isinstance(inner, Mapping):
-            inner = block[part] = _long_form(part, inner)
+            inner = block[part] = long_form(part, inner)
         elif len(inner) == 1 and next(iter(inner)) in ("choice", "uniform", "loguniform", "int"):
             message = f"{dotted(path[: depth + 1])} is a distribution; replace all of it"
             raise SpecError(Problem(where, "", message))

@@ -27,7 +27,7 @@ from lkd_tune.config.settings.layer_map import (
 from lkd_tune.config.settings.losses import LossSettings, TermSettings
 from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.config.settings.width import Width, width_problems, with_width
-from lkd_tune.config.source import KeyPath, Source, dotted
+from lkd_tune.config.source import KeyPath, Source, dotted, long_form
 from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
 from lkd_tune.config.validation import validation_problems
 
@@ -145,6 +145,24 @@ class SearchSpace:
             return SpaceSettings.model_validate(tree)
         except ValidationError as error:
             raise SpecError(validation_problems(error, self.source)) from None
+
+    def is_written(self, path: KeyPath) -> bool:
+        """Returns whether the file or an override sets a leaf or block."""
+        block: Any = self.source.tree
+        for key in path:
+            if not isinstance(block, Mapping) or key not in block:
+                return False
+            block = block[key]
+        return True
+
+    def set_default(self, path: KeyPath, value: Any) -> None:
+        """Sets a leaf that no trial varies and that the file leaves to its default.
+
+        Raises:
+            SpecError: If the settings are invalid with it.
+        """
+        self.tree = _with_leaf(self.tree, path, value)
+        self.settings = self.resolve(picking({}))
 
     def check_teacher(self, teacher_layers: int) -> None:
         """Checks every depth, layer map and list of layers against the teacher's depth.
@@ -311,6 +329,15 @@ def resolve_layer_map(
 def picking(picked: Mapping[str, Any]) -> Pick:
     """Returns a function that picks these values by name, and the first probe of all others."""
     return lambda name, dist: picked.get(name, dist.probes[0])
+
+
+def _with_leaf(tree: Mapping[str, Any], path: KeyPath, value: Any) -> dict[str, Any]:
+    key, *others = map(str, path)
+    if not others:
+        return {**tree, key: value}
+    block = tree.get(key)
+    block = block if isinstance(block, Mapping) else long_form(key, block)
+    return {**tree, key: _with_leaf(block, tuple(others), value)}
 
 
 def _resolved(tree: Any, path: KeyPath, pick: Pick) -> Any:

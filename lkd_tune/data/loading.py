@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lkd_tune.config.settings.task_kinds import KINDS
 from lkd_tune.data.acceptability.task import Sentence, build_acceptability
 from lkd_tune.data.formats.columns import rename_columns
 from lkd_tune.data.readers import UNREADABLE, explain, load_table, read_columns
+from lkd_tune.data.tasks.base import are_numbered
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.types import Split
 from lkd_tune.files.cache import cache_dir
@@ -48,7 +50,37 @@ def load_split(task: TaskSettings, split: str, *, cache: Path | None = None) -> 
     raw = list(table[columns.label]) if columns.label else []
     names = label_names(task, cache=cache)
     label = kind.read_labels(raw, unlabelled, names, where, str(columns.label))
+    if split != "train" and names is not None and raw and _are_from_train(task, cache):
+        _check_named(kind.class_names(raw, where, str(columns.label)), names, task, split, where)
     return Split(text, pair, label)
+
+
+def _are_from_train(task: TaskSettings, cache: Path | None) -> bool:
+    """Returns whether the classes have the names that are in the rows of the training split."""
+    if task.labels or task.data == GENERATED or kind_of(task).num_outputs is not None:
+        return False
+    fingerprint = source_fingerprint(task, "train")
+    return not _names_in_data(task.model_dump_json(), fingerprint, cache)[1]
+
+
+def _check_named(
+    found: Sequence[str] | None, names: list[str], task: TaskSettings, split: str, where: str
+) -> None:
+    """Checks that a split names its labels if the training split does.
+
+    Otherwise a number would be the place of a name in the alphabet, which the data do not tell.
+
+    Raises:
+        SpecError: If it has numbers.
+    """
+    if found is None or are_numbered(names) or not ({*found} - {*names}):
+        return
+    message = (
+        f"{where}, column {task.columns.label}: has labels by number, those of {task.train} are "
+        f"names ({', '.join(names[:5])}); write the names, or list them in task.labels in the "
+        "order of the numbers"
+    )
+    raise SpecError(Problem("", f"task.{split}", message))
 
 
 def label_names(task: TaskSettings, *, cache: Path | None = None) -> list[str] | None:
@@ -65,24 +97,24 @@ def label_names(task: TaskSettings, *, cache: Path | None = None) -> list[str] |
     elif names is None and task.data == GENERATED:
         names = kind.class_names([0, 1], GENERATED, "label")
     elif names is None and task.columns.label is not None:
-        names = _names_in_data(task.model_dump_json(), source_fingerprint(task, "train"), cache)
+        names, _ = _names_in_data(task.model_dump_json(), source_fingerprint(task, "train"), cache)
     if names is not None and (problem := kind.metric_problem(task, names)):
         raise SpecError(problem)
     return names
 
 
 @lru_cache(maxsize=8)
-def _names_in_data(task: str, _content: str, cache: Path | None) -> list[str] | None:
+def _names_in_data(task: str, _content: str, cache: Path | None) -> tuple[list[str] | None, bool]:
+    """Returns the names of the classes, and whether the data set declares them with their ids."""
     settings = TaskSettings.model_validate_json(task)
     table = _table(settings, "train", cache)
     feature: Any = table.features[settings.columns.label]
     feature = getattr(feature, "feature", feature)  # a list's
     if getattr(feature, "names", None):
-        return list(feature.names)
+        return list(feature.names), True
     column = str(settings.columns.label)
-    return kind_of(settings).class_names(
-        list(table[column]), _source_name(settings, "train"), column
-    )
+    where = _source_name(settings, "train")
+    return kind_of(settings).class_names(list(table[column]), where, column), False
 
 
 def count_labels(task: TaskSettings, *, cache: Path | None = None) -> int | None:

@@ -9,7 +9,8 @@ from lkd_tune.config.settings.known_tasks import GENERATED, is_file_name
 from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.space import SearchSpace
-from lkd_tune.data.loading import SPLITS, check_data, load_split
+from lkd_tune.data.loading import SPLITS, check_data, label_names, load_split
+from lkd_tune.data.soundness import data_notes
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.evaluation.scoring import check_labels
 from lkd_tune.models.comparable import check_attention, check_relation_heads
@@ -75,24 +76,52 @@ def recipe_problem(space: SearchSpace, recipe: str) -> str | None:
     return None
 
 
-def read_data(space: SearchSpace) -> None:
-    """Reads all local data, and compares its classes with those of an existing teacher.
+def check_all(space: SearchSpace) -> tuple[int, list[str]]:
+    """Returns the teacher's depth after checking space, teacher and data; and what to know of them.
 
-    The `check` command does this after `check_space`. In a search, trials find the same problems
-    later.
+    The `check` command does this. In a search, trials find the problems of the data later.
+
+    Raises:
+        SpecError: With all problems, those of the data after those of the space.
+    """
+    problems: list[Problem] = []
+    layers, notes = 0, list[str]()
+    try:
+        layers = check_space(space)
+    except SpecError as error:
+        problems += error.problems
+    try:
+        notes = read_data(space)
+    except SpecError as error:
+        problems += error.problems
+    if problems:
+        # Without duplicates: every split has the classes of the training split.
+        raise SpecError([*dict.fromkeys(problems)])
+    return layers, notes
+
+
+def read_data(space: SearchSpace) -> list[str]:
+    """Returns what to know of the local data, after comparing them with an existing teacher.
 
     Raises:
         SpecError: With the file, row and column of the first problem in each split.
     """
     problems: list[Problem] = []
+    notes: list[str] = []
     for path, task in _tasks(space):
+        splits = {}
         for split in SPLITS:
             where = getattr(task, split)
             if task.data != GENERATED and where is not None and is_file_name(where):
                 try:
-                    load_split(task, split)
+                    splits[split] = load_split(task, split)
                 except SpecError as error:
                     problems += _with_place(space, error, path[:-1])
+        if "train" in splits:
+            try:
+                notes += data_notes(task, splits, label_names(task))
+            except SpecError as error:
+                problems += _with_place(space, error, path[:-1])
     task, teacher = space.settings.task, space.settings.teacher.model
     if not problems and teacher is not None and is_file_name(str(task.train)):
         try:
@@ -100,8 +129,8 @@ def read_data(space: SearchSpace) -> None:
         except SpecError as error:
             problems += _with_place(space, error)
     if problems:
-        # Without duplicates: every split has the classes of the training split.
         raise SpecError([*dict.fromkeys(problems)])
+    return notes
 
 
 def _with_place(space: SearchSpace, error: SpecError, above: tuple[str, ...] = ()) -> list[Problem]:
@@ -160,17 +189,27 @@ def _check_relation_heads(space: SearchSpace, asked: set[int | None]) -> None:
 
 
 def _check_length(space: SearchSpace) -> list[Problem]:
-    """Returns a problem for each task whose inputs may be longer than the teacher's."""
+    """Returns a problem for each task whose inputs may be longer than the teacher's.
+
+    If the file does not set the length, the default becomes what the teacher takes.
+    """
     positions = teacher_positions(space.settings.teacher, space.settings.task)
-    return [
-        space.source.problem(
-            (*path, "max_length"),
+    if positions is None:
+        return []
+    problems = []
+    for path, task in _tasks(space):
+        key = (*path, "max_length")
+        if task.max_length <= positions:
+            continue
+        if not space.is_written(key):
+            space.set_default(key, positions)
+            continue
+        message = (
             f"{task.max_length} is above the {positions} positions of the teacher; "
-            f"use at most {positions}",
+            f"use at most {positions}"
         )
-        for path, task in _tasks(space)
-        if positions is not None and task.max_length > positions
-    ]
+        problems.append(space.source.problem(key, message))
+    return problems
 
 
 def _tasks(space: SearchSpace) -> list[tuple[tuple[str, ...], TaskSettings]]:

@@ -8,7 +8,7 @@ from transformers import AlbertConfig, AutoModelForSequenceClassification, AutoT
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.read_space import load_space
 from lkd_tune.config.settings.recipes import RECIPES
-from lkd_tune.distillation.checks import check_space, read_data, recipe_problem
+from lkd_tune.distillation.checks import check_all, check_space, read_data, recipe_problem
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.models.from_scratch import build_word_tokenizer
 from tests.support.draws import Told
@@ -72,7 +72,8 @@ def test_the_task_that_scores_the_trials_is_checked_as_well(tmp_path):
     tree = {
         "task": {"name": "text", "kind": "masked_lm", "train": str(text), "dev": str(text),
                  "max_length": 40},
-        "evaluate_on": {"task": {"name": "own", "train": "no.csv", "dev": make_csv(tmp_path)}},
+        "evaluate_on": {"task": {"name": "own", "train": "no.csv", "dev": make_csv(tmp_path),
+                                 "max_length": 41}},
         "teacher": make_classifier(tmp_path / "t"),
     }  # fmt: skip
     path = tmp_path / "s.yaml"
@@ -82,9 +83,128 @@ def test_the_task_that_scores_the_trials_is_checked_as_well(tmp_path):
     missing, long = map(str, error.value.problems)
     assert missing.startswith("s.yaml:10 evaluate_on.task.train: no.csv is not a file")
     assert long == (
-        "s.yaml:8 evaluate_on.task.max_length: 128 is above the 40 positions of the teacher; "
+        "s.yaml:12 evaluate_on.task.max_length: 41 is above the 40 positions of the teacher; "
         "use at most 40"
     )
+
+
+@pytest.mark.parametrize("name", ["own", "mnli"])  # mnli has settings of its own
+def test_a_default_length_is_at_most_the_teacher_s_positions(tmp_path, name):
+    file = make_csv(tmp_path)
+    columns = {"text": "text", "pair": None, "label": "label"}
+    own = {"name": name, "train": file, "dev": file, "columns": columns, "labels": ["a", "b"]}
+    other = {"kind": "masked_lm", "name": "text", "train": file, "dev": file}
+    path = tmp_path / "s.yaml"
+    tree = {"task": other, "evaluate_on": own, "teacher": make_classifier(tmp_path / "t")}
+    tree["evaluate_on"] = {"task": own}
+    path.write_text(yaml.safe_dump(tree))
+    space = load_space(path)
+    before = space.source.tree
+    check_space(space)
+    spec = space.draw(Told({}), teacher=tree["teacher"], teacher_layers=4, seed=0)
+    assert spec.task == space.settings.task
+    assert spec.task.max_length == spec.evaluate_on.task.max_length == 40
+    assert space.source.tree is before
+    # A length that the file or an override sets is not changed.
+    space = load_space(path, ["task.max_length=41"])
+    with pytest.raises(SpecError, match="41 is above the 40 positions of the teacher"):
+        check_space(space)
+
+
+def _files(folder, train, dev, teacher=None, **task):
+    for name, rows in (("train", train), ("dev", dev)):
+        lines = "".join(f"{text},{label}\n" for text, label in rows)
+        (folder / f"{name}.csv").write_text(f"text,label\n{lines}")
+    settings = {"name": "own", "train": str(folder / "train.csv"), "dev": str(folder / "dev.csv")}
+    tree = {"task": {**settings, **task}, "teacher": teacher or {"train": {"architecture": {}}}}
+    (folder / "s.yaml").write_text(yaml.safe_dump(tree))
+    return load_space(folder / "s.yaml")
+
+
+GOOD = [("the dog", "a"), ("a cat", "b"), ("good dogs", "a"), ("bad cats", "b")]
+NEW = [("a dog", "a"), ("very bad", "b")]
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "task", "said"),
+    [
+        (GOOD, NEW, {}, []),
+        (GOOD, GOOD[:2], {}, ["2 of 2 texts of DIR/dev.csv are also in DIR/train.csv: the score"]),
+        (GOOD, [*GOOD[:1], *NEW * 5], {}, []),
+        (GOOD, NEW[:1], {}, ["DIR/dev.csv: all rows have the same label, a; scores on it tell"]),
+        (
+            GOOD,
+            NEW,
+            {"labels": ["a", "b", "c"]},
+            ["DIR/train.csv has no row with the label c, so models will not learn to predict it"],
+        ),
+        (
+            [("x", 1), ("y", 2)],
+            [("z", 3), ("w", 3)],
+            {"kind": "regression"},
+            ["DIR/dev.csv: all r"],
+        ),
+        ([("x", 1), ("y", 1)], [("z", 2), ("w", 3)], {"kind": "masked_lm"}, []),
+    ],
+)
+def test_what_check_notes_of_data(tmp_path, train, dev, task, said):
+    notes = read_data(_files(tmp_path, train, dev, **task))
+    assert len(notes) == len(said)
+    for note, start in zip(notes, said, strict=True):
+        assert note.replace(str(tmp_path), "DIR").startswith(start)
+
+
+def test_check_says_which_columns_of_a_conll_file_are_read(tmp_path):
+    for name, word in (("train", "EU"), ("dev", "UN")):
+        (tmp_path / f"{name}.conll").write_text(f"{word} NNP B-NP B-ORG\n. . O O\n")
+    task = {"name": "own", "kind": "tagging", "train": str(tmp_path / "train.conll"),
+            "dev": str(tmp_path / "dev.conll")}  # fmt: skip
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump({"task": task, "teacher": {"train": {"architecture": {}}}}))
+    first, second = read_data(load_space(path))
+    assert "train.conll has 4 columns; the first is read as tokens, the last as ner_tags" in first
+    assert "dev.conll has 4 columns" in second
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "task", "message"),
+    [
+        ([("x", "a"), ("y", "a")], NEW, {"labels": ["a", "b"]}, "same label, a; nothing can be le"),
+        ([("x", 1), ("y", 1)], [("z", 1)], {}, "all rows have the same label, LABEL_1; nothing"),
+        ([("x", 2.5), ("y", 2.5)], [("z", 1)], {"kind": "regression"}, "the same label, 2.5; not"),
+        (
+            [("x", "NA"), ("y", "ok")],
+            [("z", 0), ("w", 1)],
+            {},
+            r"dev\.csv, column label: has labels by number, those of .*train\.csv are names \(NA",
+        ),
+        ([("x", "NA"), ("y", "ok")], [("z", "NA"), ("w", 1)], {}, "has labels by number"),
+        ([("x", 0), ("y", 1)], [("z", "ok")], {}, "'ok' is not a class"),
+    ],
+)
+def test_data_that_teach_nothing_or_the_wrong_are_refused(tmp_path, train, dev, task, message):
+    with pytest.raises(SpecError, match=message):
+        read_data(_files(tmp_path, train, dev, **task))
+
+
+def test_labels_by_number_have_the_order_of_the_task_s_names(tmp_path):
+    numbers = [("z", 0), ("w", 1)]
+    assert read_data(_files(tmp_path, GOOD, numbers, labels=["a", "b"])) == []
+
+
+def test_check_names_the_problems_of_space_and_data_at_once(tmp_path):
+    teacher = make_classifier(tmp_path / "t")
+    space = _files(tmp_path, [("x", 0), ("y", "1,2")], NEW, teacher, max_length=41)
+    with pytest.raises(SpecError) as error:
+        check_all(space)
+    long, broken, *_ = map(str, error.value.problems)
+    assert "41 is above the 40 positions of the teacher" in long
+    assert "line 3 has 3 fields, where the header has 2" in broken
+    (tmp_path / "dev.csv").unlink()
+    space = load_space(tmp_path / "s.yaml", ["task.max_length=40"])
+    with pytest.raises(SpecError) as error:
+        check_all(space)
+    assert [problem.key for problem in error.value.problems].count("task.dev") == 1
 
 
 def test_check_reads_all_data_and_names_each_row(tmp_path):

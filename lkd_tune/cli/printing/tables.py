@@ -58,7 +58,8 @@ def show_space(space: SearchSpace, teacher_layers: int) -> None:
         train = settings.evaluate_on.train
         length = f"{train.steps} steps" if train.steps else f"{train.epochs:g} epochs"
         scored += f" after fine-tuning for {length}; stopped early by {settings.task.metric}"
-    console.print(f"task          {settings.task.name}, {scored}", soft_wrap=True)
+    longest = f"inputs of up to {settings.task.max_length} tokens"
+    console.print(f"task          {settings.task.name}, {longest}, {scored}", soft_wrap=True)
     teacher = settings.teacher.model or "trained first"
     run = settings.teacher.inference
     inference = "" if run.is_plain else f", run in {run.precision} with placement {run.placement}"

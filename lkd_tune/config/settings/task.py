@@ -78,7 +78,8 @@ class TaskSettings(Settings):
     that of the task or its kind."""
     max_length: int = Field(128, ge=4)
     """Maximum length of an input in tokens. Longer inputs are truncated; in question_answering they
-    are split into windows, in extractive_summary they are cut between sentences."""
+    are split into windows, in extractive_summary they are cut between sentences. The default is at
+    most what the teacher takes."""
     stride: int = Field(128, ge=0)
     """question_answering: number of context tokens that two windows share. A question takes at most
     half of the other tokens."""
