@@ -15,6 +15,7 @@ from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.evaluation.scoring import check_labels
 from lkd_tune.models.comparable import check_attention, check_relation_heads
 from lkd_tune.models.loading import check_vocabulary, empty_model, load_config
+from lkd_tune.models.self_test import check_layers
 from lkd_tune.models.teacher_size import (
     teacher_depth,
     teacher_positions,
@@ -43,6 +44,7 @@ def check_space(space: SearchSpace) -> int:
         for check in (
             lambda: space.check_teacher(layers),
             lambda: space.check_width(width),
+            lambda: _check_layers(space),
             lambda: _check_starts(space),
             lambda: _check_attention(space),
         ):
@@ -147,6 +149,17 @@ def _with_place(space: SearchSpace, error: SpecError, above: tuple[str, ...] = (
         else space.source.problem((*above, *problem.key.split(".")), problem.message)
         for problem in error.problems
     ]
+
+
+def _check_layers(space: SearchSpace) -> None:
+    """Checks that students can be made of the teacher's layers.
+
+    Raises:
+        SpecError: If they can't.
+    """
+    start = teacher_start(space.settings.teacher)
+    if start and {"teacher", "random"} & {shape.student.init for shape in space.shapes()}:
+        check_layers(start, kind_of(space.settings.task).head)
 
 
 def _check_starts(space: SearchSpace) -> None:

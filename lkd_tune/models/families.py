@@ -1,7 +1,8 @@
-"""Where the parts of a model are: the module and configuration names of each family of encoders.
+"""Where the parts of a model are: names of modules and of entries of configurations.
 
-All such names are here, one table per family; a new family is a new entry in `FAMILIES`. Other
-modules ask a `Structure` about a model's weights, and the functions below about its configuration.
+All such names are here. Layers are found by structure (`lkd_tune.models.stack`), so a family needs
+an entry in `FAMILIES` only if its width is to be pruned. Other modules ask a `Structure` about a
+model's weights, and the functions below about its configuration.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ import torch
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.width import Width
+from lkd_tune.models.stack import find_stack
 
 # What an axis of a weight counts. Queries and keys share one, as they are multiplied. `pooled` is
 # what the classifier reads: the output of a dense layer, or hidden states if there is none.
@@ -47,26 +48,18 @@ AXES: dict[str, tuple[Axis | None, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Family:
-    """The names of one family.
+# The configuration entries for `layers` and for the fields of `Width`; the general name is first.
+_SIZE_KEYS = {
+    "layers": ("num_hidden_layers", "n_layers", "n_layer", "num_layers"),
+    "hidden_size": ("hidden_size", "dim", "n_embd", "d_model"),
+    "heads": ("num_attention_heads", "n_heads", "n_head"),
+    "intermediate_size": ("intermediate_size", "hidden_dim", "n_inner", "ffn_dim"),
+}
+# Types of models that number positions from behind the padding id, by default 1.
+_POSITIONS_AFTER_PADDING = re.compile("roberta|camembert|mpnet|longformer|data2vec-text|ibert|luke")
 
-    Attributes:
-        modules: A regular expression for the modules of each role in `AXES` that the family has.
-        sizes: The configuration entries for `layers` and for the fields of `Width`.
-    """
-
-    modules: Mapping[str, str]
-    sizes: Mapping[str, str] = field(
-        default_factory=lambda: {
-            "layers": "num_hidden_layers",
-            "hidden_size": "hidden_size",
-            "heads": "num_attention_heads",
-            "intermediate_size": "intermediate_size",
-        }
-    )
-
-
+# For each family whose width can be pruned: a regular expression for the modules of each role in
+# `AXES` that it has.
 _ALL = {
     "embeddings": r"\.embeddings\.\w+_embeddings$",
     "embedding_norm": r"\.embeddings\.LayerNorm$",
@@ -83,7 +76,7 @@ _BERT_LAYERS = _ALL | {
     "layer_norm": r"\.layer\.\d+\..*LayerNorm$",
 }
 FAMILIES = {
-    "BERT": Family(
+    "BERT": (
         _BERT_LAYERS
         | {
             "pooler": r"^\w+\.pooler\.dense$",
@@ -94,7 +87,7 @@ FAMILIES = {
             "word_head_bias": r"^cls\.predictions$",
         }
     ),
-    "RoBERTa": Family(  # and XLM-R
+    "RoBERTa": (  # and XLM-R
         _BERT_LAYERS
         | {
             "pooler": r"^(\w+\.pooler|classifier)\.dense$",
@@ -105,7 +98,7 @@ FAMILIES = {
             "word_head_bias": r"^lm_head$",
         }
     ),
-    "DistilBERT": Family(
+    "DistilBERT": (
         _ALL
         | {
             "query": r"\.layer\.\d+\.attention\.q_lin$",
@@ -120,15 +113,9 @@ FAMILIES = {
             "word_head_dense": r"^vocab_transform$",
             "word_head_norm": r"^vocab_layer_norm$",
             "word_head": r"^vocab_projector$",
-        },
-        sizes={
-            "layers": "n_layers",
-            "hidden_size": "dim",
-            "heads": "n_heads",
-            "intermediate_size": "hidden_dim",
-        },
+        }
     ),
-    "ELECTRA": Family(
+    "ELECTRA": (
         _BERT_LAYERS
         | {
             "embedding_projection": r"\.embeddings_project$",
@@ -149,30 +136,31 @@ _OTHER_ATTENTION = {
     for role in ATTENTION_ROLES
 }
 
-# The stack of encoder layers. Other families whose weights are named so, such as MPNet, can be
-# cut in depth too, but not in width.
-_LAYER = re.compile(r"^(.*\.layer\.)(\d+)(\..*)$")
-
 
 class Structure:
-    """The parts of a model, found by the names of its modules.
+    """The parts of a model: its stack of layers, and roles by the names of its modules.
 
     Layers are counted from 0, without the embeddings.
     """
 
     def __init__(self, model: Any):
+        """Finds the stack.
+
+        Raises:
+            SpecError: If the model has none.
+        """
         self._model = model
+        self.stack = find_stack(model)
 
     def layer_of(self, weight: str) -> int | None:
-        """Returns the encoder layer of a weight, None for one outside the stack of layers."""
-        found = _LAYER.match(weight)
-        return int(found[2]) if found else None
+        """Returns the layer of a weight, None for one outside the stack of layers."""
+        inside = weight.removeprefix(f"{self.stack}.")
+        return int(inside.partition(".")[0]) if inside != weight else None
 
     def in_layer(self, weight: str, layer: int) -> str:
-        """Returns the name that a weight of an encoder layer has in another layer."""
-        found = _LAYER.match(weight)
-        assert found is not None
-        return f"{found[1]}{layer}{found[3]}"
+        """Returns the name that a weight of a layer has in another layer."""
+        rest = weight.removeprefix(f"{self.stack}.").partition(".")[2]
+        return f"{self.stack}.{layer}.{rest}"
 
     def role_of(self, weight: str) -> str:
         """Returns the role of a weight's module, a key of `AXES`.
@@ -210,7 +198,7 @@ class Structure:
 def _role(module: str) -> str | None:
     # A name means the same in all families that have it, so which one it is does not matter.
     for family in FAMILIES.values():
-        for role, pattern in family.modules.items():
+        for role, pattern in family.items():
             if re.search(pattern, module):
                 return role
     return None
@@ -223,7 +211,7 @@ def _other_attention_role(module: str) -> str | None:
 
 def size_in(config: Mapping[str, Any], size: str) -> int | None:
     """Returns the `layers` or a field of `Width` from a configuration, None if it is not there."""
-    found = [config[key] for key in _size_keys(size) if isinstance(config.get(key), int)]
+    found = [config[key] for key in _SIZE_KEYS[size] if isinstance(config.get(key), int)]
     return found[0] if found else None
 
 
@@ -237,16 +225,13 @@ def width_in(config: Mapping[str, Any], model: str) -> Width:
     Raises:
         SpecError: If a size is not there.
     """
-    sizes = {}
-    for size in Width.__dataclass_fields__:
-        value = size_in(config, size)
-        if value is None:
-            message = (
-                f"{model} has no {_size_keys(size)[0]} in its configuration; encoders such as "
-                "BERT are supported"
-            )
+    sizes = {size: size_in(config, size) or 0 for size in Width.__dataclass_fields__}
+    # GPT-2 and Bloom mean this if they name no other width.
+    sizes["intermediate_size"] = sizes["intermediate_size"] or 4 * sizes["hidden_size"]
+    for size, value in sizes.items():
+        if not value:
+            message = f"{model} has no {_SIZE_KEYS[size][0]} in its configuration"
             raise SpecError(Problem("", "teacher", message))
-        sizes[size] = value
     return Width(**sizes)
 
 
@@ -258,7 +243,7 @@ def resize_config(config: Any, width: Width) -> Any:
     written = config.to_dict()
     for size, value in vars(width).items():
         # Only the family's name is set; the general name would be written in addition.
-        own = next(key for key in reversed(_size_keys(size)) if key in written)
+        own = next(key for key in reversed(_SIZE_KEYS[size]) if key in written)
         setattr(config, own, value)
     return config
 
@@ -268,8 +253,7 @@ def count_positions(config: Mapping[str, Any]) -> int | None:
     positions = config.get("max_position_embeddings")
     if not isinstance(positions, int):
         return None
-    # RoBERTa and XLM-R number positions from behind the padding id, by default 1.
-    if "roberta" in str(config.get("model_type")):
+    if _POSITIONS_AFTER_PADDING.search(str(config.get("model_type"))):
         positions -= config.get("pad_token_id", 1) + 1
     return positions
 
@@ -277,8 +261,3 @@ def count_positions(config: Mapping[str, Any]) -> int | None:
 def takes_token_types(config: Any) -> bool:
     """Whether token types change a model's output: RoBERTa has one type, DistilBERT none."""
     return getattr(config, "type_vocab_size", 0) > 1
-
-
-def _size_keys(size: str) -> list[str]:
-    own = dict.fromkeys(family.sizes[size] for family in FAMILIES.values())
-    return [*own, "num_layers"] if size == "layers" else [*own]

@@ -76,6 +76,8 @@ def load_config(model: str) -> Any:
 def load_tokenizer(model: str) -> Any:
     """Returns a model's fast tokenizer.
 
+    One without a padding token, as many decoders have it, pads with its end-of-text token.
+
     Raises:
         SpecError: If the model has no fast tokenizer.
     """
@@ -84,6 +86,8 @@ def load_tokenizer(model: str) -> Any:
     tokenizer = _from_hub(AutoTokenizer.from_pretrained, model)
     if not tokenizer.is_fast:
         raise SpecError(Problem("", "teacher", f"{model} has no fast tokenizer (tokenizer.json)"))
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
@@ -140,7 +144,19 @@ def load_model(
     options: dict[str, Any] = {"dtype": dtype}
     if labels is not None:
         options |= {"num_labels": labels, "ignore_mismatched_sizes": True}
-    return _from_hub(auto_model(head).from_pretrained, model, **options).eval()
+    found = _from_hub(auto_model(head).from_pretrained, model, **options).eval()
+    pad_as_its_tokenizer(found.config)
+    return found
+
+
+def pad_as_its_tokenizer(config: Any) -> None:
+    """Sets the padding token that `load_tokenizer` gives to a tokenizer without one.
+
+    A decoder reads its class at the last token before the padding, so it has to know it.
+    """
+    ends = getattr(config, "eos_token_id", None)
+    if getattr(config, "pad_token_id", None) is None and ends is not None:
+        config.pad_token_id = ends[0] if isinstance(ends, list) else ends
 
 
 def load_for_inference(model: str, head: str, inference: Inference) -> Any:

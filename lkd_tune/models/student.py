@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from lkd_tune.models.families import Structure, resize_config
 from lkd_tune.models.importance import load_importance
 from lkd_tune.models.loading import auto_model, load_config, load_model
 from lkd_tune.models.pruning import prune_width, width_of
+from lkd_tune.models.stack import config_of_layers
 
 
 def build_student(
@@ -48,30 +48,71 @@ def build_student(
             message = f"{settings.init} has {found} layers, but student.depth is {settings.depth}"
             raise SpecError(Problem("", "student.init", message))
         return student.train()
-    config = student_config(settings, teacher.config)
+    config = student_config(settings, teacher.config, layers)
     student = auto_model(head).from_config(config, dtype=torch.float32)
     if settings.init == "teacher":
-        student.load_state_dict(select_layers(teacher, layers))
+        copy_layers(teacher, student, layers)
     return student.train()
 
 
-def student_config(settings: StudentSettings, teacher_config: Any) -> Any:
-    """Returns a student's configuration: the teacher's with another depth, or that of `init`.
+def student_config(
+    settings: StudentSettings, teacher_config: Any, layers: Sequence[int] = ()
+) -> Any:
+    """Returns a student's configuration: the teacher's with other layers, or that of `init`.
+
+    Args:
+        settings: The student.
+        teacher_config: The teacher's.
+        layers: The teacher layer for each student layer. Default: the first ones.
 
     Raises:
         SpecError: If `init` names a model that does not exist.
     """
     if settings.starts_from_model:
         return load_config(settings.init)
-    config = copy.deepcopy(teacher_config)
-    config.num_hidden_layers = settings.depth
-    return config
+    return config_of_layers(teacher_config, layers or range(1, settings.depth + 1))
+
+
+def copy_layers(model: Any, student: Any, layers: Sequence[int]) -> None:
+    """Gives a student the weights of a model, as `select_layers` selects them.
+
+    Some families leave something out of one layer: ModernBERT's first has no norm before attention.
+    Another layer in its place leaves it out as well.
+
+    Raises:
+        SpecError: If other weights differ.
+    """
+    weights, own = select_layers(model, layers), student.state_dict()
+    missing, unexpected = own.keys() - weights.keys(), weights.keys() - own.keys()
+    differing = [
+        name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape
+    ]
+    differing += [name for name in unexpected if not _is_left_out(student, name)]
+    differing += [name for name in missing if not _has_left_out(model, student, name, layers)]
+    if differing:
+        message = (
+            f"layers can't be taken from {type(model).__name__}: at another place they have other "
+            f"weights, such as {differing[0]}; use another teacher"
+        )
+        raise SpecError(Problem("", "teacher", message))
+    student.load_state_dict(weights, strict=False)
+
+
+def _is_left_out(model: Any, weight: str) -> bool:
+    """Whether a model has nothing in the place of a weight's module."""
+    return isinstance(model.get_submodule(weight.rpartition(".")[0]), torch.nn.Identity)
+
+
+def _has_left_out(model: Any, student: Any, weight: str, layers: Sequence[int]) -> bool:
+    structure = Structure(student)
+    layer = structure.layer_of(weight)
+    return layer is not None and _is_left_out(model, structure.in_layer(weight, layers[layer] - 1))
 
 
 def select_layers(model: Any, layers: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Returns the weights of a model whose i-th encoder layer is layer `layers[i]` of this one.
+    """Returns the weights of a model whose i-th layer is layer `layers[i]` of this one.
 
-    Weights outside the encoder layers (embeddings, pooler, head) are those of the model.
+    Weights outside the stack of layers (embeddings, pooler, head) are those of the model.
 
     Args:
         model: The model to select from.

@@ -33,6 +33,7 @@ from lkd_tune.data.types import Batch, Tokens
 
 _BYTE = re.compile(r"^<0x[0-9A-Fa-f]{2}>$")
 _SUPPORTED = ("WordPiece", "WordLevel", "BPE", "Unigram")
+_FIRST_TOKENS = 10
 _CONFIG_IDS = ("pad", "bos", "eos", "cls", "sep", "mask", "unk")
 
 
@@ -109,8 +110,10 @@ def trim_vocabulary(tokenizer: Any, tokens: Tokens, on: torch.device) -> Vocabul
     added = {entry["id"]: entry["content"] for entry in tree["added_tokens"]}
     wanted = set(np.unique(tokens.ids).tolist()) | set(added)
     wanted |= {i for i, text in texts.items() if _is_single(text, model)}
-    # RoBERTa numbers positions from the padding id on, so that id must not change.
-    wanted |= set(range((tokenizer.pad_token_id or 0) + 1))
+    # RoBERTa numbers positions from the padding id on, so that id must not change. Where it is not
+    # among the first tokens, as in decoders, nothing hangs on it.
+    if (tokenizer.pad_token_id or 0) < _FIRST_TOKENS:
+        wanted |= set(range((tokenizer.pad_token_id or 0) + 1))
     if model["type"] == "Unigram":
         wanted.add(min(texts, key=lambda i: model["vocab"][i][1]))
         wanted |= {model["unk_id"]} - {None}

@@ -47,14 +47,14 @@ def test_a_name_has_the_same_role_in_all_families(family, head):
         roles = {
             role
             for names in FAMILIES.values()
-            for role, pattern in names.modules.items()
+            for role, pattern in names.items()
             if re.search(pattern, name)
         }
         assert len(roles) <= 1, name
 
 
 def test_every_role_of_a_family_has_axes():
-    assert {role for names in FAMILIES.values() for role in names.modules} == set(AXES)
+    assert {role for names in FAMILIES.values() for role in names} == set(AXES)
 
 
 @pytest.mark.parametrize("family", CONFIGS)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
+    CONFIG_MAPPING,
     AutoModelForSequenceClassification,
     BertConfig,
     DistilBertConfig,
@@ -41,14 +43,50 @@ CONFIGS = {
     ),
 }
 
+# Families that are known by their structure alone, with what sets them apart.
+_GROUPED = {"num_key_value_heads": 2}
+OTHERS = {
+    "camembert": {},
+    "mpnet": {},
+    "deberta-v2": {
+        "relative_attention": True,
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+    },
+    "modernbert": {"num_hidden_layers": 6},  # every third layer is global
+    "eurobert": _GROUPED,
+    "nomic_bert": {},
+    "gte": {},
+    "gpt2": {},
+    "llama": _GROUPED,
+    "qwen2": _GROUPED,
+    "qwen3": {**_GROUPED, "head_dim": 8},
+    "gemma2": {**_GROUPED, "head_dim": 8},
+    "gemma3_text": {**_GROUPED, "head_dim": 8, "num_hidden_layers": 6},
+    "mistral": _GROUPED,
+    "phi3": _GROUPED,
+    "olmo2": _GROUPED,
+    "smollm3": _GROUPED,  # every fourth layer has no positions
+    "gpt_neox": {},
+    "bloom": {},
+}
 
-def make_classifier(
-    folder: Path, family: str = "bert", *, labels: int = 2, **options: float
-) -> str:
+
+def config_of(family: str, **options: Any) -> Any:
+    """Returns the configuration of a tiny model of any family."""
+    if family in CONFIGS:
+        return CONFIGS[family](**options)
+    own = {"pad_token_id": 0, "vocab_size": 32, **OTHERS.get(family, {})}
+    return CONFIG_MAPPING[family](**{**_SIZES, **own, **options})
+
+
+def make_classifier(folder: Path, family: str = "bert", *, labels: int = 2, **options: Any) -> str:
     """Writes a model with a tokenizer and returns its folder."""
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(
-        CONFIGS[family](num_labels=labels, **options)
+        config_of(family, num_labels=labels, **options)
     )
     model.save_pretrained(folder)
     build_word_tokenizer(WORDS, 40).save_pretrained(folder)

@@ -1,0 +1,210 @@
+"""A test whether students can be made of a model's layers, on a small copy with random weights.
+
+It needs nothing but a configuration, so it holds for any family, also for one that is not known
+here: what a trial relies on is what is tested.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.models.forward import model_inputs
+from lkd_tune.models.loading import auto_model, load_config, pad_as_its_tokenizer
+from lkd_tune.models.stack import config_of_layers, find_stack
+from lkd_tune.models.student import copy_layers
+from lkd_tune.runtime.usage import count_parameters
+
+# Layers of the copy: enough for the patterns of local and global attention that are in use.
+_MAX_LAYERS = 6
+# A larger copy would take too much memory and time. Only its modules and weights are compared.
+_MAX_PARAMETERS = 600e6
+_EXAMPLES, _WORDS, _PADDING = 2, 12, 4
+# So short that local attention differs from global attention on these inputs.
+_WINDOW = 4
+_WINDOW_KEYS = ("sliding_window", "local_attention")
+# Of the largest element; another summation order changes about 1e-6.
+_TOLERANCE = 1e-3
+
+
+@lru_cache(maxsize=8)
+def check_layers(model: str, head: str) -> None:
+    """Checks that students of a model's layers compute what the layers compute in the model.
+
+    Args:
+        model: Folder or hub id.
+        head: As in transformers' AutoModelFor….
+
+    Raises:
+        SpecError: If they don't, with what differs; or if there is no such model.
+    """
+    config = _small(load_config(model))
+    with torch.device("meta"):
+        empty = auto_model(head).from_config(copy.deepcopy(config))
+    find_stack(empty)
+    if count_parameters(empty) > _MAX_PARAMETERS:
+        return
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(0)
+        try:
+            problem = _find_problem(config, head)
+        except SpecError:
+            raise
+        except Exception as error:  # whatever a model of any family may raise
+            problem = f"it can't be run ({str(error).strip().splitlines()[0]})"
+    if problem is not None:
+        message = f"layers can't be taken from {model}: {problem}; use another teacher"
+        raise SpecError(Problem("", "teacher", message))
+
+
+def _small(config: Any) -> Any:
+    number = config.num_hidden_layers
+    small = config_of_layers(config, range(1, min(number, _MAX_LAYERS) + 1))
+    pad_as_its_tokenizer(small)
+    for key in _WINDOW_KEYS:
+        if isinstance(getattr(small, key, None), int):
+            setattr(small, key, _WINDOW)
+    return small
+
+
+def _find_problem(config: Any, head: str) -> str | None:
+    """Returns what differs between a model and its students, None if nothing does."""
+    teacher = _build(config, head)
+    number = config.num_hidden_layers
+    inputs = _inputs(config, _WORDS)
+    with torch.no_grad():
+        expected = teacher(**inputs, output_hidden_states=True)
+    states = expected.hidden_states
+    shape = (_EXAMPLES, _WORDS)
+    if len(states) != number + 1 or any(state.shape[:2] != shape for state in states):
+        return "it does not return the hidden states of the embeddings and of each layer"
+    whole = _student(teacher, range(1, number + 1), head)
+    with torch.no_grad():
+        found = whole(**inputs, output_hidden_states=True)
+    if not _equal(found[0], expected[0]):
+        return "a student of all layers gives another output"
+    if not all(_equal(a, b) for a, b in zip(found.hidden_states, states, strict=True)):
+        return "a student of all layers has other hidden states"
+    return (
+        _problem_of_layers(teacher, sorted({1, (number + 1) // 2, number}), inputs, head)
+        or _problem_of_padding(teacher, inputs, states)
+        or _problem_of_gradients(whole, inputs)
+    )
+
+
+def _problem_of_layers(
+    teacher: Any, layers: Sequence[int], inputs: dict[str, Tensor], head: str
+) -> str | None:
+    """Each layer of a student has to do to its input what the teacher's layer does to it."""
+    theirs = list(teacher.get_submodule(find_stack(teacher)))
+    with torch.no_grad(), _recorded(theirs) as seen:
+        teacher(**inputs)
+    student = _student(teacher, layers, head)
+    ours = list(student.get_submodule(find_stack(student)))
+    given = [seen[layer - 1][0] for layer in layers]
+    with torch.no_grad(), _replaced(ours, given), _recorded(ours) as found:
+        student(**inputs)
+    for place, layer in enumerate(layers):
+        if not _equal(found[place][1], seen[layer - 1][1]):
+            return f"layer {layer} computes something else as layer {place + 1} of a student"
+    return None
+
+
+def _problem_of_padding(
+    teacher: Any, inputs: dict[str, Tensor], states: Sequence[Tensor]
+) -> str | None:
+    """Padding after a text must not change its hidden states."""
+    padded = _inputs(teacher.config, _WORDS, padding=_PADDING)
+    padded["input_ids"][:, :_WORDS] = inputs["input_ids"]
+    with torch.no_grad():
+        found = teacher(**padded, output_hidden_states=True).hidden_states
+    if all(_equal(a[:, :_WORDS], b) for a, b in zip(found, states, strict=True)):
+        return None
+    return "padding after a text changes its hidden states"
+
+
+def _problem_of_gradients(student: Any, inputs: dict[str, Tensor]) -> str | None:
+    student(**inputs, output_hidden_states=True).hidden_states[-1].square().sum().backward()
+    for place, layer in enumerate(student.get_submodule(find_stack(student)), 1):
+        if not any(p.grad is not None and p.grad.abs().sum() > 0 for p in layer.parameters()):
+            return f"no gradient reaches layer {place}"
+    return None
+
+
+def _build(config: Any, head: str) -> Any:
+    model = auto_model(head).from_config(copy.deepcopy(config), dtype=torch.float32)
+    return model.eval()
+
+
+def _student(teacher: Any, layers: Sequence[int], head: str) -> Any:
+    student = _build(config_of_layers(teacher.config, layers), head)
+    copy_layers(teacher, student, layers)
+    return student
+
+
+def _inputs(config: Any, words: int, padding: int = 0) -> dict[str, Tensor]:
+    """Returns a batch of texts, each with padding after it."""
+    length = words + padding
+    special = {getattr(config, f"{name}_token_id", None) for name in ("pad", "bos", "eos")}
+    usual = [token for token in range(min(config.vocab_size, 50)) if token not in special]
+    ids = torch.tensor(usual)[torch.arange(_EXAMPLES * length) * 7 % len(usual)]
+    mask = torch.ones(_EXAMPLES, length, dtype=torch.long)
+    mask[:, words:] = 0
+    ids = ids.reshape(_EXAMPLES, length)
+    if padding:
+        ids[:, words:] = config.pad_token_id or 0
+    return model_inputs(config, ids, mask, torch.zeros_like(ids))
+
+
+@contextmanager
+def _recorded(layers: Sequence[Any]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Records input and output of each layer."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def record(module: Any, args: Any, kwargs: Any, output: Any) -> None:
+        given = args[0] if args else kwargs["hidden_states"]
+        seen.append((given, output[0] if isinstance(output, tuple) else output))
+
+    hooks = [layer.register_forward_hook(record, with_kwargs=True) for layer in layers]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _replaced(layers: Sequence[Any], inputs: Sequence[Tensor]) -> Iterator[None]:
+    """Gives each layer an input of its own."""
+
+    def replace(given: Tensor) -> Any:
+        def hook(module: Any, args: Any, kwargs: Any) -> Any:
+            if args:
+                return (given, *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": given}
+
+        return hook
+
+    hooks = [
+        layer.register_forward_pre_hook(replace(given), with_kwargs=True)
+        for layer, given in zip(layers, inputs, strict=True)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _equal(found: Tensor, expected: Tensor) -> bool:
+    size = expected.abs().max().clamp(min=1e-6)
+    return found.shape == expected.shape and bool(
+        (found - expected).abs().max() <= _TOLERANCE * size
+    )
