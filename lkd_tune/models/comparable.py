@@ -91,7 +91,10 @@ def check_attention(model: Any, name: str | None = None) -> int:
     Raises:
         SpecError: If any layer has no query, key and value modules that are known.
     """
-    found = {(layer, role): module for layer, role, module in Structure(model).attention()}
+    try:
+        found = {(layer, role): module for layer, role, module in Structure(model).attention()}
+    except SpecError:  # it has no stack of layers at all
+        found = {}
     layers = size_in(model.config.to_dict(), "layers") or 0
     if len(found) != layers * len(ATTENTION_ROLES) or not found:
         message = (

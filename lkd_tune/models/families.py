@@ -150,17 +150,19 @@ class Structure:
             SpecError: If the model has none.
         """
         self._model = model
-        self.stack = find_stack(model)
+        self._stack = find_stack(model)
+        self._layer = re.compile(rf"{re.escape(self._stack)}\.(\d+)\.(.*)")
 
     def layer_of(self, weight: str) -> int | None:
         """Returns the layer of a weight, None for one outside the stack of layers."""
-        inside = weight.removeprefix(f"{self.stack}.")
-        return int(inside.partition(".")[0]) if inside != weight else None
+        found = self._layer.fullmatch(weight)
+        return int(found[1]) if found else None
 
     def in_layer(self, weight: str, layer: int) -> str:
         """Returns the name that a weight of a layer has in another layer."""
-        rest = weight.removeprefix(f"{self.stack}.").partition(".")[2]
-        return f"{self.stack}.{layer}.{rest}"
+        found = self._layer.fullmatch(weight)
+        assert found is not None
+        return f"{self._stack}.{layer}.{found[2]}"
 
     def role_of(self, weight: str) -> str:
         """Returns the role of a weight's module, a key of `AXES`.

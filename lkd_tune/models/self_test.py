@@ -48,7 +48,7 @@ def check_layers(model: str, head: str) -> None:
     config = _small(load_config(model))
     with torch.device("meta"):
         empty = auto_model(head).from_config(copy.deepcopy(config))
-    find_stack(empty)
+    find_stack(empty, model)
     if count_parameters(empty) > _MAX_PARAMETERS:
         return
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):

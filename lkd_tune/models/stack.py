@@ -12,16 +12,17 @@ import torch
 from lkd_tune.config.errors import Problem, SpecError
 
 
-def find_stack(model: Any) -> str:
+def find_stack(model: Any, name: str | None = None) -> str:
     """Returns the name of the module list that holds a model's layers, one module for each.
 
     Args:
         model: The model, with any head; its weights may be on the meta device.
+        name: What an error message calls it. Default: the name of its class.
 
     Raises:
         SpecError: If layers can't be told apart or are not a single stack.
     """
-    name, config = type(model).__name__, model.config
+    name, config = name or type(model).__name__, model.config
     if getattr(config, "is_encoder_decoder", False):
         raise _not_carvable(name, "it has a decoder beside its encoder")
     found = [

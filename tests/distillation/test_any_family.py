@@ -8,7 +8,6 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.distillation.engine import Distillation
 from tests.support.families import OTHERS, config_of, make_classifier, make_csv
 
-
 # One of each kind: another encoder, a decoder, one with rotary positions and grouped queries.
 _EACH_TIME = ("modernbert", "gpt2", "qwen3")
 
