@@ -21,7 +21,7 @@ def main() -> None:
     """Runs the search of job.json; exits as `lkd-tune search` does."""
     try:
         from lkd_tune.cli import search  # noqa: F401
-        from lkd_tune.config.errors import SpecError
+        from lkd_tune.config.errors import SearchEndedError, SpecError
         from lkd_tune.tuning.execution import trainable  # noqa: F401
         from lkd_tune.tuning.study import searcher  # noqa: F401
     except ImportError as error:
@@ -35,13 +35,16 @@ def main() -> None:
         for problem in error.problems:
             print(f"lkd-tune: {problem}", flush=True)
         sys.exit(2)
+    except SearchEndedError as error:
+        print(f"lkd-tune: {error}", flush=True)
+        sys.exit(error.exit_code)
 
 
 def _search(request: dict[str, Any]) -> int:
     """Returns the exit code of the search."""
     from lkd_tune.cli.search import search_several, show_result
-    from lkd_tune.cluster.ray import connected
     from lkd_tune.storage.fetch import open_run
+    from lkd_tune.tuning.guard import guarded
     from lkd_tune.tuning.lock import locked
     from lkd_tune.tuning.mirror.run_mirror import run_exists
     from lkd_tune.tuning.tuner import resume_search, run_search
@@ -49,7 +52,7 @@ def _search(request: dict[str, Any]) -> int:
     run = open_run(request["run"]).absolute()
     quiet, allow_changed = request["quiet"], request["allow_changed"]
     # From here on no other driver can write there.
-    with locked(run), connected(None):
+    with guarded(run) as guard, locked(run), guard.connected(None):
         spaces = _unpack_spaces(request["spaces"], run)
         if "" not in spaces and spaces:
             return search_several(spaces, run, None, quiet=quiet, allow_changed=allow_changed)

@@ -52,9 +52,10 @@ def _root(
 def main() -> None:
     """Runs the command line.
 
-    Exits with 2 after wrong input, whose problems it prints, and with 1 if the disk is full.
+    Exits with 2 after wrong input, whose problems it prints, with 1 if the disk is full or Ray
+    has died, and with 130 if a search was interrupted before it began.
     """
-    from lkd_tune.config.errors import SpecError
+    from lkd_tune.config.errors import SearchEndedError, SpecError
 
     try:
         app()
@@ -62,6 +63,9 @@ def main() -> None:
         for problem in error.problems:
             print(f"lkd-tune: {problem}", file=sys.stderr)
         sys.exit(2)
+    except SearchEndedError as error:
+        print(f"lkd-tune: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(141)  # as a shell reports it: `lkd-tune spaces | head`
     except Exception as error:

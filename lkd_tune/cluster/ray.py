@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lkd_tune.cluster.health import RayLostError
+from lkd_tune.cluster.processes import marked_processes
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.training import ResourceSettings, trials_on_a_gpu
 from lkd_tune.config.source import Source
@@ -52,6 +54,7 @@ def connected(address: str | None) -> Iterator[bool]:
 
     Raises:
         SpecError: If there is no cluster at the address.
+        RayLostError: If Ray does not start on this machine.
     """
     quieten_ray()
     import ray
@@ -62,16 +65,23 @@ def connected(address: str | None) -> Iterator[bool]:
     address = address or os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        with _loopback_only():
-            # From 2.59 on, Ray requires a token by default: who reaches its ports may run code.
-            ray.init(
-                "local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet
-            )
+        with marked_processes(), contextlib.ExitStack() as stack:
+            with _loopback_only(), _free_agent_port(), _no_error_lines():
+                # From 2.59 on, Ray requires a token by default: who reaches its ports may run code.
+                try:
+                    ray.init(
+                        "local",
+                        include_dashboard=False,
+                        object_store_memory=_OBJECT_STORE_BYTES,
+                        **quiet,
+                    )
+                except Exception as error:
+                    reason = " ".join(str(error).split())[:300]
+                    message = f"Ray did not start on this machine: {reason}"
+                    raise RayLostError(message) from error
             _protect_token()
-            try:
-                yield True
-            finally:
-                ray.shutdown()
+            stack.callback(ray.shutdown)
+            yield True
         return
     try:
         ray.init(address, **quiet)
@@ -104,6 +114,39 @@ def _loopback_only() -> Iterator[None]:
         if variable is not None:
             os.environ[name] = variable
         ray_constants.ENABLE_RAY_CLUSTER = constant
+
+
+@contextlib.contextmanager
+def _free_agent_port() -> Iterator[None]:
+    """Gives the agent of a Ray that is started inside a free port.
+
+    `ray.init` has no option for it. With the default port, the head of a cluster on this machine
+    could not start its own agent, which starts the jobs that are submitted to it.
+    """
+    from ray._private import parameter
+
+    original = parameter.RayParams
+    parameter.RayParams = functools.partial(original, dashboard_agent_listen_port=0)
+    try:
+        yield
+    finally:
+        parameter.RayParams = original
+
+
+@contextlib.contextmanager
+def _no_error_lines() -> Iterator[None]:
+    """Keeps a Ray that is started inside from printing the last lines of logs when it dies.
+
+    `log_to_driver` is not about them. Of trials that fail, the search prints the errors itself.
+    """
+    from ray._private import worker
+
+    original = worker.listen_error_messages
+    worker.listen_error_messages = lambda *_: None
+    try:
+        yield
+    finally:
+        worker.listen_error_messages = original
 
 
 def _protect_token() -> None:

@@ -43,6 +43,18 @@ class SpecError(ValueError):
         return (SpecError, (self.problems,))
 
 
+class SearchEndedError(RuntimeError):
+    """A search has ended before it could return a result; what it had finished is kept.
+
+    Attributes:
+        exit_code: Of the command line: 130 after a signal, else 1.
+    """
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def did_you_mean(found: str, allowed: Sequence[str]) -> str:
     """Returns ' (did you mean …?)' with the most similar allowed word; '' if none is similar."""
     near = difflib.get_close_matches(found, allowed, n=1, cutoff=0.5)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
 from lkd_tune.cluster.nodes import check_cluster
-from lkd_tune.cluster.ray import connected
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.read_space import load_space
 from lkd_tune.config.trial import TrialSpec
@@ -19,6 +19,7 @@ from lkd_tune.records.ranking import rank_run
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.seed_stats import is_indistinguishable, summarise_seeds
 from lkd_tune.tuning.confirm import seed_name, train_fixed_trials
+from lkd_tune.tuning.guard import guarded
 from lkd_tune.tuning.lock import locked
 from lkd_tune.tuning.mirror.run_mirror import fetch_run
 from lkd_tune.tuning.resume_rules import refuse_retired
@@ -77,11 +78,22 @@ def ablate(
     space = load_space(run.space, ["search.time_budget=null"])
     cwd = manifest["cwd"] if os.path.isdir(manifest.get("cwd", "")) else os.getcwd()
     check_trackers(space)
-    with contextlib.chdir(cwd), locked(run), connected(address) as started_here:
+    resume = f"Resume with: lkd-tune ablate {shlex.quote(run.where)} --seeds {seeds}"
+    with (
+        guarded(run, resume) as guard,
+        contextlib.chdir(cwd),
+        locked(run),
+        guard.connected(address) as started_here,
+    ):
         capacity = check_cluster(space, run, is_local_cluster=started_here)
         session = Session(space, run, capacity, quiet=quiet)
         try:
-            with session.stop.on_signals(), session.view, session.mirroring(), session.tracking():
+            with (
+                guard.stopping(session.stop),
+                session.view,
+                session.mirroring(),
+                session.tracking(),
+            ):
                 return _run_ablation(session, winner, specs, seeds)
         finally:
             update_manifest(run, finished=manifest.get("finished"))  # the search's own

@@ -17,6 +17,7 @@ from lkd_tune.distillation.checks import check_space
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results.leaderboard_files import write_leaderboard
 from lkd_tune.storage.fetch import send_files
+from lkd_tune.tuning.guard import guarded
 from lkd_tune.tuning.mirror.run_mirror import run_exists
 from lkd_tune.tuning.tuner import SearchResult, resume_search, run_search
 
@@ -126,6 +127,7 @@ def search_tasks(
 
     Raises:
         SpecError: With every problem of any of the tasks.
+        SearchEndedError: As `run_search`; no further task is searched.
     """
     outcomes = {task: TaskOutcome(runs.below(task)) for task in spaces}
     started = {task for task, outcome in outcomes.items() if run_exists(outcome.run)}
@@ -136,28 +138,33 @@ def search_tasks(
         for problem in _problems(task, space)
     ]:
         raise SpecError(problems)
-    for task, space in spaces.items():
-        run = outcomes[task].run
-        if not quiet:
-            print(f"== {task}", flush=True)
-        try:
-            if task in started:
-                result = resume_search(
-                    run, address=address, quiet=quiet, changed=space, allow_changed=allow_changed
-                )
-            else:
-                result = run_search(space, run, address=address, quiet=quiet)
-        except SpecError as error:
-            # The other searches take hours and do not depend on this one.
-            for problem in error.problems:
-                print(f"lkd-tune: {task}: {problem}", file=sys.stderr, flush=True)
-            outcomes[task] = TaskOutcome(run, refused=True)
-            continue
-        write_leaderboard(run)
-        send_files(run, [run.leaderboard_csv, run.leaderboard_json])
-        outcomes[task] = TaskOutcome(run, result)
-        if outcomes[task].left in ("interrupted", "disk full"):
-            break
+    with guarded(runs, "Resume with the same command and --name."):
+        for task, space in spaces.items():
+            run = outcomes[task].run
+            if not quiet:
+                print(f"== {task}", flush=True)
+            try:
+                if task in started:
+                    result = resume_search(
+                        run,
+                        address=address,
+                        quiet=quiet,
+                        changed=space,
+                        allow_changed=allow_changed,
+                    )
+                else:
+                    result = run_search(space, run, address=address, quiet=quiet)
+            except SpecError as error:
+                # The other searches take hours and do not depend on this one.
+                for problem in error.problems:
+                    print(f"lkd-tune: {task}: {problem}", file=sys.stderr, flush=True)
+                outcomes[task] = TaskOutcome(run, refused=True)
+                continue
+            write_leaderboard(run)
+            send_files(run, [run.leaderboard_csv, run.leaderboard_json])
+            outcomes[task] = TaskOutcome(run, result)
+            if outcomes[task].left in ("interrupted", "disk full"):
+                break
     return outcomes
 
 

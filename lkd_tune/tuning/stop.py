@@ -7,8 +7,6 @@ labels alone still run, because they make the result of a short search trustwort
 from __future__ import annotations
 
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from typing import Any, Literal
 import ray
 from ray.tune import Stopper
 
+from lkd_tune.cluster.health import raise_if_ray_is_lost
 from lkd_tune.files.disk import describe_disk, describe_full_disk, is_full_disk
 
 _CHECK_DISK_EVERY_S = 2.0
@@ -104,32 +103,8 @@ class StopRequest:
             self.stop_for_full_disk(describe_full_disk(error, self._folder))
 
     def interrupt(self) -> None:
-        """Requests a stop, as Ctrl-C does."""
+        """Requests a stop, as Ctrl-C does. See `guard.py` for signals."""
         self.reason = "interrupted"
-
-    @contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Turns the first SIGINT or SIGTERM into a request to stop; the second acts as usual.
-
-        Only the main thread can handle signals; in other threads this does nothing.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def handle(number: int, frame: Any) -> None:
-            self.interrupt()
-            for each, handler in before.items():
-                signal.signal(each, handler)
-
-        for number in before:
-            signal.signal(number, handle)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 class StopAllTrials(Stopper):
@@ -151,7 +126,12 @@ class StopAllTrials(Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Returns whether to end all trials, after killing their actors. Tune polls this."""
+        """Returns whether to end all trials, after killing their actors. Tune polls this.
+
+        Raises:
+            RayLostError: If Ray has died.
+        """
+        raise_if_ray_is_lost()
         if not self._request:
             return False
         for actor in self.actors.values():

@@ -13,7 +13,6 @@ from typing import Any
 import yaml
 
 from lkd_tune.cluster.nodes import check_cluster
-from lkd_tune.cluster.ray import connected
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.read_space import load_space
 from lkd_tune.config.space import SearchSpace
@@ -22,6 +21,7 @@ from lkd_tune.files.tombstones import add_tombstone
 from lkd_tune.records.manifest import new_manifest, now, update_manifest, write_manifest
 from lkd_tune.records.ranking import rank_run
 from lkd_tune.records.run import RunFolder
+from lkd_tune.tuning.guard import Guard, guarded
 from lkd_tune.tuning.lock import locked
 from lkd_tune.tuning.mirror.run_mirror import clear_folder, fetch_run, run_exists
 from lkd_tune.tuning.resume_rules import (
@@ -76,17 +76,19 @@ def run_search(
     Raises:
         SpecError: If the space, the data, the teacher and the cluster do not fit together, before
             any trial starts.
+        SearchEndedError: If Ray dies, or the search is interrupted before it has begun.
     """
     run = run.absolute()
-    _refuse_used(run)
-    _check(space)
-    with locked(run), connected(address) as started_here:
-        _refuse_used(run)  # another driver may have used it meanwhile
-        capacity = check_cluster(space, run, is_local_cluster=started_here)
-        clear_folder(run)
-        write_space(run, space)
-        write_manifest(run, new_manifest(space.settings, os.getcwd()))
-        return _run(Session(space, run, capacity, quiet=quiet))
+    with guarded(run) as guard:
+        _refuse_used(run)
+        _check(space)
+        with locked(run), guard.connected(address) as started_here:
+            _refuse_used(run)  # another driver may have used it meanwhile
+            capacity = check_cluster(space, run, is_local_cluster=started_here)
+            clear_folder(run)
+            write_space(run, space)
+            write_manifest(run, new_manifest(space.settings, os.getcwd()))
+            return _run(Session(space, run, capacity, quiet=quiet), guard)
 
 
 def resume_search(
@@ -111,33 +113,35 @@ def resume_search(
     Raises:
         SpecError: If the folder holds no run or one with settings that were removed, if something
             differs that must not, or as `run_search`.
+        SearchEndedError: As `run_search`.
     """
     run = run.absolute()
-    if run.remote_uri is not None:
-        with locked(run):
-            fetch_run(run)
-    manifest = run.read_manifest()
-    check_overrides(overrides)
-    refuse_retired(run)
-    space = load_space(run.space, overrides)
-    if changed is not None:
-        space = apply_changes(run, changed, allowed=allow_changed)
-    # Paths in the space are relative to where the search started, if that folder still exists.
-    cwd = manifest["cwd"] if os.path.isdir(manifest["cwd"]) else os.getcwd()
-    with contextlib.chdir(cwd):
-        _check(space)
-        with locked(run), connected(address) as started_here:
-            capacity = check_cluster(space, run, is_local_cluster=started_here)
-            message = check_workers(run, space)
-            if overrides or changed is not None:
-                write_space(run, space)
-            session = Session(space, run, capacity, quiet=quiet)
-            if message is not None:
-                session.view.phase(message)
-            return _run(session)
+    with guarded(run) as guard:
+        if run.remote_uri is not None:
+            with locked(run):
+                fetch_run(run)
+        manifest = run.read_manifest()
+        check_overrides(overrides)
+        refuse_retired(run)
+        space = load_space(run.space, overrides)
+        if changed is not None:
+            space = apply_changes(run, changed, allowed=allow_changed)
+        # Paths in the space are relative to where the search started, if that folder still exists.
+        cwd = manifest["cwd"] if os.path.isdir(manifest["cwd"]) else os.getcwd()
+        with contextlib.chdir(cwd):
+            _check(space)
+            with locked(run), guard.connected(address) as started_here:
+                capacity = check_cluster(space, run, is_local_cluster=started_here)
+                message = check_workers(run, space)
+                if overrides or changed is not None:
+                    write_space(run, space)
+                session = Session(space, run, capacity, quiet=quiet)
+                if message is not None:
+                    session.view.phase(message)
+                return _run(session, guard)
 
 
-def _run(session: Session) -> SearchResult:
+def _run(session: Session, guard: Guard) -> SearchResult:
     """Runs the remaining part of a search."""
     from lkd_tune.tuning.confirm import compare_with_labels_alone, confirm_best, score_on_test
 
@@ -145,7 +149,7 @@ def _run(session: Session) -> SearchResult:
     best = None
     with (
         stop.on_full_disk(),
-        stop.on_signals(),
+        guard.stopping(stop),
         session.view,
         session.mirroring(),
         session.tracking(),

@@ -9,6 +9,7 @@ from typing import Any
 
 from ray.tune import Callback
 
+from lkd_tune.cluster.health import raise_if_ray_is_lost
 from lkd_tune.cluster.nodes import SearchNodes
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.atomic import write_atomically
@@ -99,6 +100,7 @@ class SearchCallback(Callback):
         """
         name = trial.config["name"]
         self._actors.pop(name, None)
+        raise_if_ray_is_lost()  # nothing of which is the trial's failure
         folder, error = TrialFolder(self._run.trial(name)), error_of(trial)
         full_disk = folder.pop_full_disk()
         if full_disk is not None:

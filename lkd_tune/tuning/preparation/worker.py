@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from lkd_tune.cluster.health import raise_if_ray_is_lost, ray_problem
 from lkd_tune.cluster.nodes import WITHOUT_GPUS, NodeRequirements, check_this_node
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.files.disk import FullDiskError
@@ -51,6 +52,7 @@ class PreparationWorker:
 
         Raises:
             SpecError: As the function does, or if no node can take part.
+            RayLostError: If Ray has died.
             FullDiskError: As the function does.
         """
         session, nodes = self._session, self._session.nodes
@@ -59,6 +61,7 @@ class PreparationWorker:
         result = self._submit(function, *arguments)
         try:
             while session.stop.reason != "interrupted":
+                raise_if_ray_is_lost()
                 poll()
                 ready, _ = ray.wait([result], timeout=0.5)
                 if not ready:
@@ -110,9 +113,9 @@ class PreparationWorker:
         )
 
     def _end(self) -> None:
-        if self._process is not None:
+        if self._process is not None and ray_problem() is None:
             ray.kill(self._process)
-            self._process = None
+        self._process = None
 
 
 class _JobRunner:
