@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -64,34 +66,35 @@ def search(
 
         lkd-tune search --resume runs/first --space mine.yaml --allow-changed
     """
-    from lkd_tune.config.errors import Problem, SpecError
-    from lkd_tune.storage.fetch import open_run
+    with _told_if_interrupted():
+        from lkd_tune.config.errors import Problem, SpecError
+        from lkd_tune.storage.fetch import open_run
 
-    if allow_changed and not (space and (resume or task)):
-        raise SpecError(Problem("--allow-changed", "", "needs --resume RUN and --space FILE"))
-    spaces = load_requested_spaces(space, overrides, name, run_dir, resume, task, data)
-    if resume is not None:
-        from lkd_tune.tuning.tuner import resume_search
+        if allow_changed and not (space and (resume or task)):
+            raise SpecError(Problem("--allow-changed", "", "needs --resume RUN and --space FILE"))
+        spaces = load_requested_spaces(space, overrides, name, run_dir, resume, task, data)
+        if resume is not None:
+            from lkd_tune.tuning.tuner import resume_search
 
-        result = resume_search(
-            open_run(resume),
-            address=address,
-            quiet=quiet,
-            overrides=[] if space else overrides or [],
-            changed=spaces.get(""),
-            allow_changed=allow_changed,
-        )
+            result = resume_search(
+                open_run(resume),
+                address=address,
+                quiet=quiet,
+                overrides=[] if space else overrides or [],
+                changed=spaces.get(""),
+                allow_changed=allow_changed,
+            )
+            raise typer.Exit(show_result(result))
+        from lkd_tune.config.shipped import run_name
+
+        run = open_run(f"{run_dir or 'runs'}/{name or run_name(space)}")
+        if "" not in spaces:
+            code = search_several(spaces, run, address, quiet=quiet, allow_changed=allow_changed)
+            raise typer.Exit(code)
+        from lkd_tune.tuning.tuner import run_search
+
+        result = run_search(spaces[""], run, address=address, quiet=quiet)
         raise typer.Exit(show_result(result))
-    from lkd_tune.config.shipped import run_name
-
-    run = open_run(f"{run_dir or 'runs'}/{name or run_name(space)}")
-    if "" not in spaces:
-        code = search_several(spaces, run, address, quiet=quiet, allow_changed=allow_changed)
-        raise typer.Exit(code)
-    from lkd_tune.tuning.tuner import run_search
-
-    result = run_search(spaces[""], run, address=address, quiet=quiet)
-    raise typer.Exit(show_result(result))
 
 
 def check(space: SpaceOption, overrides: SetOption = None) -> None:
@@ -113,6 +116,24 @@ def check(space: SpaceOption, overrides: SetOption = None) -> None:
     show_space(loaded, layers)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
+
+
+@contextmanager
+def _told_if_interrupted() -> Iterator[None]:
+    """Ends with a message if a signal arrives while libraries are loaded, before the search begins.
+
+    After that, the search's guard handles signals.
+    """
+    from lkd_tune.config.errors import SearchEndedError
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        message = "interrupted. Nothing is lost. Use the same command again"
+        raise SearchEndedError(message, 130) from None
 
 
 def show_result(result: SearchResult) -> int:

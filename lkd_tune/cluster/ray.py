@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lkd_tune.cluster.health import RayLostError
-from lkd_tune.cluster.processes import marked_processes
+from lkd_tune.cluster.processes import MarkedProcesses
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.training import ResourceSettings, trials_on_a_gpu
 from lkd_tune.config.source import Source
@@ -65,7 +65,7 @@ def connected(address: str | None) -> Iterator[bool]:
     address = address or os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        with marked_processes(), contextlib.ExitStack() as stack:
+        with MarkedProcesses() as processes, contextlib.ExitStack() as stack:
             with _loopback_only(), _free_agent_port(), _no_error_lines():
                 # From 2.59 on, Ray requires a token by default: who reaches its ports may run code.
                 try:
@@ -79,6 +79,7 @@ def connected(address: str | None) -> Iterator[bool]:
                     reason = " ".join(str(error).split())[:300]
                     message = f"Ray did not start on this machine: {reason}"
                     raise RayLostError(message) from error
+            processes.note()
             _protect_token()
             stack.callback(ray.shutdown)
             yield True

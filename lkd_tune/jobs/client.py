@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import secrets
@@ -277,6 +278,12 @@ class _ErrorsExplained:
             )
         elif isinstance(error, ConnectionError | OSError):
             message = "does not answer; check that the head node is up and its dashboard is running"
+        elif "No available agent" in str(error):
+            message = (
+                "no agent of the cluster can start jobs; another Ray on the head's machine may "
+                "have the agent's port: start the head with `ray start --head "
+                "--dashboard-agent-listen-port=PORT`, where PORT is free"
+            )
         elif isinstance(error, RuntimeError | ValueError):
             message = " ".join(str(error).split())[:400]
         else:
@@ -288,6 +295,9 @@ def _client(address: str) -> Any:
     """Returns Ray's client with timeouts, which retries requests that only read."""
     import requests
     from ray.job_submission import JobSubmissionClient
+
+    for module in ("dashboard_sdk", "job.sdk"):  # they set their own levels when imported
+        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.ERROR)
 
     class Client(JobSubmissionClient):
         has_answered = False
