@@ -126,14 +126,21 @@ def _told_if_interrupted() -> Iterator[None]:
     """
     from lkd_tune.config.errors import SearchEndedError
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+    numbers = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) == signal.SIG_DFL
+    ]
+    for number in numbers:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
         message = "interrupted. Nothing is lost. Use the same command again"
         raise SearchEndedError(message, 130) from None
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def show_result(result: SearchResult) -> int:

@@ -101,7 +101,9 @@ class RayHealth:
 def ray_problem() -> str | None:
     """Returns what has died of the Ray that is watched, None if nothing has."""
     health = RayHealth._current
-    return None if health is None else health.problem()
+    problem = None if health is None else health.problem()
+    # Ended in order meanwhile, its processes are gone, too.
+    return None if health is None or health.ended else problem
 
 
 def raise_if_ray_is_lost() -> None:

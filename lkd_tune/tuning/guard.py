@@ -178,8 +178,9 @@ class Guard:
         from rich.console import Console
 
         self._read_signals()
-        Console().show_cursor(True)  # a live table has hidden it
-        os.write(self._stderr, f"lkd-tune: {self._message()}\n".encode())
+        with contextlib.suppress(OSError):  # a terminal that is gone
+            Console().show_cursor(True)  # a live table has hidden it
+            os.write(self._stderr, f"lkd-tune: {self._message()}\n".encode())
         kill_marked()
         os._exit(self._exit_code)
 
