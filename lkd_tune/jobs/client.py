@@ -296,8 +296,9 @@ def _client(address: str) -> Any:
     import requests
     from ray.job_submission import JobSubmissionClient
 
-    for module in ("dashboard_sdk", "job.sdk"):  # they set their own levels when imported
-        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.ERROR)
+    modules = "ray.dashboard.modules"
+    for name in ("ray", f"{modules}.dashboard_sdk", f"{modules}.job.sdk"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # importing them has set it to INFO
 
     class Client(JobSubmissionClient):
         has_answered = False

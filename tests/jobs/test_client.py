@@ -160,9 +160,9 @@ def test_the_driver_s_own_refusal_comes_back(tmp_path, lkd_tune):
     make_space(tmp_path)
     where = ["--space", str(tmp_path / "space.yaml"), "--run-dir", str(tmp_path / "shared")]
     too_many = ["--set", "resources.cpus=64", "--name", "new"]
-    assert "a trial asks for 1 worker(s) with 64 CPU" in lkd_tune(
-        "submit", *where, *too_many, code=2
-    )
+    said = lkd_tune("submit", *where, *too_many, code=2)
+    assert "a trial asks for 1 worker(s) with 64 CPU" in said
+    assert "INFO" not in said  # Ray's own lines about what it uploads
     run = begun(tmp_path / "shared" / "run")
     other = ["--name", "run", "--set", "search.trials=9", "--set", "train.lr=1"]
     said = lkd_tune("submit", *where, *other, code=2)
@@ -280,6 +280,14 @@ def test_a_run_continues_after_its_driver_s_node_was_lost(tmp_path):
     # The trial that was lost went on from its checkpoint: at most one step was measured again.
     lines = (checkpoint.parent / "measurements.jsonl").read_text().splitlines()
     assert len(lines) <= 7
+
+
+def test_a_head_without_an_agent_is_reported_with_the_fix():
+    with (
+        pytest.raises(SpecError, match="ray start --head --dashboard-agent-listen-port=PORT"),
+        client._ErrorsExplained("http://head:8265"),
+    ):
+        raise RuntimeError("Request failed with status code 500: No available agent to submit job")
 
 
 def test_another_ray_is_reported_with_the_fix():
