@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import zlib
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from lkd_tune.data.formats.convert import convert, without_log
 from lkd_tune.data.formats.delimited import Delimited
 from lkd_tune.data.formats.json_files import json_columns, json_table, jsonl_columns, jsonl_table
 from lkd_tune.data.formats.text import as_utf8, decoding_problem
+from lkd_tune.storage.hub import reading_hub
 
 UNREADABLE = (OSError, ValueError, EOFError, csv.Error, zlib.error)
 """Exceptions that readers raise for a broken file, or one that is not of its suffix's format."""
@@ -102,9 +104,9 @@ def load_table(task: TaskSettings, split: str, cache: Path) -> Any:
 def _hub_table(task: TaskSettings, split: str, where: str) -> Any:
     import datasets
 
-    limit = task.train_examples
+    limit, is_folder = task.train_examples, Path(str(task.data)).exists()
     try:
-        with without_log():
+        with without_log(), contextlib.nullcontext() if is_folder else reading_hub():
             if limit is None or "[" in where:  # a slice of a split can't be streamed
                 return datasets.load_dataset(task.data, task.config, split=where)
             # Streaming does not download the rest of the split. Dev and test are streamed as well:

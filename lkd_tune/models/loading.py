@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from lkd_tune.files.digest import digest, file_digest
 from lkd_tune.models.families import size_in
 from lkd_tune.runtime.usage import count_parameters
 from lkd_tune.storage.fetch import local_model
+from lkd_tune.storage.hub import reading_hub
 
 
 def model_digest(model: str) -> str:
@@ -228,8 +230,10 @@ def _from_hub(load: Any, model: str, **options: Any) -> Any:
     _no_progress_bars()
     source = local_model(model)
     try:
-        # If unset, transformers asks at a terminal whether to run code that a model brings.
-        return load(source, trust_remote_code=False, **options)
+        local = Path(source).exists()
+        with contextlib.nullcontext() if local else reading_hub():
+            # If unset, transformers asks at a terminal whether to run code that a model brings.
+            return load(source, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         where = "" if Path(source).exists() else " (there is no such folder either)"
