@@ -25,7 +25,8 @@ def folder(tmp_path_factory):
 def run(folder, two_cores):
     """The first example over a space that is a mapping, with a path and a tuple in it."""
     tree = make_space_tree(folder, losses=LABELS, search={"trials": 2, "scheduler": "none"})
-    tree |= {"teacher": Path(tree["teacher"]), "objectives": ("score", "parameters")}
+    tree["teacher"]["model"] = Path(tree["teacher"]["model"])
+    tree |= {"objectives": ("score", "parameters")}
     return search_and_look.main(tree, str(folder / "runs"))
 
 

@@ -109,13 +109,16 @@ def check(space: SpaceOption, overrides: SetOption = None) -> None:
     from lkd_tune.cli.printing.tables import show_space
     from lkd_tune.config.read_space import load_space
     from lkd_tune.config.shipped import find_space
-    from lkd_tune.distillation.checks import check_all
+    from lkd_tune.distillation.checks import check_all, try_teacher
 
     loaded = load_space(find_space(space), overrides or [])
     layers, notes = check_all(loaded)
+    warnings = try_teacher(loaded)
     show_space(loaded, layers)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
+    for warning in warnings:
+        print(warning, file=sys.stderr)
 
 
 @contextmanager

@@ -130,8 +130,8 @@ def _predictor(
         message = "the teacher's tokenizer has no tokens that are whole words; leave augment out"
         raise SpecError(Problem("", "task.augment", message))
     if settings.model is None:
-        # Any head will do: only the embeddings are used.
-        embeddings = load_model(teacher).get_input_embeddings().weight.detach()
+        # Only the embeddings are used.
+        embeddings = load_model(teacher, new_head=True).get_input_embeddings().weight.detach()
         return lambda positions: _nearest(embeddings, tokens.ids[positions], words, number)
     check_vocabulary(settings.model, teacher, "task.augment.model")
     model = load_masked_lm(settings.model).to(on)

@@ -13,6 +13,7 @@ from lkd_tune.data.loading import SPLITS, check_data, label_names, load_split
 from lkd_tune.data.soundness import data_notes
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.evaluation.scoring import check_labels
+from lkd_tune.evaluation.teacher_check import check_start, check_teacher
 from lkd_tune.models.comparable import check_attention, check_relation_heads
 from lkd_tune.models.loading import check_vocabulary, empty_model, load_config
 from lkd_tune.models.self_test import check_layers
@@ -135,19 +136,38 @@ def read_data(space: SearchSpace) -> list[str]:
     return notes
 
 
+def try_teacher(space: SearchSpace) -> list[str]:
+    """Returns warnings about an existing teacher, after loading and running it.
+
+    The `check` command does this after `read_data`. A search does it before it scores the teacher.
+
+    Raises:
+        SpecError: If it can't be the teacher of the task.
+    """
+    teacher, task = space.settings.teacher, space.settings.task
+    start = teacher_start(teacher)
+    if start is None:
+        return []
+    try:
+        return (check_teacher if teacher.model else check_start)(start, task)
+    except SpecError as error:
+        raise SpecError(_with_place(space, error)) from None
+
+
 def _with_place(space: SearchSpace, error: SpecError, above: tuple[str, ...] = ()) -> list[Problem]:
     """Returns problems with their place in the space file.
 
     Args:
         space: The space that has the settings.
-        error: The problems. Those of models and data have only a key.
+        error: The problems. Those of models and data have only a key; `model` is the teacher.
         above: The block of their keys.
     """
+    keys = ["teacher" if problem.key == "model" else problem.key for problem in error.problems]
     return [
         problem
         if problem.where
-        else space.source.problem((*above, *problem.key.split(".")), problem.message)
-        for problem in error.problems
+        else space.source.problem((*above, *key.split(".")), problem.message)
+        for key, problem in zip(keys, error.problems, strict=True)
     ]
 
 

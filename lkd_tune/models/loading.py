@@ -14,6 +14,7 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.teacher import Inference
 from lkd_tune.files.digest import digest, file_digest
 from lkd_tune.models.families import size_in
+from lkd_tune.models.weights import KEY_MAPPING, check_files, check_loaded
 from lkd_tune.runtime.usage import count_parameters
 from lkd_tune.storage.fetch import local_model
 from lkd_tune.storage.hub import reading_hub
@@ -58,6 +59,7 @@ def read_config(model: str) -> dict[str, Any]:
     try:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
+        check_files(model, folder)
         message = f"{model} is not a model folder: it has no config.json"
         raise SpecError(Problem("", "teacher", message)) from None
     except (OSError, json.JSONDecodeError) as error:
@@ -81,13 +83,20 @@ def load_tokenizer(model: str) -> Any:
     One without a padding token, as many decoders have it, pads with its end-of-text token.
 
     Raises:
-        SpecError: If the model has no fast tokenizer.
+        SpecError: If the model has no fast tokenizer, or one without words.
     """
     from transformers import AutoTokenizer
 
     tokenizer = _from_hub(AutoTokenizer.from_pretrained, model)
     if not tokenizer.is_fast:
         raise SpecError(Problem("", "teacher", f"{model} has no fast tokenizer (tokenizer.json)"))
+    # Without files, transformers makes a tokenizer whose whole vocabulary is the special tokens.
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        message = (
+            f"{model} has no tokenizer files (tokenizer.json or vocab.txt), so all text would be "
+            "unknown tokens; save the tokenizer that the model was trained with into it"
+        )
+        raise SpecError(Problem("", "teacher", message))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -129,6 +138,7 @@ def load_model(
     head: str = "SequenceClassification",
     *,
     labels: int | None = None,
+    new_head: bool = False,
     dtype: torch.dtype | Literal["auto"] = torch.float32,
 ) -> Any:
     """Returns a model in evaluation mode.
@@ -136,19 +146,27 @@ def load_model(
     Args:
         model: Folder or hub id.
         head: As in transformers' AutoModelFor….
-        labels: Width of the head; a pre-trained model without one of this width gets a new one.
+        labels: Width of the head. Default: that of its configuration.
+        new_head: Whether a pre-trained model without such a head gets a random one.
         dtype: Of its weights. "auto": as in its files; weights then take no memory until they are
             read.
 
     Raises:
-        SpecError: If there is no such model.
+        SpecError: If there is no such model, or its files do not hold its weights.
     """
-    options: dict[str, Any] = {"dtype": dtype}
-    if labels is not None:
-        options |= {"num_labels": labels, "ignore_mismatched_sizes": True}
-    found = _from_hub(auto_model(head).from_pretrained, model, **options).eval()
-    pad_as_its_tokenizer(found.config)
-    return found
+    options: dict[str, Any] = {} if labels is None else {"num_labels": labels}
+    loaded, report = _from_hub(
+        auto_model(head).from_pretrained,
+        model,
+        dtype=dtype,
+        key_mapping=KEY_MAPPING,
+        ignore_mismatched_sizes=True,  # `check_loaded` reports them
+        output_loading_info=True,
+        **options,
+    )
+    check_loaded(model, loaded, report, new_head=new_head)
+    pad_as_its_tokenizer(loaded.config)
+    return loaded.eval()
 
 
 def pad_as_its_tokenizer(config: Any) -> None:
@@ -180,7 +198,11 @@ def load_masked_lm(model: str) -> Any:
     from transformers import AutoModelForMaskedLM
 
     found, report = _from_hub(
-        AutoModelForMaskedLM.from_pretrained, model, dtype=torch.float32, output_loading_info=True
+        AutoModelForMaskedLM.from_pretrained,
+        model,
+        dtype=torch.float32,
+        key_mapping=KEY_MAPPING,
+        output_loading_info=True,
     )
     # A head that is tied to the embeddings may miss its bias.
     missing = sorted(name for name in report["missing_keys"] if name.endswith("weight"))
@@ -194,7 +216,7 @@ def save_model(
     model: Any, tokenizer: Any, folder: Path, weights: dict[str, torch.Tensor] | None = None
 ) -> None:
     """Writes a complete model folder; `weights` in place of the model's own if given."""
-    _no_progress_bars()
+    _silence_transformers()
     model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
 
@@ -227,8 +249,9 @@ def describe_model(model: str, head: str = "SequenceClassification") -> dict[str
 
 
 def _from_hub(load: Any, model: str, **options: Any) -> Any:
-    _no_progress_bars()
+    _silence_transformers()
     source = local_model(model)
+    check_files(model, Path(source))
     try:
         local = Path(source).exists()
         with contextlib.nullcontext() if local else reading_hub():
@@ -240,7 +263,8 @@ def _from_hub(load: Any, model: str, **options: Any) -> Any:
         raise SpecError(Problem("", "model", f"{model} can't be loaded{where}: {first}")) from None
 
 
-def _no_progress_bars() -> None:
+def _silence_transformers() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a search would show one for each model
+    logging.set_verbosity_error()  # what its tables warn of is an error in `check_loaded`

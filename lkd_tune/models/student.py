@@ -42,7 +42,7 @@ def build_student(
         SpecError: If `init` names a model that does not exist or has another depth.
     """
     if settings.starts_from_model:
-        student = load_model(settings.init, head, labels=labels)
+        student = load_model(settings.init, head, labels=labels, new_head=True)
         found = student.config.num_hidden_layers
         if found != settings.depth:
             message = f"{settings.init} has {found} layers, but student.depth is {settings.depth}"

@@ -33,6 +33,7 @@ CHANGEABLE = (
     "trackers",
     "resources.workers",
     "teacher.placement",
+    "teacher.allow_chance_level",
 )
 
 

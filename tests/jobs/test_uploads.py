@@ -28,10 +28,10 @@ def test_files_are_taken_along_and_found_again(tmp_path, space):
         sent = (tmp_path / "home" / "data" / f"{split}.csv").read_bytes()
         assert (run / "shipped" / found["task"][split].rpartition("/")[2]).read_bytes() == sent
         assert found["task"][split].startswith(str(run))
-    assert (run / "shipped").joinpath(found["teacher"], "config.json").exists()
-    assert found["student"]["init"]["choice"] == ["teacher", found["teacher"]]
+    assert (run / "shipped").joinpath(found["teacher"]["model"], "config.json").exists()
+    assert found["student"]["init"]["choice"] == ["teacher", found["teacher"]["model"]]
     assert found["train"] == space.source.tree["train"]
-    assert str(tmp_path / "home") in space.source.tree["teacher"]
+    assert str(tmp_path / "home") in space.source.tree["teacher"]["model"]
 
 
 def test_what_is_too_large_is_reported_with_its_sizes(tmp_path, space, monkeypatch):
@@ -96,7 +96,7 @@ def test_an_ignore_file_leaves_nothing_out(tmp_path, space):
     for name in (".gitignore", ".rayignore"):
         (teacher / name).write_text("*.safetensors\n")
     (tree,) = ship_files([space], tmp_path / "job")
-    sent = tmp_path / "job" / "files" / tree["teacher"].partition(":")[2]
+    sent = tmp_path / "job" / "files" / tree["teacher"]["model"].partition(":")[2]
     assert sorted(path.name for path in sent.iterdir()) == sorted(
         path.name for path in teacher.iterdir() if not path.name.startswith(".")
     )

@@ -57,6 +57,11 @@ def make_teacher(folder: Path, layers: int = 4, hidden: int = 32, seed: int = 0)
     return folder
 
 
+def at_chance(model: Path) -> dict[str, Any]:
+    """Returns the settings of a teacher with random weights, which a search would refuse."""
+    return {"model": str(model), "allow_chance_level": True}
+
+
 # The labels alone, so that a tiny student learns the task, or with no learning rate does not.
 LABELS = {
     "logits": {"weight": 1, "alpha": 1},
@@ -87,7 +92,7 @@ def make_space_tree(
             "metric": "accuracy",
             "max_length": 16,
         },
-        "teacher": str(make_teacher(folder / "teacher")),
+        "teacher": at_chance(make_teacher(folder / "teacher")),
         "student": {"depth": {"int": [1, 3]}},
         "layer_map": "monotone",
         "losses": {

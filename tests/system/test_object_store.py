@@ -60,7 +60,7 @@ def test_a_killed_search_continues_from_its_store_alone(bucket, folder):
     send_model(make_teacher(folder / "teacher"), f"{bucket}/teacher")
     home = f"{bucket}/runs/first"
     driver = start(folder, "search", "--space", "space.yaml", "--run-dir", f"{bucket}/runs",
-                   "--name", "first", "--set", f"teacher={bucket}/teacher",
+                   "--name", "first", "--set", f"teacher.model={bucket}/teacher",
                    "--set", "train.steps=1600",
                    "--set", "search.scheduler=none")  # fmt: skip
     store = Store(home)

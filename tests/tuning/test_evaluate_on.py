@@ -28,7 +28,7 @@ from lkd_tune.tuning.preparation.jobs import prepare_fine_tuning
 from lkd_tune.tuning.tuner import run_search
 from tests.support.draws import RandomSuggester
 from tests.support.studies import open_study
-from tests.support.tiny import make_csv, make_teacher
+from tests.support.tiny import at_chance, make_csv, make_teacher
 
 pytestmark = pytest.mark.usefixtures("two_cores")
 
@@ -49,7 +49,7 @@ def make_space(folder, **blocks) -> SearchSpace:
     tree = {
         "task": {"name": "text", "kind": "masked_lm", "train": str(text), "dev": str(text),
                  "max_length": 16},
-        "teacher": str(teacher),
+        "teacher": at_chance(teacher),
         "evaluate_on": {
             "task": {"name": "films", "metric": "f1", "max_length": 16, **files},
             "train": {"steps": 4, "batch_size": 16, "lr": 1e-2},

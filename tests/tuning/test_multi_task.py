@@ -15,7 +15,7 @@ from lkd_tune.records.run import RunFolder
 from lkd_tune.results.task_table import TaskRow, TaskTable, read_task_table
 from lkd_tune.tuning.multi_task import load_task_spaces, parse_task_names, search_tasks
 from tests.support.run_folder import full_run
-from tests.support.tiny import LABELS, make_csv, make_teacher
+from tests.support.tiny import LABELS, at_chance, make_csv, make_teacher
 
 
 def hub_folder(folder):
@@ -50,7 +50,7 @@ def _search(folder, tasks, *more):
 def _write_space(folder):
     space = {
         "task": "rte",
-        "teacher": str(make_teacher(folder / "teacher")),
+        "teacher": at_chance(make_teacher(folder / "teacher")),
         "student": {"depth": 1},
         "layer_map": "skip",
         "losses": LABELS,

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from optuna.trial import TrialState
+from safetensors.torch import load_file, save_file
 
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.read_space import build_space, load_space
@@ -225,3 +227,20 @@ def test_a_space_with_awkward_texts_survives_the_copy_in_the_run(tmp_path):
     again = load_space(RunFolder(tmp_path).space)
     assert again.tree == space.tree
     assert again.settings == space.settings
+
+
+def test_a_teacher_at_chance_stops_the_search_before_the_first_trial(tmp_path, two_cores):
+    space = make_space(tmp_path, search={"trials": 1}, student={"depth": 1})
+    tree = {**space.source.tree, "teacher": space.source.tree["teacher"]["model"]}
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(tree))
+    # Without a head's weights, each answer is the same.
+    file = tmp_path / "teacher" / "model.safetensors"
+    weights = load_file(file)
+    weights["classifier.weight"].zero_()
+    save_file(weights, file, {"format": "pt"})
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(SpecError, match=r"space\.yaml:\d+ teacher: the teacher's accuracy on dev"):
+        run_search(load_space(tmp_path / "space.yaml"), run, quiet=True)
+    assert run.read_trials() == []
+    result = resume_search(run, quiet=True, overrides=["teacher.allow_chance_level=true"])
+    assert (result.trials, result.failures) == (1, {})

@@ -73,6 +73,9 @@ class TeacherSettings(Inference):
     """A model fine-tuned on the task: a local folder or a hub id."""
     train: TeacherTraining | None = None
     """Instead of `model`: how to train a teacher first."""
+    allow_chance_level: bool = False
+    """Whether to search although the teacher is on dev no better than one that always answers the
+    same, such as the largest class. By default, such a search stops before its first trial."""
 
     @model_validator(mode="after")
     def _check(self) -> TeacherSettings:

@@ -44,8 +44,8 @@ class Kind(ABC):
        Unless `has_dynamic_inputs`, the teacher's `logits` may come from a store.
     4. Scoring a split: `prepare_batch` with seed and step 0, `logits` and `scoring_outputs` for
        each batch, then `score` once on the host with the outputs of all examples in their order.
-    5. Comparing and explaining models: `bootstrap_metric`, `predictions`, `data_row`. Kinds without
-       labels do not need the first two.
+    5. Comparing and explaining models: `constant_outputs`, `bootstrap_metric`, `predictions`,
+       `data_row`. Kinds without labels do not need `bootstrap_metric` and `predictions`.
 
     A kind of another sort differs in the same places. Causal language modelling: `encode` packs
     blocks, `loss_rows` drops the last position of each and `loss_labels` the first token,
@@ -194,6 +194,14 @@ class Kind(ABC):
                 unpadded (all tokens, C) if `per_token`.
             tokens: The split.
         """
+
+    def constant_outputs(self, tokens: Tokens) -> np.ndarray | None:
+        """Returns the best outputs that do not depend on the input, as for `score`.
+
+        A model whose metric is not above theirs has learned nothing of the task. None: every model
+        that has learned something scores above 0.
+        """
+        return None
 
     def bootstrap_metric(
         self, outputs: np.ndarray, tokens: Tokens, metric: str, draws: np.ndarray

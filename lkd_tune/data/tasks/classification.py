@@ -68,6 +68,12 @@ class Classification(WholeText):
         return found
 
     @override
+    def constant_outputs(self, tokens: Tokens) -> np.ndarray:
+        """Returns the logits of the largest class."""
+        counts = np.bincount(tokens.labels)
+        return np.tile((counts == counts.max()).astype(np.float32), (len(tokens), 1))
+
+    @override
     def metrics(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:
         """Returns accuracy, Matthews correlation, macro F1, and F1 of class 1.
 
@@ -203,6 +209,11 @@ class MultiLabel(WholeText):
         """Returns the mean binary cross-entropy over the classes, summed over the rows."""
         entropy = torch.nn.functional.binary_cross_entropy_with_logits
         return entropy(rows, labels, reduction="none").mean(-1).sum()
+
+    @override
+    def constant_outputs(self, tokens: Tokens) -> np.ndarray:
+        """Returns the logits of the classes that more than half of the examples have."""
+        return np.tile(tokens.labels.mean(0) - 0.5, (len(tokens), 1))
 
     @override
     def metrics(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], float]]:

@@ -112,6 +112,13 @@ class Tagging(LabelledTokens):
         return {name: float(value) for name, value in _metrics(counts).items()}
 
     @override
+    def constant_outputs(self, tokens: Tokens) -> np.ndarray:
+        """Returns the logits of the most frequent tag."""
+        tags = tokens.labels[tokens.labels != IGNORED]
+        counts = np.bincount(tags, minlength=1)
+        return np.tile((counts == counts.max()).astype(np.float32), (len(tokens.labels), 1))
+
+    @override
     def bootstrap_metric(
         self, outputs: np.ndarray, tokens: Tokens, metric: str, draws: np.ndarray
     ) -> np.ndarray:

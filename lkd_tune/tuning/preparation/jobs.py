@@ -34,6 +34,9 @@ def prepare_teacher(
 ) -> dict[str, Any]:
     """Returns a teacher's `model`, `parameters`, `flops`, and metrics on `dev` and `test`.
 
+    Further entries are `constant`, the metric on dev of a model that always answers the same, and
+    `warnings`.
+
     Args:
         threads: CPU threads to use.
         teacher: TeacherSettings as JSON. The teacher is trained if they say so.
@@ -50,6 +53,7 @@ def prepare_teacher(
     _configure_process(threads, cwd)
     from lkd_tune.data.tasks.registry import kind_of
     from lkd_tune.distillation.teacher import train_teacher
+    from lkd_tune.evaluation.teacher_check import check_teacher, score_of_constant
     from lkd_tune.models.loading import describe_model, load_config
     from lkd_tune.models.memory import check_memory
     from lkd_tune.models.size import count_size
@@ -80,11 +84,14 @@ def prepare_teacher(
     assert model is not None  # TeacherSettings checks it
     head = kind_of(task_settings).head
     check_memory(model, head, settings.inference)
+    warnings = check_teacher(model, task_settings, cache=node_cache(cache))
     scores = score_model(threads, model, task, cache, cwd, inference=settings.inference)
     parameters = describe_model(model, head)["parameters"]
     flops = count_size(load_config(model), head, task_settings.max_length).flops
     size = {"parameters": parameters, "flops": flops}
-    return {"model": model, **size, **scores, "node": describe_node()}
+    constant = score_of_constant(task_settings, model, cache=node_cache(cache))
+    found = {"model": model, **size, **scores, "constant": constant}
+    return {**found, "warnings": warnings, "node": describe_node()}
 
 
 def prepare_targets(

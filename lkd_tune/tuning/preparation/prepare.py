@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lkd_tune.config.errors import SpecError
 from lkd_tune.config.objectives import OBJECTIVES
 from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.config.settings.space_settings import SpaceSettings
@@ -29,6 +30,9 @@ def ensure_teacher(session: Session, worker: PreparationWorker) -> dict[str, Any
     """Returns what the manifest holds of the teacher, None if interrupted.
 
     The teacher is trained, if the settings say so, and scored.
+
+    Raises:
+        SpecError: If it can't be loaded, or has learned nothing of the task.
     """
     from lkd_tune.models.teacher_size import teacher_depth
     from lkd_tune.tuning.preparation.jobs import prepare_teacher
@@ -61,25 +65,38 @@ def ensure_teacher(session: Session, worker: PreparationWorker) -> dict[str, Any
         if teacher is None:
             return None
         node = teacher.pop("node")
+        for warning in teacher.pop("warnings"):
+            view.note(warning)
         teacher = {"layers": teacher_depth(settings.teacher), **teacher}
         update_manifest(run, teacher=teacher, hardware=node)
     score = teacher["dev"][settings.task.metric]
     view.teacher_scored(score)
-    if (warning := teacher_warning(settings, score)) is not None:
-        view.note(warning)
+    problem = chance_problem(settings, score, teacher.get("constant", 0.0))
+    if problem is not None:
+        if not settings.teacher.allow_chance_level and not run.read_trials():
+            raise SpecError(session.space.source.problem(("teacher",), problem))
+        view.note(f"warning: {problem}")
     return teacher
 
 
-def teacher_warning(settings: SpaceSettings, score: float) -> str | None:
-    """Returns a warning if a teacher's score is too low to learn from, else None."""
-    if score > 0:
+def chance_problem(settings: SpaceSettings, score: float, constant: float) -> str | None:
+    """Returns what is wrong with a teacher whose score is too low to learn from, else None.
+
+    Args:
+        settings: The settings of the search.
+        score: The teacher's metric on dev.
+        constant: That of a model which always gives the same answer.
+    """
+    if score > max(0.0, constant):
         return None
     if settings.teacher.train is not None:
         fix = "train it longer or with other settings (teacher.train.epochs, steps, lr)"
     else:
         fix = "check that its classes are in the order of the task's (task.labels)"
     return (
-        f"warning: the teacher scores {score:.4f}, so students can't learn the task from it; {fix}"
+        f"the teacher's {settings.task.metric} on dev, {score:.4f}, is not above that of always "
+        f"giving the same answer, {max(0.0, constant):.4f}, so students can't learn the task from "
+        f"it; {fix}, or set teacher.allow_chance_level to search all the same"
     )
 
 

@@ -10,7 +10,7 @@ from lkd_tune.config.read_space import build_space
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.source import parse_source
 from lkd_tune.records.run import RunFolder
-from lkd_tune.tuning.preparation.prepare import ensure_latencies, teacher_warning
+from lkd_tune.tuning.preparation.prepare import chance_problem, ensure_latencies
 
 TASK = "task: {name: sst2, train: train.csv, dev: dev.csv}\n"
 
@@ -19,15 +19,20 @@ def settings(teacher: str):
     return build_space(parse_source(TASK + teacher, "space.yaml")).settings
 
 
-def test_no_warning_about_a_teacher_that_scores():
-    assert teacher_warning(settings("teacher: somewhere"), 0.01) is None
+def test_a_teacher_has_to_be_better_than_a_constant_answer():
+    given = settings("teacher: somewhere")
+    assert chance_problem(given, 0.01, 0.0) is None
+    assert chance_problem(given, 0.51, 0.5) is None
+    assert chance_problem(given, 0.5, 0.5) is not None
+    assert chance_problem(given, -0.02, -0.1) is not None
 
 
-def test_the_warning_about_a_useless_teacher_says_what_to_check():
-    given = teacher_warning(settings("teacher: somewhere"), 0.0)
+def test_what_is_said_of_a_useless_teacher_names_the_fix():
+    given = chance_problem(settings("teacher: somewhere"), 0.0, 0.0)
     assert given is not None
     assert "task.labels" in given
-    trained = teacher_warning(settings("teacher: {train: {model: bert, epochs: 1}}"), -0.02)
+    assert "teacher.allow_chance_level" in given
+    trained = chance_problem(settings("teacher: {train: {model: bert, epochs: 1}}"), -0.02, 0.0)
     assert trained is not None
     assert "teacher.train.epochs" in trained
 
