@@ -97,7 +97,7 @@ def search(
     from lkd_tune.tuning.tuner import run_search
 
     loaded = space if isinstance(space, SearchSpace) else load_space(space)
-    folder = RunFolder(Path(run_dir) / (name or run_name(loaded.source.name)))
+    folder = RunFolder(Path(run_dir) / run_name(loaded.source.name, name))
     return _write_result(run_search(loaded, folder, address=address, quiet=quiet))
 
 

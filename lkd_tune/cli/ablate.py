@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Annotated, Any
 
@@ -43,7 +44,8 @@ def ablate(
         print(f"{name} failed: {reason}", file=sys.stderr)
     if result.interrupted or result.disk_full:
         why = "interrupted" if result.interrupted else f"stopped: {result.disk_full}"
-        print(f"{why}; nothing is lost. Resume with: lkd-tune ablate {run} --seeds {seeds}")
+        again = f"lkd-tune ablate {shlex.quote(run)} --seeds {seeds}"
+        print(f"{why}; nothing is lost. Resume with: {again}")
         raise typer.Exit(130 if result.interrupted else 1)
     if result.summary is None:
         raise typer.Exit(1)

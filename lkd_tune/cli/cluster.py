@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -96,7 +97,7 @@ def submit(
         if run_dir is None:
             message = "is needed: an absolute folder that every node of the cluster sees"
             raise SpecError(Problem("--run-dir", "", message))
-        run = os.path.join(run_dir, name or run_name(space))
+        run = os.path.join(run_dir, run_name(space, name))
     server = JobServer(address)
     job = server.submit(
         run=run,
@@ -211,4 +212,4 @@ def _follow(server: JobServer, job: str, address: str) -> None:
 
 
 def _resume_command(run: str, address: str) -> str:
-    return f"lkd-tune submit --resume {run} --address {address}"
+    return f"lkd-tune submit --resume {shlex.quote(run)} --address {address}"

@@ -51,6 +51,7 @@ def export(
 
         lkd-tune export runs/first --to student --push-to-hub my-student
     """
+    from lkd_tune.cli.printing.summary import warn_of_unreadable
     from lkd_tune.config.errors import Problem, SpecError
     from lkd_tune.export.formats import FormatError, parse_formats, read_conversion
     from lkd_tune.export.hub import HubError, prepare_repositories, push_student
@@ -63,7 +64,9 @@ def export(
     try:
         # First, so that what the hub refuses is reported before the work.
         names = prepare_repositories(push_to_hub, top, public=public) if push_to_hub else []
-        folders = export_students(read_run(run, students=True), top, to, formats=chosen)
+        source = read_run(run, students=True)
+        warn_of_unreadable(source)
+        folders = export_students(source, top, to, formats=chosen)
         for folder in folders:
             print(folder)
             conversion = read_conversion(folder)

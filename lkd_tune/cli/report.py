@@ -19,11 +19,14 @@ def best(run: RunArgument) -> None:
 
         lkd-tune best runs/first
     """
+    from lkd_tune.cli.printing.summary import warn_of_unreadable
     from lkd_tune.cli.printing.tables import show_best
     from lkd_tune.results.leaderboard_files import read_leaderboard
     from lkd_tune.storage.fetch import read_run
 
-    board = read_leaderboard(read_run(run))
+    folder = read_run(run)
+    board = read_leaderboard(folder)
+    warn_of_unreadable(folder)
     show_best(board)
     if board.best is None:
         raise typer.Exit(1)
@@ -47,10 +50,12 @@ def report(
 
         lkd-tune report runs/first --compare runs/second --compare runs/third
     """
+    from lkd_tune.cli.printing.summary import warn_of_unreadable
     from lkd_tune.results.report.page import write_report
     from lkd_tune.storage.fetch import read_run, send_files
 
     folder = read_run(run)
+    warn_of_unreadable(folder)
     path = write_report(folder, [read_run(other) for other in compare or []])
     send_files(folder, [file for file in folder.report.rglob("*") if file.is_file()])
     print(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -87,7 +88,7 @@ def search(
             raise typer.Exit(show_result(result))
         from lkd_tune.config.shipped import run_name
 
-        run = open_run(f"{run_dir or 'runs'}/{name or run_name(space)}")
+        run = open_run(f"{run_dir or 'runs'}/{run_name(space, name)}")
         if "" not in spaces:
             code = search_several(spaces, run, address, quiet=quiet, allow_changed=allow_changed)
             raise typer.Exit(code)
@@ -162,7 +163,7 @@ def show_result(result: SearchResult) -> int:
     board = write_leaderboard(result.run)
     send_files(result.run, [result.run.leaderboard_csv, result.run.leaderboard_json])
     show_leaderboard(board)
-    where = run_place(result.run)
+    where = shlex.quote(run_place(result.run))
     resume = f"lkd-tune search --resume {where}"
     if result.interrupted:
         print(f"interrupted; nothing is lost. Resume with: {resume}")

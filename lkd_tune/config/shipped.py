@@ -42,6 +42,19 @@ def describe_space(path: Path) -> str:
     return first.lstrip("# ").strip() if first.startswith("#") else ""
 
 
-def run_name(space: str) -> str:
-    """Returns a run's default name: its space and the time."""
+def run_name(space: str, name: str | None = None) -> str:
+    """Returns a run's name; by default its space and the time.
+
+    Args:
+        space: The space file's name.
+        name: The name that the user gives.
+
+    Raises:
+        SpecError: If it is not the name of one folder.
+    """
+    if name:
+        if "/" in name or "\\" in name or name in (".", ".."):
+            message = f"{name!r} is a path, not a name; name the folder with --run-dir"
+            raise SpecError(Problem("--name", "", message))
+        return name
     return f"{Path(space).stem}-{datetime.now():%Y%m%d-%H%M%S}"

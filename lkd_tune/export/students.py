@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import shutil
 from collections.abc import Sequence
@@ -57,6 +58,7 @@ def export_students(
         try:
             with atomic_folder(to / str(rank), f"student {rank}") as draft:
                 shutil.copytree(run.student(row.name), draft, dirs_exist_ok=True)
+                _check_weights(run.student(row.name), draft)
                 _add_formats(draft, formats, run.read_trial(row.name).spec.task)
                 card = student_card(run, board, row, read_conversion(draft))
                 (draft / "README.md").write_text(card, "utf-8")
@@ -77,6 +79,20 @@ def _add_formats(folder: Path, formats: Sequence[str], task: TaskSettings) -> No
     from lkd_tune.export.convert import convert_student
 
     convert_student(folder, formats, task)
+
+
+def _check_weights(source: Path, copied: Path) -> None:
+    """Checks that a student's weights are whole, and copied as they were.
+
+    Raises:
+        SpecError: If the run's own are not whole, or the copy differs.
+    """
+    from lkd_tune.models.weights import check_files  # loads torch
+
+    check_files(str(source), source)
+    for path in (path for path in source.rglob("*") if path.is_file()):
+        if not filecmp.cmp(path, copied / path.relative_to(source), shallow=False):
+            raise SpecError(Problem(str(path), "", "could not be copied; export again"))
 
 
 def _make_readable(folder: Path) -> None:

@@ -22,14 +22,19 @@ RUN/
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from packaging.version import Version
+from pydantic import ValidationError
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.trial_folder import TrialFolder
 from lkd_tune.records.trial_record import LABELS_ALONE, TrialRecord
+from lkd_tune.version import __version__
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,11 @@ class RunFolder:
     def where(self) -> str:
         """The run's location as the user names it."""
         return self.remote_uri or str(self.path)
+
+    @property
+    def resume_command(self) -> str:
+        """The command that resumes the search, for a shell."""
+        return f"lkd-tune search --resume {shlex.quote(self.where)}"
 
     def absolute(self) -> RunFolder:
         """Returns the same run with an absolute path."""
@@ -138,9 +148,37 @@ class RunFolder:
         return json.loads(self.confirmation.read_text("utf-8"))["trials"]
 
     def read_trials(self) -> list[TrialRecord]:
-        """Returns all trials that were started, by name."""
-        folders = sorted((self.path / "trials").glob("*/spec.json"))
-        return [self.read_trial(spec.parent.name) for spec in folders]
+        """Returns all trials that were started, by name, without those that can't be read."""
+        return [trial for trial in self._read_each().values() if isinstance(trial, TrialRecord)]
+
+    def unreadable_trials(self) -> list[str]:
+        """Returns a line for each trial that can't be read, and one if a newer version wrote it."""
+        lines = [
+            f"trial {name} can't be read and is left out: {found}"
+            for name, found in self._read_each().items()
+            if isinstance(found, str)
+        ]
+        written = self.read_manifest().get("versions", {}).get("lkd_tune", __version__)
+        if lines and Version(written) > Version(__version__):
+            lines.append(
+                f"{self.where} was written by lkd-tune {written}, this is {__version__}: update it"
+            )
+        return lines
+
+    def _read_each(self) -> dict[str, TrialRecord | str]:
+        """Returns each trial that was started, or in one line why it can't be read, by name."""
+        found: dict[str, TrialRecord | str] = {}
+        for spec in sorted((self.path / "trials").glob("*/spec.json")):
+            name = spec.parent.name
+            try:
+                found[name] = self.read_trial(name)
+            except ValidationError as error:
+                first = error.errors()[0]
+                place = ".".join(["", *map(str, first["loc"])])
+                found[name] = f"{error.title}{place}: {first['msg']}"
+            except ValueError as error:  # not JSON, or not UTF-8
+                found[name] = str(error)
+        return found
 
     def read_comparisons(self) -> dict[str, TrialSpec]:
         """Returns the specs of the numbered trials that no sampler drew, by name."""

@@ -201,9 +201,31 @@ def _clean_up(session: Session) -> None:
         if not (folder / "spec.json").exists():  # it was killed while the folder was made
             shutil.rmtree(folder)
             add_tombstone(folder)
+    _retry_damaged(session)
     for record in run.read_trials():
         if record.outcome is not None:
             TrialFolder(run.trial(record.name)).remove_checkpoints()
+
+
+def _retry_damaged(session: Session) -> None:
+    """Removes outcomes that can't be read, so that their trials are trained again.
+
+    Raises:
+        SpecError: With the trials of which other files can't be read.
+    """
+    from lkd_tune.records.trial_folder import TrialFolder
+
+    run = session.run
+    if not run.unreadable_trials():
+        return
+    for folder in (run.path / "trials").glob("*"):
+        try:
+            TrialFolder(folder).read_outcome()
+        except ValueError:
+            (folder / "outcome.json").unlink()
+            session.view.note(f"trial {folder.name} is trained again: its outcome.json is damaged")
+    if lines := run.unreadable_trials():
+        raise SpecError(Problem(run.where, "", line) for line in lines)
 
 
 def _search(session: Session, teacher: dict[str, Any]) -> None:
@@ -274,8 +296,9 @@ _Dumper.add_implicit_resolver(
 
 def _refuse_used(run: RunFolder) -> None:
     if run_exists(run):
-        resume = f"lkd-tune search --resume {run.where}"
-        message = f"holds a search already; resume it ({resume}) or choose another folder"
+        message = (
+            f"holds a search already; resume it ({run.resume_command}) or choose another folder"
+        )
         raise SpecError(Problem(run.where, "", message))
 
 

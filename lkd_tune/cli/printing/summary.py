@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from lkd_tune.records.run import RunFolder
@@ -30,6 +31,12 @@ def summary_lines(board: Leaderboard) -> list[str]:
         *_training_lines(board),
         *(f"{row.name} failed: {row.error}" for row in failed[:_MAX_FAILURES_SHOWN]),
     ]
+
+
+def warn_of_unreadable(run: RunFolder) -> None:
+    """Prints each trial that can't be read to standard error."""
+    for line in run.unreadable_trials():
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def run_place(run: RunFolder) -> str:

@@ -92,7 +92,7 @@ class RunMirror:
                 raise
             message = (
                 f"{problem}; the rest is in {self._run.path}; to upload it, run "
-                f"`lkd-tune search --resume {self._run.where}` on this machine"
+                f"`{self._run.resume_command}` on this machine"
             )
             raise StorageError(Problem("", "", message)) from None
 
@@ -160,7 +160,7 @@ class RunMirror:
             return
         message = (
             f"has lost its manifest.json, so the search ends; to continue with what is in the "
-            f"store, run `lkd-tune search --resume {self._run.remote_uri}`"
+            f"store, run `{self._run.resume_command}`"
         )
         raise LostRunError(Problem(str(self._run.path), "", message))
 
@@ -170,7 +170,7 @@ class RunMirror:
         if len(lines) < self._journal_bytes:  # it only ever grows
             message = (
                 "has lost trials, so the search ends; to continue with what is in the store, "
-                f"remove the file and run `lkd-tune search --resume {self._run.remote_uri}`"
+                f"remove the file and run `{self._run.resume_command}`"
             )
             raise LostRunError(Problem(str(self._run.study), "", message))
         return lines

@@ -77,7 +77,7 @@ class Trackers(LoggerCallback):
         for name, feed in self._feeds.items():
             if missing := feed.end():
                 trials = f"{missing} trial{'s are' if missing > 1 else ' is'}"
-                resume = f"`lkd-tune search --resume {self._run.where}`"
+                resume = f"`{self._run.resume_command}`"
                 self._report(
                     f"{name}: {trials} not logged completely; to log the rest, run {resume}"
                 )
