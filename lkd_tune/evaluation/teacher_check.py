@@ -18,8 +18,8 @@ from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.data.types import Tokens
 from lkd_tune.models.forward import forward
 from lkd_tune.models.loading import load_model, load_tokenizer
-from lkd_tune.models.weights import check_finite, has_wrapper_names
 from lkd_tune.storage.fetch import local_model
+from lkd_tune.storage.weights import check_finite, has_wrapper_names
 
 _EXAMPLES_RUN = 16
 _TEXTS_READ = 2000

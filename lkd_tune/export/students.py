@@ -87,7 +87,7 @@ def _check_weights(source: Path, copied: Path) -> None:
     Raises:
         SpecError: If the run's own are not whole, or the copy differs.
     """
-    from lkd_tune.models.weights import check_files  # loads torch
+    from lkd_tune.storage.weights import check_files  # loads torch
 
     check_files(str(source), source)
     for path in (path for path in source.rglob("*") if path.is_file()):

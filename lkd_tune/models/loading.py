@@ -14,10 +14,10 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.teacher import Inference
 from lkd_tune.files.digest import digest, file_digest
 from lkd_tune.models.families import size_in
-from lkd_tune.models.weights import KEY_MAPPING, check_files, check_loaded
 from lkd_tune.runtime.usage import count_parameters
 from lkd_tune.storage.fetch import local_model
 from lkd_tune.storage.hub import reading_hub
+from lkd_tune.storage.weights import KEY_MAPPING, check_files, check_loaded
 
 
 def model_digest(model: str) -> str:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from lkd_tune.config.errors import SpecError
 from lkd_tune.models.loading import load_model, read_depth
-from lkd_tune.models.weights import check_finite, has_wrapper_names
+from lkd_tune.storage.weights import check_finite, has_wrapper_names
 from tests.support.families import make_classifier
 
 
