@@ -210,7 +210,8 @@ class _Signals:
 def _signals_noted(handle: Callable[[int, FrameType | None], None]) -> Iterator[_Signals]:
     """Handles the first of `_SIGNALS`; the second acts as usual. Gives those that have arrived.
 
-    A signal that this process was started to ignore stays ignored, as with nohup. Only the main
+    SIGHUP stays ignored in a process that was started with nohup. SIGINT does not: shells start
+    background processes with it ignored, and who sends it to one wants it to end. Only the main
     thread can handle signals; in other threads this gives none.
     """
     reader, writer = os.pipe()
@@ -222,7 +223,8 @@ def _signals_noted(handle: Callable[[int, FrameType | None], None]) -> Iterator[
         os.close(writer)
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    before = {number: old for number, old in before.items() if old != signal.SIG_IGN}
+    if before[signal.SIGHUP] == signal.SIG_IGN:
+        del before[signal.SIGHUP]
     terminals = [number for number in (1, 2) if os.isatty(number)]
 
     def restore() -> None:

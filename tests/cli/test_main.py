@@ -293,6 +293,8 @@ def test_ctrl_c_exits_with_130_and_prints_how_to_continue(tiny, tmp_path):
         "--set", "search.trials=1000", "--set", "train.steps=50",
         "--name", "long", "--quiet",
     ]  # fmt: skip
+    # As a script starts a process in the background.
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

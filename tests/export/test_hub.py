@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests.support.hub_server import OWNER, Hub
 from tests.support.run_folder import full_run
@@ -37,7 +39,7 @@ def sent(folder):
 def run(tmp_path):
     run = full_run(tmp_path / "run")
     # Large enough for LFS.
-    (run.student("0003") / "model.safetensors").write_bytes(b"w" * 5000)
+    save_file({"weight": torch.zeros(1300)}, run.student("0003") / "model.safetensors")
     return run
 
 
