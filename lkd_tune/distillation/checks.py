@@ -98,8 +98,7 @@ def check_all(space: SearchSpace) -> tuple[int, list[str]]:
     except SpecError as error:
         problems += error.problems
     if problems:
-        # Without duplicates: every split has the classes of the training split.
-        raise SpecError([*dict.fromkeys(problems)])
+        raise SpecError([*dict.fromkeys(problems)])  # both have checked the task
     return layers, notes
 
 
@@ -132,6 +131,7 @@ def read_data(space: SearchSpace) -> list[str]:
         except SpecError as error:
             problems += _with_place(space, error)
     if problems:
+        # Without duplicates: every split has the classes of the training split.
         raise SpecError([*dict.fromkeys(problems)])
     return notes
 

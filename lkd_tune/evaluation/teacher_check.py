@@ -39,17 +39,12 @@ def check_teacher(model: str, task: TaskSettings, *, cache: Path | None = None) 
         SpecError: If the weights can't be read, are not all there, or are not finite; if the
             tokenizer has no words; or if the answers are not finite.
     """
-    try:
-        # As in the files: weights then take no memory until they are read.
-        loaded = load_model(model, kind_of(task).head, dtype="auto")
-        check_finite(model, loaded)
-    except SpecError as error:
-        raise _about_teacher(error) from None
+    loaded = _load(model, task)
     if loaded.dtype == torch.float16:
         loaded.float()  # CPUs are slow in fp16, and some layers have no such code
     tokenizer = load_tokenizer(model)
     _check_answers(model, loaded, kind_of(task), load_tokens(task, "dev", tokenizer, cache=cache))
-    return [*_warn_of_names(model), *warn_of_unknown_tokens(model, tokenizer, task, cache=cache)]
+    return [*_warn_of_names(model), *_warn_of_unknown_tokens(model, tokenizer, task, cache=cache)]
 
 
 def check_start(model: str, task: TaskSettings, *, cache: Path | None = None) -> list[str]:
@@ -64,13 +59,9 @@ def check_start(model: str, task: TaskSettings, *, cache: Path | None = None) ->
         SpecError: If the encoder's weights can't be read, are not all there, or are not finite; or
             if the tokenizer has no words.
     """
-    try:
-        loaded = load_model(model, kind_of(task).head, new_head=True, dtype="auto")
-        check_finite(model, loaded)
-    except SpecError as error:
-        raise _about_teacher(error) from None
+    _load(model, task, new_head=True)
     tokenizer = load_tokenizer(model)
-    return [*_warn_of_names(model), *warn_of_unknown_tokens(model, tokenizer, task, cache=cache)]
+    return [*_warn_of_names(model), *_warn_of_unknown_tokens(model, tokenizer, task, cache=cache)]
 
 
 def score_of_constant(task: TaskSettings, model: str, *, cache: Path | None = None) -> float:
@@ -87,7 +78,7 @@ def score_of_constant(task: TaskSettings, model: str, *, cache: Path | None = No
     return 0.0 if outputs is None else kind.score(outputs, tokens)[task.metric]
 
 
-def warn_of_unknown_tokens(
+def _warn_of_unknown_tokens(
     model: str, tokenizer: Any, task: TaskSettings, *, cache: Path | None = None
 ) -> list[str]:
     """Returns a warning if a tokenizer does not know much of the training text.
@@ -134,5 +125,13 @@ def _warn_of_names(model: str) -> list[str]:
     ]
 
 
-def _about_teacher(error: SpecError) -> SpecError:
-    return SpecError(Problem("", "teacher", problem.message) for problem in error.problems)
+def _load(model: str, task: TaskSettings, *, new_head: bool = False) -> Any:
+    """Returns a model whose weights are all there and finite; its problems are the teacher's."""
+    try:
+        # As in the files: weights then take no memory until they are read.
+        loaded = load_model(model, kind_of(task).head, new_head=new_head, dtype="auto")
+        check_finite(model, loaded)
+    except SpecError as error:
+        problems = (Problem("", "teacher", problem.message) for problem in error.problems)
+        raise SpecError(problems) from None
+    return loaded

@@ -251,15 +251,15 @@ def describe_model(model: str, head: str = "SequenceClassification") -> dict[str
 def _from_hub(load: Any, model: str, **options: Any) -> Any:
     _silence_transformers()
     source = local_model(model)
+    is_local = Path(source).exists()
     check_files(model, Path(source))
     try:
-        local = Path(source).exists()
-        with contextlib.nullcontext() if local else reading_hub():
+        with contextlib.nullcontext() if is_local else reading_hub():
             # If unset, transformers asks at a terminal whether to run code that a model brings.
             return load(source, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        where = "" if Path(source).exists() else " (there is no such folder either)"
+        where = "" if is_local else " (there is no such folder either)"
         raise SpecError(Problem("", "model", f"{model} can't be loaded{where}: {first}")) from None
 
 

@@ -100,7 +100,8 @@ def copy_layers(model: Any, student: Any, layers: Sequence[int]) -> None:
 
 def _is_left_out(model: Any, weight: str) -> bool:
     """Whether a model has nothing in the place of a weight's module."""
-    return isinstance(model.get_submodule(weight.rpartition(".")[0]), torch.nn.Identity)
+    modules = dict(model.named_modules())
+    return isinstance(modules.get(weight.rpartition(".")[0]), torch.nn.Identity)
 
 
 def _has_left_out(model: Any, student: Any, weight: str, layers: Sequence[int]) -> bool:

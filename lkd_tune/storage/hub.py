@@ -23,16 +23,26 @@ def reading_hub() -> Iterator[None]:
     """
     from huggingface_hub import constants
 
-    logger = logging.getLogger("huggingface_hub")
-    level, was_offline = logger.level, constants.HF_HUB_OFFLINE
-    logger.setLevel(logging.ERROR)
+    was_offline = constants.HF_HUB_OFFLINE
+    with logging_at("huggingface_hub", logging.ERROR):
+        try:
+            if not was_offline and not is_hub_reachable():
+                _set_offline(True)
+            yield
+        finally:
+            _set_offline(was_offline)
+
+
+@contextlib.contextmanager
+def logging_at(library: str, level: int) -> Iterator[None]:
+    """Sets the level from which a library logs, for a while."""
+    logger = logging.getLogger(library)
+    before = logger.level
+    logger.setLevel(level)
     try:
-        if not was_offline and not is_hub_reachable():
-            _set_offline(True)
         yield
     finally:
-        _set_offline(was_offline)
-        logger.setLevel(level)
+        logger.setLevel(before)
 
 
 def is_hub_reachable() -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -59,7 +58,7 @@ def guarded(run: RunFolder, resume: str | None = None) -> Iterator[Guard]:
 def _how_to_resume(run: RunFolder, resume: str | None) -> str:
     if not run.manifest.exists() and resume is None:
         return "The search had not begun: start it again"
-    return resume or f"Resume with: lkd-tune search --resume {shlex.quote(run.where)}"
+    return resume or f"Resume with: {run.resume_command}"
 
 
 class Guard:

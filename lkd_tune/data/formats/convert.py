@@ -9,19 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lkd_tune.storage.hub import logging_at
+
 
 @contextlib.contextmanager
 def without_log() -> Iterator[None]:
     """Silences `datasets`, which logs each error before it raises it, and warnings of pandas."""
-    logger = logging.getLogger("datasets")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    with logging_at("datasets", logging.CRITICAL + 1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def convert(builder: str, path: Path, cache: Path, **options: Any) -> Any:
