@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 import psutil
@@ -36,7 +37,9 @@ def test_a_head_is_lost_when_it_has_not_answered_for_a_while(monkeypatch):
 def test_a_ray_of_a_search_is_watched_and_leaves_the_default_port_of_agents_to_others():
     ray.shutdown()
     watched = RayHealth()
-    with connected(None):
+    # Or later tests in this process would find a Ray that has died.
+    with contextlib.ExitStack() as stack, connected(None):
+        stack.callback(watched.end)
         watched.started()
         assert ray_problem() is None
         family = psutil.Process().children(recursive=True)
