@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lkd_tune.config.settings.known_tasks import GENERATED, is_file_name
+from lkd_tune.config.settings.recipes import RECIPES
 from lkd_tune.config.settings.task_kinds import KINDS
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.export.formats import FORMATS, Conversion
+from lkd_tune.export.origin import Origin, is_hub_id, origin_of
 from lkd_tune.export.usage import usage, usage_of_formats
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results.formatting import relations_end, start_layers
@@ -30,6 +31,7 @@ def student_card(
     from huggingface_hub import ModelCardData
 
     spec = run.read_trial(row.name).spec
+    origin = origin_of(run, spec)
     on_test = " The test score was measured once." if row.test_score is not None else ""
     kind = "distilled student" if row.distilled else "student"
     tags = ["distillation"] if row.distilled else []
@@ -38,9 +40,10 @@ def student_card(
         library_name="transformers",
         pipeline_tag=KINDS[spec.task.kind].pipeline,
         tags=[*tags, "lkd-tune", *_format_tags(conversion)],
-        license=_license_of(spec.teacher),
-        base_model=spec.teacher if _is_hub_id(spec.teacher) else None,
-        datasets=spec.task.data if _is_hub_id(spec.task.data) else None,
+        language=origin.language,
+        license=origin.license,
+        base_model=origin.base_model,
+        datasets=spec.task.data if is_hub_id(spec.task.data) else None,
         metrics=[board.task_metric],
         model_name=f"{spec.task.name}-{row.name}",
         eval_results=_eval_results(board, row, spec),
@@ -55,7 +58,7 @@ def student_card(
         _table("Scores", ["model", f"{board.metric}, dev", f"{board.metric}, test"],
                _scores(board, row)),
         _table(f"How it was {'distilled' if row.distilled else 'trained'}", ["", ""],
-               _recipe(spec, row)),
+               _recipe(spec, row, origin)),
         _table("Size and cost", ["", ""], _cost(board, row)),
         "## Limits\n\n"
         f"This student was chosen by its score on dev among {among} trials, so its dev score is "
@@ -139,16 +142,14 @@ def _scores(board: Leaderboard, row: Row) -> list[tuple[str, ...]]:
     return rows
 
 
-def _recipe(spec: TrialSpec, row: Row) -> list[tuple[str, ...]]:
+def _recipe(spec: TrialSpec, row: Row, origin: Origin) -> list[tuple[str, ...]]:
     weights = ", ".join(f"{name} {weight:.3g}" for name, weight in row.weights.items() if weight)
     scales = ", ".join(f"{name} {scale:.3g}" for name, scale in spec.effective_scales.items())
-    data = spec.task.data if _is_hub_id(spec.task.data) else Path(spec.task.train or "").name
+    data = spec.task.data if is_hub_id(spec.task.data) else Path(spec.task.train or "").name
     return [
-        ("teacher", Path(spec.teacher).name if spec.teacher and not _is_hub_id(spec.teacher)
-         else str(spec.teacher)),
+        ("teacher", origin.teacher),
         ("data", str(data)),
-        ("objective", "word and layer transforming relations, and logits (Park, Kim and Yang, "
-                      "EMNLP 2021)" if row.distilled else "the labels alone"),
+        ("objective", _objective(row)),
         ("weights", weights),
         *([("starts from", start_layers(row.layers))] if row.layers else []),
         *([("relations end", relations_end(row.relations_until))] if row.relations_until else []),
@@ -162,6 +163,11 @@ def _recipe(spec: TrialSpec, row: Row) -> list[tuple[str, ...]]:
     ]  # fmt: skip
 
 
+def _objective(row: Row) -> str:
+    recipe = RECIPES[row.recipe]
+    return f"{recipe.compares} (recipe {row.recipe}; {recipe.source})"
+
+
 def _cost(board: Leaderboard, row: Row) -> list[tuple[str, ...]]:
     hardware, versions = board.manifest.get("hardware") or {}, board.manifest.get("versions") or {}
     machine = next(iter(hardware.get("gpus") or []), hardware.get("cpu"))
@@ -170,7 +176,7 @@ def _cost(board: Leaderboard, row: Row) -> list[tuple[str, ...]]:
         ("weights on disk", f"{row.disk_mb:.1f} MB" if row.disk_mb else None),
         (
             "latency of one full-length example",
-            f"{row.latency_ms:.1f} ms" if row.latency_ms else None,
+            f"{row.latency_ms:.1f} ms on {row.device}" if row.latency_ms and row.device else None,
         ),
         ("training time of this student", f"{row.wall_s:.0f} s" if row.wall_s else None),
         ("time of the whole search", f"{board.totals['wall_s'] / 60:.1f} minutes"),
@@ -199,7 +205,7 @@ def _eval_results(board: Leaderboard, row: Row, spec: TrialSpec) -> list[Any] | 
     return [
         EvalResult(
             task_type=KINDS[spec.task.kind].pipeline,
-            dataset_type=str(spec.task.data if _is_hub_id(spec.task.data) else spec.task.name),
+            dataset_type=str(spec.task.data if is_hub_id(spec.task.data) else spec.task.name),
             dataset_name=spec.task.name,
             dataset_split=split,
             metric_type=board.task_metric,
@@ -208,23 +214,3 @@ def _eval_results(board: Leaderboard, row: Row, spec: TrialSpec) -> list[Any] | 
         for split, score in scores
         if score is not None
     ] or None
-
-
-def _is_hub_id(name: str | None) -> bool:
-    """Returns whether a name is the hub's, and not a local path or file."""
-    if name is None or name == GENERATED or is_file_name(name) or Path(name).exists():
-        return False
-    return not name.startswith((".", "/", "~")) and name.count("/") <= 1
-
-
-def _license_of(teacher: str | None) -> str | None:
-    """Returns the licence in a teacher's model card, which its students inherit."""
-    from huggingface_hub import ModelCard
-
-    card = Path(teacher or "") / "README.md"
-    if not card.is_file():
-        return None
-    try:
-        return ModelCard.load(card).data.license
-    except ValueError:  # not a card in the hub's format
-        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
@@ -13,6 +13,16 @@ from transformers import AutoModelFor{head}, AutoTokenizer
 
 model = AutoModelFor{head}.from_pretrained(FOLDER)
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)"""
+
+# For the kinds of tasks that transformers has a pipeline for: its arguments, and how it is called.
+_PIPELINES: Mapping[str, tuple[str, str]] = {
+    "classification": ("", "({text}, truncation=True, max_length={longest})"),
+    "regression": ("", "({text}, truncation=True, max_length={longest})"),
+    "multi_label": ("", "({text}, truncation=True, max_length={longest}, top_k=None)"),
+    # The first token of a word stands for it, as in training.
+    "tagging": (', aggregation_strategy="first"', '("Some words.")'),
+    "masked_lm": ("", '(f"Some {predict.tokenizer.mask_token}.")'),
+}
 
 # The student was trained only on input of this form; see data/tasks/extractive_summary.py.
 _SUMMARISE = """
@@ -32,9 +42,20 @@ print(" ".join(sentences[i] for i in sorted(likeliest.tolist())))"""
 def usage(task: TaskSettings) -> str:
     """Returns Python code that loads a task's student from FOLDER.
 
-    For summaries, the code also makes one.
+    It also predicts: by a pipeline, or for summaries by lines of its own.
     """
     load = _LOAD.format(head=KINDS[task.kind].head)
+    if task.kind in _PIPELINES:
+        options, call = _PIPELINES[task.kind]
+        text = (
+            '{"text": "One text.", "text_pair": "Another."}' if task.columns.pair else '"A text."'
+        )
+        call = call.replace("{text}", text).replace("{longest}", str(task.max_length))
+        pipeline = f'predict = pipeline("{KINDS[task.kind].pipeline}", model=FOLDER{options})'
+        return (
+            f"from transformers import pipeline\n\n{pipeline}\nprint(predict{call})\n\n"
+            f"# Or without a pipeline:\n{load}"
+        )
     if task.kind != "extractive_summary":
         return load
     longest = task.max_length

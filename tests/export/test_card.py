@@ -6,6 +6,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from lkd_tune.cli.printing.summary import summary_lines
+from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.export.card import student_card
@@ -78,6 +79,70 @@ def test_the_teacher_s_licence_is_carried_over_and_text_can_t_break_out(tmp_path
     assert "<script>" not in card.text
     row = next(line for line in card.text.splitlines() if line.startswith("| versions"))
     assert row.replace("\\|", "").count("|") == 3
+
+
+def test_the_teacher_is_named_as_its_user_named_it(tmp_path):
+    made = HandMade(tmp_path / "run")
+    spec = made.add("0000", 0.7, kept=True)
+    cached = spec.model_copy(update={"teacher": str(tmp_path / "teachers/acceptability-1a2b")})
+    made.add("0001", 0.75, kept=True, like=cached)
+    space = "task: acceptability\nteacher: {train: %s}\n"
+    write_atomically(made.run.space, space % "{model: org/encoder, epochs: 1}")
+    card = _card(made.run)
+    assert card.data.base_model == "org/encoder"
+    assert "| teacher | org/encoder, fine-tuned on acceptability |" in card.text
+    assert "1a2b" not in card.content
+    write_atomically(made.run.space, space % "{architecture: {layers: 6}, steps: 9}")
+    card = _card(made.run)
+    assert card.data.base_model is None
+    assert "| teacher | trained from scratch on acceptability |" in card.text
+
+
+def test_licence_base_and_language_are_those_of_the_models_cards(tmp_path):
+    made = HandMade(tmp_path / "run", cwd=str(tmp_path))  # a local teacher, searched from there
+    spec = made.add("0000", 0.7)
+    own = spec.model_copy(update={"task": TaskSettings(name="mine", train="a.csv", dev="b.csv")})
+    made.add("0001", 0.75, kept=True, like=own)
+    _write_card(tmp_path / "t", "{license: mit, base_model: org/base, language: [ko, en]}")
+    data = _card(made.run).data
+    assert (data.license, data.base_model, data.language) == ("mit", "org/base", ["ko", "en"])
+    # A student that starts from another model has that model's weights, and heeds both licences.
+    start = own.student.model_copy(update={"init": "small"})
+    made.add("0002", 0.8, kept=True, like=own.model_copy(update={"student": start}))
+    _write_card(tmp_path / "small", "{license: gpl-3.0, base_model: org/small}")
+    data = _card(made.run).data
+    assert (data.license, data.base_model) == (None, "org/small")
+    _write_card(tmp_path / "small", "{license: mit")  # not YAML
+    assert _card(made.run).data.license == "mit"
+
+
+def _write_card(folder, facts):
+    folder.mkdir(exist_ok=True)
+    (folder / "README.md").write_text(f"---\n{facts}\n---\n# Model\n")
+
+
+def test_a_latency_is_stated_with_the_machine_or_not_at_all(tmp_path):
+    made = HandMade(tmp_path / "run")
+    made.add("0000", 0.7, kept=True)
+    size = {"parameters": 9, "flops": 9, "disk_mb": 1.0, "latency_ms": 1.25}
+    file = made.run.trial("0000") / "size.json"
+    write_atomically(file, json.dumps(size))
+    assert "latency" not in _card(made.run).text
+    write_atomically(file, json.dumps({**size, "device": "Some CPU, 2 threads"}))
+    assert (
+        "| latency of one full-length example | 1.2 ms on Some CPU, 2 threads |"
+        in _card(made.run).text
+    )
+
+
+def test_the_objective_is_that_of_the_recipe(tmp_path):
+    made = HandMade(tmp_path / "run")
+    spec = made.add("0000", 0.7)
+    losses = LossSettings.model_validate({"recipe": "tinybert"})
+    made.add("0001", 0.75, kept=True, like=spec.model_copy(update={"losses": losses}))
+    text = _card(made.run).text
+    assert "(recipe tinybert; Jiao et al." in text
+    assert "Park" not in text
 
 
 def test_a_student_that_another_task_scored_is_shown_with_both_scores(tmp_path):

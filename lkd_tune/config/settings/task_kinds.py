@@ -20,10 +20,10 @@ class TaskKindInfo:
     """A kind of task.
 
     Attributes:
-        pipeline="summarization",
         metrics: The values that `task.metric` may have; a search maximises it. The first one is the
             default.
         head: The head of its models, named as in transformers' AutoModelFor….
+        pipeline: The hub's name of the task, for model cards.
         reported: Other values that scoring reports; a search can't maximise them.
         columns: The usual names of the columns of its data; `label` is None if it has no labels.
         needs_pair: Name of the second text for messages, if the kind requires one.
