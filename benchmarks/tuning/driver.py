@@ -30,6 +30,7 @@ from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.trial_folder import append_measurement
 from lkd_tune.tuning.execution.trainable import DistillationTrainable
+from lkd_tune.tuning.progress.view import View
 from lkd_tune.tuning.session import Session
 from lkd_tune.tuning.study.searcher import StudySearcher
 
@@ -112,7 +113,7 @@ def search(trials: int, seconds: float) -> tuple[float, list[float]]:
     with tempfile.TemporaryDirectory() as scratch, connected(None):
         run = RunFolder(Path(scratch))
         write_manifest(run, new_manifest(space.settings, scratch))
-        session = Session(space, run, Capacity(WORKERS), quiet=True)
+        session = Session(space, run, Capacity(WORKERS), View.of_search(space.settings, quiet=True))
         searcher = Watched(space, run, teacher="none", teacher_layers=6, common=session.common)
         session.run_trials(searcher, None, trainable=Sleeping)
         done = [record for record in run.read_trials() if record.outcome]

@@ -33,13 +33,19 @@ def doctor(
 
         lkd-tune doctor
     """
-    findings = run_checks(run_dir)
-    width = max(len(finding.check) for finding in findings)
-    for finding in findings:
-        print(f"{finding.state:<5} {finding.check:<{width}}  {finding.found}")
+    from rich.console import Console
+
+    checks = checks_of(run_dir)
+    width = max(map(len, checks))
+    console, failed = Console(), False
+    for name, check in checks.items():
+        with console.status(f"checking {name}"):
+            finding = check()
+        print(f"{finding.state:<5} {name:<{width}}  {finding.found}", flush=True)
         if finding.remedy:
-            print(f"      {'':<{width}}  -> {finding.remedy}")
-    if any(finding.state == "fail" for finding in findings):
+            print(f"      {'':<{width}}  -> {finding.remedy}", flush=True)
+        failed = failed or finding.state == "fail"
+    if failed:
         raise typer.Exit(1)
 
 
@@ -48,36 +54,33 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        check: Its name.
         state: `ok`; `warn`: may cause problems; `fail`: a search can't run.
         found: What the check found.
         remedy: How to fix it; "" if nothing has to be fixed.
     """
 
-    check: str
     state: Literal["ok", "warn", "fail"]
     found: str
     remedy: str = ""
 
 
-def run_checks(run_dir: Path) -> list[Finding]:
-    """Returns the findings of all checks, also those after one that failed.
+def checks_of(run_dir: Path) -> dict[str, Callable[[], Finding]]:
+    """Returns all checks by their names, quick ones first; one that fails does not end the others.
 
     Args:
         run_dir: The folder for runs.
     """
-    checks: list[Callable[[], Finding]] = [
-        check_packages,
-        check_compiler,
-        check_deepspeed,
-        check_gpu,
-        check_ray,
-        lambda: check_folder("cache", cache_dir()),
-        lambda: check_folder("runs", run_dir),
-        check_shared_memory,
-        check_memory,
-    ]
-    return [check() for check in checks]
+    return {
+        "packages": check_packages,
+        "compiler": check_compiler,
+        "cache": lambda: check_folder(cache_dir(), "LKD_TUNE_CACHE"),
+        "runs": lambda: check_folder(run_dir, "--run-dir"),
+        "shared memory": check_shared_memory,
+        "memory": check_memory,
+        "GPU": check_gpu,
+        "DeepSpeed": check_deepspeed,
+        "Ray": check_ray,
+    }
 
 
 def check_packages() -> Finding:
@@ -97,11 +100,11 @@ def check_packages() -> Finding:
         if not requirement.specifier.contains(found, prereleases=True):
             wrong.append(f"{requirement.name} is {found}, needed is {requirement.specifier}")
     if wrong:
-        return Finding("packages", "fail", "; ".join(wrong), "pip install --upgrade lkd-tune")
+        return Finding("fail", "; ".join(wrong), "pip install --upgrade lkd-tune")
     versions = ", ".join(
         f"{name} {metadata.version(name)}" for name in ("torch", "ray", "deepspeed")
     )
-    return Finding("packages", "ok", versions)
+    return Finding("ok", versions)
 
 
 def check_compiler() -> Finding:
@@ -109,8 +112,8 @@ def check_compiler() -> Finding:
     missing = [name for name in ("g++", "ninja") if shutil.which(name, path=_path()) is None]
     if missing:
         remedy = "install g++ (Debian and Ubuntu: apt-get install g++) and `pip install ninja`"
-        return Finding("compiler", "fail", f"{' and '.join(missing)} not found", remedy)
-    return Finding("compiler", "ok", str(shutil.which("g++", path=_path())))
+        return Finding("fail", f"{' and '.join(missing)} not found", remedy)
+    return Finding("ok", str(shutil.which("g++", path=_path())))
 
 
 def check_deepspeed() -> Finding:
@@ -118,9 +121,9 @@ def check_deepspeed() -> Finding:
     code = "from lkd_tune.runtime.process_group import ensure_process_group; ensure_process_group()"
     error = _error_of(code, seconds=400)
     if error is None:
-        return Finding("DeepSpeed", "ok", "a process group starts")
+        return Finding("ok", "a process group starts")
     remedy = "see the compiler above; to compile the op again: `rm -r ~/.cache/torch_extensions`"
-    return Finding("DeepSpeed", "fail", error, remedy)
+    return Finding("fail", error, remedy)
 
 
 def check_gpu() -> Finding:
@@ -129,19 +132,19 @@ def check_gpu() -> Finding:
 
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        return Finding("GPU", "ok", ", ".join(names))
+        return Finding("ok", ", ".join(names))
     if shutil.which("nvidia-smi") is None:
-        return Finding("GPU", "ok", "none; trials train on the CPU")
+        return Finding("ok", "none; trials train on the CPU")
     if torch.version.cuda is None:
         remedy = "install the build of torch for your CUDA version"
         found = f"there is one, but torch {torch.__version__} was built without CUDA"
-        return Finding("GPU", "fail", found, remedy)
+        return Finding("fail", found, remedy)
     remedy = (
         "`nvidia-smi` shows the driver's CUDA version; update the driver, or install a build of "
         "torch for that version"
     )
     found = f"torch for CUDA {torch.version.cuda} does not see it"
-    return Finding("GPU", "fail", found, remedy)
+    return Finding("fail", found, remedy)
 
 
 def check_ray() -> Finding:
@@ -152,25 +155,29 @@ def check_ray() -> Finding:
     )
     error = _error_of(code, seconds=120)
     if error is None:
-        return Finding("Ray", "ok", "starts here and runs a task")
+        return Finding("ok", "starts here and runs a task")
     remedy = "`ray get-auth-token --generate` creates a token; `ray stop --force` frees its port"
-    return Finding("Ray", "fail", error, remedy)
+    return Finding("fail", error, remedy)
 
 
-def check_folder(name: str, folder: Path) -> Finding:
-    """Checks that a folder can be written to, and the free space of its disk."""
+def check_folder(folder: Path, setting: str) -> Finding:
+    """Checks that a folder can be written to, and the free space of its disk.
+
+    Args:
+        folder: The folder, which need not exist.
+        setting: What sets another one.
+    """
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        remedy = "LKD_TUNE_CACHE" if name == "cache" else "--run-dir"
         found = f"{folder}: {error.strerror}"
-        return Finding(name, "fail", found, f"set another folder with {remedy}")
+        return Finding("fail", found, f"set another folder with {setting}")
     free = shutil.disk_usage(there).free / _GIB
     state: Literal["ok", "warn"] = "ok" if free >= _NEEDED_DISK_GIB else "warn"
     remedy = "" if state == "ok" else f"teachers, targets and students need {_NEEDED_DISK_GIB} GiB"
-    return Finding(name, state, f"{folder}: {free:.0f} GiB free", remedy)
+    return Finding(state, f"{folder}: {free:.0f} GiB free", remedy)
 
 
 def check_shared_memory() -> Finding:
@@ -178,12 +185,12 @@ def check_shared_memory() -> Finding:
     place = Path("/dev/shm")
     if not place.is_dir():
         remedy = "Ray uses /tmp instead, which is slower"
-        return Finding("shared memory", "warn", "there is no /dev/shm", remedy)
+        return Finding("warn", "there is no /dev/shm", remedy)
     size = shutil.disk_usage(place).total / _GIB
     if size < _NEEDED_SHM_GIB:
         remedy = "docker run --shm-size=2g; in Kubernetes, mount a Memory volume on /dev/shm"
-        return Finding("shared memory", "warn", f"{size:.2f} GiB", remedy)
-    return Finding("shared memory", "ok", f"{size:.0f} GiB")
+        return Finding("warn", f"{size:.2f} GiB", remedy)
+    return Finding("ok", f"{size:.0f} GiB")
 
 
 def check_memory() -> Finding:
@@ -193,8 +200,8 @@ def check_memory() -> Finding:
     free = host_memory()[1] / _GIB
     if free < _NEEDED_MEMORY_GIB:
         remedy = "reduce train.micro_batch_size, or increase resources.cpus to run fewer trials"
-        return Finding("memory", "warn", f"{free:.1f} GiB free", remedy)
-    return Finding("memory", "ok", f"{free:.0f} GiB free")
+        return Finding("warn", f"{free:.1f} GiB free", remedy)
+    return Finding("ok", f"{free:.0f} GiB free")
 
 
 def _error_of(code: str, *, seconds: int) -> str | None:

@@ -1,4 +1,4 @@
-"""The space files that come with the package."""
+"""The space files that come with the package, and the teacher of the embedded task."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ def shipped_spaces() -> dict[str, Path]:
     """Returns the shipped space files by name, `layer_map.yaml` and so on."""
     folder = next((folder for folder in _FOLDERS if folder.is_dir()), None)
     return {path.name: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
+
+
+def shipped_teacher(name: str) -> Path | None:
+    """Returns the folder of a shipped teacher by its name, the one of the task that it was trained
+    on; None if there is none of that name. A folder of the user's with that name goes first.
+    """
+    if "/" in name or Path(name).exists():
+        return None
+    folders = (folder / "teachers" / name for folder in _FOLDERS)
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def find_space(name: str) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.shipped import shipped_teacher
 from lkd_tune.config.uri import is_uri
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.files.cache import cache_dir, node_cache
@@ -70,14 +71,15 @@ def read_run(where: str, *, students: bool = False) -> RunFolder:
 
 @functools.cache
 def local_model(model: str) -> str:
-    """Returns the folder of a model; a copy, if it is on an object store; a hub id unchanged.
+    """Returns the folder of a model: a copy, if it is on an object store; a shipped teacher's; any
+    other path or hub id unchanged.
 
     Raises:
         SpecError: If the store has no such model.
         StorageError: If the store can't be read.
     """
     if not is_uri(model):
-        return model
+        return str(shipped_teacher(model) or model)
     store = Store(model)
     if "config.json" not in store.list():
         message = f"{model} is not a model: it has no config.json"

@@ -22,6 +22,7 @@ from lkd_tune.tuning.confirm import seed_name, train_fixed_trials
 from lkd_tune.tuning.guard import guarded
 from lkd_tune.tuning.lock import locked
 from lkd_tune.tuning.mirror.run_mirror import fetch_run
+from lkd_tune.tuning.progress.view import View
 from lkd_tune.tuning.resume_rules import refuse_retired
 from lkd_tune.tuning.session import Session
 from lkd_tune.tuning.trackers.build import check_trackers
@@ -81,16 +82,16 @@ def ablate(
     resume = f"Resume with: lkd-tune ablate {shlex.quote(run.where)} --seeds {seeds}"
     with (
         guarded(run, resume) as guard,
+        View(space.settings.search.trials, space.settings.task.metric, quiet=quiet) as view,
         contextlib.chdir(cwd),
         locked(run),
         guard.connected(address) as started_here,
     ):
         capacity = check_cluster(space, run, is_local_cluster=started_here)
-        session = Session(space, run, capacity, quiet=quiet)
+        session = Session(space, run, capacity, view)
         try:
             with (
                 guard.stopping(session.stop),
-                session.view,
                 session.mirroring(),
                 session.tracking(),
             ):
@@ -129,9 +130,10 @@ def _run_ablation(
         for removed, spec in [(None, complete), *specs.items()]
     }
     trials = {name: spec for each in variants.values() for name, spec in each.items()}
-    session.view.phase(f"training trial {winner} without each of its {len(specs)} loss terms")
     # The winner's own trial has ended, so it is not trained again.
-    train_fixed_trials(session, trials)
+    train_fixed_trials(
+        session, trials, f"training trial {winner} without each of its {len(specs)} loss terms"
+    )
     summary = _summarise(session, winner, variants)
     if summary is not None:
         write_atomically(run.ablation, json.dumps(summary, indent=2))

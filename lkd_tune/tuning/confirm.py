@@ -30,10 +30,14 @@ def confirm_best(session: Session, best: list[str]) -> None:
     if confirm is None:
         return
     names = best[: confirm.top]
-    session.view.phase(f"training the best {len(names)} with {confirm.seeds} other seeds")
-    specs = {name: session.run.read_trial(name).spec for name in names}
-    for name in names:
-        _train_seeds(session, name, specs[name], confirm.seeds)
+    # All at once, so that no device waits between two of them.
+    specs = {
+        seed: spec
+        for name in names
+        for seed, spec in _other_seeds(session.run.read_trial(name), confirm.seeds).items()
+    }
+    phase = f"training the best {len(names)} with {confirm.seeds} other seeds"
+    train_fixed_trials(session, specs, phase)
     _write_confirmation(session, names)
 
 
@@ -60,15 +64,13 @@ def compare_with_labels_alone(session: Session) -> None:
         name = _find_comparison(run, winner) or _begin_comparison(run, winner)
         update_manifest(run, baseline=name)
         _drop_unfinished(run, but=name)
-        comparison = run.read_trial(name)
-        if comparison.outcome is None:
-            session.view.phase("training the winner's student on the labels alone")
-            train_fixed_trials(session, {name: comparison.spec})
-        confirm = session.settings.confirm
-        if confirm is None or session.stop or run.read_trial(name).state != "complete":
-            continue
-        _train_seeds(session, name, comparison.spec, confirm.seeds)
-        _write_confirmation(session, [name])
+        comparison, confirm = run.read_trial(name), session.settings.confirm
+        specs = {name: comparison.spec} if comparison.outcome is None else {}
+        if confirm is not None and comparison.state in ("running", "complete"):
+            specs |= _other_seeds(comparison, confirm.seeds)
+        train_fixed_trials(session, specs, "training the winner's student on the labels alone")
+        if confirm is not None:
+            _write_confirmation(session, [name])
 
 
 def _find_comparison(run: RunFolder, winner: TrialRecord) -> str | None:
@@ -157,21 +159,23 @@ def seed_name(name: str, number: int) -> str:
     return f"{name}-seed{number}"
 
 
-def _train_seeds(session: Session, name: str, spec: TrialSpec, seeds: int) -> None:
-    """Trains a configuration with the seeds after its own."""
-    train_fixed_trials(
-        session,
-        {
-            seed_name(name, i): spec.model_copy(update={"seed": spec.seed + i})
-            for i in range(1, seeds + 1)
-        },
-    )
+def _other_seeds(record: TrialRecord, seeds: int) -> dict[str, TrialSpec]:
+    """Returns a trial's configuration with the seeds after its own, by the names of the trials."""
+    return {
+        seed_name(record.name, i): record.spec.model_copy(update={"seed": record.spec.seed + i})
+        for i in range(1, seeds + 1)
+    }
 
 
-def train_fixed_trials(session: Session, specs: dict[str, TrialSpec]) -> None:
+def train_fixed_trials(session: Session, specs: dict[str, TrialSpec], phase: str) -> None:
     """Trains those of the given trials that have not ended, with the run's current resources.
 
     A trial of the same name but with another spec, as of an earlier winner, is replaced.
+
+    Args:
+        session: The search.
+        specs: The trials by name.
+        phase: What is printed if any has to be trained.
     """
     from lkd_tune.tuning.study.fixed_trials import FixedTrials
 
@@ -191,6 +195,7 @@ def train_fixed_trials(session: Session, specs: dict[str, TrialSpec]) -> None:
                 add_tombstone(folder)
         waiting[name] = spec
     if waiting and not session.stop:
+        session.view.phase(phase, trainings=len(waiting))
         session.run_trials(
             FixedTrials(session.run, waiting, session.common, session.fetch_trial_results), None
         )

@@ -26,6 +26,7 @@ from lkd_tune.tuning.best_students import keep_best
 
 if TYPE_CHECKING:
     from lkd_tune.tuning.mirror.run_mirror import RunMirror
+    from lkd_tune.tuning.progress.view import View
     from lkd_tune.tuning.trackers.callback import Trackers
 
 
@@ -37,7 +38,7 @@ class Session:
         run: The run folder, which has a manifest.
         capacity: How many trials the cluster can run at a time. If its nodes come and go, more
             trials are drawn than run, so that they start as soon as there is a node.
-        quiet: Whether to print nothing.
+        view: What the user sees.
 
     Attributes:
         cache: Folder of trained teachers, tokenised data and stored targets.
@@ -49,8 +50,7 @@ class Session:
         view: What the user sees.
     """
 
-    def __init__(self, space: SearchSpace, run: RunFolder, capacity: Capacity, *, quiet: bool):
-        from lkd_tune.tuning.progress.view import View
+    def __init__(self, space: SearchSpace, run: RunFolder, capacity: Capacity, view: View):
         from lkd_tune.tuning.stop import StopRequest
 
         self.space, self.run = space, run
@@ -64,14 +64,8 @@ class Session:
             folder=run.path,
             min_free_gb=settings.search.min_free_gb,
         )
-        records = run.read_trials()
-        self.view = View(
-            settings.search.trials,
-            settings.task.metric,
-            records,
-            score=settings.score_name,
-            quiet=quiet,
-        )
+        self.view = view
+        view.earlier(run.read_trials())
         if capacity.awaited is not None:
             self.view.note(f"no node can run a trial yet; waiting for {capacity.awaited}")
         self.cwd, self.cache = os.getcwd(), str(cache_dir())

@@ -24,6 +24,7 @@ from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.guard import Guard, guarded
 from lkd_tune.tuning.lock import locked
 from lkd_tune.tuning.mirror.run_mirror import clear_folder, fetch_run, run_exists
+from lkd_tune.tuning.progress.view import View
 from lkd_tune.tuning.resume_rules import (
     apply_changes,
     check_overrides,
@@ -79,16 +80,19 @@ def run_search(
         SearchEndedError: If Ray dies, or the search is interrupted before it has begun.
     """
     run = run.absolute()
-    with guarded(run) as guard:
+    view = View.of_search(space.settings, quiet=quiet)
+    with guarded(run) as guard, view:
         _refuse_used(run)
+        view.phase("checking the space, the teacher and the data")
         _check(space)
+        view.phase("starting Ray")
         with locked(run), guard.connected(address) as started_here:
             _refuse_used(run)  # another driver may have used it meanwhile
             capacity = check_cluster(space, run, is_local_cluster=started_here)
             clear_folder(run)
             write_space(run, space)
             write_manifest(run, new_manifest(space.settings, os.getcwd()))
-            return _run(Session(space, run, capacity, quiet=quiet), guard)
+            return _run(Session(space, run, capacity, view), guard)
 
 
 def resume_search(
@@ -128,16 +132,19 @@ def resume_search(
             space = apply_changes(run, changed, allowed=allow_changed)
         # Paths in the space are relative to where the search started, if that folder still exists.
         cwd = manifest["cwd"] if os.path.isdir(manifest["cwd"]) else os.getcwd()
-        with contextlib.chdir(cwd):
+        view = View.of_search(space.settings, quiet=quiet)
+        with contextlib.chdir(cwd), view:
+            view.phase("checking the space, the teacher and the data")
             _check(space)
+            view.phase("starting Ray")
             with locked(run), guard.connected(address) as started_here:
                 capacity = check_cluster(space, run, is_local_cluster=started_here)
                 message = check_workers(run, space)
                 if overrides or changed is not None:
                     write_space(run, space)
-                session = Session(space, run, capacity, quiet=quiet)
+                session = Session(space, run, capacity, view)
                 if message is not None:
-                    session.view.phase(message)
+                    view.note(message)
                 return _run(session, guard)
 
 
@@ -150,7 +157,6 @@ def _run(session: Session, guard: Guard) -> SearchResult:
     with (
         stop.on_full_disk(),
         guard.stopping(stop),
-        session.view,
         session.mirroring(),
         session.tracking(),
     ):

@@ -6,6 +6,7 @@ import sys
 from importlib import metadata
 
 import pytest
+import typer
 
 from lkd_tune.cli import doctor
 
@@ -49,11 +50,26 @@ def test_packages_that_are_too_old_or_missing(monkeypatch):
 
 def test_a_folder_that_can_t_be_written_to(tmp_path):
     (tmp_path / "file").write_text("x")
-    found = doctor.check_folder("cache", tmp_path / "file" / "cache")
+    found = doctor.check_folder(tmp_path / "file" / "cache", "LKD_TUNE_CACHE")
     assert found.state == "fail"
     assert "LKD_TUNE_CACHE" in found.remedy
-    assert doctor.check_folder("runs", tmp_path / "new" / "runs").state in ("ok", "warn")
+    assert doctor.check_folder(tmp_path / "new" / "runs", "--run-dir").state in ("ok", "warn")
     assert not (tmp_path / "new").exists()
+
+
+def test_each_finding_is_printed_before_the_next_check_begins(monkeypatch, capsys):
+    printed = []
+
+    def check(state):
+        printed.append(capsys.readouterr().out)
+        return doctor.Finding(state, f"is {state}", "" if state == "ok" else "mend it")
+
+    checks = {state: lambda state=state: check(state) for state in ("ok", "fail", "warn")}
+    monkeypatch.setattr(doctor, "checks_of", lambda run_dir: checks)
+    with pytest.raises(typer.Exit):
+        doctor.doctor()
+    assert printed == ["", "ok    ok    is ok\n", "fail  fail  is fail\n            -> mend it\n"]
+    assert capsys.readouterr().out.startswith("warn  warn  is warn\n")
 
 
 @pytest.mark.parametrize(

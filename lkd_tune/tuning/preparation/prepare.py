@@ -109,7 +109,7 @@ def ensure_targets(session: Session, worker: PreparationWorker, model: str) -> N
     if run.read_manifest().get("targets") is not None or settings.targets.source == "live":
         return
     if kind_of(settings.task).has_dynamic_inputs:
-        view.phase("the teacher runs in every trial, because each step draws new inputs")
+        view.note("the teacher runs in every trial, because each step draws new inputs")
         return
     view.phase("storing the teacher's targets")
     progress = run.path / ".targets"
@@ -130,13 +130,13 @@ def ensure_targets(session: Session, worker: PreparationWorker, model: str) -> N
     if targets is None:
         return
     if not targets:
-        view.phase(
+        view.note(
             f"stored targets would exceed targets.max_gb {settings.targets.max_gb:g}; "
             "the teacher runs in every trial"
         )
     if live := targets.pop("live", []):
         names = ", ".join(part.replace("_", " ") for part in live)
-        view.phase(
+        view.note(
             f"with stored {names}, targets would exceed targets.max_gb "
             f"{settings.targets.max_gb:g}; the teacher runs in trials that compare them"
         )

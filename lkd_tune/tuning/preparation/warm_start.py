@@ -33,7 +33,7 @@ def find_starts(session: Session, teacher_layers: int) -> list[Start]:
     recipes = recipe_starts(space, teacher_layers, names)
     if recipes:
         found = ", ".join(start.origin.removeprefix("recipe ") for start in recipes)
-        session.view.phase(f"starts with the recipes {found}")
+        session.view.note(f"starts with the recipes {found}")
     earlier = [
         start
         for folder in settings.search.warm_start
@@ -42,7 +42,7 @@ def find_starts(session: Session, teacher_layers: int) -> list[Start]:
     ]
     for start in earlier:
         changed = ", ".join(_describe_change(start, name) for name in start.clamped)
-        session.view.phase(
+        session.view.note(
             f"starts with {start.origin}" + (f"; not in this space: {changed}" if changed else "")
         )
     return [*recipes, *earlier]

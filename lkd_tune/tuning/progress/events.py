@@ -13,6 +13,7 @@ from collections import Counter
 from typing import Any
 
 from rich.console import Group
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -21,8 +22,8 @@ from lkd_tune.results.formatting import duration
 MAX_ROWS = 12
 _SEPARATOR = "\x1e"
 _EVENTS = (
-    "search", "earlier", "phase", "teacher", "clock", "started", "estimated", "stepped", "measured",
-    "paused", "ended",
+    "search", "earlier", "phase", "detail", "teacher", "clock", "started", "estimated", "stepped",
+    "measured", "paused", "ended",
 )  # fmt: skip
 
 Event = dict[str, Any]
@@ -49,7 +50,9 @@ class SearchState:
 
     def __init__(self) -> None:
         self._trials, self._metric, self._score = 0, "score", "score"
-        self._phase = ""
+        self._further, self._further_s_each = 0, 0.0
+        self._phase_began, self._detail = time.monotonic(), ""
+        self._spinner = Spinner("dots")
         self._teacher: float | None = None
         self._students: dict[str, str] = {}
         self._running: dict[str, tuple[str, float | None] | None] = {}  # trial: last step, score
@@ -66,19 +69,25 @@ class SearchState:
         if (name := values.pop("event")) in _EVENTS:
             getattr(self, name)(**values)
 
-    def search(self, trials: int, metric: str, score: str) -> None:
+    def search(self, trials: int, metric: str, score: str, further: int = 0) -> None:
         """A search, or a session of one, starts.
 
         Args:
             trials: Number of trials of the search.
             metric: Name of the metric that trials report at each evaluation.
             score: Name of the score of complete trials.
+            further: Number of trainings after the trials: other seeds, the labels alone.
         """
         self._trials, self._metric, self._score = trials, metric, score
+        self._further = further
 
     def phase(self, text: str) -> None:
-        """Another phase of the search starts."""
-        self._phase = text
+        """Another phase of the search starts; its text is printed, so the table leaves it out."""
+        self._phase_began, self._detail = time.monotonic(), ""
+
+    def detail(self, text: str) -> None:
+        """How far the phase is."""
+        self._detail = text
 
     def teacher(self, score: float) -> None:
         """The teacher's score on dev is known."""
@@ -94,9 +103,15 @@ class SearchState:
         self._students[trial] = student
         self._running[trial] = None
 
-    def estimated(self, seconds: float) -> None:
-        """All trials take about this time; used until the first of them has ended."""
+    def estimated(self, seconds: float, further_s: float = 0.0) -> None:
+        """All trials take about this time; used until the first of them has ended.
+
+        Args:
+            seconds: Time of the trials.
+            further_s: Time of the trainings after them.
+        """
         self._expected_end = time.monotonic() + seconds
+        self._further_s_each = further_s / max(1, self._further)
 
     def stepped(self, trial: str, step: str) -> None:
         """A trial has reached a step between its measurements."""
@@ -118,6 +133,8 @@ class SearchState:
         self._running.pop(trial, None)
         if trial.isdigit() and student is not None:
             self._count(trial, state, score, student)
+        elif not trial.isdigit():
+            self._further = max(0, self._further - 1)
 
     def earlier(self, trial: str, state: str, score: float | None, student: str) -> None:
         """A trial has ended in an earlier session."""
@@ -154,8 +171,9 @@ class SearchState:
         )
 
     def __rich__(self) -> Group:
-        lines = [Text(self._phase, style="bold")]
-        if self._trials:
+        self._spinner.update(text=self._life_sign())
+        lines: list[Any] = [self._spinner]
+        if self._clock_began is not None:
             lines.append(Text(self.counts))
         if self._best:
             score, name, student = self._best
@@ -164,6 +182,10 @@ class SearchState:
                 share = f" ({max(0.0, score) / self._teacher:.1%} of the teacher's)"
             lines.append(Text(f"best {self._score} {score:.4f}{share}: trial {name}, {student}"))
         return Group(*lines, self._table()) if self._running else Group(*lines)
+
+    def _life_sign(self) -> str:
+        since = duration(time.monotonic() - self._phase_began)
+        return f"{since}, {self._detail}" if self._detail else since
 
     def _table(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -180,16 +202,18 @@ class SearchState:
     def _time_left(self) -> str:
         """Returns ', about … left', or '' if that is unknown.
 
-        The estimate uses the time per trial in this session, or, before a trial has ended, the
-        speed of the first one's steps. It is at most what is left of the time budget.
+        The estimate of the trials uses the time per trial in this session, or, before a trial has
+        ended, the speed of the first one's steps. It is at most what is left of the time budget.
+        The trainings after the trials are added.
         """
-        left = [self._seconds_left] if self._seconds_left is not None else []
+        trials, left = self._trials - self._ended.total(), []
+        if self._seconds_left is not None:
+            left.append(self._seconds_left)
         done = self._ended.total() - self._ended_before
-        if self._ended.total() >= self._trials:
-            return ""
         if self._clock_began is not None and done:
-            trial_s = (time.monotonic() - self._clock_began) / done
-            left.append(trial_s * (self._trials - self._ended.total()))
+            left.append((time.monotonic() - self._clock_began) / done * trials)
         elif self._expected_end is not None:
             left.append(max(0.0, self._expected_end - time.monotonic()))
-        return f", about {duration(min(left))} left" if left else ""
+        further_s = self._further * self._further_s_each
+        trials_s = min(left, default=0.0) if trials > 0 else 0.0
+        return f", about {duration(trials_s + further_s)} left" if trials_s or further_s else ""

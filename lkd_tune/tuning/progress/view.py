@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from lkd_tune.config.settings.recipes import DEFAULT_RECIPE
+from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement, TrainingProgress
 from lkd_tune.records.trial_record import LABELS_ALONE, TrialRecord
@@ -45,8 +46,8 @@ class View:
     Args:
         trials: Number of trials of the search.
         metric: Name of the metric that trials report at each evaluation.
-        records: Trials of earlier sessions.
         score: Name of the score of complete trials; default: the metric.
+        further: Number of trainings after the trials.
         quiet: Whether to print nothing.
         console: Where to print; default: standard output.
     """
@@ -55,13 +56,14 @@ class View:
         self,
         trials: int,
         metric: str,
-        records: Iterable[TrialRecord] = (),
         *,
         score: str | None = None,
+        further: int = 0,
         quiet: bool = False,
         console: Console | None = None,
     ):
         self._trials, self._metric, self._quiet = trials, metric, quiet
+        self._further = further
         self._score = score or metric
         self._console = console or Console()
         self._logs_events = not quiet and EVENTS_VARIABLE in os.environ
@@ -71,17 +73,24 @@ class View:
         self._on_labels_alone: set[str] = set()
         self._estimated = self._teacher_estimated = False
         self._first_progress: dict[str, TrainingProgress] = {}
-        self._event("search", trials=trials, metric=metric, score=self._score)
-        for record in records:
-            if record.outcome and record.is_drawn:
-                self._event(
-                    "earlier",
-                    trial=record.name,
-                    state=record.outcome.state,
-                    score=record.score,
-                    student=_describe_student(record.spec),
-                )
+        # Trainings of the phase: how many have ended, of how many.
+        self._ended_in_phase, self._of_phase = 0, 0
+        self._event("search", trials=trials, metric=metric, score=self._score, further=further)
         self._live = live_table(self._state, self._console)
+
+    @classmethod
+    def of_search(cls, settings: SpaceSettings, *, quiet: bool) -> View:
+        """Returns the view of a search, which tells how long all of it takes."""
+        confirm, baseline = settings.confirm, settings.search.baseline
+        seeds = confirm.seeds if confirm else 0
+        further = (confirm.top * seeds if confirm else 0) + (1 + seeds if baseline else 0)
+        return cls(
+            settings.search.trials,
+            settings.task.metric,
+            score=settings.score_name,
+            further=further,
+            quiet=quiet,
+        )
 
     def __enter__(self) -> View:
         if self._console.is_terminal and not self._quiet:
@@ -91,14 +100,41 @@ class View:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
+    def earlier(self, records: Iterable[TrialRecord]) -> None:
+        """Counts the trials of earlier sessions that have ended."""
+        ended = [record for record in records if record.outcome is not None]
+        self._further = max(0, self._further - sum(not record.is_drawn for record in ended))
+        self._event(
+            "search",
+            trials=self._trials,
+            metric=self._metric,
+            score=self._score,
+            further=self._further,
+        )
+        for record in ended:
+            if record.is_drawn and record.outcome is not None:
+                self._event(
+                    "earlier",
+                    trial=record.name,
+                    state=record.outcome.state,
+                    score=record.score,
+                    student=_describe_student(record.spec),
+                )
+
     def log_begun(self) -> None:
         """Logs that all checks have passed, for the client that submitted the job."""
         if EVENTS_VARIABLE in os.environ:
             self._console.file.write(event_to_line({"event": BEGUN}))
             self._console.file.flush()
 
-    def phase(self, text: str) -> None:
-        """Prints the phase that starts now."""
+    def phase(self, text: str, *, trainings: int = 0) -> None:
+        """Prints the phase that starts now.
+
+        Args:
+            text: What is done in it.
+            trainings: How many trainings it has, which are numbered as they end.
+        """
+        self._ended_in_phase, self._of_phase = 0, trainings
         self._event("phase", text=text)
         self._print(text)
 
@@ -123,14 +159,13 @@ class View:
             self._print(f"the teacher's training takes about {duration(seconds)}")
         left = duration(progress.remaining_s)
         score = f", {self._metric} {measurements[-1].score:.4f}" if measurements else ""
-        text = f"training the teacher: step {_steps(progress)}{score}, about {left} left"
-        self._event("phase", frequent=True, text=text)
+        text = f"step {_steps(progress)}{score}, about {left} left"
+        self._event("detail", frequent=True, text=text)
 
     def targets_stored(self, file: Path) -> None:
         """Shows the stored share of the teacher's targets, read from a file if it exists."""
         if file.exists():
-            text = f"storing the teacher's targets: {file.read_text('utf-8')}"
-            self._event("phase", frequent=True, text=text)
+            self._event("detail", frequent=True, text=file.read_text("utf-8"))
 
     def clock(self, seconds_left: float | None) -> None:
         """Shows that trials run, and the remaining time limit; None if there is no limit."""
@@ -166,7 +201,12 @@ class View:
         self._event("ended", trial=label, state=state, score=score)
         shown = f" {self._score} {score:.4f}" if score is not None else ""
         student = f", {_describe_student(spec)}" if spec else ""
-        number = f"[{self._state.number_ended}/{self._trials}] " if label.isdigit() else ""
+        number = ""
+        if label.isdigit():
+            number = f"[{self._state.number_ended}/{self._trials}] "
+        elif self._of_phase:
+            self._ended_in_phase += 1
+            number = f"[{self._ended_in_phase}/{self._of_phase}] "
         self._print(f"{number}trial {label} {state}{shown}{student}{f': {error}' if error else ''}")
         if label.isdigit() and self._is_quarter(self._state.number_ended):
             self._print(self._state.counts)
@@ -187,11 +227,14 @@ class View:
             return
         self._estimated = True
         at_once = max(1, self._state.number_running)
-        seconds = left * trial_s / at_once
-        self._event("estimated", seconds=seconds)
+        seconds, further_s = (count * trial_s / at_once for count in (left, self._further))
+        self._event("estimated", seconds=seconds, further_s=further_s)
+        then = ""
+        if self._further:
+            then = f"; then {self._further} trainings of the best: {duration(further_s)}"
         self._print(
             f"about {left} trials × {duration(trial_s)}, {at_once} at a time: "
-            f"{duration(seconds)}, or less if trials stop early"
+            f"{duration(seconds)}, or less if trials stop early{then}"
             + ("" if self._score == self._metric else ", fine-tuning not counted")
         )
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+import time
 
 import pytest
 from rich.console import Console
 
 from lkd_tune.records.trial_record import LABELS_ALONE, Outcome, TrialRecord
 from lkd_tune.tuning.progress.view import EVENTS_VARIABLE, LogView, View
+from tests.support.tiny import make_space
 from tests.tuning.study.test_searcher import drawn, measurement, searcher
 
 
@@ -73,6 +75,56 @@ def test_on_a_terminal_the_best_and_the_running_trials_are_shown(spec):
     assert "0002   2/8   0.4000" in shown
 
 
+def test_on_a_terminal_a_phase_is_shown_once_with_its_time_and_how_far_it_is(monkeypatch, tmp_path):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    with View(4, "accuracy", console=console) as view:
+        view.phase("scoring the teacher")
+        now += 70
+        view.phase("storing the teacher's targets")
+        now += 7
+        (tmp_path / "share").write_text("40%")
+        view.targets_stored(tmp_path / "share")
+        said, console.file = console.file.getvalue(), io.StringIO()
+        view._live.refresh()
+        shown = console.file.getvalue()
+    assert said.count("scoring the teacher") == said.count("storing the teacher's targets") == 1
+    assert "7 s, 40%" in shown
+    assert "storing" not in shown
+    assert "trials" not in shown  # none can run yet
+
+
+def test_the_estimate_covers_the_trainings_after_the_trials(tmp_path, spec, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    console = Console(file=io.StringIO(), width=200)
+    space = make_space(
+        tmp_path, confirm={"top": 2, "seeds": 3}, search={"trials": 8, "baseline": True}
+    )
+    with View.of_search(space.settings, quiet=False) as view:
+        view._console = console
+        view.clock(None)
+        for i in range(8):
+            name = f"{i:04d}"
+            view.trial_started(name, spec)
+            if i == 0:
+                view.measured(name, measurement(2, 0.3))
+                view.measured(name, measurement(4, 0.5))  # half a second for 2 of 8 steps
+            now += 1
+            view.trial_ended(name, "complete", 0.5, None)
+        assert view._state.counts.endswith("about 20 s left")
+        view.phase("training the best 2 with 3 other seeds", trainings=6)
+        for i in range(1, 4):
+            view.trial_started(f"0003-seed{i}", spec)
+            view.trial_ended(f"0003-seed{i}", "complete", 0.5, None)
+        assert view._state.counts.endswith("about 14 s left")
+    said = console.file.getvalue()
+    # Six of other seeds, and four on the labels alone.
+    assert "16 s, or less if trials stop early; then 10 trainings of the best: 20 s" in said
+    assert "[3/6] trial 0003-seed3 complete accuracy 0.5000" in said
+
+
 def test_quiet_shows_nothing(spec):
     console = Console(file=io.StringIO(), force_terminal=True)
     with View(4, "accuracy", console=console, quiet=True) as view:
@@ -88,7 +140,8 @@ def test_earlier_sessions_count_and_the_comparison_does_not(spec):
         for name, origin in origins.items()
     ]
     console = Console(file=io.StringIO())
-    with View(3, "accuracy", records, console=console) as view:
+    with View(3, "accuracy", console=console) as view:
+        view.earlier(records)
         view.trial_started("0003", spec)
         view.trial_ended("0003", "stopped", 0.5, None)
         view.trial_started("0004", spec, origin=LABELS_ALONE)
