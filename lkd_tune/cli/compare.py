@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,6 +112,9 @@ def _show(comparison: Comparison, memory: list[HostMemory], metric: str, split: 
     without_libraries = (side.peak_mb - side.libraries_mb for side in memory)
     table.add_row("  less libraries", *(f"{mb:.0f}" for mb in without_libraries))
     console.print(table)
+    print(f"latency of one full-length example on {comparison.device}, timed in turns")
+    if comparison.warning is not None:
+        print(f"warning: {comparison.warning}", file=sys.stderr)
     verdict = "not significant" if comparison.low <= 0 <= comparison.high else "significant"
     interval = f"{comparison.low:+.4f} to {comparison.high:+.4f}"
     examples = f"{comparison.examples:,} examples"

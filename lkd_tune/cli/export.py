@@ -104,3 +104,7 @@ def _show(found: Conversion) -> None:
             "" if facts.difference is None else f"{facts.difference:.1e}",
         )
     terminal().print(table)
+    if found.device is not None:
+        print(f"timed in turns on {found.device}")
+    if found.warning is not None:
+        print(f"warning: {found.warning}", file=sys.stderr)

@@ -17,8 +17,10 @@ from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.data.types import Split
 from lkd_tune.evaluation.scoring import check_labels, check_predicts_rows, predict
 from lkd_tune.models.loading import load_config, load_model, load_tokenizer
-from lkd_tune.models.size import count_size, fitting_length, time_forward
+from lkd_tune.models.size import count_size, fitting_length, forward_call
 from lkd_tune.records.measurement import ModelSize
+from lkd_tune.runtime.hardware import timed_on
+from lkd_tune.runtime.timing import busy_warning, time_in_turns
 
 _RESAMPLES = 1000
 _MAX_DIFFERENCES = 10
@@ -73,6 +75,8 @@ class Comparison:
         agreement: Share of examples with the same prediction; None in regression.
         differences: Some examples with different predictions; in regression those that differ most.
         examples: Number of scored examples.
+        device: What both were timed on.
+        warning: What is wrong with the latencies; None for nothing.
     """
 
     sides: tuple[Side, Side]
@@ -82,6 +86,8 @@ class Comparison:
     agreement: float | None
     differences: list[Difference]
     examples: int
+    device: str
+    warning: str | None
 
 
 def compare_models(
@@ -125,9 +131,10 @@ def compare_models(
         timed.append(loaded)
     # Both are timed at the same length, which both support.
     length = min(fitting_length(model.config, task.max_length) for model in timed)
+    timings = time_in_turns([forward_call(model, 1, length) for model in timed], on)
     sizes = [
-        size.model_copy(update={"latency_ms": time_forward(model, 1, length)})
-        for size, model in zip(sizes, timed, strict=True)
+        size.model_copy(update={"latency_ms": timing.ms, "latency_spread": timing.spread})
+        for size, timing in zip(sizes, timings, strict=True)
     ]
     rows = len(text.text)
     draws = np.random.default_rng(seed).integers(0, rows, (_RESAMPLES, rows))
@@ -150,6 +157,8 @@ def compare_models(
         agreement=agreement,
         differences=differences,
         examples=rows,
+        device=timed_on(on, bf16=False),
+        warning=busy_warning([timing.spread for timing in timings]),
     )
 
 

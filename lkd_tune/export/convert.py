@@ -27,7 +27,9 @@ from lkd_tune.export.formats import (
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.models.forward import model_inputs
 from lkd_tune.models.loading import load_model, load_tokenizer
-from lkd_tune.models.size import fitting_length, time_calls
+from lkd_tune.models.size import fitting_length
+from lkd_tune.runtime.hardware import timed_on
+from lkd_tune.runtime.timing import busy_warning, time_in_turns
 
 _CPU = torch.device("cpu")
 # Makes batches of 32, because the logits of a masked language model are large.
@@ -93,33 +95,40 @@ def convert_student(
     batches = check_batches(tokens)
     write_formats(folder, formats, model, kind.head)
     length = fitting_length(model.config, task.max_length)
-    measurements = []
-    for name in ("hf", *(name for name in formats if name != "hf")):
-        path = folder / FORMATS[name].file
-        loaded, difference = model, None
-        if name != "hf":
-            loaded = CONVERTERS[name].open(path, model.config)
-            difference = largest_difference(model, loaded, kind, batches)
-            # Written with `not`, so that NaN fails too.
-            if CONVERTERS[name].must_match and not difference <= MAX_DIFFERENCE:
-                raise FormatError(
-                    f"{FORMATS[name].title} differs from PyTorch by {difference:.1e} in a logit on "
-                    f"text of {task.name}'s dev split; the limit is {MAX_DIFFERENCE:g}; export "
-                    f"without {name}"
-                )
-        measurement = FormatMeasurement(
+    opened: dict[str, Any] = {"hf": model}
+    differences: dict[str, float | None] = {"hf": None}
+    for name in formats:
+        if name == "hf":
+            continue
+        opened[name] = CONVERTERS[name].open(folder / FORMATS[name].file, model.config)
+        difference = largest_difference(model, opened[name], kind, batches)
+        # Written with `not`, so that NaN fails too.
+        if CONVERTERS[name].must_match and not difference <= MAX_DIFFERENCE:
+            raise FormatError(
+                f"{FORMATS[name].title} differs from PyTorch by {difference:.1e} in a logit on "
+                f"text of {task.name}'s dev split; the limit is {MAX_DIFFERENCE:g}; export "
+                f"without {name}"
+            )
+        differences[name] = difference
+    inputs = example_inputs(model.config, batch=1, length=length)
+    timings = time_in_turns([_call(loaded, inputs) for loaded in opened.values()], _CPU)
+    measurements = [
+        FormatMeasurement(
             format=name,
-            size_mb=path.stat().st_size / 1e6,
+            size_mb=(folder / FORMATS[name].file).stat().st_size / 1e6,
             metrics=evaluate(loaded, task, tokens, _CPU, batch_divisor=_BATCH_DIVISOR),
-            latency_ms=time_model(loaded, length),
-            difference=difference,
+            latency_ms=timing.ms,
+            difference=differences[name],
         )
-        measurements.append(measurement)
+        for (name, loaded), timing in zip(opened.items(), timings, strict=True)
+    ]
     widths = [batch.ids.shape[1] for batch in batches]
     conversion = Conversion(
         metric=str(task.metric),
         formats=tuple(measurements),
         length=length,
+        device=timed_on(_CPU, bf16=False),
+        warning=busy_warning([timing.spread for timing in timings]),
         threads=torch.get_num_threads(),
         batch_sizes=tuple(sorted({len(batch.ids) for batch in batches})),
         lengths=(min(widths), max(widths)),
@@ -173,8 +182,9 @@ def example_inputs(config: Any, *, batch: int, length: int) -> dict[str, torch.T
     return model_inputs(config, ids, torch.ones_like(ids), torch.zeros_like(ids))
 
 
-def time_model(model: Any, length: int) -> float:
-    """Returns the median time for one example of `length` tokens, in milliseconds."""
-    inputs = example_inputs(model.config, batch=1, length=length)
-    with torch.inference_mode():
-        return time_calls(lambda: model(**inputs), _CPU)
+def _call(model: Any, inputs: dict[str, torch.Tensor]) -> Callable[[], object]:
+    def call() -> object:
+        with torch.inference_mode():
+            return model(**inputs)
+
+    return call

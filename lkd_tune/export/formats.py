@@ -92,6 +92,10 @@ class Conversion(BaseModel):
     """The measurements of each format, PyTorch first."""
     length: int
     """Length of the example that is timed, in tokens."""
+    device: str | None = None
+    """What all formats were timed on, in turns: the CPU, its threads and the precision."""
+    warning: str | None = None
+    """What is wrong with the latencies; None for nothing."""
     threads: int
     """Number of CPU threads that all formats were timed and scored with."""
     batch_sizes: tuple[int, ...]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import statistics
-import time
 from collections.abc import Callable, Collection
 from functools import lru_cache
 from pathlib import Path
@@ -26,12 +24,11 @@ from lkd_tune.models.pruning import width_of_config
 from lkd_tune.models.student import student_config
 from lkd_tune.records.measurement import ModelSize
 from lkd_tune.runtime.hardware import timed_on
+from lkd_tune.runtime.timing import time_in_turns
 from lkd_tune.runtime.usage import count_parameters
 
 LARGE_BATCH = 32
 _LATENCIES = tuple(name for name, cost in COSTS.items() if cost.measured == "timing")
-# Calls are timed for this long, within these numbers of calls.
-_TIMING_S, _MIN_CALLS, _MAX_CALLS = 0.5, 3, 50
 
 
 def expected_size(
@@ -114,6 +111,7 @@ def count_size(
     parameters = count_parameters(model)
     return ModelSize(
         parameters=parameters,
+        embedding_parameters=model.get_input_embeddings().weight.numel(),
         flops=counter.get_total_flops(),
         disk_mb=parameters * saved_as.itemsize / 1e6,
     )
@@ -143,9 +141,12 @@ def measure_size(
     else:
         with torch.random.fork_rng():  # keeps the trial's random numbers
             model = _build(config, head).to(on, _dtype(bf16))
+        calls = [forward_call(model, batch, fitting) for batch in (1, LARGE_BATCH)]
+        one, large = time_in_turns(calls, on)
         times = {
-            "latency_ms": time_forward(model, 1, fitting),
-            "latency_ms_batch_32": time_forward(model, LARGE_BATCH, fitting),
+            "latency_ms": one.ms,
+            "latency_ms_batch_32": large.ms,
+            "latency_spread": one.spread,
             "device": device,
         }
         found = write_once(path, json.dumps(times))
@@ -168,29 +169,15 @@ def _dtype(bf16: bool) -> torch.dtype:
     return torch.bfloat16 if bf16 else torch.float32
 
 
-def time_forward(model: Any, batch: int, length: int) -> float:
-    """Returns the median milliseconds of forward passes of `batch` full-length examples."""
-    on = next(model.parameters()).device
-    ids = torch.ones(batch, length, dtype=torch.long, device=on)
-    with torch.inference_mode():
-        return time_calls(lambda: model(input_ids=ids), on)
+def forward_call(model: Any, batch: int, length: int) -> Callable[[], object]:
+    """Returns a forward pass of `batch` full-length examples, to be timed."""
+    ids = torch.ones(batch, length, dtype=torch.long, device=next(model.parameters()).device)
 
+    def call() -> object:
+        with torch.inference_mode():
+            return model(input_ids=ids)
 
-def time_calls(call: Callable[[], object], on: torch.device) -> float:
-    """Returns the median milliseconds of a call that computes on a device."""
-    times: list[float] = []
-    for _ in range(2):  # to load kernels and fill caches
-        call()
-    began = time.perf_counter()
-    while len(times) < _MIN_CALLS or (
-        len(times) < _MAX_CALLS and time.perf_counter() - began < _TIMING_S
-    ):
-        _wait(on)
-        start = time.perf_counter()
-        call()
-        _wait(on)
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
+    return call
 
 
 def fitting_length(config: Any, length: int) -> int:
@@ -201,8 +188,3 @@ def fitting_length(config: Any, length: int) -> int:
 
 def _build(config: Any, head: str) -> Any:
     return auto_model(head).from_config(copy.deepcopy(config)).eval()
-
-
-def _wait(on: torch.device) -> None:
-    if on.type == "cuda":
-        torch.cuda.synchronize(on)

@@ -98,13 +98,15 @@ class TrainingProgress:
 class ModelSize(BaseModel):
     """What a student's architecture costs; all but the latencies are known before it trains.
 
-    Its fields, without `device`, are the costs in `config/objectives.py`.
+    The costs in `config/objectives.py`, and what explains them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     parameters: int
     """Number of parameters, embeddings included."""
+    embedding_parameters: int | None = None
+    """Number of parameters of the word embeddings. Unknown for runs of earlier versions."""
     flops: int
     """Floating-point operations of one forward pass for one example of `task.max_length` tokens,
     matrix products only; a multiplication and an addition are two."""
@@ -112,9 +114,13 @@ class ModelSize(BaseModel):
     """Size of the saved weights in MB (10⁶ bytes): in bfloat16 if the student is trained in it,
     else in fp32."""
     latency_ms: float | None = None
-    """Milliseconds for one example of `task.max_length` tokens on the trial's device."""
+    """Milliseconds for one example of `task.max_length` tokens on the trial's device: the 20 %
+    quantile of many calls."""
     latency_ms_batch_32: float | None = None
     """Milliseconds for a batch of 32 such examples."""
+    latency_spread: float | None = None
+    """The 80 % quantile of the calls with one example as a multiple of `latency_ms`. Far above 1,
+    the machine was busy. Unknown for runs of earlier versions."""
     device: str | None = None
     """Device and precision of the latencies, for example `NVIDIA H200, bf16`."""
 

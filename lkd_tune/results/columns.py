@@ -352,6 +352,8 @@ COLUMNS: tuple[Column, ...] = (
         page=Shown("parameters", lambda row, board: millions(row.parameters)),
         tracked=_of_size("parameters"),
     ),
+    Column("embedding_parameters", lambda trial: trial.of_size("embedding_parameters")),
+    Column("vocab", lambda trial: trial.spec.student.vocab),
     _cost("flops"),
     _cost("latency_ms", page=Shown("ms", lambda row, board: short(row.latency_ms))),
     _cost("latency_ms_batch_32"),

@@ -68,6 +68,10 @@ class Row:
     """Layer map of the layer transforming relations."""
     parameters: int | None
     """Parameters of the student, embeddings included."""
+    embedding_parameters: int | None
+    """Parameters of its word embeddings; None if they were not counted."""
+    vocab: str
+    """Its vocabulary: `teacher`, or `trim` for that of the training text."""
     flops: int | None
     """Floating-point operations of one forward pass for one example of full length."""
     latency_ms: float | None

@@ -260,4 +260,5 @@ def _elapsed(manifest: Mapping[str, Any]) -> float | None:
     started, finished = manifest.get("started"), manifest.get("finished")
     if not (started and finished):
         return None
-    return (datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds()
+    between = datetime.fromisoformat(finished) - datetime.fromisoformat(started)
+    return between.total_seconds() - manifest.get("paused_s", 0.0)

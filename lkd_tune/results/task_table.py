@@ -12,7 +12,7 @@ from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results.leaderboard import Row
 from lkd_tune.results.leaderboard_files import read_leaderboard
-from lkd_tune.results.verdict import verdict
+from lkd_tune.results.verdict import distillation_verdict
 
 
 @dataclass(frozen=True)
@@ -140,5 +140,5 @@ def _row(task: str, run: RunFolder, left: str) -> TaskRow:
         hours=board.totals["wall_s"] / 3600,
         run=str(run.path),
         left=left,
-        verdict=verdict(board),
+        verdict=distillation_verdict(board),
     )

@@ -1,11 +1,12 @@
-"""Whether distillation was worth it: the best student against training on the labels alone."""
+"""What a search has found, in words: the best student, what distillation brought, what to try."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from lkd_tune.records.seed_stats import difference_interval, is_indistinguishable
-from lkd_tune.results.formatting import difference, number
+from lkd_tune.results.advice import advice
+from lkd_tune.results.formatting import difference, interval, number, percent
 from lkd_tune.results.leaderboard import Leaderboard, Row
 
 _ADVICE = "Try longer training (train.epochs), more text, or another teacher."
@@ -67,10 +68,35 @@ def gain_of(board: Leaderboard) -> Gain | None:
 
 
 def verdict(board: Leaderboard) -> str:
-    """Returns in words whether distillation was worth it; '' if that is not known.
+    """Returns in a few sentences what the search has found; '' without a complete trial.
 
-    With several objectives it is about the recommended student.
+    They say how good and how small the best student is, whether distillation was worth it, and what
+    to try. With several objectives they are about the recommended student.
     """
+    if board.best is None:
+        return ""
+    found = [_best_sentence(board, board.best), distillation_verdict(board), *advice(board)]
+    return " ".join(sentence for sentence in found if sentence)
+
+
+def _best_sentence(board: Leaderboard, best: Row) -> str:
+    text = f"Best student: {board.metric} {number(best.score)}"
+    if best.share is not None:
+        text += f", {percent(best.share)} of the teacher's {number(board.teacher_score)}"
+    if best.parameters and board.teacher.get("parameters"):
+        size = best.parameters / board.teacher["parameters"]
+        whose = "its" if best.share is not None else "the teacher's"
+        text += f" with {percent(size)} of {whose} parameters"
+    if best.mean is not None:
+        text += f"; with {board.seeds} other seeds {interval(best.mean, best.high)}"
+    test = best.test_mean if best.test_mean is not None else best.test_score
+    if test is not None:
+        text += f", on test {number(test)}"
+    return f"{text}."
+
+
+def distillation_verdict(board: Leaderboard) -> str:
+    """Returns in words whether distillation was worth it; '' if that is not known."""
     best = board.best
     if best is None:
         return ""
@@ -87,12 +113,22 @@ def verdict(board: Leaderboard) -> str:
     text = f"{subject} gains {value} over {whom} trained on the labels alone"
     text += f" (trial {gain.labels.name}): {own} against {others}"
     text += f", means of {gain.seeds} other seeds" if gain.seeds else ", one seed each"
+    text += _on_test(best, gain.labels)
     if gain.low is not None and gain.high is not None:
         text += f" (95 % interval of the gain: {difference(gain.low)} to {difference(gain.high)})"
     if gain.is_clear is not None:
         kind, sign = ("distinguishable", "≤") if gain.is_clear else ("indistinguishable", ">")
         text += f"; the two are statistically {kind} (Welch's t-test, p {sign} 0.05)"
     return f"{text}." + ("" if gain.value > 0 else f" {_ADVICE}")
+
+
+def _on_test(best: Row, labels: Row) -> str:
+    """Returns the scores of both on test; '' unless both have one."""
+    means = best.test_mean, labels.test_mean
+    own, others = means if None not in means else (best.test_score, labels.test_score)
+    if own is None or others is None:
+        return ""
+    return f"; on test {number(own)} against {number(others)}"
 
 
 def _without_distillation(board: Leaderboard) -> str:

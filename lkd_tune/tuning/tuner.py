@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -140,12 +141,20 @@ def resume_search(
             with locked(run), guard.connected(address) as started_here:
                 capacity = check_cluster(space, run, is_local_cluster=started_here)
                 message = check_workers(run, space)
+                paused_s = manifest.get("paused_s", 0.0) + _seconds_since_last_write(run)
+                update_manifest(run, paused_s=paused_s)
                 if overrides or changed is not None:
                     write_space(run, space)
                 session = Session(space, run, capacity, view)
                 if message is not None:
                     view.note(message)
                 return _run(session, guard)
+
+
+def _seconds_since_last_write(run: RunFolder) -> float:
+    """Returns how long nothing has been written into a run's trials: no search was running."""
+    files = [run.manifest, *run.path.glob("trials/*/*")]
+    return max(0.0, time.time() - max(file.stat().st_mtime for file in files))
 
 
 def _run(session: Session, guard: Guard) -> SearchResult:

@@ -175,7 +175,7 @@ def test_spaces(called):
 
 def test_search_prints_the_answer(finished_run):
     run, out = finished_run.path, finished_run.printed
-    assert "best student: accuracy" in out
+    assert "Best student: accuracy" in out
     assert f"{TRIALS} complete" in out
     assert f"lkd-tune export {run} --to DIR" in out
     facts = json.loads((run / "leaderboard.json").read_text())

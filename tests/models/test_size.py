@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from lkd_tune.config.settings.teacher import Inference
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.models.loading import load_config
@@ -56,7 +57,7 @@ def test_the_expected_size_is_the_measured_one(tmp_path, family):
     assert min(measured.latency_ms, measured.latency_ms_batch_32) > 0
     # From now on the driver knows how fast this architecture is.
     found = expected_size(spec, latencies=latencies, devices={str(measured.device)})
-    assert found == measured.model_copy(update={"device": None})
+    assert found == measured.model_copy(update={"device": None, "latency_spread": None})
 
 
 @pytest.mark.parametrize("trained_in", ["bf16", "fp32"])
@@ -122,12 +123,15 @@ def test_a_trial_uses_latencies_that_were_timed_before(tmp_path, monkeypatch):
         2,
         1,
         str(spec.teacher),
+        Inference().model_dump_json(),
         [student.model_dump_json() for student in students],
         spec.train.model_dump_json(),
         spec.task.model_dump_json(),
         str(tmp_path),
     )
-    ((name, text),) = times.items()
+    ((name, text),) = times["files"].items()
+    assert times["teacher"]["latency_ms"] > 0
+    assert times["teacher"]["device"].endswith(", 1 thread, fp32")
     (tmp_path / "latencies").mkdir()
     (tmp_path / "latencies" / name).write_text(text)
     with Distillation(spec) as distillation:

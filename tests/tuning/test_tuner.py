@@ -99,7 +99,7 @@ def test_a_whole_search(tmp_path, processes, capsys):
 
     shown = capsys.readouterr()
     assert "[7/7] trial 000" in shown.out
-    assert "\ntrial 0007 (labels alone) complete accuracy" in shown.out
+    assert "\n[1/1] trial 0007 (labels alone) complete accuracy" in shown.out
     assert "WARNING" not in shown.out + shown.err
     assert "Traceback" not in shown.out + shown.err
 

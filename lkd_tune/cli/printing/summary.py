@@ -7,16 +7,14 @@ from pathlib import Path
 
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results.formatting import (
-    difference,
     duration,
-    interval,
     megabytes,
     number,
     percent,
 )
 from lkd_tune.results.leaderboard import Leaderboard, Row
 from lkd_tune.results.summary import gpu_use, machine_of, part_costs, state_counts
-from lkd_tune.results.verdict import gain_of, verdict
+from lkd_tune.results.verdict import verdict
 
 _MAX_FAILURES_SHOWN = 5
 
@@ -53,31 +51,18 @@ def _best_lines(board: Leaderboard) -> list[str]:
     best = board.best
     if best is None:
         return []
-    lines = [_best_line(board, best)]
-    if said := verdict(board):
-        lines.append(said)
+    lines = [verdict(board)]
     if board.lead_score is not None:
         lines.append(f"the first sentences of each document alone: {number(board.lead_score)}")
     if best.task_score is not None:
         teacher = number(board.teacher.get("dev", {}).get(board.task_metric))
         own = f"{board.task_metric} {number(best.task_score)}"
         lines.append(f"before fine-tuning: {own}, the teacher's {teacher}")
-    lines += _front_lines(board) + _confirmed_lines(board) + _test_lines(board)
+    lines += _front_lines(board) + _confirmed_lines(board)
     lines += _recipe_lines(board) + _weak_teacher_lines(board)
     if best.kept:
         lines.append(f"the best student is in {student_place(board, best)}")
     return lines
-
-
-def _best_line(board: Leaderboard, best: Row) -> str:
-    text = f"best student: {board.metric} {number(best.score)}"
-    if best.share is not None:
-        text += f", {percent(best.share)} of the teacher's {number(board.teacher_score)}"
-    if best.parameters and board.teacher.get("parameters"):
-        size = best.parameters / board.teacher["parameters"]
-        whose = "its" if best.share is not None else "the teacher's"
-        text += f" with {percent(size)} of {whose} parameters"
-    return text
 
 
 def _front_lines(board: Leaderboard) -> list[str]:
@@ -92,12 +77,11 @@ def _front_lines(board: Leaderboard) -> list[str]:
 
 
 def _confirmed_lines(board: Leaderboard) -> list[str]:
-    """Returns the mean of other seeds of the best trial, and the trials that are as good."""
+    """Returns which of the confirmed trials lost seeds, and which are as good as the best."""
     rows = {row.name: row for row in board.rows if row.mean is not None}
     best, lines = board.best, []
     if best is None or best.name not in rows:
         return []
-    lines.append(f"with {board.seeds} other seeds: {_mean(best)}")
     for row in rows.values():
         if row.failed_seeds:
             lines.append(f"trial {row.name}: {row.failed_seeds} of the other seeds failed")
@@ -110,11 +94,6 @@ def _confirmed_lines(board: Leaderboard) -> list[str]:
     return lines
 
 
-def _mean(row: Row) -> str:
-    on_test = f", on test {number(row.test_mean)}" if row.test_mean is not None else ""
-    return f"{interval(row.mean, row.high)}{on_test}"
-
-
 def _recipe_lines(board: Leaderboard) -> list[str]:
     """Returns the scores of the recipes that the search started with and trained to the end."""
     found = [
@@ -123,19 +102,6 @@ def _recipe_lines(board: Leaderboard) -> list[str]:
         if row.origin is not None and row.origin.startswith("recipe ") and row.state == "complete"
     ]
     return [f"recipes: {', '.join(found)}"] if found else []
-
-
-def _test_lines(board: Leaderboard) -> list[str]:
-    """Returns the gain by distillation on test, if both students were scored there."""
-    best, gain = board.best, gain_of(board)
-    if best is None or gain is None:
-        return []
-    means = best.test_mean, gain.labels.test_mean
-    own, labels = means if None not in means else (best.test_score, gain.labels.test_score)
-    if own is None or labels is None:
-        return []
-    scores = f"{number(own)}, on the labels alone {number(labels)}"
-    return [f"on test: {scores} ({difference(own - labels)})"]
 
 
 def _weak_teacher_lines(board: Leaderboard) -> list[str]:

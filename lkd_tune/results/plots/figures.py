@@ -70,7 +70,8 @@ def write_plots(
     add(
         "size",
         "Score against size",
-        "Small and high is better. The line is the Pareto front.",
+        "Small and high is better. The line is the Pareto front. Trials that were stopped at far "
+        f"lower scores are not shown.{_why_best(board)}",
         lambda: plot_tradeoff(board, "parameters"),
     )
     timed = any(row.latency_ms is not None for row in board.rows if row.rank)
@@ -136,6 +137,19 @@ def write_plots(
         lambda: plot_seeds(labelled, board.metric),
     )
     return plots
+
+
+def _why_best(board: Leaderboard) -> str:
+    """Returns why a dot may lie above the best student's; '' if none does."""
+    best = board.best
+    if best is None or best.score is None or len(board.objectives) > 1:
+        return ""
+    if all((row.score or 0.0) <= best.score for row in board.rows if row.rank is not None):
+        return ""
+    return (
+        " The best student is not the highest dot: it has the best mean of other seeds, and dots "
+        "are scores of the one seed by which trials were chosen."
+    )
 
 
 def ablation_label(entry: dict[str, Any]) -> str:

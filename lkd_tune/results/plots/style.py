@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
@@ -51,6 +52,7 @@ _VARIABLES = {
     **{light: name for name, (light, _) in COLOURS.items()},
     **{light: f"q{i}" for i, (light, _) in enumerate(_LEVELS)},
 }
+_TIP = "tip:"
 WIDTH = 5.6  # inches; text stays readable on a phone
 
 _RC = {
@@ -160,15 +162,27 @@ def finish_axes(axes: Axes, x: str, y: str) -> None:
     axes.grid(True, linewidth=0.6)
 
 
+def add_tip(artist: Artist, text: str) -> None:
+    """Gives a part of a figure a text that a browser shows when the mouse is over it."""
+    artist.set_gid(_TIP + text)
+
+
 def write_figure(figure: Figure, folder: Path, name: str) -> str:
     """Writes NAME.svg and NAME.png; returns the SVG element for a page, see `inline_svg`."""
     with style(), matplotlib.rc_context({"svg.hashsalt": name}):
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-        text = out.getvalue()
-        for suffix, options in ((".svg", {"metadata": {"Date": None}}), (".png", {"dpi": 200})):
-            figure.savefig(folder / f"{name}{suffix}", facecolor="white", **options)
+        text = _with_tips(out.getvalue())
+        figure.savefig(folder / f"{name}.png", facecolor="white", dpi=200)
+        svg = folder / f"{name}.svg"
+        figure.savefig(svg, facecolor="white", metadata={"Date": None})
+        svg.write_text(_with_tips(svg.read_text("utf-8")), "utf-8")
     return inline_svg(text, name)
+
+
+def _with_tips(text: str) -> str:
+    """Returns the text of an SVG file with the texts of `add_tip` as titles of their elements."""
+    return re.sub(rf'<g id="{_TIP}([^"]*)">', r"<g><title>\1</title>", text)
 
 
 def inline_svg(text: str, name: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,14 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.config.uri import is_uri
 from lkd_tune.files.atomic import atomic_folder
 from lkd_tune.files.cache import node_cache
-from lkd_tune.records.measurement import Measurement
+from lkd_tune.records.measurement import Measurement, ModelSize
 from lkd_tune.records.progress_file import progress_path, progress_writer
 from lkd_tune.records.trial_folder import append_measurement
 from lkd_tune.storage.fetch import send_model
+
+# For these kinds of tasks a score is a mean over the rows of dev, or nearly so.
+_ANSWERED_ROW_BY_ROW = ("classification", "regression", "multi_label")
+_TIMED = ("latency_ms", "latency_ms_batch_32", "device")
 
 
 def prepare_teacher(
@@ -34,8 +39,8 @@ def prepare_teacher(
 ) -> dict[str, Any]:
     """Returns a teacher's `model`, `parameters`, `flops`, and metrics on `dev` and `test`.
 
-    Further entries are `constant`, the metric on dev of a model that always answers the same, and
-    `warnings`.
+    Further entries are `constant`, the metric on dev of a model that always answers the same,
+    `dev_rows`, the number of rows in dev if each has one answer, and `warnings`.
 
     Args:
         threads: CPU threads to use.
@@ -51,6 +56,7 @@ def prepare_teacher(
         SpecError: If the teacher or the data can't be loaded or do not fit together.
     """
     _configure_process(threads, cwd)
+    from lkd_tune.data.loading import load_split
     from lkd_tune.data.tasks.registry import kind_of
     from lkd_tune.distillation.teacher import train_teacher
     from lkd_tune.evaluation.teacher_check import check_teacher, score_of_constant
@@ -91,6 +97,9 @@ def prepare_teacher(
     size = {"parameters": parameters, "flops": flops}
     constant = score_of_constant(task_settings, model, cache=node_cache(cache))
     found = {"model": model, **size, **scores, "constant": constant}
+    if task_settings.kind in _ANSWERED_ROW_BY_ROW:
+        rows = load_split(task_settings, "dev", cache=node_cache(cache)).text
+        found["dev_rows"] = len(rows)
     return {**found, "warnings": warnings, "node": describe_node()}
 
 
@@ -205,20 +214,24 @@ def time_students(
     threads: int,
     trial_threads: int,
     model: str,
+    inference: str,
     students: list[str],
     train: str,
     task: str,
     cwd: str,
-) -> dict[str, str]:
-    """Returns the content of a run's folder of latencies, by file name.
+) -> dict[str, Any]:
+    """Returns the latencies of the teacher and of students.
 
-    A student that can't be built, or for which there is not enough memory here, is left out: its
-    trial reports the error.
+    `files` has the content of the run's folder of latencies by file name; `teacher` the teacher's,
+    None if it is not run as it was loaded; `warning` what is wrong with them, None for nothing. A
+    model that can't be built, or for which there is not enough memory here, is left out: its trial
+    reports the error.
 
     Args:
         threads: CPU threads of this process.
-        trial_threads: CPU threads of a trial, with which students are timed.
+        trial_threads: CPU threads of a trial, with which models are timed.
         model: Folder or hub id of the teacher.
+        inference: Inference of the teacher as JSON.
         students: StudentSettings of each, as JSON.
         train: TrainSettings as JSON.
         task: TaskSettings as JSON.
@@ -227,27 +240,44 @@ def time_students(
     _configure_process(min(trial_threads, threads), cwd)
     from lkd_tune.data.tasks.registry import kind_of
     from lkd_tune.distillation.build import uses_bf16
+    from lkd_tune.models.loading import load_config
     from lkd_tune.models.size import expected_config, measure_size
     from lkd_tune.runtime.oom import is_out_of_memory
     from lkd_tune.runtime.process_group import device
+    from lkd_tune.runtime.timing import busy_warning
 
     task_settings = TaskSettings.model_validate_json(task)
-    head = kind_of(task_settings).head
+    head, length = kind_of(task_settings).head, task_settings.max_length
     bf16 = uses_bf16(TrainSettings.model_validate_json(train))
-    with tempfile.TemporaryDirectory() as folder:
-        found = Path(folder)
-        for student in students:
-            try:
-                config = expected_config(StudentSettings.model_validate_json(student), model)
-                measure_size(
-                    config, head, task_settings.max_length, device(), bf16=bf16, latencies=found
-                )
-            except SpecError:
-                continue
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-        return {file.name: file.read_text("utf-8") for file in found.iterdir()}
+
+    def time_model(config_of: Callable[[], Any], folder: Path) -> ModelSize | None:
+        try:
+            return measure_size(config_of(), head, length, device(), bf16=bf16, latencies=folder)
+        except SpecError:
+            return None
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    with tempfile.TemporaryDirectory() as scratch:
+        own, found = Path(scratch) / "teacher", Path(scratch) / "students"
+        found.mkdir()
+        teacher = None
+        if Inference.model_validate_json(inference).placement == "device":
+            teacher = time_model(partial(load_config, model), own)
+        sizes = [
+            time_model(
+                partial(expected_config, StudentSettings.model_validate_json(text), model), found
+            )
+            for text in students
+        ]
+        spreads = [each.latency_spread for each in (teacher, *sizes) if each is not None]
+        return {
+            "files": {file.name: file.read_text("utf-8") for file in found.iterdir()},
+            "teacher": None if teacher is None else teacher.model_dump(include={*_TIMED}),
+            "warning": busy_warning([spread for spread in spreads if spread is not None]),
+        }
 
 
 def measure_scales(

@@ -179,7 +179,7 @@ def ensure_fine_tuning(session: Session, worker: PreparationWorker, model: str) 
 
 
 def ensure_latencies(session: Session, worker: PreparationWorker, model: str) -> None:
-    """Times students while no trial runs, because other trials would slow them down at random.
+    """Times teacher and students while no trial runs, as trials would slow them down at random.
 
     Trials time the other students: on other devices, with a trimmed vocabulary, or if there are
     too many.
@@ -187,7 +187,7 @@ def ensure_latencies(session: Session, worker: PreparationWorker, model: str) ->
     from lkd_tune.tuning.preparation.jobs import time_students
 
     settings, run = session.settings, session.run
-    if any(run.latencies.glob("*.json")):
+    if "latency_ms" in run.read_manifest()["teacher"] or any(run.latencies.glob("*.json")):
         return
     students = sorted(
         {
@@ -199,18 +199,25 @@ def ensure_latencies(session: Session, worker: PreparationWorker, model: str) ->
     bounded = (*settings.objectives, *settings.limits.by_name)
     latency_counts = any(OBJECTIVES[name].measured == "timing" for name in bounded)
     most = _MAX_TIMED_IF_LATENCY_COUNTS if latency_counts else _MAX_TIMED
-    if not 0 < len(students) <= most:
-        return
-    session.view.phase("timing students")
-    latencies = worker.run(
+    if len(students) > most:
+        students = []
+    session.view.phase("timing the teacher and students")
+    found = worker.run(
         "latencies",
         time_students,
         max(1, int(settings.resources.cpus)),
         model,
+        settings.teacher.inference.model_dump_json(),
         students,
         settings.train.model_dump_json(),
         settings.task.model_dump_json(),
         session.cwd,
     )
-    for name, text in (latencies or {}).items():
+    if found is None:
+        return
+    for name, text in found["files"].items():
         write_once(run.latencies / name, text)
+    teacher = {**run.read_manifest()["teacher"], **(found["teacher"] or {})}
+    update_manifest(run, teacher=teacher)
+    if found["warning"] is not None:
+        session.view.note(f"warning: {found['warning']}")

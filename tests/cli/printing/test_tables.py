@@ -18,10 +18,9 @@ def narrow(monkeypatch):
 def test_summary(tmp_path):
     lines = summary_lines(read_leaderboard(full_run(tmp_path)))
     assert lines == [
-        "best student: matthews 0.760, 95% of the teacher's 0.800 with 50% of its parameters",
-        "Distillation gains +0.060 over the same student trained on the labels alone "
-        "(trial baseline): 0.760 against 0.700, one seed each.",
-        "on test: 0.660, on the labels alone 0.600 (+0.060)",
+        "Best student: matthews 0.760, 95% of the teacher's 0.800 with 50% of its parameters, on "
+        "test 0.660. Distillation gains +0.060 over the same student trained on the labels alone "
+        "(trial baseline): 0.760 against 0.700, one seed each; on test 0.660 against 0.600.",
         f"the best student is in {tmp_path}/students/0003",
         "trials: 3 complete, 1 stopped early, 1 failed, 1 unfinished; "
         "6 min in total, 0.20 GPU-hours on Some CPU",

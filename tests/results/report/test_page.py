@@ -65,6 +65,16 @@ def test_the_answer_comes_first(written):
     assert "not finished; trials: 3 complete, 1 stopped early, 1 failed, 1 unfinished" in whole
 
 
+def test_dots_tell_what_they_are(written):
+    run, page = written
+    size = page.source.split('id="plot-size"', 1)[1].split("</figure>", 1)[0]
+    tips = re.findall(r"<g><title>([^<]*)</title>", size)
+    assert "teacher: matthews 0.800, 2 millions" in tips
+    assert any(re.match(r"trial \d{4}: matthews 0\.760, 1 millions; ckd, depth", t) for t in tips)
+    assert any("stopped early: matthews" in tip for tip in tips)
+    assert f"<title>{tips[0]}</title>" in (run.report / "size.svg").read_text("utf-8")
+
+
 def test_sections_and_files(written):
     run, page = written
     expected = ["size", "speed", "layer_maps", "layer_pairs", "learning", "losses"]

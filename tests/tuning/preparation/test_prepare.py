@@ -9,6 +9,7 @@ import pytest
 from lkd_tune.config.read_space import build_space
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.source import parse_source
+from lkd_tune.records.manifest import write_manifest
 from lkd_tune.records.run import RunFolder
 from lkd_tune.tuning.preparation.prepare import chance_problem, ensure_latencies
 
@@ -41,32 +42,41 @@ def test_what_is_said_of_a_useless_teacher_names_the_fix():
     ("text", "depths"),
     [
         ("student: {depth: {choice: [2, 3]}, init: teacher}", [2, 3]),
-        ("student: {depth: {int: [1, 6]}}", None),  # many, and latency is not an objective
+        ("student: {depth: {int: [1, 6]}}", []),  # many, and latency is not an objective
         ("student: {depth: {int: [1, 6]}}\nlimits: latency_ms <= 5", [1, 2, 3, 4, 5, 6]),
         (
             "student: {depth: {int: [1, 5]}}\nobjectives: [score, latency_ms_batch_32]",
             [*range(1, 6)],
         ),
-        ("student: {depth: {int: [1, 40]}}\nlimits: latency_ms <= 5", None),
-        ("student: {depth: 2, vocab: trim}", None),
+        ("student: {depth: {int: [1, 40]}}\nlimits: latency_ms <= 5", []),
+        ("student: {depth: 2, vocab: trim}", []),
         ("student: {depth: 2, vocab: {choice: [teacher, trim]}}", [2]),
     ],
 )
-def test_few_students_are_timed_ahead_and_more_if_latency_counts(tmp_path, text, depths):
+def test_the_teacher_and_few_students_are_timed_ahead_and_more_if_latency_counts(
+    tmp_path, text, depths
+):
     space = build_space(parse_source(f"{TASK}teacher: somewhere\n{text}\n", "space.yaml"))
-    asked = []
+    asked, said = [], []
+    write_manifest(RunFolder(tmp_path), {"teacher": {"layers": 12}})
     session = SimpleNamespace(
         space=space,
         settings=space.settings,
         run=RunFolder(tmp_path),
-        view=SimpleNamespace(phase=lambda text: None),
+        view=SimpleNamespace(phase=lambda text: None, note=said.append),
         cwd=str(tmp_path),
     )
 
-    def run(part, function, own, model, students, *others):
+    def run(part, function, own, model, inference, students, *others):
         asked.append([StudentSettings.model_validate_json(student).depth for student in students])
-        return {"a.json": "{}"}
+        return {
+            "files": {f"{len(asked)}.json": "{}"} if students else {},
+            "teacher": {"latency_ms": 8.5},
+            "warning": "the machine is busy",
+        }
 
     for _ in range(2):  # the second time there is nothing left to do
         ensure_latencies(session, SimpleNamespace(run=run), "somewhere")
-    assert asked == ([] if depths is None else [depths])
+    assert asked == [depths]
+    assert session.run.read_manifest()["teacher"] == {"layers": 12, "latency_ms": 8.5}
+    assert said == ["warning: the machine is busy"]
