@@ -24,7 +24,7 @@ from lkd_tune.tuning.lock import locked
 from lkd_tune.tuning.tuner import write_space
 from tests.support.clusters import LocalCluster
 from tests.support.job_server import job_server
-from tests.support.tiny import LABELS, make_space, make_teacher
+from tests.support.tiny import LABELS, at_chance, make_space, make_teacher
 from tests.system.driver import wait_until
 from tests.tuning.test_multi_task import hub_folder
 
@@ -221,7 +221,7 @@ def test_a_node_that_does_not_see_the_run_is_reported(tmp_path, cluster, lkd_tun
 def test_several_tasks_are_submitted(tmp_path, lkd_tune):
     space = {
         "task": "rte",
-        "teacher": str(make_teacher(tmp_path / "teacher")),
+        "teacher": at_chance(make_teacher(tmp_path / "teacher")),
         "student": {"depth": 1},
         "layer_map": "skip",
         "losses": LABELS,

@@ -113,7 +113,7 @@ def test_a_search_whose_ray_has_died_continues_as_if_it_had_not(folder, name):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("name", ["driver", "all"])
 def test_a_signal_ends_a_search_also_if_ray_gets_it_too(folder, name, number):
-    write_space(folder, trials=3, scheduler="none")
+    write_space(folder, trials=12, scheduler="none")
     driver = begin(folder)
     wait_until(has_checkpoint(RunFolder(folder / "run"), "0000"), driver)
     processes = send(name, number, driver)

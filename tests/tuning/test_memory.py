@@ -130,6 +130,7 @@ def test_what_is_out_of_memory():
     assert is_out_of_memory(
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
     )
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))  # oneDNN's
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
 
 
