@@ -3,8 +3,8 @@
 import re
 
 # Messages of CUDA, NCCL and ROCm; status codes of cuBLAS and cuDNN, for their workspaces;
-# messages of PyTorch on the host and of the system. oneDNN does not give the reason, but what it has
-# no kernels for, PyTorch does not ask of it.
+# messages of PyTorch on the host and of the system. oneDNN does not give the reason, but PyTorch
+# does not ask it for what it has no kernels for.
 _OOM_MESSAGE = re.compile(
     r"out of memory|_STATUS_ALLOC_FAILED|can(no|')t allocate memory|not enough memory"
     r"|could not create a (primitive|memory object)",

@@ -66,9 +66,11 @@ def test_each_format_is_shown_with_size_score_time_and_difference(exported):
     lines = out.splitlines()
     assert lines[0] == str(folder)
     assert " ".join(lines[1].split()) == "format MB accuracy, dev ms for 24 tokens logits differ"
-    assert [re.split(r"\s{2,}", line.strip())[0] for line in lines[2:]] == [
-        FORMATS[name].title for name in FORMATS
-    ]
+    rows, after = lines[2 : 2 + len(FORMATS)], lines[2 + len(FORMATS) :]
+    titles = [FORMATS[name].title for name in FORMATS]
+    assert [re.split(r"\s{2,}", line.strip())[0] for line in rows] == titles
+    assert after[0].startswith("timed in turns on ")
+    assert "thread" in after[0]
 
 
 def test_checksums_cover_all_files(exported):

@@ -70,9 +70,7 @@ def test_the_labels_alone_are_best(made):
         f"(the best of them, trial 0000, has 0.596). {ADVICE}"
     )
     assert (board.best.name, board.best.rank, board.count("complete")) == ("0001", 1, 1)
-    assert json.loads(made.run.leaderboard_json.read_text())["verdict"] == distillation_verdict(
-        board
-    )
+    assert json.loads(made.run.leaderboard_json.read_text())["verdict"] == verdict(board)
 
 
 def test_nothing_is_distilled(made):
@@ -140,13 +138,13 @@ def test_all_of_it_is_one_paragraph(tmp_path):
 
 @pytest.mark.parametrize(
     ("vocab", "embeddings", "told"),
-    [("teacher", 67, True), ("trim", 67, False), ("teacher", 30, False)],
+    [("teacher", 670_000, True), ("trim", 670_000, False), ("teacher", 300_000, False)],
 )
 def test_large_embeddings_are_told_with_the_remedy(made, vocab, embeddings, told):
     spec = made._draw("0000", 3)
     student = spec.student.model_copy(update={"vocab": vocab})
     made.add("0000", 0.7, like=spec.model_copy(update={"student": student}))
-    size = ModelSize(parameters=100, embedding_parameters=embeddings, flops=1, disk_mb=1)
+    size = ModelSize(parameters=10**6, embedding_parameters=embeddings, flops=1, disk_mb=1)
     write_atomically(made.run.trial("0000") / "size.json", size.model_dump_json())
     said = verdict(read_leaderboard(made.run))
     assert ("67% of its parameters are embeddings: `student.vocab: trim` keeps" in said) == told

@@ -56,7 +56,8 @@ def test_the_answer_comes_first(written):
     assert "matthews on dev 0.760 0.660 on test" in answer
     assert "share of the teacher's score 95.0% teacher 0.800" in answer
     assert "share of the teacher's size 50% 1.0 M of 2.0 M parameters" in answer
-    assert answer.startswith("Distillation gains +0.060 over the same student trained on the label")
+    assert answer.startswith("Best student: matthews 0.760, 95% of the teacher's 0.800 with 50% of")
+    assert "Distillation gains +0.060 over the same student trained on the labels alone" in answer
     assert "gain by distillation +0.060 0.700 on the labels alone" in answer
     assert "6 min" in answer
     assert "2.0 min" not in answer
@@ -70,7 +71,9 @@ def test_dots_tell_what_they_are(written):
     size = page.source.split('id="plot-size"', 1)[1].split("</figure>", 1)[0]
     tips = re.findall(r"<g><title>([^<]*)</title>", size)
     assert "teacher: matthews 0.800, 2 millions" in tips
-    assert any(re.match(r"trial \d{4}: matthews 0\.760, 1 millions; ckd, depth", t) for t in tips)
+    assert any(re.match(r"trial 0003: matthews 0\.760, 1 millions; ckd, depth", t) for t in tips), (
+        tips
+    )
     assert any("stopped early: matthews" in tip for tip in tips)
     assert f"<title>{tips[0]}</title>" in (run.report / "size.svg").read_text("utf-8")
 
