@@ -87,7 +87,7 @@ def test_steps_and_time_of_a_teacher_that_is_trained_are_reported():
         view._live.refresh()
         shown = console.file.getvalue()
     assert said.count("the teacher's training takes about 60 s") == 1
-    assert "training the teacher: step 100/200, accuracy 0.5000, about 31 s left" in shown
+    assert "step 100/200, accuracy 0.5000, about 31 s left" in shown
 
 
 def test_steps_and_an_estimate_are_shown_before_an_evaluation(tmp_path, monkeypatch, two_cores):
