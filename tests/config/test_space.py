@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.read_space import build_space, load_space
 from lkd_tune.config.settings.width import Width
-from lkd_tune.config.shipped import shipped_spaces
+from lkd_tune.config.shipped import shipped_spaces, shipped_teacher
 from lkd_tune.config.source import apply_override, parse_source
 from lkd_tune.models.teacher_size import teacher_depth, teacher_width
 from tests.support.draws import RandomSuggester
@@ -360,7 +360,7 @@ def test_what_passed_the_check_can_be_drawn():
         space.draw(RandomSuggester(seed), teacher="t", teacher_layers=6, seed=0)
 
 
-# Layers and width of the models that shipped spaces name.
+# Layers and width of the models that shipped spaces name and that are not shipped themselves.
 MODELS = {
     "bert-base-uncased": (12, Width(768, 12, 3072)),
     "sentence-transformers/all-MiniLM-L6-v2": (6, Width(384, 12, 1536)),
@@ -372,8 +372,8 @@ def test_shipped_spaces_fit_their_teachers(name):
     space = load_space(shipped_spaces()[name])
     teacher = space.settings.teacher
     model = teacher.model or (teacher.train and teacher.train.model)
-    layers, width = MODELS[model] if model else (None, teacher_width(teacher))
-    layers = layers or teacher_depth(teacher)
+    is_here = model is None or shipped_teacher(model) is not None
+    layers, width = (teacher_depth(teacher), teacher_width(teacher)) if is_here else MODELS[model]
     space.check_teacher(layers)
     space.check_width(width)
     assert space.size(layers) > 1
