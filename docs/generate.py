@@ -1,4 +1,4 @@
-"""What the pages take from elsewhere as they are built: settings, commands, schema, examples.
+"""What the site takes from elsewhere when it is built: settings, commands, examples, results.
 
 mkdocs calls the functions named `on_…`. A page says `<!-- generated: NAME -->` where a part of
 `_PARTS` belongs, and `<!-- example: NAME -->` where a file of `examples/` does.
@@ -27,18 +27,29 @@ from lkd_tune.config.space import SEARCHABLE
 
 _MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 _EXAMPLE = re.compile(r"^<!-- example: (\w+) -->$", re.MULTILINE)
+_OUTSIDE = re.compile(r"\]\(\.\./((?:\.\./)*(?:benchmarks/|CHANGELOG\.md))")
 _FORMULA = re.compile(r'class="arithmatex">\\([(\[])(.*?)\\[)\]]</', re.DOTALL)
 
 
+_ROOT = Path(__file__).parent.parent
+# Files outside docs/ that are on the site, under their paths in the repository. A link to one of
+# them from docs/ has one `../` more in the repository than on the site.
+_PAGES = ("CHANGELOG.md", "benchmarks/RESULTS.md", "benchmarks/LOG.md", "benchmarks/plots/*.png")
+
+
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the JSON Schema of space files to the site."""
+    """Adds the JSON Schema of space files and the pages outside docs/ to the site."""
     text = json.dumps(space_schema(), indent=2, ensure_ascii=False)
     files.append(File.generated(config, "space.schema.json", content=text))
+    for path in (path for pattern in _PAGES for path in sorted(_ROOT.glob(pattern))):
+        name = path.relative_to(_ROOT).as_posix()
+        files.append(File.generated(config, name, abs_src_path=str(path)))
     return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fills in the generated parts and the examples."""
+    """Fills in the generated parts and the examples, and leads links to the site's own pages."""
+    markdown = _OUTSIDE.sub(r"](\1", markdown)
     markdown = _EXAMPLE.sub(lambda mark: _example(mark[1]), markdown)
     return _MARK.sub(lambda mark: _PARTS[mark[1]](), markdown)
 
@@ -54,7 +65,7 @@ def on_page_content(content: str, **_: Any) -> str:
 
 
 def _example(name: str) -> str:
-    path = Path(__file__).parent.parent / "examples" / f"{name}.py"
+    path = _ROOT / "examples" / f"{name}.py"
     return f'```python title="examples/{path.name}"\n{path.read_text("utf-8")}```'
 
 

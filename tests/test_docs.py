@@ -14,6 +14,7 @@ import typer
 from lkd_tune.cli.main import app
 from lkd_tune.config.reference import settings_reference
 from lkd_tune.config.schema import space_schema
+from lkd_tune.config.shipped import shipped_spaces
 from lkd_tune.records import trial_folder
 from lkd_tune.records.run import RunFolder
 
@@ -77,6 +78,32 @@ def test_the_examples_are_there(site):
     text = (site / "how-to" / "python" / "index.html").read_text("utf-8")
     for path in (ROOT / "examples").glob("[!_]*.py"):
         assert f"examples/{path.name}" in text
+
+
+def test_results_and_changelog_are_pages(site):
+    results = (site / "benchmarks" / "RESULTS" / "index.html").read_text("utf-8")
+    for heading in re.findall(r"^## (.*)$", (ROOT / "benchmarks/RESULTS.md").read_text(), re.M):
+        assert heading in results
+    assert (site / "benchmarks" / "LOG" / "index.html").exists()
+    assert (site / "benchmarks" / "plots" / "layer_maps.png").exists()
+    assert "Unreleased" in (site / "CHANGELOG" / "index.html").read_text("utf-8")
+
+
+def test_each_shipped_space_is_advised_on():
+    text = (ROOT / "docs" / "how-to" / "choose-a-space.md").read_text("utf-8")
+    assert not {name for name in shipped_spaces() if f"`{name}`" not in text}
+
+
+def test_the_messages_that_are_explained_are_those_of_the_code():
+    text = (ROOT / "docs" / "how-to" / "troubleshooting.md").read_text("utf-8")
+    # Parts of a message in the source: text that is split over lines is joined.
+    code = "\n".join(path.read_text("utf-8") for path in (ROOT / "lkd_tune").rglob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)
+    messages = re.findall(r"^### `(.*)`$", text, re.MULTILINE)
+    assert len(messages) > 5
+    for message in messages:
+        for part in filter(None, map(str.strip, message.split("…"))):
+            assert part in code, message
 
 
 def test_nothing_is_left_to_be_filled_in(site):

@@ -102,7 +102,7 @@ def _format_sections(conversion: Conversion | None) -> list[str]:
     shortest, longest = conversion.lengths
     sections = [
         _table("Formats", head, rows),
-        f"Measured on these files on a CPU with {conversion.threads} threads: the score on all of "
+        f"Measured on these files on {conversion.device or 'a CPU'}: the score on all of "
         f"dev, the time for one example of {conversion.length} tokens, and the largest difference "
         f"between a logit and PyTorch's on batches of {batches} texts of dev, {shortest} to "
         f"{longest} tokens long. All formats take batches of any size and texts of any length up "
