@@ -6,31 +6,29 @@ the functions, so that `import lkd_tune` is fast.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from lkd_tune.run import Run, write_result
 
+if TYPE_CHECKING:
     from lkd_tune.config.space import SearchSpace
     from lkd_tune.config.trial import TrialSpec
     from lkd_tune.records.measurement import Measurement
-    from lkd_tune.records.run import RunFolder
-    from lkd_tune.tuning.tuner import SearchResult
 
 
 def load_space(
-    space: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()
+    space: SearchSpace | str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()
 ) -> SearchSpace:
     """Returns a search space, after checking its settings.
 
     Args:
-        space: A space file, the name of a shipped one, or the same settings as a mapping.
+        space: A space file, the name of a shipped one, the same settings as a mapping, or a space
+            that was loaded before.
         overrides: Settings to change, in the form of `--set`.
 
     Raises:
@@ -47,11 +45,15 @@ def load_space(
     from lkd_tune.config import read_space
     from lkd_tune.config.shipped import find_space
     from lkd_tune.config.source import Source, apply_override
+    from lkd_tune.config.space import SearchSpace
 
-    if not isinstance(space, Mapping):
+    if isinstance(space, SearchSpace):
+        source = copy.deepcopy(space.source)
+    elif isinstance(space, Mapping):
+        # Through JSON, as the run's space.yaml has to hold it: tuples as lists, paths as text.
+        source = Source("space", json.loads(json.dumps(space, default=os.fspath)))
+    else:
         return read_space.load_space(find_space(os.fspath(space)), overrides)
-    # Through JSON, as the run's space.yaml has to hold it: tuples as lists, paths as text.
-    source = Source("space", json.loads(json.dumps(space, default=os.fspath)))
     for override in overrides:
         apply_override(source, override)
     return read_space.build_space(source)
@@ -60,6 +62,7 @@ def load_space(
 def search(
     space: SearchSpace | str | os.PathLike[str] | Mapping[str, Any],
     *,
+    overrides: Sequence[str] = (),
     run_dir: str | os.PathLike[str] = "runs",
     name: str | None = None,
     address: str | None = None,
@@ -72,6 +75,7 @@ def search(
 
     Args:
         space: A space of `load_space`, or an argument for it.
+        overrides: Settings to change, in the form of `--set`.
         run_dir: The folder for runs.
         name: The name of the run, a folder in `run_dir`. Default: the space's name and the time.
         address: The address of a Ray cluster. Default: the cluster that this process is connected
@@ -87,7 +91,7 @@ def search(
 
     Example:
 
-        run = search("layer_map.yaml", name="first")
+        run = search("layer_map.yaml", overrides=["search.trials=8"], name="first")
         print(run.leaderboard()[0])
         model, tokenizer = run.load_best()
     """
@@ -96,9 +100,10 @@ def search(
     from lkd_tune.records.run import RunFolder
     from lkd_tune.tuning.tuner import run_search
 
-    loaded = space if isinstance(space, SearchSpace) else load_space(space)
-    folder = RunFolder(Path(run_dir) / run_name(loaded.source.name, name))
-    return _write_result(run_search(loaded, folder, address=address, quiet=quiet))
+    if not isinstance(space, SearchSpace) or overrides:
+        space = load_space(space, overrides)
+    folder = RunFolder(Path(run_dir) / run_name(space.source.name, name))
+    return write_result(run_search(space, folder, address=address, quiet=quiet))
 
 
 def distill(
@@ -159,149 +164,3 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     run = Run(Path(path))
     run.folder.read_manifest()
     return run
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run. Each method reads the current state of its folder, also while the search runs.
-
-    Attributes:
-        path: The run's folder.
-    """
-
-    path: Path
-
-    @property
-    def folder(self) -> RunFolder:
-        """The paths in the run's folder, and the records of its trials."""
-        from lkd_tune.records.run import RunFolder
-
-        return RunFolder(self.path)
-
-    @property
-    def finished(self) -> bool:
-        """Whether the search is finished; if not, `resume` continues it."""
-        return self.folder.read_manifest().get("finished") is not None
-
-    def leaderboard(self) -> list[dict[str, Any]]:
-        """Returns a row for each trial, best first, with the columns of leaderboard.csv.
-
-        `lkd_tune.results.leaderboard.Row` explains the columns. The weights of the loss terms are
-        `weight_wr_pair`, ….
-
-        Example:
-
-            table = pandas.DataFrame(run.leaderboard())
-        """
-        from lkd_tune.results.leaderboard import flat_row
-        from lkd_tune.results.leaderboard_files import read_leaderboard
-
-        return [flat_row(row) for row in read_leaderboard(self.folder).rows]
-
-    def measurements(self, trial: str | None = None) -> list[dict[str, Any]]:
-        """Returns a row for each evaluation of a trial or of all trials, by trial and step.
-
-        The columns are `trial` and the fields of `Measurement`, with `metric_accuracy`, … for the
-        metrics on dev and `loss_wr_pair`, …, `loss_total` for the losses.
-
-        Args:
-            trial: A trial's name in the leaderboard, such as `0007`. Default: all trials, also
-                those with other seeds and the ablations.
-
-        Raises:
-            SpecError: If the run has no such trial.
-        """
-        records = self.folder.read_trials()
-        if trial is not None:
-            self._check_name(trial)
-            records = [record for record in records if record.name == trial]
-        return [
-            {"trial": record.name, **_flat_measurement(measurement)}
-            for record in records
-            for measurement in record.measurements
-        ]
-
-    def spec(self, trial: str) -> TrialSpec:
-        """Returns the spec of a trial, with which `distill` runs it again.
-
-        Args:
-            trial: The trial's name in the leaderboard.
-
-        Raises:
-            SpecError: If the run has no such trial.
-        """
-        self._check_name(trial)
-        return self.folder.read_trial(trial).spec
-
-    def students(self) -> list[Path]:
-        """Returns the folders of the kept students, best first."""
-        from lkd_tune.results.leaderboard_files import read_leaderboard
-
-        return [self.folder.student(row.name) for row in read_leaderboard(self.folder).kept]
-
-    def load_best(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Returns the best student, in fp32 and in evaluation mode, and its tokenizer.
-
-        Raises:
-            SpecError: If the run has no student yet.
-        """
-        from lkd_tune.config.errors import Problem, SpecError
-        from lkd_tune.models.loading import load_model, load_tokenizer
-        from lkd_tune.results.leaderboard_files import read_leaderboard
-
-        board = read_leaderboard(self.folder)
-        if not board.kept:
-            message = "has no student yet: no trial is complete"
-            raise SpecError(Problem(str(self.path), "", message))
-        student = str(self.folder.student(board.kept[0].name))
-        return load_model(student, board.head), load_tokenizer(student)
-
-    def resume(
-        self, overrides: Sequence[str] = (), *, address: str | None = None, quiet: bool = False
-    ) -> Run:
-        """Continues the search where it ended or was interrupted; returns the same run.
-
-        Args:
-            overrides: Settings to change, out of those that may change in a run.
-            address: As for `search`.
-            quiet: Whether to print nothing.
-
-        Raises:
-            SpecError: If a changed setting must not change, or for the reasons of `search`.
-
-        Example:
-
-            run = load_run("runs/first").resume(["search.trials=64"])
-        """
-        from lkd_tune.tuning.tuner import resume_search
-
-        result = resume_search(self.folder, address=address, quiet=quiet, overrides=overrides)
-        return _write_result(result)
-
-    def _check_name(self, trial: str) -> None:
-        from lkd_tune.config.errors import Problem, SpecError, did_you_mean
-
-        names = [path.parent.name for path in self.path.glob("trials/*/spec.json")]
-        if trial not in names:
-            message = f"has no trial {trial!r}{did_you_mean(trial, sorted(names))}"
-            raise SpecError(Problem(str(self.path), "", message))
-
-
-def _write_result(result: SearchResult) -> Run:
-    """Writes the leaderboard of a search; returns its run."""
-    from lkd_tune.results.leaderboard_files import write_leaderboard
-
-    if result.disk_full:
-        warnings.warn(f"the search stopped: {result.disk_full}", stacklevel=3)
-    write_leaderboard(result.run)
-    return Run(result.run.path)
-
-
-def _flat_measurement(measurement: Measurement) -> dict[str, Any]:
-    flat = measurement.model_dump()
-    metrics, losses = flat.pop("metrics"), flat.pop("losses")
-    return {
-        **flat,
-        **{f"metric_{name}": value for name, value in metrics.items()},
-        **{f"loss_{name}": value for name, value in losses.items()},
-    }

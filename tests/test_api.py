@@ -13,7 +13,7 @@ import lkd_tune
 from examples import any_trainable, distil_once, losses_alone, search_and_look
 from lkd_tune import Measurement, SearchSpace, SpecError, TrialSpec, distill, load_run, load_space
 from tests.support.run_folder import HandMade, full_run
-from tests.support.tiny import LABELS, make_space_tree, make_teacher
+from tests.support.tiny import LABELS, make_csv, make_space_tree, make_teacher
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,31 @@ def test_resuming(run):
                         name=run.path.name)  # fmt: skip
 
 
+def test_what_the_commands_do_with_a_run(run, tmp_path):
+    scores = run.evaluate()
+    assert scores["accuracy"] == pytest.approx(run.leaderboard()[0]["score"])
+    mine = make_csv(tmp_path, 16, seed=7, name="mine")
+    assert run.evaluate(data=mine) == run.evaluate(data=mine, split="test")
+    with pytest.raises(SpecError, match="found 'train'; allowed: dev, test"):
+        run.evaluate("train")
+
+    beside_teacher = run.compare()
+    student = str(run.students()[0])
+    assert [side.model for side in beside_teacher.sides] == [
+        run.folder.read_manifest()["teacher"]["model"], student
+    ]  # fmt: skip
+    itself = run.compare(run.students()[0])
+    assert (itself.gain, itself.agreement) == (0, 1)
+
+    (folder,) = run.export(tmp_path / "out")
+    assert (folder / "README.md").exists()
+    with pytest.raises(SpecError, match="is not empty"):
+        run.export(tmp_path / "out")
+    assert run.report(compare=[run]).name == "report.html"
+    with pytest.raises(SpecError, match="has only one loss term"):
+        run.ablate()
+
+
 def test_one_distillation(run, tmp_path):
     spec = run.spec("0000")
     measurements = list(distill(spec, to=tmp_path / "again"))
@@ -110,8 +135,10 @@ def test_a_run_that_is_not_finished(tmp_path):
     assert [path.name for path in run.students()] == ["0003", "0000"]
     with pytest.raises(SpecError, match=r"has no trial '003' \(did you mean 0003\?\)"):
         run.measurements("003")
-    with pytest.raises(SpecError, match="has no student yet"):
-        load_run(HandMade(tmp_path / "empty").run.path).load_best()
+    empty = load_run(HandMade(tmp_path / "empty").run.path)
+    for ask in (empty.load_best, empty.evaluate, empty.compare, lambda: empty.export(tmp_path)):
+        with pytest.raises(SpecError, match="has no student yet"):
+            ask()
     with pytest.raises(SpecError, match="is not a run folder"):
         load_run(tmp_path)
 
@@ -119,6 +146,8 @@ def test_a_run_that_is_not_finished(tmp_path):
 def test_spaces(tmp_path):
     space = load_space("layer_map", ["student.depth=3"])
     assert isinstance(space, SearchSpace)
+    assert space.depths() == [3]
+    assert load_space(space, ["student.depth=2", "search.trials=5"]).depths() == [2]
     assert space.depths() == [3]
     teacher = make_teacher(tmp_path / "t")
     wrong = {"task": "acceptability", "teacher": teacher, "train": {"lrr": 1}}

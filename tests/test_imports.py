@@ -14,7 +14,8 @@ HEAVY = {"torch", "ray", "transformers", "deepspeed", "optuna", "datasets", "skl
 # Each folder may import those before it. `api` and `cli` stand beside each other at the top.
 ORDER = (
     "version", "files", "config", "records", "storage", "losses", "runtime", "cluster", "data",
-    "models", "evaluation", "distillation", "results", "export", "tuning", "jobs", "api", "cli",
+    "models", "evaluation", "distillation", "results", "export", "tuning", "jobs",
+    "run", "api", "cli",
 )  # fmt: skip
 # Folders that load none of these, not even inside functions.
 LIGHT = {

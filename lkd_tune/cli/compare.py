@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lkd_tune.cli.completion import complete_task
-from lkd_tune.cli.options import SplitOption, TaskSetOption, check_split
+from lkd_tune.cli.options import SplitOption, TaskSetOption
 
 if TYPE_CHECKING:
     from lkd_tune.evaluation.compare import Comparison
@@ -53,7 +53,6 @@ def compare(
     from lkd_tune.evaluation.task import evaluation_task
     from lkd_tune.storage.fetch import local_model
 
-    check_split(split)
     if second is None:
         first, second = _teacher_and_best(first)
     student = second if (Path(local_model(second)) / "student.json").exists() else first
@@ -71,19 +70,14 @@ def compare(
 def _teacher_and_best(run: str) -> tuple[str, str]:
     """Returns a run's teacher and its best kept student, each as a model folder or a hub id."""
     from lkd_tune.config.errors import Problem, SpecError
-    from lkd_tune.results.leaderboard_files import read_leaderboard
+    from lkd_tune.results.models import teacher_and_best
     from lkd_tune.storage.fetch import read_run
 
     folder = read_run(run, students=True)
     if not folder.manifest.exists():
         message = "is not a run's folder; name a second model, or a run alone"
         raise SpecError(Problem(run, "", message))
-    board = read_leaderboard(folder)
-    if not board.kept:
-        raise SpecError(Problem(run, "", "has no student yet: no trial is complete"))
-    if not board.teacher.get("model"):
-        raise SpecError(Problem(run, "", "has no teacher to compare with; name two models"))
-    return board.teacher["model"], str(folder.student(board.kept[0].name))
+    return teacher_and_best(folder)
 
 
 def _show(comparison: Comparison, memory: list[HostMemory], metric: str, split: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lkd_tune.cli.completion import complete_task
-from lkd_tune.cli.options import SplitOption, TaskSetOption, check_split
+from lkd_tune.cli.options import SplitOption, TaskSetOption
 
 
 def evaluate(
@@ -50,7 +50,6 @@ def evaluate(
     from lkd_tune.cli.printing.tables import show_metrics
     from lkd_tune.evaluation.task import evaluation_task, write_rows
 
-    check_split(split)
     settings = evaluation_task(model, task, data, split, overrides or [])
     from lkd_tune.evaluation.scoring import evaluate_model, predict_rows
 

@@ -78,18 +78,6 @@ QuietOption = Annotated[
 SplitOption = Annotated[str, typer.Option(metavar="SPLIT", help="dev or test.")]
 
 
-def check_split(split: str) -> None:
-    """Checks the value of --split.
-
-    Raises:
-        SpecError: If it is neither dev nor test.
-    """
-    from lkd_tune.config.errors import Problem, SpecError
-
-    if split not in ("dev", "test"):
-        raise SpecError(Problem("--split", "", f"found {split!r}; allowed: dev, test"))
-
-
 def load_requested_spaces(
     space: str,
     overrides: list[str] | None,

@@ -28,8 +28,10 @@ def evaluation_task(
         overrides: Settings as `task.KEY=VALUE`.
 
     Raises:
-        SpecError: If there is no task, or its settings are invalid.
+        SpecError: If there is no task or no such split, or the task's settings are invalid.
     """
+    if split not in ("dev", "test"):
+        raise SpecError(Problem("--split", "", f"found {split!r}; allowed: dev, test"))
     from pydantic import ValidationError
 
     student = Path(local_model(model)) / "student.json"

@@ -15,6 +15,7 @@ from lkd_tune.export.formats import read_conversion
 from lkd_tune.files.atomic import atomic_folder
 from lkd_tune.records.run import RunFolder
 from lkd_tune.results.leaderboard_files import read_leaderboard
+from lkd_tune.results.models import kept_students
 
 
 def export_students(
@@ -41,9 +42,7 @@ def export_students(
         FormatError: If a format's logits differ from PyTorch's.
     """
     board = read_leaderboard(run)
-    kept = board.kept
-    if not kept:
-        raise SpecError(Problem(run.where, "", "has no student yet: no trial is complete"))
+    kept = kept_students(board)
     if top > len(kept):
         message = (
             f"{top} students requested, but the run keeps {len(kept)} (keep.top); "

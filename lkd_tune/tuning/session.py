@@ -189,7 +189,7 @@ class Session:
 
         from lkd_tune.cluster.autoscaling import AutoscalingLimiter
         from lkd_tune.tuning.execution.callback import SearchCallback
-        from lkd_tune.tuning.execution.ray_patches import lost_workers_survived
+        from lkd_tune.tuning.execution.ray_patches import NoReport, lost_workers_survived
         from lkd_tune.tuning.execution.retries import Retries
         from lkd_tune.tuning.execution.trainable import DistillationTrainable
         from lkd_tune.tuning.stop import StopAllTrials
@@ -227,6 +227,7 @@ class Session:
                 trial_name_creator=_name,
                 trial_dirname_creator=_name,
                 raise_on_failed_trial=False,
+                progress_reporter=NoReport(),
                 verbose=0,
             )
         if self.nodes.problem is not None:

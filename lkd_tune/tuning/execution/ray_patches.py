@@ -1,4 +1,4 @@
-"""Patches of Ray Tune, for lost workers that it treats as internal errors.
+"""Patches of Ray Tune: for lost workers that it treats as internal errors, and for notebooks.
 
 When an actor's process is killed because the node runs out of memory, Ray raises an
 OutOfMemoryError instead of the error of a dead actor. Tune's actor manager handles only the
@@ -13,7 +13,23 @@ from typing import Any
 
 from ray.air.execution import _internal as execution
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
+from ray.tune import ProgressReporter
 from ray.tune.execution import tune_controller
+
+
+class NoReport(ProgressReporter):
+    """A reporter that shows nothing.
+
+    In a notebook, Tune's own reporter clears the output of the cell when it is made, whatever the
+    verbosity.
+    """
+
+    def should_report(self, trials: Any, done: bool = False) -> bool:
+        """Returns False."""
+        return False
+
+    def report(self, trials: Any, done: bool, *sys_info: str) -> None:
+        """Does nothing; it is never called."""
 
 
 class _ActorManager(execution.RayActorManager):

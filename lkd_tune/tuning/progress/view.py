@@ -1,4 +1,4 @@
-"""What a search prints while it runs: lines, and on a terminal a live table."""
+"""What a search prints while it runs: lines, and on a terminal or in a notebook a live table."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lkd_tune.records.measurement import Measurement, TrainingProgress
 from lkd_tune.records.trial_record import LABELS_ALONE, TrialRecord
 from lkd_tune.results.formatting import duration, layer_map
 from lkd_tune.tuning.progress.events import SearchState, event_from_line, event_to_line
+from lkd_tune.tuning.progress.notebook import NotebookTable
 
 # Environment variable that is set for a search that runs as a cluster job. The job's log then
 # contains the events, so that `lkd-tune logs --follow` can show the live table.
@@ -69,6 +70,11 @@ class View:
         self._logs_events = not quiet and EVENTS_VARIABLE in os.environ
         self._last_frequent: dict[tuple[str, str | None], tuple[float, dict[str, Any]]] = {}
         self._state = SearchState()
+        self._live: Live | NotebookTable = (
+            NotebookTable(self._state)
+            if self._console.is_jupyter
+            else live_table(self._state, self._console)
+        )
         self._specs: dict[str, TrialSpec] = {}
         self._on_labels_alone: set[str] = set()
         self._estimated = self._teacher_estimated = False
@@ -76,7 +82,6 @@ class View:
         # Trainings of the phase: how many have ended, of how many.
         self._ended_in_phase, self._of_phase = 0, 0
         self._event("search", trials=trials, metric=metric, score=self._score, further=further)
-        self._live = live_table(self._state, self._console)
 
     @classmethod
     def of_search(cls, settings: SpaceSettings, *, quiet: bool) -> View:
@@ -93,7 +98,7 @@ class View:
         )
 
     def __enter__(self) -> View:
-        if self._console.is_terminal and not self._quiet:
+        if (self._console.is_terminal or self._console.is_jupyter) and not self._quiet:
             self._live.start()
         return self
 
@@ -253,6 +258,8 @@ class View:
     def _event(self, name: str, *, frequent: bool = False, **values: Any) -> None:
         event = {"event": name, **values}
         self._state.apply(event)
+        if self._console.is_jupyter:
+            self._live.refresh()
         if not self._logs_events:
             return
         if frequent:
@@ -306,6 +313,9 @@ class LogView:
 
 
 def _print_line(console: Console, line: str) -> None:
+    if console.is_jupyter:
+        print(line, flush=True)  # rich would make each line an output of its own
+        return
     # rich prints the line above the live table, if there is one.
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
