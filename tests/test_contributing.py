@@ -23,6 +23,7 @@ def test_what_it_names_is_there():
     inside = {
         "settings/",
         "printing/",
+        "spaces/",
         "tasks/",
         "acceptability/",
         "targets/",

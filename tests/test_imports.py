@@ -14,7 +14,7 @@ HEAVY = {"torch", "ray", "transformers", "deepspeed", "optuna", "datasets", "skl
 # Each folder may import those before it. `api` and `cli` stand beside each other at the top.
 ORDER = (
     "version", "files", "config", "records", "storage", "losses", "runtime", "cluster", "data",
-    "models", "evaluation", "distillation", "results", "export", "tuning", "jobs",
+    "models", "drafts", "evaluation", "distillation", "results", "export", "tuning", "jobs",
     "run", "api", "cli",
 )  # fmt: skip
 # Folders that load none of these, not even inside functions.
@@ -161,7 +161,7 @@ def test_libraries_are_met_at_their_places(path):
     [
         PACKAGE / "__init__.py",
         PACKAGE / "config" / "shipped.py",
-        *(path for path in (PACKAGE / "cli").glob("*.py") if path.name not in PRINTING),
+        *(path for path in (PACKAGE / "cli").rglob("*.py") if path.name not in PRINTING),
     ],
     ids=relative,
 )

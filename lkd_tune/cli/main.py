@@ -18,14 +18,15 @@ from lkd_tune.cli.distill import distill
 from lkd_tune.cli.doctor import doctor
 from lkd_tune.cli.evaluate import evaluate
 from lkd_tune.cli.export import export
-from lkd_tune.cli.recipes import recipes
 from lkd_tune.cli.report import best, dashboard, report, watch
 from lkd_tune.cli.search import check, search
-from lkd_tune.cli.settings import spaces
+from lkd_tune.cli.spaces.init import init
+from lkd_tune.cli.spaces.recipes import recipes
+from lkd_tune.cli.spaces.settings import spaces
 from lkd_tune.version import __version__
 
 _COMMANDS = (
-    search, check, distill, best, evaluate, spaces, recipes, export, report, watch, dashboard,
+    search, init, check, distill, best, evaluate, spaces, recipes, export, report, watch, dashboard,
     ablate, compare, doctor, submit, jobs, logs, stop,
 )  # fmt: skip
 

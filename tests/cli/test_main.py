@@ -54,7 +54,7 @@ def test_every_command_is_listed():
     """A function whose docstring has an example of its use is a command."""
     defined = [
         node.name
-        for path in Path(cli.__file__).parent.glob("*.py")
+        for path in Path(cli.__file__).parent.rglob("*.py")
         for node in ast.parse(path.read_text("utf-8")).body
         if isinstance(node, ast.FunctionDef)
         and f"lkd-tune {node.name}" in (ast.get_docstring(node) or "")

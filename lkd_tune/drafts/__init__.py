@@ -1,0 +1,1 @@
+"""Space files drafted from data and a teacher."""
