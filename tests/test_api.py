@@ -166,7 +166,7 @@ def test_names_are_functions_and_packages(first):
         import inspect, pickle
         import lkd_tune.tuning.tuner as tuner, lkd_tune.losses.ckd as losses
         assert lkd_tune.tuning.tuner is tuner and lkd_tune.losses.ckd is losses
-        assert list(inspect.signature(search).parameters)[:2] == ["space", "run_dir"]
+        assert list(inspect.signature(search).parameters)[:2] == ["space", "overrides"]
         assert pickle.loads(pickle.dumps(search)) is search
         try: search("none.yaml")
         except lkd_tune.SpecError as error: print(error)

@@ -41,7 +41,7 @@ PLACES = {
 
 
 # Modules of the command line that are imported inside commands.
-PRINTING = {"tables.py", "task_table.py", "progress.py"}
+PRINTING = {"data_table.py", "progress.py", "summary.py", "tables.py", "task_table.py"}
 
 
 def imported(path, *, everywhere=True):

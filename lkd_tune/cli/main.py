@@ -19,7 +19,8 @@ from lkd_tune.cli.doctor import doctor
 from lkd_tune.cli.evaluate import evaluate
 from lkd_tune.cli.export import export
 from lkd_tune.cli.report import best, dashboard, report, watch
-from lkd_tune.cli.search import check, search
+from lkd_tune.cli.search import search
+from lkd_tune.cli.spaces.check import check
 from lkd_tune.cli.spaces.init import init
 from lkd_tune.cli.spaces.recipes import recipes
 from lkd_tune.cli.spaces.settings import spaces

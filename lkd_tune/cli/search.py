@@ -1,4 +1,4 @@
-"""The commands `search` and `check`, and how the end of a search is shown."""
+"""The command `search`, and how the end of a search is shown."""
 
 from __future__ import annotations
 
@@ -96,30 +96,6 @@ def search(
 
         result = run_search(spaces[""], run, address=address, quiet=quiet)
         raise typer.Exit(show_result(result))
-
-
-def check(space: SpaceOption, overrides: SetOption = None) -> None:
-    """Check a space file, its teacher and its data without starting anything.
-
-    Prints what is searched and how large the space is.
-
-    Example:
-
-        lkd-tune check --space layer_map.yaml --set student.depth=4
-    """
-    from lkd_tune.cli.printing.tables import show_space
-    from lkd_tune.config.read_space import load_space
-    from lkd_tune.config.shipped import find_space
-    from lkd_tune.distillation.checks import check_all, try_teacher
-
-    loaded = load_space(find_space(space), overrides or [])
-    layers, notes = check_all(loaded)
-    warnings = try_teacher(loaded)
-    show_space(loaded, layers)
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-    for warning in warnings:
-        print(warning, file=sys.stderr)
 
 
 @contextmanager

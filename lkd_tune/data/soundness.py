@@ -50,9 +50,9 @@ def data_notes(
             f"{f' and {len(missing) - 5} more' if len(missing) > 5 else ''}, so models will not "
             "learn to predict it"
         )
-    train = {*_texts(splits["train"])} - {""}
+    train = {*texts_of(splits["train"])} - {""}
     for split, text in splits.items():
-        rows = _texts(text) if split != "train" else []
+        rows = texts_of(text) if split != "train" else []
         shared = [row for row in rows if row in train]
         if sum(map(len, shared)) > _MAX_SHARED * sum(map(len, rows)):
             notes.append(
@@ -90,7 +90,7 @@ def _name(label: Any, names: Sequence[str] | None) -> str:
     return names[label] if names else f"{label:g}"
 
 
-def _texts(split: Split) -> list[str]:
+def texts_of(split: Split) -> list[str]:
     """Returns the text of each row, the pair's second text after it."""
     first = [text if isinstance(text, str) else " ".join(text) for text in split.text]
     if split.pair is None:

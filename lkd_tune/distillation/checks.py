@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from lkd_tune.config.errors import Problem, SpecError
@@ -11,11 +12,12 @@ from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.data.loading import SPLITS, check_data, label_names, load_split
 from lkd_tune.data.soundness import data_notes
+from lkd_tune.data.survey import SplitFacts, survey, survey_notes
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.evaluation.scoring import check_labels
 from lkd_tune.evaluation.teacher_check import check_start, check_teacher
 from lkd_tune.models.comparable import check_attention, check_relation_heads
-from lkd_tune.models.loading import check_vocabulary, empty_model, load_config
+from lkd_tune.models.loading import check_vocabulary, empty_model, load_config, load_tokenizer
 from lkd_tune.models.self_test import check_layers
 from lkd_tune.models.teacher_size import (
     teacher_depth,
@@ -79,8 +81,21 @@ def recipe_problem(space: SearchSpace, recipe: str) -> str | None:
     return None
 
 
-def check_all(space: SearchSpace) -> tuple[int, list[str]]:
-    """Returns the teacher's depth after checking space, teacher and data; and what to know of them.
+@dataclass(frozen=True)
+class DataFindings:
+    """What reading local data has shown.
+
+    Attributes:
+        notes: What a user should know of them, a line each.
+        splits: Counts over each split.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    splits: list[SplitFacts] = field(default_factory=list)
+
+
+def check_all(space: SearchSpace) -> tuple[int, DataFindings]:
+    """Returns the teacher's depth after checking space, teacher and data; and what the data are.
 
     The `check` command does this. In a search, trials find the problems of the data later.
 
@@ -88,28 +103,29 @@ def check_all(space: SearchSpace) -> tuple[int, list[str]]:
         SpecError: With all problems, those of the data after those of the space.
     """
     problems: list[Problem] = []
-    layers, notes = 0, list[str]()
+    layers, found = 0, DataFindings()
     try:
         layers = check_space(space)
     except SpecError as error:
         problems += error.problems
     try:
-        notes = read_data(space)
+        found = read_data(space)
     except SpecError as error:
         problems += error.problems
     if problems:
         raise SpecError([*dict.fromkeys(problems)])  # both have checked the task
-    return layers, notes
+    return layers, found
 
 
-def read_data(space: SearchSpace) -> list[str]:
-    """Returns what to know of the local data, after comparing them with an existing teacher.
+def read_data(space: SearchSpace) -> DataFindings:
+    """Returns what the local data are, after comparing them with an existing teacher.
 
     Raises:
         SpecError: With the file, row and column of the first problem in each split.
     """
     problems: list[Problem] = []
-    notes: list[str] = []
+    found = DataFindings()
+    start = teacher_start(space.settings.teacher)
     for path, task in _tasks(space):
         splits = {}
         for split in SPLITS:
@@ -121,7 +137,10 @@ def read_data(space: SearchSpace) -> list[str]:
                     problems += _with_place(space, error, path[:-1])
         if "train" in splits:
             try:
-                notes += data_notes(task, splits, label_names(task))
+                found.notes.extend(data_notes(task, splits, label_names(task)))
+                facts = survey(task, splits, label_names(task), _tokenizer(start))
+                found.notes.extend(survey_notes(task, facts))
+                found.splits.extend(facts)
             except SpecError as error:
                 problems += _with_place(space, error, path[:-1])
     task, teacher = space.settings.task, space.settings.teacher.model
@@ -133,7 +152,18 @@ def read_data(space: SearchSpace) -> list[str]:
     if problems:
         # Without duplicates: every split has the classes of the training split.
         raise SpecError([*dict.fromkeys(problems)])
-    return notes
+    return found
+
+
+def _tokenizer(start: str | None) -> Any:
+    """Returns the tokenizer of a teacher or its start; None if it can't be loaded.
+
+    `try_teacher` reports why not.
+    """
+    try:
+        return load_tokenizer(start) if start is not None else None
+    except SpecError:
+        return None
 
 
 def try_teacher(space: SearchSpace) -> list[str]:

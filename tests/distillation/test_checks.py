@@ -146,7 +146,10 @@ NEW = [("a dog", "a"), ("very bad", "b")]
     ],
 )
 def test_what_check_notes_of_data(tmp_path, train, dev, task, said):
-    notes = read_data(_files(tmp_path, train, dev, **task))
+    notes = read_data(_files(tmp_path, train, dev, **task)).notes
+    # Of so few rows, which some cases repeat; tests/data/test_survey.py has these.
+    counted = "are mostly chance", "repeat the text"
+    notes = [note for note in notes if not any(words in note for words in counted)]
     assert len(notes) == len(said)
     for note, start in zip(notes, said, strict=True):
         assert note.replace(str(tmp_path), "DIR").startswith(start)
@@ -159,7 +162,7 @@ def test_check_says_which_columns_of_a_conll_file_are_read(tmp_path):
             "dev": str(tmp_path / "dev.conll")}  # fmt: skip
     path = tmp_path / "s.yaml"
     path.write_text(yaml.safe_dump({"task": task, "teacher": {"train": {"architecture": {}}}}))
-    first, second = read_data(load_space(path))
+    first, second = read_data(load_space(path)).notes
     assert "train.conll has 4 columns; the first is read as tokens, the last as ner_tags" in first
     assert "dev.conll has 4 columns" in second
 
@@ -187,7 +190,8 @@ def test_data_that_teach_nothing_or_the_wrong_are_refused(tmp_path, train, dev, 
 
 def test_labels_by_number_have_the_order_of_the_task_s_names(tmp_path):
     numbers = [("z", 0), ("w", 1)]
-    assert read_data(_files(tmp_path, GOOD, numbers, labels=["a", "b"])) == []
+    found = read_data(_files(tmp_path, GOOD, numbers, labels=["a", "b"]))
+    assert [split.classes for split in found.splits] == [{"a": 2, "b": 2}, {"a": 1, "b": 1}]
 
 
 def test_check_names_the_problems_of_space_and_data_at_once(tmp_path):
