@@ -258,8 +258,6 @@ class View:
     def _event(self, name: str, *, frequent: bool = False, **values: Any) -> None:
         event = {"event": name, **values}
         self._state.apply(event)
-        if self._console.is_jupyter:
-            self._live.refresh()
         if not self._logs_events:
             return
         if frequent:

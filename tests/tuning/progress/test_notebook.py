@@ -1,6 +1,7 @@
 """What a search shows in a notebook; `tests/test_notebooks.py` runs a real one."""
 
 import io
+import time
 
 import IPython.display
 import pytest
@@ -25,7 +26,7 @@ def outputs(monkeypatch):
             self.shown.append(other.data)
 
     monkeypatch.setattr(IPython.display, "display", lambda first, display_id: Handle(first))
-    monkeypatch.setattr(notebook, "_MIN_INTERVAL_S", 0)
+    monkeypatch.setattr(notebook, "_INTERVAL_S", 0.01)
     return found
 
 
@@ -33,8 +34,10 @@ def test_one_output_is_replaced_and_lines_are_plain(spec, outputs, capsys):  # n
     console = Console(file=io.StringIO(), force_jupyter=True)
     with View(4, "accuracy", console=console) as view:
         play(view, spec)
-    (shown,) = outputs
-    assert "trials 0/4" in shown[1]
+        (shown,) = outputs
+        number = len(shown)
+        while len(shown) <= number + 1:  # it is replaced though nothing happens: clocks go on
+            time.sleep(0.01)
     assert "trials 2/4: 1 complete, 0 stopped early, 1 failed, 1 running" in shown[-1]
     assert "best accuracy 0.6000" in shown[-1]
     assert shown[-1].startswith("<pre")
@@ -46,12 +49,3 @@ def test_quiet_shows_nothing(spec, outputs, capsys):  # noqa: F811
         play(view, spec)
     assert outputs == []
     assert capsys.readouterr().out == ""
-
-
-def test_it_is_not_replaced_more_often_than_a_browser_follows(spec, outputs, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(notebook, "_MIN_INTERVAL_S", 3600)
-    with View(4, "accuracy", console=Console(force_jupyter=True)) as view:
-        play(view, spec)
-    (shown,) = outputs
-    assert len(shown) <= 3
-    assert "trials 2/4" in shown[-1]  # the last one is always shown
