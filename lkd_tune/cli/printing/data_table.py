@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.table import Table
 
@@ -27,7 +28,7 @@ def show_data(splits: Sequence[SplitFacts]) -> None:
     for each in splits:
         table.add_row(
             each.split,
-            each.source,
+            Path(each.source).name,
             f"{each.rows:,}",
             f"{each.empty:,}",
             f"{each.repeated:,}",
