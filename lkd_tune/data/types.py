@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ class Tokens:
         assert self.folder is not None
         return json.loads((self.folder / "references.json").read_text("utf-8"))
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Number of tokens of each example."""
         return np.diff(self.starts)
