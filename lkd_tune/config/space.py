@@ -140,11 +140,18 @@ class SearchSpace:
         Raises:
             SpecError: If they are invalid.
         """
-        tree = _resolved({**self.tree, "losses": recipe} if recipe else self.tree, (), pick)
+        tree = {**self.tree, "losses": self.losses_of(recipe)} if recipe else self.tree
+        tree = _resolved(tree, (), pick)
         try:
             return SpaceSettings.model_validate(tree)
         except ValidationError as error:
             raise SpecError(validation_problems(error, self.source)) from None
+
+    def losses_of(self, recipe: str) -> dict[str, Any]:
+        """Returns a recipe's block of losses, without the labels if the task has none."""
+        if self.settings.task.train is not None:
+            return {"recipe": recipe}
+        return {"recipe": recipe, "logits": {"alpha": 0.0}}
 
     def is_written(self, path: KeyPath) -> bool:
         """Returns whether the file or an override sets a leaf or block."""

@@ -90,7 +90,7 @@ def recipe_starts(space: SearchSpace, teacher_layers: int, names: Sequence[str])
 
 def _recipe_start(space: SearchSpace, teacher_layers: int, name: str, preset: str) -> Start:
     student = {"init": "teacher", "layers": "matched", **_student_size(space, teacher_layers)}
-    losses = _in_units_of(space, LossSettings.model_validate({"recipe": name}), {})
+    losses = _in_units_of(space, LossSettings.model_validate(space.losses_of(name)), {})
     wanted = {"losses": losses.model_dump(mode="json"), "student": student, "train": _MIDDLE}
     layer_map = preset_map(preset, teacher_layers, student["depth"])
     point = _nearest_point(space, wanted, layer_map, layer_map, teacher_layers)

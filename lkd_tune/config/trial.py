@@ -16,7 +16,7 @@ from lkd_tune.config.settings.evaluate_on import EvaluateOn, check_evaluate_on, 
 from lkd_tune.config.settings.layer_map import random_map
 from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings, TermName
 from lkd_tune.config.settings.student import StudentSettings
-from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings, check_share
 from lkd_tune.config.settings.teacher import PLAIN, Inference, TargetSettings
 from lkd_tune.config.settings.training import ResourceSettings, TrainSettings, check_batch
 
@@ -79,6 +79,8 @@ class TrialSpec(Settings):
         if self.evaluate_on is not None:
             check_evaluate_on(self.task)
             check_batch(self.evaluate_on.train, self.resources, key="evaluate_on.train")
+        self.losses.check_labels(self.task.train)
+        check_share(self.task, self.train)
         from_teacher = self.student.init == "teacher"
         if self.teacher is None and (self.losses.needs_teacher or from_teacher):
             raise ValueError("these losses or student.init: teacher require a teacher, found none")
@@ -138,7 +140,9 @@ class TrialSpec(Settings):
 
     def on_labels_alone(self) -> TrialSpec:
         """Returns the same student and training with the loss against the labels alone."""
-        return self.model_copy(update={"losses": LABELS_ONLY, "loss_scales": {}})
+        train = self.train.model_copy(update={"unlabelled_share": 1.0})  # no effect on it
+        changes = {"losses": LABELS_ONLY, "loss_scales": {}, "train": train}
+        return self.model_copy(update=changes)
 
     @classmethod
     def from_record(cls, text: str) -> TrialSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -26,27 +27,6 @@ def padded(length: int) -> int:
     return -(-length // PAD_MULTIPLE) * PAD_MULTIPLE
 
 
-def batches_of_tokens(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
-    """Returns examples of similar lengths in batches of at most so many tokens, padding included.
-
-    An example that is longer is a batch of its own.
-
-    Args:
-        lengths: Tokens of each example, shape (examples,).
-        tokens: The most tokens of a batch.
-    """
-    order = np.argsort(lengths, kind="stable")
-    widths = [padded(int(lengths[example])) for example in order]  # rising
-    batches, start = [], 0
-    while start < len(order):
-        end = start + 1
-        while end < len(order) and (end + 1 - start) * widths[end] <= tokens:
-            end += 1
-        batches.append(order[start:end])
-        start = end
-    return batches
-
-
 def max_accumulation(spec: TrialSpec) -> int:
     """Returns the largest number of parts of a micro-batch: parts of single examples."""
     if spec.train.tokens_per_batch is not None:
@@ -63,6 +43,26 @@ def count_micro_batches(spec: TrialSpec) -> int:
         return 1
     share = spec.train.batch_size // spec.resources.workers
     return share // min(spec.train.micro_batch_size or share, share)
+
+
+def used_examples(spec: TrialSpec, labelled: np.ndarray) -> np.ndarray:
+    """Returns the training examples that a trial's batches are drawn from.
+
+    Examples without a label are left out if the losses read nothing but labels, or beyond
+    `train.unlabelled_share`. A smaller share is a part of each larger one, the same for all seeds.
+
+    Args:
+        spec: The trial.
+        labelled: Whether each example has a label, shape (examples,).
+    """
+    if labelled.all():
+        return np.arange(len(labelled))
+    rows = len(labelled) // (spec.task.copies + 1)  # copies follow the text
+    others = np.random.default_rng(0).permutation(np.flatnonzero(~labelled[:rows]))
+    share = spec.train.unlabelled_share if spec.losses.needs_teacher else 0.0
+    used = labelled[:rows].copy()
+    used[others[: math.ceil(share * len(others))]] = True
+    return np.flatnonzero(np.tile(used, spec.task.copies + 1))
 
 
 def evaluation_steps(train: TrainSettings, total: int) -> list[int]:
@@ -89,6 +89,8 @@ class Batches:
         shares: Minimum number of examples in a batch of a token budget, even if they exceed the
             budget: one for each micro-batch of each worker.
         skipped: Examples to leave out of their batches; the batches do not change otherwise.
+        examples: Those that batches are drawn from. Default: all. The number of steps is that of
+            all, so that students with and without some text are trained equally long.
     """
 
     def __init__(
@@ -99,9 +101,11 @@ class Batches:
         *,
         shares: int = 1,
         skipped: Sequence[int] = (),
+        examples: np.ndarray | None = None,
     ):
         self._lengths, self._train, self._seed = lengths, train, seed
         self._shares, self._skipped = shares, np.asarray(skipped, np.int64)
+        self._examples = np.arange(len(lengths)) if examples is None else examples
 
     def total_steps(self) -> int:
         """Returns the optimizer steps of the whole training.
@@ -111,7 +115,8 @@ class Batches:
         """
         if self._train.steps is not None:
             return self._train.steps
-        return max(1, round(self._train.epochs * self._steps_in(0)))
+        whole = Batches(self._lengths, self._train, self._seed, shares=self._shares)
+        return max(1, round(self._train.epochs * whole._steps_in(0)))
 
     def starting_at(self, step: int) -> Iterator[np.ndarray]:
         """Yields the examples of optimizer step `step`, step + 1, …, without end."""
@@ -129,7 +134,7 @@ class Batches:
         epoch to epoch. If there are fewer examples than one batch needs, they are repeated.
         """
         rng = np.random.default_rng((self._seed, epoch))
-        order = rng.permutation(len(self._lengths))
+        order = self._examples[rng.permutation(len(self._examples))]
         if len(order) < self._min_examples:
             order = np.resize(order, self._min_examples)
         if self._train.tokens_per_batch is None:
@@ -140,14 +145,14 @@ class Batches:
 
     def _steps_in(self, epoch: int) -> int:
         if self._train.tokens_per_batch is None:
-            return max(1, len(self._lengths) // self._train.batch_size)
+            return max(1, len(self._examples) // self._train.batch_size)
         return len(self.epoch(epoch))
 
     def _without_skipped(self, batch: np.ndarray) -> np.ndarray:
         kept = batch[~np.isin(batch, self._skipped)]
         if len(kept) < min(len(batch), self._shares):
             # Each micro-batch needs an example; if too few are left, they are repeated.
-            substitute = np.setdiff1d(np.arange(len(self._lengths)), self._skipped)[:1]
+            substitute = np.setdiff1d(self._examples, self._skipped)[:1]
             kept = np.resize(kept if len(kept) else substitute, self._shares)
         return kept
 
@@ -160,7 +165,7 @@ class Batches:
         # Half a batch of the longest examples. The last batch of a pool can always take that many
         # from the batch before it, whatever the number of shares below that.
         half = budget // padded_width(self._lengths) // 2
-        return max(self._shares, min(half, len(self._lengths)))
+        return max(self._shares, min(half, len(self._examples)))
 
     @property
     def _pool_examples(self) -> int:
@@ -168,7 +173,7 @@ class Batches:
         budget = self._train.tokens_per_batch
         if budget is None:
             return POOL_BATCHES * self._train.batch_size
-        return POOL_BATCHES * max(self._shares, int(budget / self._lengths.mean()))
+        return POOL_BATCHES * max(self._shares, int(budget / self._lengths[self._examples].mean()))
 
     def _cut(self, pool: np.ndarray) -> list[np.ndarray]:
         examples = pool[np.argsort(self._lengths[pool], kind="stable")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,35 +39,47 @@ def load_split(task: TaskSettings, split: str, *, cache: Path | None = None) -> 
     if task.data == GENERATED:
         sentences = _generated(task.seed)[split]
         return Split([s.text for s in sentences], None, [s.label for s in sentences])
-    columns = task.columns
     table = _table(task, split, cache)
-    where = _source_name(task, split)
+    text, where, column = _texts(task, split, table), _source_name(task, split), task.columns.label
+    kind, names = kind_of(task), label_names(task, cache=cache)
+    raw = list(table[column]) if column else []
+    label = kind.read_labels(raw, text, names, where, str(column))
+    if split != task.named_in and names is not None and raw and _are_from_rows(task, cache):
+        _check_named(kind.class_names(raw, where, str(column)), names, task, split, where)
+    return replace(text, label=label)
+
+
+def load_texts(task: TaskSettings, split: str, *, cache: Path | None = None) -> Split:
+    """Returns one split of a task's data without its labels.
+
+    Arguments and errors are those of `load_split`.
+    """
+    if task.data == GENERATED:
+        return load_split(task, split, cache=cache)
+    return _texts(task, split, _table(task, split, cache))
+
+
+def _texts(task: TaskSettings, split: str, table: Any) -> Split:
+    columns, where = task.columns, _source_name(task, split)
     if len(table) == 0:
         raise SpecError(Problem("", f"task.{split}", f"{where} holds no examples"))
-    kind = kind_of(task)
-    text = kind.read_texts(list(table[columns.text]), where, columns.text)
+    text = kind_of(task).read_texts(list(table[columns.text]), where, columns.text)
     pair = [_as_text(value) for value in table[columns.pair]] if columns.pair else None
-    unlabelled = Split(text, pair, [])
-    raw = list(table[columns.label]) if columns.label else []
-    names = label_names(task, cache=cache)
-    label = kind.read_labels(raw, unlabelled, names, where, str(columns.label))
-    if split != "train" and names is not None and raw and _are_from_train(task, cache):
-        _check_named(kind.class_names(raw, where, str(columns.label)), names, task, split, where)
-    return Split(text, pair, label)
+    return Split(text, pair, [])
 
 
-def _are_from_train(task: TaskSettings, cache: Path | None) -> bool:
-    """Returns whether the classes have the names that are in the rows of the training split."""
+def _are_from_rows(task: TaskSettings, cache: Path | None) -> bool:
+    """Returns whether the classes have the names that are in the rows of their split."""
     if task.labels or task.data == GENERATED or kind_of(task).num_outputs is not None:
         return False
-    fingerprint = source_fingerprint(task, "train")
+    fingerprint = source_fingerprint(task, task.named_in)
     return not _names_in_data(task.model_dump_json(), fingerprint, cache)[1]
 
 
 def _check_named(
     found: Sequence[str] | None, names: list[str], task: TaskSettings, split: str, where: str
 ) -> None:
-    """Checks that a split names its labels if the training split does.
+    """Checks that a split names its labels if the split with the names does.
 
     Otherwise a number would be the place of a name in the alphabet, which the data do not tell.
 
@@ -76,7 +89,8 @@ def _check_named(
     if found is None or are_numbered(names) or not ({*found} - {*names}):
         return
     message = (
-        f"{where}, column {task.columns.label}: has labels by number, those of {task.train} are "
+        f"{where}, column {task.columns.label}: has labels by number, those of "
+        f"{_source_name(task, task.named_in)} are "
         f"names ({', '.join(names[:5])}); write the names, or list them in task.labels in the "
         "order of the numbers"
     )
@@ -86,7 +100,8 @@ def _check_named(
 def label_names(task: TaskSettings, *, cache: Path | None = None) -> list[str] | None:
     """Returns the names of the classes, None if the kind has none.
 
-    They are taken from `task.labels`, else from the data set, else from the training split.
+    They are taken from `task.labels`, else from the data set, else from the training split, or from
+    dev if no training text has a label.
 
     Raises:
         SpecError: If the data that hold them can't be loaded, or they do not fit the task's metric.
@@ -97,7 +112,8 @@ def label_names(task: TaskSettings, *, cache: Path | None = None) -> list[str] |
     elif names is None and task.data == GENERATED:
         names = kind.class_names([0, 1], GENERATED, "label")
     elif names is None and task.columns.label is not None:
-        names, _ = _names_in_data(task.model_dump_json(), source_fingerprint(task, "train"), cache)
+        fingerprint = source_fingerprint(task, task.named_in)
+        names, _ = _names_in_data(task.model_dump_json(), fingerprint, cache)
     if names is not None and (problem := kind.metric_problem(task, names)):
         raise SpecError(problem)
     return names
@@ -107,13 +123,14 @@ def label_names(task: TaskSettings, *, cache: Path | None = None) -> list[str] |
 def _names_in_data(task: str, _content: str, cache: Path | None) -> tuple[list[str] | None, bool]:
     """Returns the names of the classes, and whether the data set declares them with their ids."""
     settings = TaskSettings.model_validate_json(task)
-    table = _table(settings, "train", cache)
+    split = settings.named_in
+    table = _table(settings, split, cache)
     feature: Any = table.features[settings.columns.label]
     feature = getattr(feature, "feature", feature)  # a list's
     if getattr(feature, "names", None):
         return list(feature.names), True
     column = str(settings.columns.label)
-    where = _source_name(settings, "train")
+    where = _source_name(settings, split)
     return kind_of(settings).class_names(list(table[column]), where, column), False
 
 
@@ -146,7 +163,7 @@ def _table(task: TaskSettings, split: str, cache: Path | None) -> Any:
         ours = rename_columns(task, table.column_names)
         if ours != table.column_names:
             table = table.rename_columns(dict(zip(table.column_names, ours, strict=True)))
-            if task.name == "qqp":
+            if task.name == "qqp" and task.columns.label is not None:
                 # A line break splits a few questions of GLUE's own train.tsv into two rows, both
                 # without a label. The hub's copy leaves them out, too.
                 labels = table[str(task.columns.label)]
@@ -168,7 +185,9 @@ def source_fingerprint(task: TaskSettings, split: str) -> str:
     Raises:
         SpecError: If the file does not exist.
     """
-    settings: dict[str, Any] = task.model_dump(exclude={"name", "metric", "max_length", "augment"})
+    settings: dict[str, Any] = task.model_dump(
+        exclude={"name", "metric", "max_length", "augment", "unlabelled"}
+    )
     where = settings.get(split)
     for name in SPLITS:
         settings.pop(name)
@@ -190,9 +209,11 @@ def _generated(seed: int) -> dict[str, list[Sentence]]:
 
 def check_data(task: TaskSettings) -> list[tuple[str, str]]:
     """Returns pairs (key below task, message) for each local file that is missing or unusable."""
-    if task.data == GENERATED:
-        return []
     problems: list[tuple[str, str]] = []
+    if task.unlabelled is not None:
+        problems += [("unlabelled", said) for _, said in check_data(task.of_unlabelled())]
+    if task.data == GENERATED:
+        return problems
     names = task.columns
     wanted = {"text": names.text, "pair": names.pair, "label": names.label}
     for split in SPLITS:

@@ -25,7 +25,7 @@ def data_notes(
 
     Args:
         task: The task.
-        splits: Its splits, `train` among them.
+        splits: Its splits, `train` among them unless the task has none.
         names: Names of the classes, None if the kind has none.
 
     Raises:
@@ -42,7 +42,7 @@ def data_notes(
             advice = "nothing can be learnt from them; use data with all classes"
             raise SpecError(Problem("", "task.train", f"{message}; {advice}"))
         notes.append(f"{message}; scores on it tell nothing of the other classes")
-    found = _labels_in(task, splits["train"])
+    found = _labels_in(task, splits["train"]) if "train" in splits else None
     missing = [name for label, name in enumerate(names or ()) if label not in (found or ())]
     if found is not None and missing:
         notes.append(
@@ -50,9 +50,9 @@ def data_notes(
             f"{f' and {len(missing) - 5} more' if len(missing) > 5 else ''}, so models will not "
             "learn to predict it"
         )
-    train = {*texts_of(splits["train"])} - {""}
+    train = {*splits["train"].rows()} - {""} if "train" in splits else set()
     for split, text in splits.items():
-        rows = texts_of(text) if split != "train" else []
+        rows = text.rows() if split != "train" else []
         shared = [row for row in rows if row in train]
         if sum(map(len, shared)) > _MAX_SHARED * sum(map(len, rows)):
             notes.append(
@@ -88,11 +88,3 @@ def _as_list(label: Any) -> list[Any]:
 
 def _name(label: Any, names: Sequence[str] | None) -> str:
     return names[label] if names else f"{label:g}"
-
-
-def texts_of(split: Split) -> list[str]:
-    """Returns the text of each row, the pair's second text after it."""
-    first = [text if isinstance(text, str) else " ".join(text) for text in split.text]
-    if split.pair is None:
-        return first
-    return [f"{one}\n{two}" for one, two in zip(first, split.pair, strict=True)]

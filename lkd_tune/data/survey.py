@@ -12,7 +12,6 @@ import numpy as np
 
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
-from lkd_tune.data.soundness import texts_of
 from lkd_tune.data.types import Split
 
 # Rows from which the share of cut texts is estimated.
@@ -77,10 +76,10 @@ def survey(
         names: Names of the classes, None if the kind has none.
         tokenizer: The teacher's, None if there is none yet.
     """
-    train = {*texts_of(splits["train"])} - {""} if "train" in splits else set[str]()
+    train = {*splits["train"].rows()} - {""} if "train" in splits else set[str]()
     found = []
     for split, content in splits.items():
-        texts = texts_of(content)
+        texts = content.rows()
         cut, whole_at = _cut(task, content, tokenizer)
         labels = defaultdict(set)
         if KINDS[task.kind].has_labels:

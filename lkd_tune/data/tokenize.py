@@ -11,9 +11,13 @@ import numpy as np
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.loading import label_names, load_split, source_fingerprint
 from lkd_tune.data.tasks.registry import kind_of
+from lkd_tune.data.training_text import load_training_text, training_fingerprint
 from lkd_tune.data.types import Tokens
 from lkd_tune.files.cache import cache_dir, get_or_build
 from lkd_tune.files.digest import digest
+
+TRAINING = "training"
+"""In place of a split: the training split, and after it the task's unlabelled text."""
 
 
 def load_tokens(
@@ -21,15 +25,21 @@ def load_tokens(
 ) -> Tokens:
     """Returns a split as tokens; the first process tokenises it, all others read the cache.
 
+    Args:
+        task: The task.
+        split: 'train', 'dev' or 'test'; or `TRAINING`, if the task has unlabelled text.
+        tokenizer: The tokenizer.
+        cache: Folder for tokens. Default: the user's cache.
+
     Raises:
         SpecError: If the data can't be loaded, or lack what the task needs.
     """
     base = cache or cache_dir()
     key = digest(
         "tokens-3",
-        source_fingerprint(task, split),
-        # The names of the classes may come from the training split.
-        source_fingerprint(task, "train") if task.labels is None else None,
+        training_fingerprint(task) if split == TRAINING else source_fingerprint(task, split),
+        # The names of the classes may come from another split.
+        source_fingerprint(task, task.named_in) if task.labels is None else None,
         _tokenizer_state(tokenizer),
         sorted(tokenizer.special_tokens_map.items()),
         task.max_length,
@@ -63,7 +73,10 @@ def _tokenizer_state(tokenizer: Any) -> dict[str, Any]:
 def _write_tokens(
     task: TaskSettings, split: str, tokenizer: Any, folder: Path, cache: Path
 ) -> None:
-    text = load_split(task, split, cache=cache)
+    if split == TRAINING:
+        text = load_training_text(task, cache=cache).split
+    else:
+        text = load_split(task, split, cache=cache)
     encoded = kind_of(task).encode(task, text, tokenizer, label_names(task, cache=cache))
     lengths = [len(ids) for ids in encoded.ids]
     arrays: dict[str, np.ndarray] = {

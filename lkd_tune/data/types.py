@@ -18,7 +18,16 @@ import torch
 from lkd_tune.data.batches import padded_width
 
 IGNORED = -100
-"""The label of a token without a label, as in PyTorch's cross-entropy."""
+"""The label of a token that no loss compares, as in PyTorch's cross-entropy."""
+UNLABELLED = -101
+"""The label of an example or a word that only the teacher's answer tells of. Of numbers it is NaN.
+"""
+
+
+def is_labelled(labels: torch.Tensor) -> torch.Tensor:
+    """Returns True where a row has a label, shape (R,), of labels of shape (R,) or (R, …)."""
+    known = ~labels.isnan() if labels.is_floating_point() else labels != UNLABELLED
+    return known.flatten(1).all(1) if known.ndim > 1 else known
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class Split:
             questions.
         pair: Second sentences or contexts, or None.
         label: The labels as the kind of task reads them: class ids, numbers, lists of class ids,
-            answers, summaries.
+            answers, summaries. None for a row without one.
     """
 
     text: list[Any]
@@ -39,8 +48,17 @@ class Split:
 
     def strings(self) -> list[str]:
         """Returns all text of the split, for a vocabulary."""
-        first = [text if isinstance(text, str) else " ".join(text) for text in self.text]
-        return [*first, *(self.pair or [])]
+        return [*self._first(), *(self.pair or [])]
+
+    def rows(self) -> list[str]:
+        """Returns the text of each row, a pair's second text after its first."""
+        first = self._first()
+        if self.pair is None:
+            return first
+        return [f"{one}\n{two}" for one, two in zip(first, self.pair, strict=True)]
+
+    def _first(self) -> list[str]:
+        return [text if isinstance(text, str) else " ".join(text) for text in self.text]
 
 
 @dataclass(frozen=True)
@@ -102,6 +120,12 @@ class Tokens:
         return json.loads((self.folder / "references.json").read_text("utf-8"))
 
     @cached_property
+    def labelled(self) -> np.ndarray:
+        """Whether each example has a label, shape (examples,)."""
+        known = is_labelled(torch.from_numpy(self.labels)).numpy()
+        return np.logical_and.reduceat(known, self.starts[:-1]) if self.token_labels else known
+
+    @property
     def lengths(self) -> np.ndarray:
         """Number of tokens of each example."""
         return np.diff(self.starts)

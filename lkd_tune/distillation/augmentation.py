@@ -23,7 +23,7 @@ import torch
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.task import Augmentation, TaskSettings
-from lkd_tune.data.tokenize import load_tokens
+from lkd_tune.data.tokenize import TRAINING, load_tokens
 from lkd_tune.data.types import Tokens
 from lkd_tune.files.cache import cache_dir, get_or_build
 from lkd_tune.files.digest import digest
@@ -44,13 +44,14 @@ def load_training_tokens(
     *,
     cache: Path | None = None,
 ) -> Tokens:
-    """Returns the training split, augmented if the task requests it and there is a teacher.
+    """Returns the training split and, if there is a teacher, unlabelled text and augmented copies.
 
-    The copies follow the split itself. The first process that calls this creates them.
+    Unlabelled text follows the split, and copies follow both. The first process that calls this
+    creates them.
 
     Args:
         task: The task.
-        teacher: Folder or hub id. None, as for the training of a teacher: without augmentation.
+        teacher: Folder or hub id. None, as for the training of a teacher: the split alone.
         tokenizer: The teacher's.
         on: Where the words are predicted.
         cache: Folder for tokens. Default: the user's cache.
@@ -58,7 +59,8 @@ def load_training_tokens(
     Raises:
         SpecError: If the data or the model can't be loaded or do not fit.
     """
-    tokens = load_tokens(task, "train", tokenizer, cache=cache)
+    alone = task.unlabelled is None or teacher is None
+    tokens = load_tokens(task, "train" if alone else TRAINING, tokenizer, cache=cache)
     if task.augment is None or teacher is None:
         return tokens
     settings = task.augment

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from lkd_tune.config.settings.losses import TERM_NAMES
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.registry import kind_of
+from lkd_tune.data.training_text import load_training_text
 from lkd_tune.data.types import Tokens
 from lkd_tune.distillation.batch_losses import BatchLosses
 from lkd_tune.distillation.build import build_initial_student, load_teacher
+from lkd_tune.losses.terms import TERMS
 from lkd_tune.models.comparable import make_comparable
 from lkd_tune.records.measurement import BadExample
 from lkd_tune.runtime.oom import is_out_of_memory
@@ -32,7 +33,7 @@ MAX_SKIPPED_SHARE = 0.01
 # Examples that an error message lists; all of them are in the trial's folder.
 _MAX_LISTED = 3
 
-# Returns the sum of each of TERM_NAMES over some examples, or raises the error that they cause.
+# Returns the sum of each of TERMS over some examples, or raises the error that they cause.
 LossesOf = Callable[[np.ndarray], Sequence[float]]
 # The term of each bad example, None if it raised an error; and its loss or error as text.
 _Found = dict[int, tuple[str | None, str]]
@@ -129,10 +130,15 @@ def find_bad_examples(
             if len(found) + len(skipped) > limit:
                 break
             found |= _bad_of_all_ranks(part, losses_of, collective)
-    examples = [_describe(spec, tokens, example, *found[example]) for example in sorted(found)]
+    examples = [
+        _describe(spec, tokens, cache, example, *found[example]) for example in sorted(found)
+    ]
     number = len(found) + len(skipped)
     if not skip:
-        advice = f"correct or remove it in {spec.task.train}, or set train.bad_examples=skip"
+        more = spec.task.unlabelled
+        files = {"train": spec.task.train, "unlabelled": more.split if more else None}
+        where = dict.fromkeys(str(files[each.split]) for each in examples)
+        advice = f"correct or remove it in {', '.join(where)}, or set train.bad_examples=skip"
         return BadExamplesError(examples, advice)
     if number > limit:
         advice = (
@@ -171,8 +177,8 @@ def _bad_among(examples: np.ndarray, losses_of: LossesOf) -> _Found:
         bad: tuple[str | None, str] = (None, f"{type(error).__name__}: {_one_line(error)}")
     else:
         wrong = [
-            (term, str(loss))
-            for term, loss in zip(TERM_NAMES, losses, strict=True)
+            (term.name, str(loss))
+            for term, loss in zip(TERMS, losses, strict=True)
             if not math.isfinite(loss)
         ]
         if not wrong:
@@ -185,13 +191,26 @@ def _bad_among(examples: np.ndarray, losses_of: LossesOf) -> _Found:
 
 
 def _describe(
-    spec: TrialSpec, tokens: Tokens, example: int, term: str | None, found: str
+    spec: TrialSpec,
+    tokens: Tokens,
+    cache: Path | None,
+    example: int,
+    term: str | None,
+    found: str,
 ) -> BadExample:
-    copies = spec.task.augment.copies if spec.task.augment and spec.teacher else 0
-    rows = len(tokens) // (copies + 1)  # augmented copies follow the split itself
-    row = kind_of(spec.task).data_row(example % rows, tokens)
+    copies = spec.task.copies if spec.teacher else 0
+    rows = len(tokens) // (copies + 1)  # augmented copies follow the text itself
+    row, split = kind_of(spec.task).data_row(example % rows, tokens), "train"
+    if not tokens.labelled[example]:
+        text, split = load_training_text(spec.task, cache=cache), "unlabelled"
+        row = text.rows[row - text.labelled]
     return BadExample(
-        example=example, row=row + 1, copy_of_row=example // rows, term=term, found=found
+        example=example,
+        split=split,
+        row=row + 1,
+        copy_of_row=example // rows,
+        term=term,
+        found=found,
     )
 
 

@@ -253,11 +253,12 @@ def _gradients(
     gradients: dict[str, list[torch.Tensor]] = {}
     for part in parts:
         sums = losses.sums(student, part, maps)
-        for term, loss, count in zip(TERMS, sums, counts, strict=True):
+        shares = losses.objective.shares
+        for term, share, loss, count in zip(TERMS, shares, sums, counts, strict=True):
             if not loss.total.requires_grad:
                 continue
             own = torch.autograd.grad(
-                loss.total / count,
+                loss.total * (share / count),
                 parameters,
                 retain_graph=True,
                 allow_unused=True,

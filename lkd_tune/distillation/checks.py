@@ -14,6 +14,7 @@ from lkd_tune.data.loading import SPLITS, check_data, label_names, load_split
 from lkd_tune.data.soundness import data_notes
 from lkd_tune.data.survey import SplitFacts, survey, survey_notes
 from lkd_tune.data.tasks.registry import kind_of
+from lkd_tune.data.training_text import load_training_text
 from lkd_tune.evaluation.scoring import check_labels
 from lkd_tune.evaluation.teacher_check import check_start, check_teacher
 from lkd_tune.models.comparable import check_attention, check_relation_heads
@@ -73,7 +74,10 @@ def tried_recipes(space: SearchSpace) -> list[str]:
 
 def recipe_problem(space: SearchSpace, recipe: str) -> str | None:
     """Returns why the models of a space can't be trained with a recipe; None if they can."""
-    attention = LossSettings.model_validate({"recipe": recipe}).attention
+    losses = LossSettings.model_validate({"recipe": recipe})
+    if space.settings.task.train is None and not losses.needs_teacher:
+        return "it needs labels, and without task.train there are none"
+    attention = losses.attention
     try:
         _check_relation_heads(space, {attention.heads} if attention.weight else set())
     except SpecError as error:
@@ -135,16 +139,18 @@ def read_data(space: SearchSpace) -> DataFindings:
                     splits[split] = load_split(task, split)
                 except SpecError as error:
                     problems += _with_place(space, error, path[:-1])
-        if "train" in splits:
-            try:
+        try:
+            if task.named_in in splits:
                 found.notes.extend(data_notes(task, splits, label_names(task)))
                 facts = survey(task, splits, label_names(task), _tokenizer(start))
                 found.notes.extend(survey_notes(task, facts))
                 found.splits.extend(facts)
-            except SpecError as error:
-                problems += _with_place(space, error, path[:-1])
+            if not problems and task.unlabelled is not None and _is_on_disk(task):
+                found.notes.append(load_training_text(task).note)
+        except SpecError as error:
+            problems += _with_place(space, error, path[:-1])
     task, teacher = space.settings.task, space.settings.teacher.model
-    if not problems and teacher is not None and is_file_name(str(task.train)):
+    if not problems and teacher is not None and is_file_name(str(getattr(task, task.named_in))):
         try:
             check_labels(load_config(teacher), teacher, task)
         except SpecError as error:
@@ -164,6 +170,13 @@ def _tokenizer(start: str | None) -> Any:
         return load_tokenizer(start) if start is not None else None
     except SpecError:
         return None
+
+
+def _is_on_disk(task: TaskSettings) -> bool:
+    """Returns whether all text of a task, also that without labels, is read from local files."""
+    tasks = [task, *([task.of_unlabelled()] if task.unlabelled else [])]
+    named = (getattr(each, split) for each in tasks for split in SPLITS if each.data != GENERATED)
+    return all(is_file_name(where) for where in named if where is not None)
 
 
 def try_teacher(space: SearchSpace) -> list[str]:

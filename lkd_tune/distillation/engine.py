@@ -18,6 +18,7 @@ from lkd_tune.data.batches import (
     count_micro_batches,
     evaluation_steps,
     max_accumulation,
+    used_examples,
 )
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
@@ -122,8 +123,12 @@ class Distillation:
         self._micro_batches = min(max_accumulation(spec), accumulation) * count_micro_batches(spec)
         shares = self._world * self._micro_batches
         self._skipped = list(skipped)
-        lengths = self._train.lengths
-        self._batches = Batches(lengths, spec.train, spec.seed, shares=shares, skipped=skipped)
+        lengths, labelled = self._train.lengths, self._train.labelled
+        used = used_examples(spec, labelled)
+        self._unlabelled = int((~labelled[used]).sum())
+        self._batches = Batches(
+            lengths, spec.train, spec.seed, shares=shares, skipped=skipped, examples=used
+        )
         self.total = self._batches.total_steps()
         self._evaluations = evaluation_steps(spec.train, self.total)
         self._bf16 = uses_bf16(spec.train)
@@ -329,6 +334,7 @@ class Distillation:
             samples_per_s=interval.examples / interval.seconds,
             padding=interval.padding,
             skipped=len(self._skipped),
+            unlabelled=self._unlabelled,
             peak_host_gib=all_reduce_max(self._memory.host_gib),
             peak_memory_gib=all_reduce_max(self._memory.gib),
             energy_j=self._energy.of_all_workers(),

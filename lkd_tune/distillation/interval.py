@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lkd_tune.config.settings.losses import TERM_NAMES
+from lkd_tune.losses.terms import TERMS
 from lkd_tune.runtime.process_group import all_reduce_sum, device
 
 
@@ -70,8 +70,8 @@ class Interval:
 
     def __init__(self) -> None:
         self._begin = time.perf_counter()
-        self._sums = torch.zeros(len(TERM_NAMES), dtype=torch.float64, device=device())
-        self._counts = torch.zeros(len(TERM_NAMES), dtype=torch.float64)
+        self._sums = torch.zeros(len(TERMS), dtype=torch.float64, device=device())
+        self._counts = torch.zeros(len(TERMS), dtype=torch.float64)
         self._examples = self._tokens = self._positions = 0
         self._unchecked: list[tuple[np.ndarray, Tensor]] = []
 
@@ -97,9 +97,9 @@ class Interval:
         unchecked, self._unchecked = self._unchecked, []
         totals = all_reduce_sum(torch.stack([sums for _, sums in unchecked])).tolist()
         for i, (batch, _) in enumerate(unchecked):
-            for term, total in zip(TERM_NAMES, totals[i], strict=True):
+            for term, total in zip(TERMS, totals[i], strict=True):
                 if not math.isfinite(total):
-                    return NonFiniteLoss(batch, len(unchecked) - i, term, total)
+                    return NonFiniteLoss(batch, len(unchecked) - i, term.name, total)
         return None
 
     def totals(self) -> IntervalTotals:

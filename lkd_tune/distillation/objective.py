@@ -24,6 +24,9 @@ class TrainingObjective:
         losses: Settings and weights of the terms.
         kind: The kind of the task.
         scales: Factors of the weights by term; those that are left out are 1.
+
+    Attributes:
+        shares: The factor of each of `TERMS` in its term; 0 if the term has weight 0.
     """
 
     def __init__(
@@ -34,6 +37,9 @@ class TrainingObjective:
     ):
         self._kind = kind
         self._terms = [(term, getattr(losses, term.name)) for term in TERMS]
+        self.shares = [
+            term.share(settings) if settings.weight > 0 else 0.0 for term, settings in self._terms
+        ]
         self._weights = [
             settings.weight * scales.get(term.name, 1.0) for term, settings in self._terms
         ]
@@ -47,7 +53,7 @@ class TrainingObjective:
             batch: The micro-batch of B examples.
 
         Returns:
-            One sum for each of `TERMS`; (0, 0) for those with weight 0.
+            One sum for each of `TERMS`; (0, 0) for those with share 0.
         """
         logits = self._kind.logits(output)
         inputs = LossInputs(
@@ -61,14 +67,14 @@ class TrainingObjective:
         )
         nothing = LossSum(torch.zeros((), device=batch.ids.device), lambda: torch.zeros(()))
         return [
-            term.total(settings, inputs) if settings.weight > 0 else nothing
-            for term, settings in self._terms
+            term.total(settings, inputs) if share > 0 else nothing
+            for (term, settings), share in zip(self._terms, self.shares, strict=True)
         ]
 
     def counts(self, batches: list[Batch], maps: Maps) -> torch.Tensor:
         """Returns the divisors of the sums over some micro-batches, float64, shape (terms,).
 
-        Those of terms with weight 0 are 0: an interval's mean of a term that has ended is the mean
+        Those of terms with share 0 are 0: an interval's mean of a term that has ended is the mean
         over the steps before.
 
         Args:
@@ -79,13 +85,14 @@ class TrainingObjective:
         counts = []
         nothing = torch.zeros((), dtype=torch.float64, device=batches[0].mask.device)
         for batch in batches:
-            rows = self._kind.count_loss_rows(batch)
-            sizes = BatchSizes(batch.mask, rows, *layers)
+            kind = self._kind
+            rows, labelled = kind.count_loss_rows(batch), kind.count_labelled_rows(batch)
+            sizes = BatchSizes(batch.mask, rows, labelled, *layers)
             counts.append(
                 torch.stack(
                     [
-                        term.count(settings, sizes) if settings.weight > 0 else nothing
-                        for term, settings in self._terms
+                        term.count(settings, sizes) if share > 0 else nothing
+                        for (term, settings), share in zip(self._terms, self.shares, strict=True)
                     ]
                 )
             )
@@ -99,9 +106,11 @@ class TrainingObjective:
             counts: Of the whole effective batch, shape (terms,).
         """
         parts = [
-            loss.total * (weight / max(1.0, count))
-            for weight, loss, count in zip(self._weights, sums, counts.tolist(), strict=True)
-            if weight > 0
+            loss.total * (weight * share / max(1.0, count))
+            for weight, share, loss, count in zip(
+                self._weights, self.shares, sums, counts.tolist(), strict=True
+            )
+            if share > 0
         ]
         return torch.stack(parts).sum()
 
@@ -111,13 +120,15 @@ class TrainingObjective:
         Args:
             seen: Sum and count of each term over some steps, shape (terms, 2).
         """
-        means, weighted = {}, 0.0
-        for (term, _), weight, (total, count) in zip(
-            self._terms, self._weights, seen.tolist(), strict=True
+        means: dict[str, float] = {}
+        weighted = 0.0
+        for (term, _), weight, share, (total, count) in zip(
+            self._terms, self._weights, self.shares, seen.tolist(), strict=True
         ):
-            if weight > 0:
-                means[term.name] = float(total / max(count, 1.0))
-                weighted += weight * means[term.name]
+            if share > 0:
+                mean = share * float(total / max(count, 1.0))
+                means[term.name] = means.get(term.name, 0.0) + mean
+                weighted += weight * mean
         return {**means, "total": weighted}
 
 

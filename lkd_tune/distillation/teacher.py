@@ -62,7 +62,10 @@ def train_teacher(
     base = cache or cache_dir()
     key = digest(
         "teacher-1",
-        training.model_dump(exclude={"bad_examples", "activation_checkpointing"}),  # the same model
+        # Without what gives the same model.
+        training.model_dump(
+            exclude={"bad_examples", "activation_checkpointing", "unlabelled_share"}
+        ),
         model_digest(training.model) if training.model else None,
         [source_fingerprint(task, split) for split in ("train", "dev")],
         task.max_length,

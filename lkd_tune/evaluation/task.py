@@ -46,7 +46,8 @@ def evaluation_task(
         message = "has no student.json, so --task or --data is needed"
         raise SpecError(Problem(model, "", message))
     if data is not None:
-        settings |= {"data": None, "config": None, "train": str(data), "dev": str(data)}
+        settings |= {"data": None, "config": None, "unlabelled": None}
+        settings |= {"train": str(data), "dev": str(data)}
         settings[split] = str(data)
     source = Source("task", {"task": settings})
     for override in overrides:

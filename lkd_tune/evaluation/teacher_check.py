@@ -11,7 +11,7 @@ import torch
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.task import TaskSettings
-from lkd_tune.data.loading import load_split
+from lkd_tune.data.loading import load_split, load_texts
 from lkd_tune.data.tasks.base import Kind
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
@@ -91,7 +91,10 @@ def _warn_of_unknown_tokens(
     """
     if tokenizer.unk_token_id is None:
         return []
-    texts = load_split(task, "train", cache=cache).strings()[:_TEXTS_READ]
+    if task.train is not None:
+        texts = load_split(task, "train", cache=cache).strings()[:_TEXTS_READ]
+    else:
+        texts = load_texts(task.of_unlabelled(), "train", cache=cache).strings()[:_TEXTS_READ]
     encoded = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=512)
     ids = np.fromiter(chain.from_iterable(encoded["input_ids"]), np.int64)
     share = float((ids == tokenizer.unk_token_id).mean()) if len(ids) else 0.0

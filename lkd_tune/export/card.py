@@ -146,6 +146,11 @@ def _recipe(spec: TrialSpec, row: Row, origin: Origin) -> list[tuple[str, ...]]:
     weights = ", ".join(f"{name} {weight:.3g}" for name, weight in row.weights.items() if weight)
     scales = ", ".join(f"{name} {scale:.3g}" for name, scale in spec.effective_scales.items())
     data = spec.task.data if is_hub_id(spec.task.data) else Path(spec.task.train or "").name
+    more = spec.task.unlabelled
+    if more is not None and row.unlabelled:
+        name = more.data if is_hub_id(more.data) else Path(more.data or more.split).name
+        texts = f"{row.unlabelled:,} texts without labels of {name}"
+        data = f"{data}, and {texts}" if spec.task.train else texts
     return [
         ("teacher", origin.teacher),
         ("data", str(data)),

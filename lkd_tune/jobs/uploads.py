@@ -25,6 +25,8 @@ _FILE_SETTINGS = (
     ("task", "train"),
     ("task", "dev"),
     ("task", "test"),
+    ("task", "unlabelled"),
+    ("task", "unlabelled", "split"),
     ("evaluate_on", "task", "train"),
     ("evaluate_on", "task", "dev"),
 )

@@ -53,8 +53,11 @@ class TaskKind(Protocol):
     def loss_labels(self, batch: Any) -> Tensor:
         """Returns the labels of the rows, shape (R,) or (R, C)."""
 
+    def count_labelled_rows(self, batch: Any) -> int:
+        """Returns the number of rows that have a label."""
+
     def hard_label_loss(self, rows: Tensor, labels: Tensor) -> Tensor:
-        """Returns the loss against the labels, summed over the rows, 0-dim."""
+        """Returns the loss against the labels, summed over the rows that have one, 0-dim."""
 
     def soft_label_loss(self, rows: Tensor, teacher: Tensor, settings: LogitLoss) -> LossSum:
         """Returns the loss against the teacher's rows, summed."""
@@ -100,6 +103,11 @@ class LossInputs:
         self.logits = (logits, targets.logits if targets else None)
         self.mask: Tensor = batch.mask
         self.batch, self.kind = batch, kind
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """The student's logits that the task's loss compares, float32, shape (R, C)."""
+        return self.kind.loss_rows(self.logits[0].float(), self.batch)
 
     @cached_property
     def word_relations(self) -> tuple[WordRelations, WordRelations]:
@@ -149,6 +157,7 @@ class BatchSizes:
     Attributes:
         mask: True where a word is real, shape (B, N).
         rows: R.
+        labelled_rows: Those of the R rows that have a label.
         word_layers: Layers that the word relations compare.
         layer_layers: Layers that the layer relations compare.
         hidden_layers: Layers whose hidden states are compared.
@@ -157,6 +166,7 @@ class BatchSizes:
 
     mask: Tensor
     rows: int
+    labelled_rows: int
     word_layers: int
     layer_layers: int
     hidden_layers: int = 0

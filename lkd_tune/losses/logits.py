@@ -113,20 +113,26 @@ def _js(log_p: Tensor, log_q: Tensor) -> Tensor:
     return 0.5 * (_reverse_kl(log_p, log_m) + _reverse_kl(log_q, log_m))
 
 
-def logit_total(settings: LogitLoss, inputs: LossInputs) -> LossSum:
-    """Returns (1 - alpha) × soft + alpha × hard, summed over the rows of a micro-batch."""
+def soft_total(settings: LogitLoss, inputs: LossInputs) -> LossSum:
+    """Returns the loss against the teacher's logits, summed over the rows of a micro-batch."""
+    teacher = inputs.logits[1]
+    assert teacher is not None
+    kind = inputs.kind
+    return kind.soft_label_loss(inputs.rows, kind.loss_rows(teacher, inputs.batch), settings)
+
+
+def hard_total(settings: LogitLoss, inputs: LossInputs) -> LossSum:
+    """Returns the loss against the labels, summed over the rows that have one."""
     kind, batch = inputs.kind, inputs.batch
-    student, teacher = inputs.logits
-    rows = kind.loss_rows(student.float(), batch)
-    total = rows.new_zeros(())
-    if settings.alpha > 0:
-        total = total + settings.alpha * kind.hard_label_loss(rows, kind.loss_labels(batch))
-    if settings.alpha < 1 and teacher is not None:
-        soft = kind.soft_label_loss(rows, kind.loss_rows(teacher, batch), settings)
-        total = total + (1 - settings.alpha) * soft.total
-    return LossSum(total, lambda: torch.tensor(float(len(rows))))
+    total = kind.hard_label_loss(inputs.rows, kind.loss_labels(batch))
+    return LossSum(total, lambda: torch.tensor(float(kind.count_labelled_rows(batch))))
 
 
-def logit_count(settings: LogitLoss, sizes: BatchSizes) -> Tensor:
+def soft_count(settings: LogitLoss, sizes: BatchSizes) -> Tensor:
     """Returns R."""
     return torch.tensor(float(sizes.rows), dtype=torch.float64, device=sizes.mask.device)
+
+
+def hard_count(settings: LogitLoss, sizes: BatchSizes) -> Tensor:
+    """Returns the number of rows that have a label."""
+    return torch.tensor(float(sizes.labelled_rows), dtype=torch.float64, device=sizes.mask.device)

@@ -38,12 +38,12 @@ from lkd_tune.losses.ckd import (
 )
 from lkd_tune.losses.hidden import hidden_count, hidden_difference
 from lkd_tune.losses.inputs import BatchSizes, LossInputs
-from lkd_tune.losses.logits import logit_count, logit_total
+from lkd_tune.losses.logits import hard_count, hard_total, soft_count, soft_total
 
 
 @dataclass(frozen=True)
 class Term:
-    """One term of the objective.
+    """One term of the objective, or a part of one that has a divisor of its own.
 
     Attributes:
         name: Its field in `LossSettings`: the key in a space file, the metric `loss/NAME`, the
@@ -54,12 +54,14 @@ class Term:
         count: Returns the divisor of that sum, float64, 0-dim, on the device of the mask. It
             reads no model's output, as a training step needs the divisor of the whole effective
             batch before its first backward pass.
+        share: Returns the part's factor in the term, from the settings; 0 leaves it out.
     """
 
     name: str
     settings: type[TermSettings]
     total: Callable[[Any, LossInputs], LossSum]
     count: Callable[[Any, BatchSizes], Tensor]
+    share: Callable[[Any], float] = lambda settings: 1.0
 
 
 def _wr_pair(settings: WordPairLoss, inputs: LossInputs) -> LossSum:
@@ -144,8 +146,13 @@ TERMS = (
     Term("wr_triple", WordTripleLoss, _wr_triple, _wr_triple_count),
     Term("ltr_pair", LayerPairLoss, _ltr_pair, _ltr_pair_count),
     Term("ltr_triple", LayerTripleLoss, _ltr_triple, _ltr_triple_count),
-    Term("logits", LogitLoss, logit_total, logit_count),
+    Term("logits", LogitLoss, soft_total, soft_count, lambda settings: 1 - settings.alpha),
+    Term("logits", LogitLoss, hard_total, hard_count, lambda settings: settings.alpha),
     Term("hidden", HiddenLoss, _hidden, _hidden_count),
     Term("attention", AttentionLoss, _attention, _attention_count),
 )
-"""All terms, in the order of the fields of `LossSettings`."""
+"""All terms, in the order of the fields of `LossSettings`; the parts of a term follow each other.
+
+The loss against the labels is a part of its own, because text without labels has none: its mean is
+over the rows that have a label, that of the loss against the teacher is over all rows.
+"""

@@ -35,6 +35,8 @@ class Measurement(BaseModel):
     """Training examples per second since the last measurement, over all workers."""
     padding: float = 0.0
     """Share of padding among the tokens of batches since the last measurement."""
+    unlabelled: int = 0
+    """Number of training examples without a label, copies and windows included."""
     skipped: int = 0
     """Number of bad training examples that are left out."""
     peak_host_gib: float = 0.0

@@ -219,6 +219,14 @@ def _recipes_differ(board: Leaderboard) -> bool:
     return len({row.recipe for row in board.rows if row.name.isdigit()}) > 1
 
 
+def _unlabelled_text(row: Row, board: Leaderboard) -> str:
+    return f"{row.unlabelled:,}"
+
+
+def _any_unlabelled(board: Leaderboard) -> bool:
+    return any(row.unlabelled for row in board.rows)
+
+
 def _mean_with_tie(row: Row, board: Leaderboard) -> str:
     tie = " =" if row.ties_with_best and row.rank != 1 else ""
     return interval(row.mean, row.high) + tie
@@ -386,6 +394,12 @@ COLUMNS: tuple[Column, ...] = (
     Column("energy_j", lambda trial: energy_j(trial.record)),
     Column("samples_per_s", lambda trial: trial.of_last("samples_per_s")),
     Column("padding", lambda trial: trial.of_last("padding")),
+    Column(
+        "unlabelled",
+        lambda trial: trial.of_last("unlabelled", 0),
+        terminal=Shown("unlabelled", _unlabelled_text, when=_any_unlabelled),
+        page=Shown("unlabelled texts", _unlabelled_text, when=_any_unlabelled),
+    ),
     Column("skipped", lambda trial: trial.of_last("skipped", 0)),
     Column("accumulation", lambda trial: trial.record.accumulation),
     Column("weights", lambda trial: {name: t.weight for name, t in trial.spec.losses.terms()}),

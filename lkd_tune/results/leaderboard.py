@@ -102,6 +102,8 @@ class Row:
     """Training examples per second at the last measurement."""
     padding: float | None
     """Share of the tokens in batches that were padding."""
+    unlabelled: int
+    """Number of training examples without a label, from `task.unlabelled`."""
     skipped: int
     """Number of bad training examples that were left out."""
     accumulation: int

@@ -54,6 +54,9 @@ def compare_with_labels_alone(session: Session) -> None:
     run = session.run
     if not session.settings.search.baseline:
         return
+    if session.settings.task.train is None:
+        session.view.note("without task.train there are no labels to train a student on alone")
+        return
     compared: set[str] = set()
     while not session.stop:
         winner = run.read_trial(rank_run(run).names[0])

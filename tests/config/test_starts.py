@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lkd_tune.config.errors import SpecError
 from lkd_tune.config.loss_scales import LossScales, TermScale, settings_of
 from lkd_tune.config.read_space import build_space
 from lkd_tune.config.settings.layer_map import preset_map
@@ -312,3 +313,33 @@ def test_the_layers_that_a_student_starts_from(layers, options, expected):
     else:
         assert start.clamped == {}
         assert drawn(own, start.params, 6).student.layers == expected
+
+
+def test_recipes_of_a_task_without_labels_do_without_them():
+    head = HEAD.replace("train: train.csv", "unlabelled: more.txt") % "own"
+    losses = "losses: {choice: [ckd, {recipe: soft_labels, logits: {alpha: 0}}]}\n"
+    own = build_space(parse_source(head + losses + "search: {trials: 16}", "space.yaml"))
+    found = starts(own, names=("soft_labels", "pkd"))
+    assert [start.recipe for start in found] == [None, "pkd"]  # the space has the first
+    specs = [drawn(own, start.params, 6, start.recipe) for start in found]
+    assert [spec.losses.recipe for spec in specs] == ["soft_labels", "pkd"]
+    assert all(
+        spec.losses.logits.alpha == 0 and spec.losses.logits.temperature > 1 for spec in specs
+    )
+
+
+@pytest.mark.parametrize(
+    ("block", "place"),
+    [
+        ("losses: labels", "space.yaml:3 losses"),
+        ("losses:\n  logits:\n    alpha: {choice: [0, 0.5]}", "space.yaml:3 losses"),
+        ("losses: {logits: {alpha: 0}}\ntrain: {unlabelled_share: 0}", "space.yaml:4 train"),
+    ],
+)
+def test_a_task_without_labels_refuses_what_needs_them(block, place):
+    head = HEAD.replace("train: train.csv", "unlabelled: more.txt") % "own"
+    with pytest.raises(SpecError) as error:
+        build_space(parse_source(head + block, "space.yaml"))
+    (problem,) = error.value.problems
+    assert str(problem).startswith(f"{place}: ")
+    assert "task.train" in problem.message

@@ -297,3 +297,28 @@ def test_a_model_without_known_attention_is_refused_before_the_search(tmp_path, 
     problems = {name: recipe_problem(loaded, name) for name in RECIPES}
     assert {name for name, found in problems.items() if found} == {"tinybert", "minilm"}
     assert problems["minilm"] == f"{other} has no query, key and value modules that are known"
+
+
+def test_check_tells_how_much_unlabelled_text_is_used(tmp_path):
+    teacher = make_classifier(tmp_path / "t")
+    (tmp_path / "more.txt").write_text("bad bad\ngood good\nbad bad\n")
+    data = {"train": make_csv(tmp_path, 8, "train.csv"), "dev": make_csv(tmp_path, 8, "dev.csv")}
+    tree = {
+        "task": {"name": "own", **data, "unlabelled": str(tmp_path / "more.txt")},
+        "teacher": teacher,
+        "student": {"depth": 2},
+    }
+
+    def notes(**task):
+        own = {**tree, "task": {**tree["task"], **task}}
+        (tmp_path / "s.yaml").write_text(yaml.safe_dump(own))
+        return check_all(load_space(tmp_path / "s.yaml"))[1].notes
+
+    more = f"{tmp_path}/more.txt: 2 texts without labels"
+    assert notes()[-1] == f"{more} are added to 8 with labels; left out are 1 repeated"
+    assert notes(train=None)[-1] == f"{more}; left out are 1 repeated"
+    (tmp_path / "more.txt").write_text("\n")
+    with pytest.raises(
+        SpecError, match=r"^s\.yaml:\d+ task\.unlabelled: .*no usable row \(1 empty\)"
+    ):
+        notes()

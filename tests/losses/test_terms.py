@@ -45,9 +45,16 @@ def _inputs(build=LossInputs) -> LossInputs:
 
 
 def test_settings_and_functions_name_the_same_terms_in_the_same_order():
-    assert tuple(term.name for term in TERMS) == TERM_NAMES
+    assert tuple(dict.fromkeys(term.name for term in TERMS)) == TERM_NAMES
     fields = LossSettings.model_fields
-    assert [term.settings for term in TERMS] == [fields[name].annotation for name in TERM_NAMES]
+    assert all(term.settings is fields[term.name].annotation for term in TERMS)
+
+
+def test_the_parts_of_a_term_are_shares_of_it():
+    for alpha in (0.0, 0.3, 1.0):
+        losses = LossSettings.model_validate({"logits": {"alpha": alpha}})
+        shares = [term.share(losses.logits) for term in TERMS if term.name == "logits"]
+        assert shares == pytest.approx([1 - alpha, alpha])
 
 
 def test_terms_beyond_ckd_are_left_out_unless_they_are_named():
@@ -82,7 +89,13 @@ def test_a_term_reads_the_parts_that_its_settings_declare(term):
 def test_the_count_is_that_of_the_sum(term):
     settings, inputs = term.settings(), _inputs()
     sizes = BatchSizes(
-        inputs.mask, rows=3, word_layers=3, layer_layers=3, hidden_layers=3, attention_layers=1
+        inputs.mask,
+        rows=3,
+        labelled_rows=3,
+        word_layers=3,
+        layer_layers=3,
+        hidden_layers=3,
+        attention_layers=1,
     )
     count = term.count(settings, sizes)
     assert count.dtype == torch.float64

@@ -31,6 +31,8 @@ class EvaluateOn(Settings):
     def _check(cls, task: TaskSettings) -> TaskSettings:
         if not KINDS[task.kind].has_labels:
             raise ValueError(f"must be a task with labels to fine-tune on, found {task.kind}")
+        if task.unlabelled is not None:
+            raise ValueError("students are fine-tuned on labels; remove unlabelled")
         return task
 
 

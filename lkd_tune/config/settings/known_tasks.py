@@ -218,8 +218,8 @@ def is_file_name(name: str) -> bool:
 def with_task_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns task settings, completed with the defaults of the named task and of its kind.
 
-    A local file for `train` replaces the location of a known task's data. Columns that the settings
-    do not name get the kind's usual names.
+    A local file for `train` replaces the location of a known task's data, as does one for `dev` if
+    `train` is null. Columns that the settings do not name get the kind's usual names.
     """
     known = dict(TASKS.get(str(settings.get("name")), {}))
     kind = str(settings.get("kind", known.get("kind", "classification")))
@@ -228,8 +228,10 @@ def with_task_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     if info is not None:
         usual = {"columns": columns} if columns else {}
         known = {"metric": info.metrics[0], **usual, **info.usual, **known}
-    train = settings.get("train")
-    if isinstance(train, str) and is_file_name(train):
+    labelled = settings.get("train", "")
+    if labelled is None:
+        labelled = settings.get("dev")
+    if isinstance(labelled, str) and is_file_name(labelled):
         for key in ("data", "config", "train", "dev", "test"):
             known.pop(key, None)
     filled = {**known, **settings}

@@ -122,7 +122,8 @@ class LogitLoss(TermSettings):
     """Multiply the soft part by temperature², so that its gradient keeps its size at any
     temperature. Has no effect where the temperature has none."""
     alpha: float = Field(0.0, ge=0, le=1)
-    """Share of the loss against the labels. 1: the labels alone."""
+    """Share of the loss against the labels, a mean over those examples that have one. 1: the labels
+    alone."""
 
     @property
     def needs_teacher(self) -> bool:
@@ -260,6 +261,26 @@ class LossSettings(Settings):
     def needs(self) -> frozenset[Part]:
         """Parts of the models' outputs that the active terms read."""
         return frozenset(part for _, term in self.active() for part in term.needs)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether any term reads the labels."""
+        return self.logits.weight > 0 and self.logits.alpha > 0
+
+    def check_labels(self, train: str | None) -> None:
+        """Checks that a task has labels if they are read.
+
+        Args:
+            train: The task's split with labels, None if it has none.
+
+        Raises:
+            ValueError: If they are read and it has none.
+        """
+        if train is None and self.needs_labels:
+            raise ValueError(
+                f"logits.alpha {self.logits.alpha:g} needs labels, and without task.train there "
+                "are none; set losses.logits.alpha to 0"
+            )
 
     @property
     def needs_teacher(self) -> bool:

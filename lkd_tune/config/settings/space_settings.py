@@ -18,7 +18,7 @@ from lkd_tune.config.settings.search import (
     SearchSettings,
 )
 from lkd_tune.config.settings.student import StudentSettings
-from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.config.settings.task import TaskSettings, check_share
 from lkd_tune.config.settings.teacher import TargetSettings, TeacherSettings
 from lkd_tune.config.settings.trackers import TrackerSettings
 from lkd_tune.config.settings.training import ResourceSettings, TrainSettings, check_batch
@@ -59,6 +59,30 @@ class SpaceSettings(Settings):
     def _check_evaluate_on(cls, value: EvaluateOn | None, info: ValidationInfo) -> Any:
         if value is not None and "task" in info.data:  # else the task is invalid and reported
             check_evaluate_on(info.data["task"])
+        return value
+
+    @field_validator("teacher")
+    @classmethod
+    def _check_teacher(cls, value: TeacherSettings, info: ValidationInfo) -> Any:
+        if value.train is not None and "task" in info.data and info.data["task"].train is None:
+            raise ValueError(
+                "teacher.train needs labels, and without task.train there are none; name a "
+                "fine-tuned model in teacher.model"
+            )
+        return value
+
+    @field_validator("losses")
+    @classmethod
+    def _check_losses(cls, value: LossSettings, info: ValidationInfo) -> Any:
+        if "task" in info.data:
+            value.check_labels(info.data["task"].train)
+        return value
+
+    @field_validator("train")
+    @classmethod
+    def _check_train(cls, value: TrainSettings, info: ValidationInfo) -> Any:
+        if "task" in info.data:
+            check_share(info.data["task"], value)
         return value
 
     @model_validator(mode="after")

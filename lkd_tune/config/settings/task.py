@@ -8,8 +8,14 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from lkd_tune.config.settings.base import Settings, block_from
-from lkd_tune.config.settings.known_tasks import file_types, is_file_name, with_task_defaults
+from lkd_tune.config.settings.known_tasks import (
+    GENERATED,
+    file_types,
+    is_file_name,
+    with_task_defaults,
+)
 from lkd_tune.config.settings.task_kinds import KINDS, MetricName, TaskKindName
+from lkd_tune.config.settings.training import TrainSettings
 
 
 class Columns(Settings):
@@ -41,6 +47,26 @@ class Augmentation(Settings):
     seed: int = 0
 
 
+class Unlabelled(Settings):
+    """Text without labels. A file or a split alone, as in `unlabelled: more.txt`, is its `split`.
+
+    Rows that are in dev or test are left out, as are those in train, repeated ones and empty ones.
+    """
+
+    split: str
+    """A local file, or the name of a split on the hub. A txt file has a text on each line."""
+    data: str | None = None
+    """Name of the data set on the hub. Default: that of the task."""
+    config: str | None = None
+    """Configuration of the data set in `data`. Default: with `data` none, else that of the task."""
+    text: str | None = None
+    """Column of the text. Default: that of the task; in a txt file there is only one."""
+    pair: str | None = None
+    """Column of the second text of a pair. Default: that of the task."""
+    examples: int | None = Field(None, ge=1)
+    """Use only the first N rows; a data set on the hub is streamed then. Default: all."""
+
+
 class TaskSettings(Settings):
     """The task of the student. `task: NAME` is short for `task: {name: NAME}`."""
 
@@ -58,7 +84,8 @@ class TaskSettings(Settings):
     """Configuration of the data set on the hub, such as `cola` of `nyu-mll/glue`."""
     train: str | None = None
     """Training split: a local csv, tsv, txt, json, jsonl, parquet or conll file, or the name of a
-    split on the hub. A json file may be nested like SQuAD's."""
+    split on the hub. A json file may be nested like SQuAD's. May be left out, or null for a known
+    task, if there is `unlabelled` text."""
     dev: str | None = None
     """Split on which trials are scored."""
     test: str | None = None
@@ -90,6 +117,9 @@ class TaskSettings(Settings):
     train_examples: int | None = Field(None, ge=1)
     """Use only the first N training examples; a data set on the hub is streamed then. Default:
     all."""
+    unlabelled: Annotated[Unlabelled | None, block_from("split", optional=True)] = None
+    """Further training text for the students, without labels: they learn the teacher's answers to
+    it. Without `train` all of their text is. Default: none."""
     seed: int = 0
     """Seed of the generated data."""
     augment: Annotated[Augmentation | None, block_from("copies", optional=True)] = None
@@ -103,14 +133,18 @@ class TaskSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> TaskSettings:
-        if self.train is None or self.dev is None:
-            missing = "train" if self.train is None else "dev"
+        if self.dev is None or (self.train is None and self.unlabelled is None):
+            missing = "train" if self.train is None and self.unlabelled is None else "dev"
             raise ValueError(
                 f"task {self.name!r} is unknown, so task.{missing} is required: a local "
                 "file, or a split of the data set on the hub in task.data"
             )
-        if self.data is None:
-            for split in (self.train, self.dev, self.test):
+        if self.data in (None, GENERATED):
+            more = self.unlabelled
+            splits = [more.split if more and more.data is None else None]
+            if self.data is None:
+                splits += [self.train, self.dev, self.test]
+            for split in splits:
                 if split is not None and not is_file_name(split):
                     raise ValueError(
                         f"{split!r} is not a {file_types()} file; "
@@ -128,6 +162,8 @@ class TaskSettings(Settings):
             raise ValueError(f"columns.label is required for {self.kind}")
         if self.columns.pair is None and kind.needs_pair is not None:
             raise ValueError(f"columns.pair is required for {self.kind}: {kind.needs_pair}")
+        if self.unlabelled is not None and kind.needs_label is not None:
+            raise ValueError(f"unlabelled can't be used for {self.kind}: {kind.needs_label}")
         if self.augment is not None and not kind.of_whole_texts:
             raise ValueError(
                 f"augment can't be used for {self.kind}: replaced words would change what it "
@@ -136,6 +172,49 @@ class TaskSettings(Settings):
         if problem := kind.problem(self):
             raise ValueError(problem)
         return self
+
+    @property
+    def copies(self) -> int:
+        """Number of augmented copies of each training example, for students."""
+        return self.augment.copies if self.augment else 0
+
+    @property
+    def named_in(self) -> str:
+        """The split that has the classes if `labels` does not name them."""
+        return "dev" if self.train is None else "train"
+
+    def of_unlabelled(self) -> TaskSettings:
+        """Returns the task whose training split is the unlabelled text."""
+        more = self.unlabelled
+        assert more is not None
+        is_file, is_lines = is_file_name(more.split), more.split.removesuffix(".gz").endswith("txt")
+        columns = Columns(
+            text=more.text or ("text" if is_lines else self.columns.text),
+            pair=more.pair or self.columns.pair,
+            label=None,
+        )
+        return self.model_copy(
+            update={
+                "data": None if is_file else more.data or self.data,
+                "config": None if is_file else more.config or (None if more.data else self.config),
+                "columns": columns,
+                "train": more.split,
+                "train_examples": more.examples,
+                **dict.fromkeys(("dev", "test", "augment", "unlabelled")),
+            }
+        )
+
+
+def check_share(task: TaskSettings, train: TrainSettings) -> None:
+    """Checks that a student has text to train on.
+
+    Raises:
+        ValueError: If none of the unlabelled text is used, and there is no other.
+    """
+    if task.train is None and train.unlabelled_share == 0:
+        raise ValueError(
+            "unlabelled_share 0 leaves no text to train on, as there is no task.train; raise it"
+        )
 
 
 def _is_encoding(name: str) -> bool:

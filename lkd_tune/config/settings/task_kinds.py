@@ -27,6 +27,8 @@ class TaskKindInfo:
         reported: Other values that scoring reports; a search can't maximise them.
         columns: The usual names of the columns of its data; `label` is None if it has no labels.
         needs_pair: Name of the second text for messages, if the kind requires one.
+        needs_label: Why all of its text needs labels, or why none has any; None if the teacher's
+            answers can stand for them.
         of_whole_texts: Whether a label describes a whole text, so that augmentation may replace
             words.
         usual: Defaults of other task settings.
@@ -39,6 +41,7 @@ class TaskKindInfo:
     reported: tuple[str, ...] = ()
     columns: Mapping[str, str | None] = field(default_factory=dict)
     needs_pair: str | None = None
+    needs_label: str | None = None
     of_whole_texts: bool = False
     usual: Mapping[str, Any] = field(default_factory=dict)
     problem: Callable[[Any], str | None] = _no_problem
@@ -102,6 +105,7 @@ KINDS: Mapping[str, TaskKindInfo] = {
         # The scores of each document's first sentences.
         reported=("lead_rouge1", "lead_rouge2", "lead_rougeL"),
         columns={"text": "document", "label": "summary"},
+        needs_label="the summary tells which sentences of a document are compared",
         usual={"max_length": 512},
         problem=_summary_labels_problem,
     ),
@@ -111,6 +115,7 @@ KINDS: Mapping[str, TaskKindInfo] = {
         pipeline="fill-mask",
         reported=("loss", "perplexity"),
         columns={"text": "text", "label": None},
+        needs_label="its text has no labels, so add the text to task.train",
     ),
 }
 

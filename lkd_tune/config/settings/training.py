@@ -13,7 +13,7 @@ class TrainSettings(Settings):
     """How a model is trained: a student with the losses, or a teacher on the labels."""
 
     epochs: float = Field(3, gt=0)
-    """Passes over the training data."""
+    """Passes over the training data, unlabelled text and augmented copies included."""
     steps: int | None = Field(None, ge=1)
     """Optimizer steps; overrides `epochs`. Default: computed from `epochs`."""
     batch_size: int = Field(32, ge=1)
@@ -33,6 +33,9 @@ class TrainSettings(Settings):
     """Decay of AdamW's squared gradients; 0.98 makes training from scratch more stable."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients with a larger norm are scaled down to it."""
+    unlabelled_share: float = Field(1.0, ge=0, le=1)
+    """Share of `task.unlabelled` that a student is trained on; with less, its steps stay the same.
+    `{choice: [0, 1]}` shows what the text adds. No effect without it."""
     evaluations: int = Field(3, ge=1)
     """Number of evaluations on dev: at the end, at half of the steps, at a quarter, and so on."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -44,8 +44,10 @@ def _rows(task: TaskSettings, path: Path) -> Iterator[dict[str, list[str]]]:
         ValueError: If a line has more or fewer fields than there are columns.
     """
     names = task.column_names
-    both = {task.columns.text: 0, str(task.columns.label): -1}
-    places = both if names is None else {name: at for at, name in enumerate(names)}
+    usual = {task.columns.text: 0}
+    if task.columns.label is not None:  # text without labels may have words alone
+        usual[task.columns.label] = -1
+    places = usual if names is None else {name: at for at, name in enumerate(names)}
     width = None if names is None else len(names)
     rows: list[list[str]] = []
 
@@ -54,7 +56,7 @@ def _rows(task: TaskSettings, path: Path) -> Iterator[dict[str, list[str]]]:
 
     for number, fields in _lines(task, path, sentence_ends=True):
         if fields:
-            width = width or max(len(fields), 2)
+            width = width or max(len(fields), len(places))
             if len(fields) != width:
                 expected = (
                     f"not {width} ({', '.join(places)})"

@@ -15,7 +15,7 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.losses import LogitLoss
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
-from lkd_tune.data.types import IGNORED, Batch, Encoded, Split, Tokens
+from lkd_tune.data.types import IGNORED, UNLABELLED, Batch, Encoded, Split, Tokens, is_labelled
 from lkd_tune.losses.base import LossSum
 from lkd_tune.losses.logits import soft_labels
 
@@ -38,9 +38,10 @@ class Kind(ABC):
     2. Tokenising a split: `encode`, once for each tokenizer. The result is cached on disk, so it
        may depend on nothing but the arguments.
     3. Training, for each micro-batch and on each rank: `prepare_batch` before the batch leaves the
-       host, `count_loss_rows` to sum R over the whole batch, then `logits` of the student's and the
-       teacher's output, `loss_rows` of both, `loss_labels`, `hard_label_loss` and
-       `soft_label_loss`. Losses are sums over rows: the caller divides by R of the whole batch.
+       host, `count_loss_rows` and `count_labelled_rows` to sum both over the whole batch, then
+       `logits` of the student's and the teacher's output, `loss_rows` of both, `loss_labels`,
+       `hard_label_loss` and `soft_label_loss`. Losses are sums over rows: the caller divides by
+       their number in the whole batch, that of the loss against labels by the labelled ones.
        Unless `has_dynamic_inputs`, the teacher's `logits` may come from a store.
     4. Scoring a split: `prepare_batch` with seed and step 0, `logits` and `scoring_outputs` for
        each batch, then `score` once on the host with the outputs of all examples in their order.
@@ -136,8 +137,11 @@ class Kind(ABC):
         return Encoded(encoded["input_ids"], encoded["token_type_ids"], labels, {})
 
     def label_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
-        """Returns the labels of a split as an array, one entry per example."""
-        return np.asarray(label, np.int64)
+        """Returns the labels of a split as an array, one entry per example.
+
+        Those that are None become `UNLABELLED`, or NaN if labels are numbers.
+        """
+        return np.asarray([UNLABELLED if one is None else one for one in label], np.int64)
 
     def logits(self, output: Any) -> Tensor:
         """Returns the logits in a model's output, shape (B, C) or (B, N, C)."""
@@ -170,9 +174,14 @@ class Kind(ABC):
         """Returns R, the number of rows that the batch adds to the loss."""
         return len(batch.labels)
 
+    def count_labelled_rows(self, batch: Batch) -> int:
+        """Returns how many of the R rows have a label."""
+        return int(is_labelled(self.loss_labels(batch)).sum())
+
     def hard_label_loss(self, rows: Tensor, labels: Tensor) -> Tensor:
-        """Returns the loss against the labels, summed over the rows, 0-dim."""
-        return torch.nn.functional.cross_entropy(rows, labels, reduction="sum")
+        """Returns the loss against the labels, summed over the rows that have one, 0-dim."""
+        entropy = torch.nn.functional.cross_entropy
+        return entropy(rows, labels, reduction="sum", ignore_index=UNLABELLED)
 
     def soft_label_loss(self, rows: Tensor, teacher: Tensor, settings: LogitLoss) -> LossSum:
         """Returns the loss against the teacher's rows, summed."""

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from lkd_tune.config.settings.losses import LogitLoss
 from lkd_tune.data.tasks.base import Kind, class_id, classes_in, rounded, row_error
-from lkd_tune.data.types import Split, Tokens
+from lkd_tune.data.types import Split, Tokens, is_labelled
 from lkd_tune.losses.base import LossSum
 from lkd_tune.losses.logits import soft_labels
 
@@ -133,11 +133,14 @@ class Regression(WholeText):
 
     @override
     def label_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
-        return np.asarray(label, np.float32)
+        return np.asarray(label, np.float32)  # of None that is NaN
 
     @override
     def hard_label_loss(self, rows: Tensor, labels: Tensor) -> Tensor:
-        return torch.nn.functional.mse_loss(rows[:, 0], labels, reduction="sum")
+        ours = rows[:, 0]
+        # Without a label the difference is 0, and so is its gradient. An index would be a GPU sync.
+        labels = torch.where(labels.isnan(), ours.detach(), labels)
+        return torch.nn.functional.mse_loss(ours, labels, reduction="sum")
 
     @override
     def soft_label_loss(self, rows: Tensor, teacher: Tensor, settings: LogitLoss) -> LossSum:
@@ -201,14 +204,19 @@ class MultiLabel(WholeText):
     def label_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
         array = np.zeros((len(label), len(names or ())), np.float32)
         for row, ids in enumerate(label):
-            array[row, ids] = 1
+            if ids is None:
+                array[row] = np.nan
+            else:
+                array[row, ids] = 1
         return array
 
     @override
     def hard_label_loss(self, rows: Tensor, labels: Tensor) -> Tensor:
-        """Returns the mean binary cross-entropy over the classes, summed over the rows."""
+        """Returns the mean binary cross-entropy over the classes, summed over the labelled rows."""
         entropy = torch.nn.functional.binary_cross_entropy_with_logits
-        return entropy(rows, labels, reduction="none").mean(-1).sum()
+        # Zeros in place of NaN: the gradient of a loss that is left out has to be finite, too.
+        each = entropy(rows, labels.nan_to_num(), reduction="none").mean(-1)
+        return (each * is_labelled(labels)).sum()
 
     @override
     def constant_outputs(self, tokens: Tokens) -> np.ndarray:

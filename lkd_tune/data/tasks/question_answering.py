@@ -19,7 +19,7 @@ from typing_extensions import override
 from lkd_tune.config.settings.losses import LogitLoss
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.tasks.base import Kind, rounded, row_error
-from lkd_tune.data.types import Batch, Encoded, Split, Tokens
+from lkd_tune.data.types import UNLABELLED, Batch, Encoded, Split, Tokens
 from lkd_tune.losses.base import LossSum
 
 # Candidates for starts and for ends, and the longest answer in tokens, as in BERT's own code.
@@ -89,7 +89,10 @@ class QuestionAnswering(Kind):
                 "offsets": np.concatenate(offsets).astype(np.int32),
                 "questions": np.asarray(examples, np.int32),
             },
-            {"contexts": contexts, "answers": [answers["text"] for answers in split.label]},
+            {
+                "contexts": contexts,
+                "answers": [answers["text"] if answers else None for answers in split.label],
+            },
         )
 
     @override
@@ -285,8 +288,10 @@ def _best_spans(
     ]
 
 
-def _token_span(answers: dict[str, list[Any]], places: np.ndarray) -> tuple[int, int]:
+def _token_span(answers: dict[str, list[Any]] | None, places: np.ndarray) -> tuple[int, int]:
     """Returns the first and last token of the first answer, (0, 0) if the window lacks it."""
+    if answers is None:
+        return UNLABELLED, UNLABELLED
     if not answers["text"]:
         return 0, 0
     begin = answers["answer_start"][0]

@@ -12,7 +12,7 @@ from typing_extensions import override
 from lkd_tune.config.errors import Problem
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.tasks.base import LabelledTokens, are_numbered, class_id, classes_in, row_error
-from lkd_tune.data.types import IGNORED, Encoded, Split, Tokens
+from lkd_tune.data.types import IGNORED, UNLABELLED, Encoded, Split, Tokens
 
 _OUTSIDE = "O"
 # All tags of entities that seqeval knows: O, and begin, inside, end or single.
@@ -85,7 +85,12 @@ class Tagging(LabelledTokens):
             return_attention_mask=False,
         )
         labels, places = [], []
-        for row, tags in enumerate(split.label):
+        # Training text may have no tags; then the logits at a word's first token are compared.
+        every = (
+            [UNLABELLED] * len(words) if tags is None else tags
+            for tags, words in zip(split.label, split.text, strict=True)
+        )
+        for row, tags in enumerate(every):
             before = None
             for word in encoded.word_ids(row):
                 first = word is not None and word != before

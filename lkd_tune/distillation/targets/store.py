@@ -5,7 +5,7 @@ B examples of a batch, N positions, C classes, E examples, T + 1 layers (0 the e
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +55,25 @@ def parts_that_fit(
     """
     if kind.has_dynamic_inputs or classes is None or settings.source == "live":
         return frozenset()
-    layers, width = teacher.num_hidden_layers + 1, teacher.hidden_size
     fitting: set[Part] = set()
-    size = target_bytes(tokens, layers, classes, kind)
-    if size <= settings.max_gb * 1e9:
-        fitting |= {"logits", "word_relations", "layer_relations"}
-        for part in VECTOR_PARTS:
-            size += vector_bytes(part, tokens, layers, width)
-            if size <= settings.max_gb * 1e9:
-                fitting.add(part)
+    for number in range(len(VECTOR_PARTS) + 1):
+        vectors = VECTOR_PARTS[:number]
+        if stored_bytes(vectors, tokens, teacher, classes, kind) <= settings.max_gb * 1e9:
+            fitting |= {"logits", "word_relations", "layer_relations", *vectors}
     return frozenset(fitting)
+
+
+def stored_bytes(
+    vectors: Sequence[VectorPart], tokens: Tokens, teacher: Any, classes: int | None, kind: Kind
+) -> int:
+    """Returns the size of stored targets: those of relations and logits, and some vectors.
+
+    Arguments are those of `parts_that_fit`.
+    """
+    assert classes is not None  # targets of the vocabulary's width are never stored
+    layers, width = teacher.num_hidden_layers + 1, teacher.hidden_size
+    size = target_bytes(tokens, layers, classes, kind)
+    return size + sum(vector_bytes(part, tokens, layers, width) for part in vectors)
 
 
 class StoredTargets:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from lkd_tune.files.cache import node_cache
 from lkd_tune.records.measurement import Measurement, ModelSize
 from lkd_tune.records.progress_file import progress_path, progress_writer
 from lkd_tune.records.trial_folder import append_measurement
+from lkd_tune.results.formatting import duration, megabytes
 from lkd_tune.storage.fetch import send_model
 
 # For these kinds of tasks a score is a mean over the rows of dev, or nearly so.
@@ -58,6 +60,7 @@ def prepare_teacher(
     _configure_process(threads, cwd)
     from lkd_tune.data.loading import load_split
     from lkd_tune.data.tasks.registry import kind_of
+    from lkd_tune.data.training_text import load_training_text
     from lkd_tune.distillation.teacher import train_teacher
     from lkd_tune.evaluation.teacher_check import check_teacher, score_of_constant
     from lkd_tune.models.loading import describe_model, load_config
@@ -91,6 +94,8 @@ def prepare_teacher(
     head = kind_of(task_settings).head
     check_memory(model, head, settings.inference)
     warnings = check_teacher(model, task_settings, cache=node_cache(cache))
+    if task_settings.unlabelled is not None:
+        warnings.append(load_training_text(task_settings, cache=node_cache(cache)).note)
     scores = score_model(threads, model, task, cache, cwd, inference=settings.inference)
     parameters = describe_model(model, head)["parameters"]
     flops = count_size(load_config(model), head, task_settings.max_length).flops
@@ -126,7 +131,7 @@ def prepare_targets(
         targets: TargetSettings as JSON.
         cache: Folder of stored targets and tokenised data.
         cwd: What paths are relative to.
-        progress: File for the share that is done, such as 40%.
+        progress: File for the share that is done, the size of the targets, and the time left.
         parts: The `VECTOR_PARTS` that any trial may compare.
 
     Raises:
@@ -136,7 +141,7 @@ def prepare_targets(
     from lkd_tune.data.loading import count_labels
     from lkd_tune.data.tasks.registry import kind_of
     from lkd_tune.distillation.augmentation import load_training_tokens
-    from lkd_tune.distillation.targets.store import parts_that_fit
+    from lkd_tune.distillation.targets.store import parts_that_fit, stored_bytes
     from lkd_tune.distillation.targets.store_build import get_or_build_store
     from lkd_tune.distillation.targets.store_format import read_store_info
     from lkd_tune.distillation.targets.vectors import VECTOR_PARTS, vector_folder
@@ -154,9 +159,14 @@ def prepare_targets(
         return {}
     vectors = [part for part in VECTOR_PARTS if part in parts and part in fitting]
 
+    size = megabytes(stored_bytes(vectors, tokens, load_config(model), classes, kind))
+    begin = time.monotonic()
+
     def write_progress(done: int, total: int) -> None:
+        left = duration((time.monotonic() - begin) * (total - done) / done)
+        text = f"{done / total:.0%} of {size} for {total:,} examples, about {left} left"
         Path(progress).parent.mkdir(parents=True, exist_ok=True)
-        Path(progress).write_text(f"{done / total:.0%}", "utf-8")
+        Path(progress).write_text(text, "utf-8")
 
     folder = get_or_build_store(
         model,
