@@ -10,6 +10,7 @@ teacher layers that the best student starts from and is compared with.
 from __future__ import annotations
 
 import argparse
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,17 +31,15 @@ def main() -> None:
     """Draws the picture in both schemes."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path)
+    parser.add_argument("--to", type=Path, default=Path(__file__).parent / "images")
     given = parser.parse_args()
-    folder = Path(__file__).parent / "images"
     for place, scheme in enumerate(("light", "dark")):
         text = draw(RunFolder(given.run), lambda name, place=place: COLOURS[name][place])
-        (folder / f"search-{scheme}.svg").write_text(text, "utf-8")
+        (given.to / f"search-{scheme}.svg").write_text(text, "utf-8")
 
 
 def draw(run: RunFolder, colour: Colour) -> str:
     """Returns the picture as SVG, on a transparent ground."""
-    import io
-
     board = read_leaderboard(run)
     options = {
         "font.size": 11,

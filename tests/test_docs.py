@@ -17,6 +17,7 @@ from lkd_tune.config.schema import space_schema
 from lkd_tune.config.shipped import shipped_spaces
 from lkd_tune.records import trial_folder
 from lkd_tune.records.run import RunFolder
+from lkd_tune.results.plots.style import COLOURS
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +79,24 @@ def test_the_examples_are_there(site):
     text = (site / "how-to" / "python" / "index.html").read_text("utf-8")
     for path in (ROOT / "examples").glob("[!_]*.py"):
         assert f"examples/{path.name}" in text
+
+
+def test_the_picture_is_drawn_from_a_run(finished_run, tmp_path):
+    command = [
+        sys.executable,
+        ROOT / "docs" / "draw_search.py",
+        finished_run.path,
+        "--to",
+        tmp_path,
+    ]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, env=env, check=True, timeout=120)
+    light, dark = (
+        (tmp_path / f"search-{scheme}.svg").read_text("utf-8") for scheme in ("light", "dark")
+    )
+    assert light.count("<path") == dark.count("<path") > 50
+    assert COLOURS["ink"][0] in light
+    assert COLOURS["ink"][1] in dark
 
 
 def test_results_and_changelog_are_pages(site):

@@ -27,6 +27,27 @@ def padded(length: int) -> int:
     return -(-length // PAD_MULTIPLE) * PAD_MULTIPLE
 
 
+def batches_of_tokens(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
+    """Returns examples of similar lengths in batches of at most so many tokens, padding included.
+
+    An example that is longer is a batch of its own.
+
+    Args:
+        lengths: Tokens of each example, shape (examples,).
+        tokens: The most tokens of a batch.
+    """
+    order = np.argsort(lengths, kind="stable")
+    widths = [padded(int(lengths[example])) for example in order]  # rising
+    batches, start = [], 0
+    while start < len(order):
+        end = start + 1
+        while end < len(order) and (end + 1 - start) * widths[end] <= tokens:
+            end += 1
+        batches.append(order[start:end])
+        start = end
+    return batches
+
+
 def max_accumulation(spec: TrialSpec) -> int:
     """Returns the largest number of parts of a micro-batch: parts of single examples."""
     if spec.train.tokens_per_batch is not None:

@@ -125,7 +125,7 @@ class Tokens:
         known = is_labelled(torch.from_numpy(self.labels)).numpy()
         return np.logical_and.reduceat(known, self.starts[:-1]) if self.token_labels else known
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Number of tokens of each example."""
         return np.diff(self.starts)

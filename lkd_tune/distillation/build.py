@@ -186,6 +186,8 @@ def build_engine(
         "zero_allow_untested_optimizer": True,  # torch's AdamW
         "bf16": {"enabled": bf16 and stage > 0},
         "steps_per_print": 10**9,
+        # Its timer waits for the GPU twice in each step and each forward pass of an evaluation.
+        "timers": {"throughput": {"enabled": False}},
     }
     engine, *_ = load_deepspeed().initialize(
         model=student,

@@ -14,6 +14,7 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
 from lkd_tune.config.settings.teacher import PLAIN, Inference
+from lkd_tune.data.batches import batches_of_tokens
 from lkd_tune.data.loading import count_labels, label_names, load_split
 from lkd_tune.data.tasks.base import Kind, are_numbered
 from lkd_tune.data.tasks.registry import kind_of
@@ -23,7 +24,8 @@ from lkd_tune.models.forward import forward
 from lkd_tune.models.loading import load_for_inference, load_tokenizer
 from lkd_tune.models.placement import running
 
-_BATCH_EXAMPLES = 128
+# A GPU is busy with launches unless batches are large; a CPU's cache is full long before.
+_BATCH_TOKENS = {"cuda": 32_768, "cpu": 4_096}
 _HOST = torch.device("cpu")
 
 
@@ -39,7 +41,7 @@ def evaluate(
         task: The task whose metrics are computed.
         tokens: The split.
         on: Where the model is.
-        batch_divisor: Divides the batch size, to save memory.
+        batch_divisor: Divides the number of tokens in a batch, to save memory.
     """
     kind = kind_of(task)
     return kind.score(predict(model, kind, tokens, on, batch_divisor=batch_divisor), tokens)
@@ -54,9 +56,7 @@ def predict(
     """
     in_group = dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if in_group else (0, 1)
-    order = np.argsort(tokens.lengths, kind="stable")
-    batch_examples = max(1, _BATCH_EXAMPLES // batch_divisor)
-    batches = np.array_split(order, max(1, -(-len(order) // batch_examples)))
+    batches = batches_of_tokens(tokens.lengths, _BATCH_TOKENS[on.type] // batch_divisor)
     # ZeRO-3 gathers weights in each forward pass, so all ranks need the same number of passes.
     rounds = -(-len(batches) // world)
     mine = [batches[(i * world + rank) % len(batches)] for i in range(rounds)]

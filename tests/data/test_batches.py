@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lkd_tune.config.settings.training import TrainSettings
-from lkd_tune.data.batches import Batches, padded_width
+from lkd_tune.data.batches import Batches, batches_of_tokens, padded_width
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=300).map(np.array)
 
@@ -91,3 +93,16 @@ def test_the_number_of_workers_does_not_change_the_batches(lengths, budget, seed
         return
     for other in (of_two, of_four):
         assert [batch.tolist() for batch in of_one] == [batch.tolist() for batch in other]
+
+
+@settings(max_examples=100, deadline=None)
+@given(lengths=LENGTHS, tokens=st.integers(1, 500))
+def test_batches_of_tokens_have_each_example_once_and_are_as_large_as_allowed(lengths, tokens):
+    batches = batches_of_tokens(lengths, tokens)
+    assert sorted(np.concatenate(batches).tolist()) == [*range(len(lengths))]
+    for batch, after in itertools.pairwise([*batches, None]):
+        width = padded_width(lengths[batch])
+        assert len(batch) == 1 or len(batch) * width <= tokens
+        if after is not None:  # one more would have been too many
+            assert (len(batch) + 1) * padded_width(lengths[after[:1]]) > tokens
+            assert lengths[after].min() >= lengths[batch].max()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from lkd_tune.config.settings.teacher import PLAIN, Inference
+from lkd_tune.data.batches import batches_of_tokens
 from lkd_tune.data.tasks.base import Kind
 from lkd_tune.data.types import Tokens
 from lkd_tune.distillation.targets.base import LiveTeacher, Maps
@@ -144,7 +145,7 @@ def _build(
         attention=every[1:] if "attention" in drafts else (),
     )
     done = 0
-    for examples in _batches(tokens.lengths):
+    for examples in batches_of_tokens(tokens.lengths, _BATCH_TOKENS):
         targets = live(tokens.batch(examples, on), maps)
         for writer in writers:
             writer.write(examples, targets)
@@ -216,16 +217,3 @@ class RelationWriter:
             array.flush()
         own = {"format": FORMAT, "layers": self._layers, "per_token": self._kind.per_token}
         write_info(self._folder, {**own, **info})
-
-
-def _batches(lengths: np.ndarray) -> Sequence[np.ndarray]:
-    """Returns examples of similar lengths in batches of about `_BATCH_TOKENS` tokens."""
-    order = np.argsort(lengths, kind="stable")
-    batches, start = [], 0
-    while start < len(order):
-        end = start + 1
-        while end < len(order) and (end + 1 - start) * lengths[order[end]] <= _BATCH_TOKENS:
-            end += 1
-        batches.append(order[start:end])
-        start = end
-    return batches
