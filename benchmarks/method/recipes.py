@@ -10,7 +10,8 @@ alone. `s` is the time of one training; that of a search is in its last column.
 
 DIR/cola/train.tsv and dev.tsv are the files of a task, and test.tsv if there is one; otherwise
 every other line of dev is the test part, which chooses nothing. Teachers as in evidence.py. The
-winners of searches are trained again with the seeds of all rows. Each finished training is a file
+winners of searches are trained again with the seeds of all rows. All recipes have the same layer map,
+by default the one that suits most tasks (see layer_maps.py). Each finished training is a file
 in --out, so a repeated command continues where it stopped.
 """
 
@@ -48,6 +49,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     evidence.add_arguments(parser)
+    parser.add_argument("--map", default="lower_half", help="layer map of the recipes")
     parser.add_argument("--rates", default="0.5,2", help="range of a search, in multiples of --lr")
     parser.add_argument("--rows", help="beginnings of the names of rows, with commas between")
     arguments = parser.parse_args()
@@ -61,7 +63,7 @@ def measure(task: str, arguments: argparse.Namespace) -> Iterator[tuple[str, lis
     space = evidence.space_of(task, arguments)
     teacher = evidence.teacher_of(space)
     settings, folder = space.settings, arguments.out / task
-    layer_map = preset_map("skip", read_depth(teacher), settings.student.depth)
+    layer_map = preset_map(arguments.map, read_depth(teacher), settings.student.depth)
     wanted = tuple(arguments.rows.split(",")) if arguments.rows else ("",)
     for name in RECIPES:
         if name.startswith(wanted):

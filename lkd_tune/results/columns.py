@@ -85,6 +85,8 @@ class Shown:
         when: Whether the column is shown for a leaderboard.
         is_number: Whether cells are aligned to the right.
         wraps: Whether a narrow terminal may break the cells into lines.
+        dropped: A terminal that is too narrow for all columns leaves out those with the lowest
+            number first; None: it shows the column in any case.
     """
 
     header: str | Callable[[Leaderboard], str]
@@ -93,6 +95,7 @@ class Shown:
     when: Callable[[Leaderboard], bool] = lambda board: True
     is_number: bool = True
     wraps: bool = False
+    dropped: int | None = None
 
     def header_of(self, board: Leaderboard) -> str:
         """Returns the column's header."""
@@ -324,13 +327,13 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "share",
         _share,
-        terminal=Shown("share", lambda row, board: percent(row.share)),
+        terminal=Shown("share", lambda row, board: percent(row.share), dropped=4),
         page=Shown("of teacher", lambda row, board: percent(row.share, 1)),
     ),
     Column(
         "depth",
         lambda trial: trial.spec.student.depth,
-        terminal=Shown("depth", _depth_text, lambda board: str(board.teacher["layers"])),
+        terminal=Shown("depth", _depth_text, lambda board: str(board.teacher["layers"]), dropped=3),
         page=Shown("depth", _depth_text),
     ),
     Column(
@@ -356,6 +359,7 @@ COLUMNS: tuple[Column, ...] = (
             COSTS["parameters"].heading,
             lambda row, board: millions(row.parameters),
             lambda board: millions(board.teacher["parameters"]),
+            dropped=5,
         ),
         page=Shown("parameters", lambda row, board: millions(row.parameters)),
         tracked=_of_size("parameters"),
@@ -376,6 +380,7 @@ COLUMNS: tuple[Column, ...] = (
             "seconds",
             lambda row, board: "" if row.wall_s is None else f"{row.wall_s:.0f}",
             _teacher_seconds,
+            dropped=2,
         ),
         page=Shown("time", lambda row, board: "" if row.wall_s is None else duration(row.wall_s)),
         tracked=_of_outcome("wall_s"),
@@ -388,6 +393,7 @@ COLUMNS: tuple[Column, ...] = (
         terminal=Shown(
             "GiB",
             lambda row, board: f"{row.peak_memory_gib:.1f}" if row.peak_memory_gib else "",
+            dropped=1,
         ),
     ),
     Column("peak_host_gib", lambda trial: _peak(trial, "peak_host_gib")),

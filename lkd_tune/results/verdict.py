@@ -113,9 +113,9 @@ def distillation_verdict(board: Leaderboard) -> str:
     text = f"{subject} gains {value} over {whom} trained on the labels alone"
     text += f" (trial {gain.labels.name}): {own} against {others}"
     text += f", means of {gain.seeds} other seeds" if gain.seeds else ", one seed each"
-    text += _on_test(best, gain.labels)
     if gain.low is not None and gain.high is not None:
         text += f" (95 % interval of the gain: {difference(gain.low)} to {difference(gain.high)})"
+    text += _on_test(best, gain.labels)
     if gain.is_clear is not None:
         kind, sign = ("distinguishable", "≤") if gain.is_clear else ("indistinguishable", ">")
         text += f"; the two are statistically {kind} (Welch's t-test, p {sign} 0.05)"

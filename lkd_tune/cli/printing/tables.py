@@ -6,12 +6,13 @@ import math
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from lkd_tune.cli.printing.summary import student_place, summary_lines
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.space import SearchSpace
-from lkd_tune.results.columns import terminal_columns
+from lkd_tune.results.columns import Shown, terminal_columns
 from lkd_tune.results.formatting import number, percent
 from lkd_tune.results.leaderboard import Leaderboard, Row
 from lkd_tune.results.summary import settings_of
@@ -72,9 +73,27 @@ def show_space(space: SearchSpace, teacher_layers: int) -> None:
 def show_leaderboard(board: Leaderboard) -> None:
     """Prints one row for each trial, then the summary."""
     console = terminal()
+    trials = [row.name for row in board.rows if row.name.isdigit()]
+    hidden = {*trials[_MAX_TRIALS_SHOWN:]}
+    if board.baseline is not None:
+        hidden.discard(board.baseline.name)
+    rows = [row for row in board.rows if row.name not in hidden]
+    columns = terminal_columns(board)
+    while _width(table := _leaderboard_table(board, rows, columns), console) > console.width:
+        droppable = [column for column in columns if column.dropped is not None]
+        if not droppable:
+            break
+        columns.remove(min(droppable, key=lambda column: column.dropped or 0))
+    console.print(table)
+    if hidden:
+        console.print(f"… and {len(hidden)} more in leaderboard.csv")
+    for line in summary_lines(board):
+        console.print(line, soft_wrap=True)
+
+
+def _leaderboard_table(board: Leaderboard, rows: list[Row], columns: list[Shown]) -> Table:
     table = Table(title=f"{board.task}: {board.metric} on dev", title_justify="left", box=None,
                   padding=(0, 2, 0, 0), header_style="dim")  # fmt: skip
-    columns = terminal_columns(board)
     for column in columns:
         table.add_column(
             column.header_of(board),
@@ -84,18 +103,15 @@ def show_leaderboard(board: Leaderboard) -> None:
         )
     if board.teacher:
         table.add_row(*(column.teacher(board) for column in columns), style="dim")
-    trials = [row.name for row in board.rows if row.name.isdigit()]
-    hidden = {*trials[_MAX_TRIALS_SHOWN:]}
-    if board.baseline is not None:
-        hidden.discard(board.baseline.name)
-    for row in board.rows:
-        if row.name not in hidden:
-            table.add_row(*(column.text(row, board) for column in columns), style=_style(row))
-    console.print(table)
-    if hidden:
-        console.print(f"… and {len(hidden)} more in leaderboard.csv")
-    for line in summary_lines(board):
-        console.print(line, soft_wrap=True)
+    for row in rows:
+        table.add_row(*(column.text(row, board) for column in columns), style=_style(row))
+    return table
+
+
+def _width(table: Table, console: Console) -> int:
+    """Returns the width of a table that nothing is cut off from."""
+    unlimited = console.options.update(max_width=10_000)
+    return Measurement.get(console, unlimited, table).maximum
 
 
 def show_best(board: Leaderboard) -> None:

@@ -20,6 +20,7 @@ from rich.text import Text
 from lkd_tune.results.formatting import duration
 
 MAX_ROWS = 12
+_TRIALS_FOR_PACE = 4
 _SEPARATOR = "\x1e"
 _EVENTS = (
     "search", "earlier", "phase", "detail", "teacher", "clock", "started", "estimated", "stepped",
@@ -202,15 +203,17 @@ class SearchState:
     def _time_left(self) -> str:
         """Returns ', about … left', or '' if that is unknown.
 
-        The estimate of the trials uses the time per trial in this session, or, before a trial has
-        ended, the speed of the first one's steps. It is at most what is left of the time budget.
-        The trainings after the trials are added.
+        The estimate of the trials uses the time per trial in this session. Before a few trials have
+        ended, it uses the speed of the first one's steps, because processes take long to start. It
+        is at most what is left of the time budget. The trainings after the trials are added.
         """
         trials, left = self._trials - self._ended.total(), []
         if self._seconds_left is not None:
             left.append(self._seconds_left)
         done = self._ended.total() - self._ended_before
-        if self._clock_began is not None and done:
+        if self._clock_began is not None and done >= (
+            _TRIALS_FOR_PACE if self._expected_end else 1
+        ):
             left.append((time.monotonic() - self._clock_began) / done * trials)
         elif self._expected_end is not None:
             left.append(max(0.0, self._expected_end - time.monotonic()))

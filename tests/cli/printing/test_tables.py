@@ -1,4 +1,7 @@
+import re
+
 import pytest
+from rich.console import Console
 
 from lkd_tune.cli.printing.summary import summary_lines
 from lkd_tune.cli.printing.tables import show_best, show_leaderboard, show_space
@@ -42,6 +45,20 @@ def test_what_the_teacher_cost_is_shown(tmp_path, capsys):
         "cost of the winner's score on test: 20 s",
         "cost of the whole run: 3 min, 0.08 GPU-hours, 0.01 kWh",
     ]
+
+
+def test_a_narrow_terminal_leaves_out_what_matters_least(tmp_path, capsys, monkeypatch):
+    run = full_run(tmp_path)
+    heads = {}
+    for width in (60, 80, 200):
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr(Console, "is_terminal", True)
+        show_leaderboard(read_leaderboard(run))
+        _, head, *_ = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+        heads[width] = set(head.split())
+    assert heads[60] < heads[80] <= heads[200]
+    assert {"trial", "score", "test"} <= heads[60]
+    assert heads[200] - heads[60] >= {"GiB", "seconds"}
 
 
 @pytest.mark.parametrize(("score", "told"), [(0.9, True), (0.8, False), (0.7, False)])
