@@ -10,8 +10,8 @@ alone. `s` is the time of one training; that of a search is in its last column.
 
 DIR/cola/train.tsv and dev.tsv are the files of a task, and test.tsv if there is one; otherwise
 every other line of dev is the test part, which chooses nothing. Teachers as in evidence.py. The
-winners of searches are trained again with the seeds of all rows. All recipes have the same layer map,
-by default the one that suits most tasks (see layer_maps.py). Each finished training is a file
+winners of searches are trained again with the seeds of all rows. All recipes have the same layer
+map, by default the one that suits most tasks (see layer_maps.py). Each finished training is a file
 in --out, so a repeated command continues where it stopped.
 """
 
