@@ -19,13 +19,14 @@ from lkd_tune.evaluation.scoring import check_labels
 from lkd_tune.evaluation.teacher_check import check_start, check_teacher
 from lkd_tune.models.comparable import check_attention, check_relation_heads
 from lkd_tune.models.loading import check_vocabulary, empty_model, load_config, load_tokenizer
-from lkd_tune.models.self_test import check_layers
+from lkd_tune.models.self_test import check_layers, check_trimming
 from lkd_tune.models.teacher_size import (
     teacher_depth,
     teacher_positions,
     teacher_start,
     teacher_width,
 )
+from lkd_tune.models.vocabulary import check_tokenizer
 
 
 def check_space(space: SearchSpace) -> int:
@@ -49,6 +50,7 @@ def check_space(space: SearchSpace) -> int:
             lambda: space.check_teacher(layers),
             lambda: space.check_width(width),
             lambda: _check_layers(space),
+            lambda: _check_trimming(space),
             lambda: _check_starts(space),
             lambda: _check_attention(space),
         ):
@@ -223,6 +225,19 @@ def _check_layers(space: SearchSpace) -> None:
     start = teacher_start(space.settings.teacher)
     if start and {"teacher", "random"} & {shape.student.init for shape in space.shapes()}:
         check_layers(start, kind_of(space.settings.task).head)
+
+
+def _check_trimming(space: SearchSpace) -> None:
+    """Checks that the vocabularies which a trial may trim can be trimmed.
+
+    Raises:
+        SpecError: With the first that can't.
+    """
+    teacher = teacher_start(space.settings.teacher)
+    trimmed = [shape.student for shape in space.shapes() if shape.student.vocab == "trim"]
+    for model in {each.init if each.starts_from_model else teacher for each in trimmed} - {None}:
+        check_trimming(model, kind_of(space.settings.task).head)
+        check_tokenizer(model)
 
 
 def _check_starts(space: SearchSpace) -> None:

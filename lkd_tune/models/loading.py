@@ -67,14 +67,16 @@ def read_config(model: str) -> dict[str, Any]:
 
 
 def load_config(model: str) -> Any:
-    """Returns a model's configuration.
+    """Returns a model's configuration, which has the padding token of its tokenizer.
 
     Raises:
         SpecError: If there is no such model.
     """
     from transformers import AutoConfig
 
-    return _from_hub(AutoConfig.from_pretrained, model)
+    config = _from_hub(AutoConfig.from_pretrained, model)
+    pad_as_its_tokenizer(config, model)
+    return config
 
 
 def load_tokenizer(model: str) -> Any:
@@ -83,7 +85,7 @@ def load_tokenizer(model: str) -> Any:
     One without a padding token, as many decoders have it, pads with its end-of-text token.
 
     Raises:
-        SpecError: If the model has no fast tokenizer, or one without words.
+        SpecError: If the model has no fast tokenizer, or one without words or special tokens.
     """
     from transformers import AutoTokenizer
 
@@ -98,7 +100,13 @@ def load_tokenizer(model: str) -> Any:
         )
         raise SpecError(Problem("", "teacher", message))
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        special = [tokenizer.eos_token, tokenizer.bos_token, *tokenizer.all_special_tokens]
+        tokenizer.pad_token = next((token for token in special if token is not None), None)
+    if tokenizer.pad_token is None:
+        message = (
+            f"the tokenizer of {model} has no special token to pad texts with; set its pad_token"
+        )
+        raise SpecError(Problem("", "teacher", message))
     return tokenizer
 
 
@@ -165,18 +173,18 @@ def load_model(
         **options,
     )
     check_loaded(model, loaded, report, new_head=new_head)
-    pad_as_its_tokenizer(loaded.config)
+    pad_as_its_tokenizer(loaded.config, model)
     return loaded.eval()
 
 
-def pad_as_its_tokenizer(config: Any) -> None:
-    """Sets the padding token that `load_tokenizer` gives to a tokenizer without one.
+def pad_as_its_tokenizer(config: Any, model: str) -> None:
+    """Sets the padding token of a configuration without one to that of the model's tokenizer.
 
     A decoder reads its class at the last token before the padding, so it has to know it.
     """
-    ends = getattr(config, "eos_token_id", None)
-    if getattr(config, "pad_token_id", None) is None and ends is not None:
-        config.pad_token_id = ends[0] if isinstance(ends, list) else ends
+    if getattr(config, "pad_token_id", None) is None:
+        with contextlib.suppress(SpecError):  # raised where text is to be read
+            config.pad_token_id = load_tokenizer(model).pad_token_id
 
 
 def load_for_inference(model: str, head: str, inference: Inference) -> Any:

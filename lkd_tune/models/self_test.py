@@ -12,14 +12,16 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.models.forward import model_inputs
-from lkd_tune.models.loading import auto_model, load_config, pad_as_its_tokenizer
+from lkd_tune.models.loading import auto_model, load_config
 from lkd_tune.models.stack import config_of_layers, find_stack
 from lkd_tune.models.student import copy_layers
+from lkd_tune.models.vocabulary import Vocabulary
 from lkd_tune.runtime.usage import count_parameters
 
 # Layers of the copy: enough for the patterns of local and global attention that are in use.
@@ -67,11 +69,52 @@ def check_layers(model: str, head: str) -> None:
         raise SpecError(Problem("", "teacher", message))
 
 
+@lru_cache(maxsize=8)
+def check_trimming(model: str, head: str) -> None:
+    """Checks that a model answers the same with the embeddings of fewer tokens.
+
+    Args:
+        model: Folder or hub id.
+        head: As in transformers' AutoModelFor….
+
+    Raises:
+        SpecError: If it does not; or if there is no such model.
+    """
+    config = _small(load_config(model))
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(0)
+        try:
+            whole = _build(config, head)
+            inputs = _inputs(config, _WORDS)
+            kept = {*inputs["input_ids"].flatten().tolist(), *range(config.pad_token_id + 1)}
+            vocabulary = _vocabulary_of(sorted(kept), config.vocab_size)
+            trimmed = copy.deepcopy(whole)
+            vocabulary.trim(trimmed)
+            ours = {**inputs, "input_ids": vocabulary.table[inputs["input_ids"]]}
+            with torch.no_grad():
+                same = _equal(trimmed(**ours)[0], whole(**inputs)[0])
+            problem = None if same else "with the embeddings of fewer tokens it answers differently"
+        except SpecError:
+            raise
+        except Exception as error:  # whatever a model of any family may raise
+            problem = f"it can't be run ({str(error).strip().splitlines()[0]})"
+    if problem is not None:
+        message = f"the vocabulary of {model} can't be trimmed: {problem}; use vocab: teacher"
+        raise SpecError(Problem("", "student.vocab", message))
+
+
+def _vocabulary_of(kept: list[int], tokens: int) -> Vocabulary:
+    table = torch.full((tokens,), -1)
+    table[kept] = torch.arange(len(kept))
+    return Vocabulary(None, np.array(kept), table)
+
+
 def _small(config: Any) -> Any:
     number = config.num_hidden_layers
     small = config_of_layers(config, range(1, min(number, _MAX_LAYERS) + 1))
-    pad_as_its_tokenizer(small)
-    small.vocab_size = min(small.vocab_size, _TOKENS)
+    if getattr(small, "pad_token_id", None) is None:
+        small.pad_token_id = 0
+    small.vocab_size = _TOKENS
     for place, name in enumerate(_SPECIAL):
         token = getattr(small, f"{name}_token_id", None)
         if token is not None and not (isinstance(token, int) and token < _TOKENS):

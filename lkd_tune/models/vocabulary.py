@@ -23,6 +23,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,12 @@ import torch
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.data.types import Batch, Tokens
+from lkd_tune.models.loading import load_tokenizer
 
 _BYTE = re.compile(r"^<0x[0-9A-Fa-f]{2}>$")
 _SUPPORTED = ("WordPiece", "WordLevel", "BPE", "Unigram")
 _FIRST_TOKENS = 10
+_TESTED_TOKENS = 512
 _CONFIG_IDS = ("pad", "bos", "eos", "cls", "sep", "mask", "unk")
 
 
@@ -72,19 +75,27 @@ class Vocabulary:
                 f"least {self.kept[-1] + 1}; use a model that has the teacher's vocabulary"
             )
             raise SpecError(Problem("", "student.vocab", message))
-        table = self.table.cpu()
-        pad = embeddings.padding_idx
-        trimmed = torch.nn.Embedding(
-            len(self.kept), embeddings.embedding_dim, None if pad is None else int(table[pad])
-        )
-        with torch.no_grad():
-            trimmed.weight.copy_(embeddings.weight[torch.from_numpy(self.kept)])
-        model.set_input_embeddings(trimmed)
+        # The module stays: that of Gemma multiplies its rows.
+        rows = embeddings.weight.detach()[torch.from_numpy(self.kept)]
+        embeddings.weight = torch.nn.Parameter(rows)
+        embeddings.num_embeddings = len(self.kept)
+        if embeddings.padding_idx is not None:
+            embeddings.padding_idx = self._new_id(embeddings.padding_idx)
+        # Read where the model is built again.
         model.config.vocab_size = len(self.kept)
         for name in _CONFIG_IDS:
-            old = getattr(model.config, f"{name}_token_id", None)
-            if isinstance(old, int) and 0 <= old < len(table) and table[old] >= 0:
-                setattr(model.config, f"{name}_token_id", int(table[old]))
+            key = f"{name}_token_id"
+            old = getattr(model.config, key, None)
+            if isinstance(old, list):  # several tokens may end a text
+                kept = [new for token in old if (new := self._new_id(token)) is not None]
+                setattr(model.config, key, kept)
+            elif old is not None and (new := self._new_id(old)) is not None:
+                setattr(model.config, key, new)
+
+    def _new_id(self, token: int) -> int | None:
+        """Returns the student's id for one of the teacher's, None if it is not kept."""
+        new = int(self.table[token]) if 0 <= token < len(self.table) else -1
+        return new if new >= 0 else None
 
 
 def trim_vocabulary(tokenizer: Any, tokens: Tokens, on: torch.device) -> Vocabulary:
@@ -108,7 +119,7 @@ def trim_vocabulary(tokenizer: Any, tokens: Tokens, on: torch.device) -> Vocabul
         raise SpecError(Problem("", "student.vocab", message))
     texts = _texts(model)
     added = {entry["id"]: entry["content"] for entry in tree["added_tokens"]}
-    wanted = set(np.unique(tokens.ids).tolist()) | set(added)
+    wanted = {*np.unique(tokens.ids).tolist(), *added, *tokenizer.all_special_ids}
     wanted |= {i for i, text in texts.items() if _is_single(text, model)}
     # RoBERTa numbers positions from the padding id on, so that id must not change. Where it is not
     # among the first tokens, as in decoders, nothing hangs on it.
@@ -125,9 +136,43 @@ def trim_vocabulary(tokenizer: Any, tokens: Tokens, on: torch.device) -> Vocabul
     table = np.full(max([*texts, *added]) + 1, -1, dtype=np.int64)
     table[kept] = np.arange(len(kept))
     _rewrite(tree, table)
-    return Vocabulary(
-        _with_backend(tokenizer, json.dumps(tree)), kept, torch.from_numpy(table).to(on)
-    )
+    trimmed = _with_backend(tokenizer, json.dumps(tree))
+    # Added tokens are numbered anew where they follow the others.
+    if trimmed.get_vocab() != {
+        text: int(table[i]) for text, i in tokenizer.get_vocab().items() if table[i] >= 0
+    }:
+        message = "the tokenizer can't be trimmed: tokens would get other ids; use vocab: teacher"
+        raise SpecError(Problem("", "student.vocab", message))
+    return Vocabulary(trimmed, kept, torch.from_numpy(table).to(on))
+
+
+@lru_cache(maxsize=8)
+def check_tokenizer(model: str) -> None:
+    """Checks that a model's tokenizer can be trimmed, with texts made of some of its tokens.
+
+    Raises:
+        SpecError: If it can't, or if there is no such model.
+    """
+    tokenizer = load_tokenizer(model)
+    some = np.linspace(0, len(tokenizer) - 1, _TESTED_TOKENS).astype(int).tolist()
+    texts = tokenizer.batch_decode([some[i : i + 8] for i in range(0, len(some), 8)])
+    theirs = tokenizer(texts)["input_ids"]
+    flat = np.array([token for ids in theirs for token in ids])
+    nothing = np.zeros(len(flat))
+    tokens = Tokens(flat, nothing, np.array([0, len(flat)]), nothing[:1], 0, "")
+    problem = None
+    try:
+        vocabulary = trim_vocabulary(tokenizer, tokens, torch.device("cpu"))
+        ours = vocabulary.tokenizer(texts)["input_ids"]
+        if [vocabulary.kept[ids].tolist() for ids in ours] != theirs:
+            problem = "the trimmed one divides texts into other tokens"
+    except SpecError:
+        raise
+    except Exception as error:  # whatever the parts of any tokenizer may lack
+        problem = f"{type(error).__name__} {error}"
+    if problem is not None:
+        message = f"the tokenizer of {model} can't be trimmed: {problem}; use vocab: teacher"
+        raise SpecError(Problem("", "student.vocab", message))
 
 
 def _texts(model: dict[str, Any]) -> dict[int, str]:

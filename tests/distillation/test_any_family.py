@@ -6,7 +6,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.distillation.engine import Distillation
-from tests.support.families import OTHERS, config_of, make_classifier, make_csv
+from lkd_tune.models.size import count_size, expected_config
+from tests.support.families import OTHERS, config_of, make_classifier, make_csv, make_decoder
 
 # One of each kind: another encoder, a decoder, one with rotary positions and grouped queries.
 _EACH_TIME = ("modernbert", "gpt2", "qwen3")
@@ -52,12 +53,7 @@ def test_a_student_of_any_family_learns_and_is_saved(tmp_path, family):
 
 
 def test_a_decoder_without_a_padding_token_pads_with_its_end_of_text(tmp_path):
-    teacher, csv = make_classifier(tmp_path / "teacher", "gpt2"), make_csv(tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(teacher)
-    tokenizer.pad_token, tokenizer.eos_token = None, "[SEP]"
-    tokenizer.save_pretrained(teacher)
-    config = config_of("gpt2", pad_token_id=None, eos_token_id=tokenizer.eos_token_id)
-    config.save_pretrained(teacher)
+    teacher, csv = make_decoder(tmp_path / "teacher", pad=None), make_csv(tmp_path)
     spec = TrialSpec.model_validate(
         {
             "task": {"name": "cats", "train": csv, "dev": csv, "max_length": 16},
@@ -71,5 +67,9 @@ def test_a_decoder_without_a_padding_token_pads_with_its_end_of_text(tmp_path):
         list(distillation)
         distillation.save_student(tmp_path / "student")
     student = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student")
-    assert student.config.pad_token_id == tokenizer.eos_token_id
-    assert AutoTokenizer.from_pretrained(tmp_path / "student").pad_token == "[SEP]"
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "student")
+    assert student.config.pad_token_id == tokenizer.eos_token_id == tokenizer.pad_token_id
+    # Its configuration is known before: students are timed in batches.
+    config = expected_config(spec.student, teacher)
+    assert config.pad_token_id == tokenizer.pad_token_id
+    count_size(config, "SequenceClassification", 16)

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from tokenizers import Tokenizer, models
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.evaluation.teacher_check import check_start, check_teacher, score_of_constant
-from tests.support.families import make_classifier, make_csv
+from lkd_tune.models.loading import load_config, load_model, load_tokenizer
+from tests.support.families import make_classifier, make_csv, make_decoder
 
 
 @pytest.fixture
@@ -60,6 +62,57 @@ def test_answers_that_overflow_are_blamed_on_the_teacher(tmp_path, teacher):
     model.save_pretrained(teacher)
     with pytest.raises(SpecError, match="answers the first rows of dev with NaN or infinite"):
         check_teacher(str(teacher), _task(make_csv(tmp_path)))
+
+
+def test_a_decoder_without_a_padding_token_is_told_of(tmp_path):
+    teacher, task = make_decoder(tmp_path / "t", pad=None), _task(make_csv(tmp_path))
+    for check in (check_teacher, check_start):
+        (note,) = check(teacher, task)
+        assert note == (
+            f"{teacher} has no padding token, so texts are padded with [SEP], its last one"
+        )
+    assert load_config(teacher).pad_token_id == load_tokenizer(teacher).eos_token_id
+
+
+def test_a_decoder_knows_the_padding_token_of_its_tokenizer(tmp_path):
+    # As Qwen has it: only the tokenizer has a padding token, and it is not that of the text's end.
+    teacher = make_decoder(tmp_path / "t", pad=None)
+    tokenizer = load_tokenizer(teacher)
+    tokenizer.pad_token = "[MASK]"
+    tokenizer.save_pretrained(teacher)
+    assert load_config(teacher).pad_token_id == load_model(teacher).config.pad_token_id
+    assert load_config(teacher).pad_token_id == tokenizer.convert_tokens_to_ids("[MASK]")
+    assert check_teacher(teacher, _task(make_csv(tmp_path))) == []
+
+
+def test_a_decoder_that_takes_another_token_for_padding_is_refused(tmp_path):
+    teacher = make_decoder(tmp_path / "t", pad=3)
+    for check in (check_teacher, check_start):
+        with pytest.raises(SpecError) as error:
+            check(teacher, _task(make_csv(tmp_path)))
+        (problem,) = error.value.problems
+        assert str(problem) == (
+            f"teacher: padding after a text changes the answers of {teacher}: its tokenizer pads "
+            "with token 0, its config.json has pad_token_id 3; set that to 0"
+        )
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path, teacher):
+    tokenizer = load_tokenizer(str(teacher))
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save_pretrained(teacher)
+    file = tmp_path / "data.csv"
+    file.write_text("text,label\nthe zebra,0\nthe cat,1\n")
+    for check in (check_teacher, check_start):
+        with pytest.raises(SpecError, match="embeddings of 17 tokens, its tokenizer uses token"):
+            check(str(teacher), _task(str(file)))
+
+
+def test_a_tokenizer_without_any_special_token_is_refused(tmp_path, teacher):
+    backend = Tokenizer(models.WordLevel({"the": 0, "cat": 1}, unk_token="the"))
+    PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(teacher)
+    with pytest.raises(SpecError, match="has no special token to pad texts with"):
+        load_tokenizer(str(teacher))
 
 
 @pytest.mark.parametrize(

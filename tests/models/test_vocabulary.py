@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
+    AutoModelForSequenceClassification,
     AutoTokenizer,
-    BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
     PreTrainedTokenizerFast,
-    XLMRobertaConfig,
-    XLMRobertaForSequenceClassification,
     pipeline,
 )
 
@@ -30,8 +29,10 @@ from lkd_tune.data.types import Tokens
 from lkd_tune.distillation.engine import Distillation
 from lkd_tune.evaluation.scoring import evaluate_model
 from lkd_tune.models.loading import load_model, load_tokenizer
-from lkd_tune.models.vocabulary import trim_vocabulary
-from tests.support.tokenizers_of import KINDS
+from lkd_tune.models.self_test import check_trimming
+from lkd_tune.models.vocabulary import check_tokenizer, trim_vocabulary
+from tests.support.families import config_of, make_classifier
+from tests.support.tokenizers_of import FAMILIES
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -46,7 +47,9 @@ def _lines(number: int, seed: int) -> list[str]:
 
 
 LINES = _lines(400, 0)
-TOKENIZERS = {kind: make(LINES, 600) for kind, make in KINDS.items()}
+TOKENIZERS = {family: make(LINES, 600) for family, make in FAMILIES.items()}
+for each in TOKENIZERS.values():  # as `load_tokenizer` does
+    each.pad_token = each.pad_token or each.eos_token
 
 
 def _tokens(tokenizer: Any, lines: list[str]) -> Tokens:
@@ -57,15 +60,21 @@ def _tokens(tokenizer: Any, lines: list[str]) -> Tokens:
     return Tokens(flat, np.zeros_like(flat), starts, labels, tokenizer.pad_token_id, "key")
 
 
+# For what takes seconds. Each of these sets another part of a model or tokenizer.
+_EACH_TIME = ("bert", "xlm-roberta", "modernbert", "gemma3_text")
+SOME = [
+    family if family in _EACH_TIME else pytest.param(family, marks=pytest.mark.slow)
+    for family in FAMILIES
+]
 TRIMMED = {
-    kind: trim_vocabulary(tokenizer, _tokens(tokenizer, LINES[:40]), CPU)
-    for kind, tokenizer in TOKENIZERS.items()
+    family: trim_vocabulary(tokenizer, _tokens(tokenizer, LINES[:40]), CPU)
+    for family, tokenizer in TOKENIZERS.items()
 }
 
 
-def _agree(kind: str, text: str) -> bool:
+def _agree(family: str, text: str) -> bool:
     """Returns whether all tokens of a text are kept, after checking that then nothing differs."""
-    tokenizer, vocabulary = TOKENIZERS[kind], TRIMMED[kind]
+    tokenizer, vocabulary = TOKENIZERS[family], TRIMMED[family]
     theirs = tokenizer(text)["input_ids"]
     if not set(theirs) <= set(vocabulary.kept.tolist()):
         return False
@@ -79,24 +88,24 @@ def _agree(kind: str, text: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_text_whose_tokens_are_all_kept_is_tokenized_alike(kind):
-    assert len(TRIMMED[kind].kept) < 0.9 * len(TOKENIZERS[kind])
-    agreed = [_agree(kind, line) for line in LINES]
+@pytest.mark.parametrize("family", FAMILIES)
+def test_text_whose_tokens_are_all_kept_is_tokenized_alike(family):
+    assert len(TRIMMED[family].kept) < 0.9 * len(TOKENIZERS[family])
+    agreed = [_agree(family, line) for line in LINES]
     assert all(agreed[:40])
     assert 40 < sum(agreed) < len(LINES)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=150, deadline=None)
 @given(words=st.lists(st.lists(st.sampled_from(SYLLABLES), min_size=1, max_size=5), max_size=8))
-def test_so_is_any_text_whose_tokens_are_all_kept(kind, words):
-    _agree(kind, " ".join("".join(word) for word in words))
+def test_so_is_any_text_whose_tokens_are_all_kept(family, words):
+    _agree(family, " ".join("".join(word) for word in words))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_text_gets_more_unknown_tokens(kind):
-    tokenizer, trimmed = TOKENIZERS[kind], TRIMMED[kind].tokenizer
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_text_gets_more_unknown_tokens(family):
+    tokenizer, trimmed = TOKENIZERS[family], TRIMMED[family].tokenizer
     for text in [*LINES, "Zozo 가ing", "日本語 \u0001", "🙂 the"]:
         unknown = [
             each(text)["input_ids"].count(each.unk_token_id) for each in (tokenizer, trimmed)
@@ -104,11 +113,23 @@ def test_no_text_gets_more_unknown_tokens(kind):
         assert unknown[1] <= unknown[0], text
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_special_tokens_stay_special_and_pairs_are_joined_alike(kind):
-    tokenizer, vocabulary = TOKENIZERS[kind], TRIMMED[kind]
+@pytest.mark.parametrize("family", ["roberta", "modernbert", "llama", "qwen3", "gemma3_text"])
+@pytest.mark.parametrize("text", ["日本語 \u0001", "🙂 Zothe", "naïve\tœuvre\n  x", "\ud7ff한"])
+def test_unseen_text_is_spelled_in_bytes_and_none_of_it_is_lost(family, text):
+    tokenizer = TRIMMED[family].tokenizer
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.unk_token_id not in ids
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_special_tokens_stay_special_and_pairs_are_joined_alike(family):
+    tokenizer, vocabulary = TOKENIZERS[family], TRIMMED[family]
     assert vocabulary.tokenizer.special_tokens_map == tokenizer.special_tokens_map
-    assert vocabulary.tokenizer.pad_token_id == tokenizer.pad_token_id
+    pad = vocabulary.tokenizer.pad_token_id
+    assert vocabulary.kept[pad] == tokenizer.pad_token_id
+    if "roberta" in family:  # which numbers positions from it on
+        assert pad == tokenizer.pad_token_id
     theirs, ours = (
         each(LINES[0], LINES[1], return_token_type_ids=True)
         for each in (tokenizer, vocabulary.tokenizer)
@@ -117,33 +138,32 @@ def test_special_tokens_stay_special_and_pairs_are_joined_alike(kind):
     assert ours["token_type_ids"] == theirs["token_type_ids"]
 
 
-def _model(kind: str, **more: Any) -> Any:
+def _model(family: str) -> Any:
     torch.manual_seed(0)
-    sizes = {
-        "vocab_size": len(TOKENIZERS[kind]) + 3,  # some models have rows without a token
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "max_position_embeddings": 80,
-        "pad_token_id": TOKENIZERS[kind].pad_token_id,
+    tokenizer = TOKENIZERS[family]
+    special = {
+        f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")
     }
-    if kind == "wordpiece":
-        return BertForSequenceClassification(BertConfig(**sizes, **more)).eval()
-    config = XLMRobertaConfig(**sizes, type_vocab_size=1, bos_token_id=0, eos_token_id=2, **more)
-    return XLMRobertaForSequenceClassification(config).eval()
+    config = config_of(
+        family,
+        vocab_size=len(tokenizer) + 3,  # some models have rows without a token
+        num_hidden_layers=2,
+        max_position_embeddings=80,
+        **{key: token for key, token in special.items() if token is not None},
+    )
+    return AutoModelForSequenceClassification.from_config(config).eval()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_outputs_are_the_same_and_a_plain_pipeline_loads_it(tmp_path, kind):
-    model, vocabulary = _model(kind), TRIMMED[kind]
-    TOKENIZERS[kind].save_pretrained(tmp_path / "whole")
+@pytest.mark.parametrize("family", SOME)
+def test_the_outputs_are_the_same_and_a_plain_pipeline_loads_it(tmp_path, family):
+    model, vocabulary = _model(family), TRIMMED[family]
+    TOKENIZERS[family].save_pretrained(tmp_path / "whole")
     model.save_pretrained(tmp_path / "whole")
     vocabulary.trim(model)
     assert model.config.vocab_size == len(vocabulary.kept)
     vocabulary.tokenizer.save_pretrained(tmp_path / "trimmed")
     model.save_pretrained(tmp_path / "trimmed")
-    kept = [line for line in LINES if _agree(kind, line)]
+    kept = [line for line in LINES if _agree(family, line)]
     whole, trimmed = (
         pipeline("text-classification", str(tmp_path / name), top_k=None)(kept, batch_size=8)
         for name in ("whole", "trimmed")
@@ -153,17 +173,63 @@ def test_the_outputs_are_the_same_and_a_plain_pipeline_loads_it(tmp_path, kind):
     assert again.backend_tokenizer.to_str() == vocabulary.tokenizer.backend_tokenizer.to_str()
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_check_finds_that_tokenizer_and_model_can_be_trimmed(tmp_path, family):
+    _model(family).save_pretrained(tmp_path)
+    TOKENIZERS[family].save_pretrained(tmp_path)
+    check_tokenizer(str(tmp_path))
+    check_trimming(str(tmp_path), "SequenceClassification")
+
+
+def test_a_check_refuses_a_tokenizer_whose_tokens_would_get_other_ids(tmp_path):
+    teacher = make_classifier(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    tree = json.loads(path.read_text())
+    # Added tokens before all others, which a tokenizer.json can't have once it is renumbered.
+    del tree["model"]["vocab"]["[CLS]"], tree["model"]["vocab"]["[SEP]"]
+    path.write_text(json.dumps(tree))
+    with pytest.raises(SpecError) as error:
+        check_tokenizer(teacher)
+    (problem,) = error.value.problems
+    assert problem.key == "student.vocab"
+    assert str(tmp_path) in problem.message
+    assert "can't be trimmed" in problem.message
+
+
+def test_a_check_refuses_a_model_with_a_second_table_of_tokens(tmp_path, monkeypatch):
+    teacher = make_classifier(tmp_path)
+    forward = BertForSequenceClassification.forward
+
+    def with_more(self, input_ids, **kwargs):
+        output = forward(self, input_ids, **kwargs)
+        output.logits = output.logits + input_ids.float().sin().sum(1, keepdim=True)
+        return output
+
+    monkeypatch.setattr(BertForSequenceClassification, "forward", with_more)
+    with pytest.raises(SpecError, match="with the embeddings of fewer tokens it answers different"):
+        check_trimming(teacher, "SequenceClassification")
+
+
+def test_several_tokens_that_end_a_text_get_new_ids():
+    model, vocabulary = _model("llama"), TRIMMED["llama"]
+    ends = TOKENIZERS["llama"].convert_tokens_to_ids(["<|end_of_text|>", "<|reserved|>"])
+    dropped = int(np.flatnonzero(vocabulary.table.numpy() < 0)[0])
+    model.config.eos_token_id = [*ends, dropped]
+    vocabulary.trim(model)
+    assert vocabulary.kept[model.config.eos_token_id].tolist() == ends
+
+
 def test_a_model_that_predicts_tokens_is_refused():
-    model = BertForMaskedLM(_model("wordpiece").config)
+    model = BertForMaskedLM(_model("bert").config)
     with pytest.raises(SpecError, match="does not work with a model that predicts tokens"):
-        TRIMMED["wordpiece"].trim(model)
+        TRIMMED["bert"].trim(model)
 
 
 def test_a_model_with_another_vocabulary_is_refused():
-    model = _model("wordpiece")
+    model = _model("bert")
     model.resize_token_embeddings(50)
     with pytest.raises(SpecError, match="the model has 50 tokens"):
-        TRIMMED["wordpiece"].trim(model)
+        TRIMMED["bert"].trim(model)
 
 
 def test_a_whole_word_tokenizer_keeps_the_words_that_occur():
@@ -183,10 +249,10 @@ def _write(path: Path, lines: list[str]) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_trimmed_student_is_trained_beside_its_whole_teacher(tmp_path, kind):
-    _model(kind).save_pretrained(tmp_path / "teacher")
-    TOKENIZERS[kind].save_pretrained(tmp_path / "teacher")
+@pytest.mark.parametrize("family", SOME)
+def test_a_trimmed_student_is_trained_beside_its_whole_teacher(tmp_path, family):
+    _model(family).save_pretrained(tmp_path / "teacher")
+    TOKENIZERS[family].save_pretrained(tmp_path / "teacher")
     task = {
         "name": "own",
         "train": _write(tmp_path / "train.csv", LINES[:40]),

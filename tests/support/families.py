@@ -9,6 +9,7 @@ import torch
 from transformers import (
     CONFIG_MAPPING,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     BertConfig,
     DistilBertConfig,
     ElectraConfig,
@@ -27,10 +28,15 @@ _SIZES = {
     "intermediate_size": 48,
     "max_position_embeddings": 40,
 }
+_ROBERTAS = {"pad_token_id": 0, "type_vocab_size": 1}
 CONFIGS = {
     "bert": lambda **o: BertConfig(**{**_SIZES, **o}),
-    "roberta": lambda **o: RobertaConfig(**_SIZES, pad_token_id=0, type_vocab_size=1, **o),
-    "xlm-roberta": lambda **o: XLMRobertaConfig(**_SIZES, pad_token_id=0, type_vocab_size=1, **o),
+    "roberta": lambda **o: RobertaConfig(
+        **{**_SIZES, "pad_token_id": 0, "type_vocab_size": 1, **o}
+    ),
+    "xlm-roberta": lambda **o: XLMRobertaConfig(
+        **{**_SIZES, "pad_token_id": 0, "type_vocab_size": 1, **o}
+    ),
     "electra": lambda **o: ElectraConfig(**_SIZES, embedding_size=16, **o),
     "distilbert": lambda **o: DistilBertConfig(
         vocab_size=5 + len(WORDS),
@@ -90,6 +96,19 @@ def make_classifier(folder: Path, family: str = "bert", *, labels: int = 2, **op
     )
     model.save_pretrained(folder)
     build_word_tokenizer(WORDS, 40).save_pretrained(folder)
+    return str(folder)
+
+
+def make_decoder(folder: Path, *, pad: int | None) -> str:
+    """Writes a GPT-2 with this padding token; the tokenizer has one if the model has any."""
+    make_classifier(folder, "gpt2")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.eos_token = "[SEP]"
+    if pad is None:
+        tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    config = config_of("gpt2", pad_token_id=pad, eos_token_id=tokenizer.eos_token_id)
+    config.save_pretrained(folder)
     return str(folder)
 
 
