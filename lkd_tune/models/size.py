@@ -93,7 +93,7 @@ def expected_config(student: StudentSettings, teacher: str | None) -> Any:
 def count_size(
     config: Any, head: str, length: int, saved_as: torch.dtype = torch.float32
 ) -> ModelSize:
-    """Returns parameters, FLOPs and disk size of a model, without allocating its weights.
+    """Returns parameters, FLOPs and disk size of a model; mostly without allocating its weights.
 
     Args:
         config: The model's configuration.
@@ -101,20 +101,30 @@ def count_size(
         length: Tokens of the example that FLOPs are counted for.
         saved_as: The type of its weights on disk; the configuration may name another one.
     """
+    try:
+        counts = _count(config, head, length, "meta")
+    except RuntimeError:  # DeBERTa and GPT-2 look at values, which the meta device has none of
+        counts = _count(config, head, length, "cpu")
+    parameters, embeddings, flops = counts
+    return ModelSize(
+        parameters=parameters,
+        embedding_parameters=embeddings,
+        flops=flops,
+        disk_mb=parameters * saved_as.itemsize / 1e6,
+    )
+
+
+def _count(config: Any, head: str, length: int, on: str) -> tuple[int, int, int]:
+    """Returns parameters, those of the embeddings, and FLOPs of a model."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]), torch.device(on):  # keeps the trial's random numbers
         model = _build(config, head)
         ids = torch.zeros(1, fitting_length(config, length), dtype=torch.long)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(input_ids=ids)
-    parameters = count_parameters(model)
-    return ModelSize(
-        parameters=parameters,
-        embedding_parameters=model.get_input_embeddings().weight.numel(),
-        flops=counter.get_total_flops(),
-        disk_mb=parameters * saved_as.itemsize / 1e6,
-    )
+    embeddings = model.get_input_embeddings().weight.numel()
+    return count_parameters(model), embeddings, counter.get_total_flops()
 
 
 def measure_size(

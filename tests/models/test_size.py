@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
+from transformers import AutoModelForSequenceClassification
 
 from lkd_tune.config.settings.teacher import Inference
 from lkd_tune.config.trial import TrialSpec
@@ -14,7 +15,7 @@ from lkd_tune.distillation.engine import Distillation
 from lkd_tune.models.loading import load_config
 from lkd_tune.models.size import count_size, expected_size
 from lkd_tune.tuning.preparation.jobs import time_students
-from tests.support.families import CONFIGS, make_classifier, make_csv
+from tests.support.families import CONFIGS, OTHERS, config_of, make_classifier, make_csv
 
 torch.set_num_threads(1)
 
@@ -96,6 +97,17 @@ def test_flops_are_those_of_the_matrix_products(tmp_path):
     products = 2 * n * (4 * d * d + 2 * d * h) + 2 * 2 * n * n * d
     heads = 2 * d * d + 2 * d * config.num_labels
     assert count_size(config, "SequenceClassification", n).flops == layers * products + heads
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_a_model_of_any_family_is_counted(family):
+    config = config_of(family)
+    before = torch.get_rng_state()
+    size = count_size(config, "SequenceClassification", 16)
+    assert torch.equal(before, torch.get_rng_state())
+    model = AutoModelForSequenceClassification.from_config(config)
+    assert size.parameters == sum(p.numel() for p in model.parameters())
+    assert size.flops > 1e6
 
 
 def test_an_architecture_is_timed_once(tmp_path):
