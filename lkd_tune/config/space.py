@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
-from lkd_tune.config.distributions import Distribution, Suggester
+from lkd_tune.config.distributions import Choice, Distribution, Numbers, Suggester
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.loss_scales import LossScales, term_variants
 from lkd_tune.config.settings.layer_map import (
@@ -26,9 +27,10 @@ from lkd_tune.config.settings.layer_map import (
 )
 from lkd_tune.config.settings.losses import LossSettings, TermSettings
 from lkd_tune.config.settings.space_settings import SpaceSettings
+from lkd_tune.config.settings.student import SHAPE_KEYS, InitModel, StudentSettings
 from lkd_tune.config.settings.width import Width, width_problems, with_width
 from lkd_tune.config.source import KeyPath, Source, dotted, long_form
-from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
+from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec, depth_problem, tokenizer_problem
 from lkd_tune.config.validation import validation_problems
 
 # The blocks in which trials may differ; all others are the same for all trials of a run.
@@ -51,6 +53,7 @@ class SearchSpace:
         teacher_width: The width against which student widths are checked; set by `check_width`.
         loss_scales: What `losses.balance: gradient` multiplies weights by; set once it is
             measured. Trials that are drawn without it measure their own.
+        init_models: The models that `student.init` names; set by `check_init_models`.
     """
 
     source: Source
@@ -58,6 +61,7 @@ class SearchSpace:
     settings: SpaceSettings
     teacher_width: Width | None = None
     loss_scales: LossScales | None = None
+    init_models: Mapping[str, InitModel] = field(default_factory=dict)
 
     def draw(
         self,
@@ -81,14 +85,20 @@ class SearchSpace:
             SpecError: If the drawn settings are invalid; this does not happen if
                 `check_teacher` has passed.
         """
-        settings = self.resolve(lambda name, dist: dist.draw(name, suggester), recipe)
-        layer_map = resolve_layer_map(
-            settings.layer_map,
-            suggester,
-            teacher_layers,
-            settings.student.depth,
-            listed=settings.search.is_exhaustive,
-        )
+        settings = self.resolve(self._drawing(suggester), recipe)
+        if problem := self.init_problem(settings, teacher_layers):
+            raise SpecError(Problem("", "student.init", problem))
+        if self.has_map(settings):
+            layer_map = resolve_layer_map(
+                settings.layer_map,
+                suggester,
+                teacher_layers,
+                settings.student.depth,
+                listed=settings.search.is_exhaustive,
+            )
+        else:
+            unused = tuple(range(settings.student.depth + 1))
+            layer_map = ResolvedLayerMap(word=unused, layer=unused)
         return TrialSpec(
             task=settings.task,
             teacher=teacher,
@@ -103,6 +113,41 @@ class SearchSpace:
             evaluate_on=settings.evaluate_on,
             seed=seed,
         )
+
+    def compares_layers(self, student: StudentSettings, teacher_layers: int) -> bool:
+        """Returns whether terms that compare words or layers can train a student."""
+        model = self.init_models.get(student.init)
+        return model is None or not (model.own_tokenizer or model.depth > teacher_layers)
+
+    def _drawing(self, suggester: Suggester) -> Pick:
+        """Returns a function that draws all values but those that do not apply to a trial."""
+        fixed: dict[str, Any] = {}
+        block = self.tree.get("student")
+        init = block.get("init") if isinstance(block, Mapping) else None
+        if isinstance(init, Choice) and not self.init_models.keys().isdisjoint(init.options):
+            init = fixed["student.init"] = init.draw("student.init", suggester)
+        found = self.distributions()
+        if init in self.init_models:
+            shape = (f"student.{key}" for key in SHAPE_KEYS)
+            fixed |= {name: found[name].probes[0] for name in shape if name in found}
+        return lambda name, dist: fixed[name] if name in fixed else dist.draw(name, suggester)
+
+    def has_map(self, settings: SpaceSettings) -> bool:
+        """Returns whether the layer map of a trial has an effect."""
+        return settings.student.init not in self.init_models or settings.losses.needs_layers
+
+    def init_problem(self, settings: SpaceSettings, teacher_layers: int) -> str | None:
+        """Returns why the model in `student.init` can't be trained with some settings, or None."""
+        name = settings.student.init
+        model = self.init_models.get(name)
+        if model is None:
+            return None
+        problem = None
+        if model.own_tokenizer:
+            problem = tokenizer_problem(name, settings.task, settings.losses)
+        if problem is None and settings.losses.needs_layers:
+            problem = depth_problem(name, model.depth, settings.layer_map, teacher_layers)
+        return problem
 
     def scales_of(self, losses: LossSettings) -> dict[str, float]:
         """Returns the scales of a trial's terms; {} if it has none, or they were not measured."""
@@ -143,9 +188,11 @@ class SearchSpace:
         tree = {**self.tree, "losses": self.losses_of(recipe)} if recipe else self.tree
         tree = _resolved(tree, (), pick)
         try:
-            return SpaceSettings.model_validate(tree)
+            settings = SpaceSettings.model_validate(tree)
         except ValidationError as error:
             raise SpecError(validation_problems(error, self.source)) from None
+        student = settings.student.with_shape_of(self.init_models)
+        return settings.model_copy(update={"student": student})
 
     def losses_of(self, recipe: str) -> dict[str, Any]:
         """Returns a recipe's block of losses, without the labels if the task has none."""
@@ -179,7 +226,7 @@ class SearchSpace:
         """
         too_deep: set[int] = set()
         misfits: dict[tuple[KeyPath, str], dict[int, str]] = {}
-        for settings in self.shapes():
+        for settings in self._carved():
             depth, layer_map = settings.student.depth, settings.layer_map
             if depth > teacher_layers:
                 too_deep.add(depth)
@@ -208,6 +255,41 @@ class SearchSpace:
             problems.append(self.source.problem(place, by_depth[first] + also))
         if not problems and self.settings.search.is_exhaustive:
             problems += self._check_grid(teacher_layers)
+        if problems:
+            raise SpecError(problems)
+
+    def check_init_models(self, models: Mapping[str, InitModel], teacher_layers: int) -> None:
+        """Checks the models that `student.init` names, and stores them for later draws.
+
+        A combination in which a model can't be trained is not a problem: it is drawn again.
+
+        Raises:
+            SpecError: With the models that no combination fits, and the settings of the student's
+                shape if they apply to none.
+        """
+        problems = []
+        written = self.settings.student
+        self.init_models = models
+        for name in models:
+            found = {
+                self.init_problem(settings, teacher_layers)
+                for settings in self._with_losses()
+                if settings.student.init == name
+            }
+            if found and None not in found:
+                message = next(filter(None, sorted(map(str, found))))
+                problems.append(self.source.problem(("student", "init"), message))
+        if models and not any(True for _ in self._carved()):
+            own = written.with_shape_of(models)
+            for key in SHAPE_KEYS:
+                path = ("student", key)
+                is_fixed = self.is_written(path) and dotted(path) not in self.distributions()
+                if is_fixed and getattr(written, key) != getattr(own, key):
+                    message = (
+                        f"does not apply to {written.init}, which has {own.depth} layers and a "
+                        "width of its own; leave it out"
+                    )
+                    problems.append(self.source.problem(path, message))
         if problems:
             raise SpecError(problems)
 
@@ -248,40 +330,62 @@ class SearchSpace:
         return {dotted(path): dist for path, dist in distributions_in(self.tree)}
 
     def layer_map_counts(self, teacher_layers: int) -> dict[int, int]:
-        """Returns the number of different layer maps for each student depth."""
-        seen: dict[int, set[tuple[str, int]]] = {}
-        for settings in self.shapes():
-            depth, layer_map = settings.student.depth, settings.layer_map
-            pins = {
-                "pin_embeddings": layer_map.pin_embeddings,
-                "pin_last": layer_map.pin_last,
-            }
-            number = 1
-            for entries in (layer_map.word, layer_map.layer):
-                if isinstance(entries, str) and entries not in ("same", "random"):
-                    number *= count_maps(entries, teacher_layers, depth, **pins)
-            seen.setdefault(depth, set()).add((layer_map.model_dump_json(), number))
-        return {depth: sum(n for _, n in maps) for depth, maps in sorted(seen.items())}
+        """Returns the number of different layer maps for each depth of a carved student."""
+        return _count_maps(self._carved(), teacher_layers)
 
     def size(self, teacher_layers: int) -> float:
         """Returns the number of different trials; infinity if any parameter is continuous."""
-        maps = self.layer_map_counts(teacher_layers)
-        others = [
-            dist.size
+        others = {
+            name: dist.size
             for name, dist in self.distributions().items()
             if name != "student.depth" and not name.startswith("layer_map")
-        ]
-        return math.prod(others) * sum(maps.values())
+        }
+        inits = others.pop("student.init", 1) - len(self.init_models)
+        counts = self.layer_map_counts(teacher_layers).values()
+        carved = inits * math.prod(others.values()) * sum(counts) if inits > 0 else 0
+        started = math.prod(
+            size for name, size in others.items() if name.removeprefix("student.") not in SHAPE_KEYS
+        )
+        return carved + sum(
+            started * self._count_maps_of(name, teacher_layers) for name in self.init_models
+        )
+
+    def _count_maps_of(self, model: str, teacher_layers: int) -> int:
+        """Returns the number of layer maps of a model in `student.init`; 1 if they do not count."""
+        mapped = (
+            each
+            for each in self._with_losses()
+            if each.student.init == model
+            and self.has_map(each)
+            and not self.init_problem(each, teacher_layers)
+        )
+        return sum(_count_maps(mapped, teacher_layers).values()) or 1
 
     def depths(self) -> list[int]:
-        """Returns the student depths that can be drawn."""
-        return sorted({settings.student.depth for settings in self.shapes()})
+        """Returns the depths of carved students that can be drawn."""
+        return sorted({settings.student.depth for settings in self._carved()})
 
     @property
     def start_models(self) -> list[str]:
         """The models in student.init."""
         students = [settings.student for settings in self.shapes()]
         return sorted({student.init for student in students if student.starts_from_model})
+
+    def _carved(self) -> Iterator[SpaceSettings]:
+        """Yields the shapes of students that do not start from a given model."""
+        return (shape for shape in self.shapes() if shape.student.init not in self.init_models)
+
+    def _with_losses(self) -> Iterator[SpaceSettings]:
+        """Yields the settings for every combination of init, layer map and kind of losses."""
+        named = [
+            (name, (dist.middle,) if isinstance(dist, Numbers) else dist.probes)
+            for name, dist in self.distributions().items()
+            if name.split(".")[0] in ("layer_map", "losses") or name in ("student", "student.init")
+        ]
+        combinations = itertools.product(*(values for _, values in named))
+        for values in itertools.islice(combinations, _MAX_COMBINATIONS):
+            with contextlib.suppress(SpecError):  # a combination that no trial can have
+                yield self.resolve(picking(dict(zip((n for n, _ in named), values, strict=True))))
 
     def shapes(self) -> Iterator[SpaceSettings]:
         """Yields the settings for every combination of student and layer map."""
@@ -294,6 +398,23 @@ class SearchSpace:
         for values in itertools.islice(combinations, _MAX_COMBINATIONS):
             picked = dict(zip((name for name, _ in names), values, strict=True))
             yield self.resolve(picking(picked))
+
+
+def _count_maps(shapes: Iterable[SpaceSettings], teacher_layers: int) -> dict[int, int]:
+    """Returns the number of different layer maps for each depth."""
+    seen: dict[int, set[tuple[str, int]]] = {}
+    for settings in shapes:
+        depth, layer_map = settings.student.depth, settings.layer_map
+        pins = {
+            "pin_embeddings": layer_map.pin_embeddings,
+            "pin_last": layer_map.pin_last,
+        }
+        number = 1
+        for entries in (layer_map.word, layer_map.layer):
+            if isinstance(entries, str) and entries not in ("same", "random"):
+                number *= count_maps(entries, teacher_layers, depth, **pins)
+        seen.setdefault(depth, set()).add((layer_map.model_dump_json(), number))
+    return {depth: sum(n for _, n in maps) for depth, maps in sorted(seen.items())}
 
 
 def resolve_layer_map(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,8 +23,8 @@ from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.config.settings.recipes import DEFAULT_RECIPE
 from lkd_tune.config.settings.search import LimitSettings
 from lkd_tune.config.settings.space_settings import SpaceSettings
-from lkd_tune.config.settings.student import StudentSettings
-from lkd_tune.config.space import SearchSpace
+from lkd_tune.config.settings.student import SHAPE_KEYS, StudentSettings, model_name
+from lkd_tune.config.space import SearchSpace, picking
 from lkd_tune.config.trial import TrialSpec
 
 RECIPE_ATTRIBUTE = "recipe"
@@ -60,9 +61,9 @@ def recipe_starts(space: SearchSpace, teacher_layers: int, names: Sequence[str])
     """Returns the recipes as starts, in this order, each with another map than the one before it.
 
     After the last recipe the first follows with its next map. Which map suits a task matters as
-    much as the recipe, so a few trials try several of both. There are at most
-    `SearchSettings.most_recipe_starts`. An exhaustive search has those only that are points of its
-    space.
+    much as the recipe, so a few trials try several of both. The models in `student.init` take turns
+    in the same way. There are at most `SearchSettings.most_recipe_starts`. An exhaustive search has
+    those only that are points of its space.
 
     If the score is the only objective and there are no limits, students are as deep and wide as
     the space allows, because a larger student is mostly better. Otherwise they have half of the
@@ -75,10 +76,18 @@ def recipe_starts(space: SearchSpace, teacher_layers: int, names: Sequence[str])
         names: Names of the recipes.
     """
     starts: list[Start] = []
-    for turn, (place, name) in itertools.product(range(len(_MAPS)), enumerate(names)):
+    inits, had = _inits(space), Counter[str | tuple[str, str]]()
+    turns = range(max(len(_MAPS), len(inits)))
+    for turn, (place, name) in itertools.product(turns, enumerate(names)):
         preset = _MAPS[(place + turn) % len(_MAPS)]
+        fitting = [init for init in inits if _takes_recipe(space, init, name, teacher_layers)]
+        if not fitting:
+            continue
+        # The one that had this recipe least often, of these the one that had any.
+        init = min(fitting, key=lambda each: (had[each, name], had[each]))
+        had.update([init, (init, name)])
         try:
-            start = _recipe_start(space, teacher_layers, name, preset)
+            start = _recipe_start(space, teacher_layers, name, preset, init)
         except SpecError:  # the middle of one setting may not fit that of another
             continue
         # Different presets can give the same map; and the space may have a fixed map.
@@ -88,14 +97,36 @@ def recipe_starts(space: SearchSpace, teacher_layers: int, names: Sequence[str])
     return starts[: space.settings.search.most_recipe_starts]
 
 
-def _recipe_start(space: SearchSpace, teacher_layers: int, name: str, preset: str) -> Start:
-    student = {"init": "teacher", "layers": "matched", **_student_size(space, teacher_layers)}
+def _inits(space: SearchSpace) -> list[str]:
+    """Returns what students may start from: `teacher`, if any is carved, and other models."""
+    carved = ["teacher"] if space.depths() else []
+    return [*carved, *space.init_models]
+
+
+def _takes_recipe(space: SearchSpace, init: str, recipe: str, teacher_layers: int) -> bool:
+    """Whether a student that starts from `init` can be trained with a recipe."""
+    if init not in space.init_models:
+        return True
+    settings = space.resolve(picking({"student.init": init}), recipe)
+    return settings.student.init == init and not space.init_problem(settings, teacher_layers)
+
+
+def _recipe_start(
+    space: SearchSpace, teacher_layers: int, name: str, preset: str, init: str
+) -> Start:
     losses = _in_units_of(space, LossSettings.model_validate(space.losses_of(name)), {})
+    if init in space.init_models:
+        student: dict[str, Any] = {"init": init, "depth": space.init_models[init].depth}
+    else:
+        student = {"init": init, "layers": "matched", **_student_size(space, teacher_layers)}
     wanted = {"losses": losses.model_dump(mode="json"), "student": student, "train": _MIDDLE}
-    layer_map = preset_map(preset, teacher_layers, student["depth"])
+    layer_map = None
+    if init not in space.init_models or losses.needs_layers:
+        layer_map = preset_map(preset, teacher_layers, student["depth"])
     point = _nearest_point(space, wanted, layer_map, layer_map, teacher_layers)
     has_map = preset != "skip" and any(key.startswith("layer_map") for key in point.params)
     origin = f"recipe {name}" + (f" (map {preset})" if has_map else "")
+    origin += f" from {model_name(init)}" if init in space.init_models else ""
     if _objective(point.settings.losses) == _objective(losses):
         return Start(origin, point.params, point.clamped)
     others = {key: v for key, v in point.params.items() if key.partition(".")[0] != "losses"}
@@ -132,7 +163,10 @@ def start_from(origin: str, spec: TrialSpec, space: SearchSpace, teacher_layers:
     spec = spec.model_copy(update={"losses": losses})
     wanted = spec.model_dump(mode="json")
     word, layer = spec.layer_map.word, spec.layer_map.layer
-    point = _nearest_point(space, wanted, word, layer, teacher_layers)
+    if spec.student.init in space.init_models and not losses.needs_layers:
+        point = _nearest_point(space, wanted, None, None, teacher_layers)
+    else:
+        point = _nearest_point(space, wanted, word, layer, teacher_layers)
     return Start(origin, point.params, point.clamped)
 
 
@@ -157,10 +191,16 @@ def _nearest_point(
     point = _NearestPoint(
         space, word=word, layer=layer, teacher_layers=layers, depth=wanted["student"]["depth"]
     )
-    for key in ("student", "losses", "train", "layer_map"):
-        if key in space.tree:
-            point.node(space.tree[key], wanted.get(key), key)
+    is_own = wanted["student"].get("init") in space.init_models
+    for key in ("student", "losses", "train", *(() if word is None else ("layer_map",))):
+        node = space.tree.get(key)
+        if key == "student" and is_own and isinstance(node, Mapping):
+            node = {name: each for name, each in node.items() if name not in SHAPE_KEYS}
+        if node is not None:
+            point.node(node, wanted.get(key), key)
     settings = point.settings
+    if word is None:
+        return point
     pins = {
         "pin_embeddings": settings.layer_map.pin_embeddings,
         "pin_last": settings.layer_map.pin_last,

@@ -13,10 +13,11 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.retired import rerun_problem, without_retired_fields
 from lkd_tune.config.settings.base import Settings, block_from
 from lkd_tune.config.settings.evaluate_on import EvaluateOn, check_evaluate_on, score_name
-from lkd_tune.config.settings.layer_map import random_map
+from lkd_tune.config.settings.layer_map import LayerMapSettings, map_problem, random_map
 from lkd_tune.config.settings.losses import LABELS_ONLY, LossSettings, TermName
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.task import TaskSettings, check_share
+from lkd_tune.config.settings.task_kinds import KINDS
 from lkd_tune.config.settings.teacher import PLAIN, Inference, TargetSettings
 from lkd_tune.config.settings.training import ResourceSettings, TrainSettings, check_batch
 
@@ -101,6 +102,11 @@ class TrialSpec(Settings):
         return self
 
     @property
+    def has_layer_map(self) -> bool:
+        """Whether the layer map has an effect: layers are compared, or taken from the teacher."""
+        return self.losses.needs_layers or not self.student.starts_from_model
+
+    @property
     def effective_scales(self) -> dict[str, float]:
         """The factor of each term's weight, empty if they are all 1.
 
@@ -167,6 +173,47 @@ class TrialSpec(Settings):
         }
         text = json.dumps(self.model_dump(mode="json", exclude=excluded), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def tokenizer_problem(model: str, task: TaskSettings, losses: LossSettings) -> str | None:
+    """Returns why a student can't have another tokenizer than its teacher, None if it can.
+
+    What describes a whole text is the same for any tokens; words are not.
+
+    Args:
+        model: The model in `student.init`, for the message.
+        task: The task.
+        losses: The losses of the trial.
+    """
+    words = ", ".join(name for name, term in losses.active() if not term.needs <= {"logits"})
+    if not KINDS[task.kind].of_whole_texts:
+        why = f"the answers of {task.kind} are those of words"
+    elif task.augment is not None:
+        why = "task.augment replaces words of the teacher"
+    elif words:
+        why = f"words are compared by {words}"
+    else:
+        return None
+    advice = "or losses: soft_labels" if words else "or leave student.init out"
+    return (
+        f"{model} has another vocabulary than the teacher, and {why}; use a model that has the "
+        f"teacher's tokenizer, {advice}"
+    )
+
+
+def depth_problem(
+    model: str, depth: int, layer_map: LayerMapSettings, teacher_layers: int
+) -> str | None:
+    """Returns why the layers of a model in `student.init` can't be compared, None if they can."""
+    if depth > teacher_layers:
+        return (
+            f"{model} has {depth} layers, the teacher {teacher_layers}, so layers can't be "
+            "compared; use a model with fewer, or losses: soft_labels"
+        )
+    lists = [each for each in (layer_map.word, layer_map.layer) if isinstance(each, list)]
+    found = [map_problem(entries, teacher_layers, depth) for entries in lists]
+    problem = next(filter(None, found), None)
+    return None if problem is None else f"{model} does not fit the layer map: {problem}"
 
 
 def read_trial_spec(path: Path, *, rerun: bool = True) -> TrialSpec:

@@ -28,7 +28,7 @@ from lkd_tune.data.types import Tokens
 from lkd_tune.files.cache import cache_dir, get_or_build
 from lkd_tune.files.digest import digest
 from lkd_tune.models.forward import forward
-from lkd_tune.models.loading import check_vocabulary, load_masked_lm, load_model, model_digest
+from lkd_tune.models.loading import has_vocabulary_of, load_masked_lm, load_model, model_digest
 
 _BATCH_EXAMPLES = 64
 
@@ -135,7 +135,12 @@ def _predictor(
         # Only the embeddings are used.
         embeddings = load_model(teacher, new_head=True).get_input_embeddings().weight.detach()
         return lambda positions: _nearest(embeddings, tokens.ids[positions], words, number)
-    check_vocabulary(settings.model, teacher, "task.augment.model")
+    if not has_vocabulary_of(settings.model, teacher, "task.augment.model"):
+        message = (
+            f"{settings.model} has another vocabulary than the teacher {teacher}; use a model that "
+            "has the teacher's tokenizer"
+        )
+        raise SpecError(Problem("", "task.augment.model", message))
     model = load_masked_lm(settings.model).to(on)
     return lambda positions: _likeliest(
         model, tokenizer.mask_token_id, tokens, positions, words, number, on

@@ -27,7 +27,6 @@ from lkd_tune.config.settings.width import asks_for_width
 from lkd_tune.config.trial import ResolvedLayerMap, TrialSpec
 from lkd_tune.data.batches import Batches, padded_width
 from lkd_tune.data.types import Batch
-from lkd_tune.distillation.augmentation import load_training_tokens
 from lkd_tune.distillation.batch_losses import BatchLosses
 from lkd_tune.distillation.build import (
     build_initial_student,
@@ -37,9 +36,10 @@ from lkd_tune.distillation.build import (
     uses_bf16_matmul,
 )
 from lkd_tune.distillation.targets.base import Maps
+from lkd_tune.distillation.trial_text import load_trial_text
 from lkd_tune.losses.terms import TERMS
 from lkd_tune.models.comparable import make_comparable, student_in
-from lkd_tune.models.loading import load_tokenizer, read_depth
+from lkd_tune.models.loading import read_depth
 from lkd_tune.runtime.cpu import bf16_matmul
 from lkd_tune.runtime.oom import is_out_of_memory
 from lkd_tune.runtime.process_group import all_reduce_sum, device, ensure_process_group
@@ -126,9 +126,8 @@ def measure_norms(
     first = specs[0]
     assert first.teacher is not None
     layers = read_depth(first.teacher)
-    tokens = load_training_tokens(
-        first.task, first.teacher, load_tokenizer(first.teacher), device(), cache=cache
-    )
+    # Students with a tokenizer of their own have only one term, so nothing to be balanced.
+    tokens = load_trial_text(first, device(), cache).tokens
     teacher = load_teacher(first, cache)
     rounds = _rounds(terms)
     students, problem = [], None
@@ -172,13 +171,11 @@ def _at_start(spec: TrialSpec, teacher_layers: int) -> TrialSpec:
     if is_teacher and not asks_for_width(student):
         shallower = {"depth": teacher_layers - 1, "layers": "matched"}
         student = student.model_copy(update=shallower)
-    uniform = preset_map("skip", teacher_layers, student.depth)
-    return spec.model_copy(
-        update={
-            "student": student,
-            "layer_map": ResolvedLayerMap(word=uniform, layer=uniform),
-        }
-    )
+    layer_map = spec.layer_map
+    if student.depth <= teacher_layers:
+        uniform = preset_map("skip", teacher_layers, student.depth)
+        layer_map = ResolvedLayerMap(word=uniform, layer=uniform)
+    return spec.model_copy(update={"student": student, "layer_map": layer_map})
 
 
 def _rounds(terms: Terms) -> list[LossSettings]:

@@ -26,11 +26,12 @@ class BatchLosses:
 
     Args:
         spec: The trial.
-        tokens: Its training examples.
-        vocabulary: The student's own; None if it has the teacher's.
+        tokens: Its training examples in the student's tokens.
+        vocabulary: The student's trimmed one; None if it is not trimmed.
         targets: Returns the teacher's part; None if only the labels count.
         teacher_layers: Encoder layers of the teacher.
         total_steps: Optimizer steps of the whole training.
+        teacher_tokens: The same in the teacher's, by default `tokens`.
 
     Attributes:
         spec, tokens, vocabulary: As given.
@@ -46,7 +47,9 @@ class BatchLosses:
         targets: Any,
         teacher_layers: int,
         total_steps: int,
+        teacher_tokens: Tokens | None = None,
     ):
+        self._teacher_tokens = tokens if teacher_tokens is None else teacher_tokens
         self.spec, self.tokens, self.vocabulary = spec, tokens, vocabulary
         self._targets, self._teacher_layers = targets, teacher_layers
         self._total_steps = total_steps
@@ -93,6 +96,12 @@ class BatchLosses:
         batch = self.tokens.batch(examples, torch.device("cpu"))
         return self._kind.prepare_batch(batch, self.tokens, self.spec.seed, step)
 
+    def _of_teacher(self, batch: Batch) -> Batch:
+        """Returns the same examples in the teacher's tokens, on the device."""
+        if self._teacher_tokens is self.tokens:
+            return batch
+        return self._teacher_tokens.batch(batch.examples, device())
+
     def sums(self, student: Any, batch: Batch, maps: Maps) -> list[LossSum]:
         """Returns the sum of each term over a batch, with its divisor.
 
@@ -113,5 +122,5 @@ class BatchLosses:
         output = forward(student, ours, hidden_states=maps.need_hidden_states, **compared)
         targets = None
         if self._targets and self.settings.needs_teacher:
-            targets = self._targets(batch, maps)
+            targets = self._targets(self._of_teacher(batch), maps)
         return self.objective.sums(output, targets, batch)

@@ -24,7 +24,7 @@ from lkd_tune.distillation.targets.vectors import VECTOR_PARTS
 from lkd_tune.evaluation.scoring import check_labels
 from lkd_tune.files.cache import cache_dir
 from lkd_tune.models.comparable import student_in
-from lkd_tune.models.loading import check_vocabulary, load_model, save_model
+from lkd_tune.models.loading import load_model, save_model
 from lkd_tune.models.student import build_student, check_width, teacher_of_width
 from lkd_tune.models.vocabulary import Vocabulary
 from lkd_tune.runtime.cpu import gains_from_bf16_matmul
@@ -80,8 +80,6 @@ def build_initial_student(
         settings, spec.teacher, teacher, tokens, device(), cache or cache_dir(), spec.inference
     )
     layers: tuple[int, ...] = ()
-    if spec.teacher is not None and settings.starts_from_model:
-        check_vocabulary(settings.init, spec.teacher, "student.init")
     if settings.init == "teacher":
         teacher_layers = teacher.config.num_hidden_layers
         word, _ = spec.layer_map.at_step(

@@ -8,6 +8,7 @@ from typing import Any
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.known_tasks import GENERATED, is_file_name
 from lkd_tune.config.settings.losses import LossSettings
+from lkd_tune.config.settings.student import INIT_KEYWORDS, InitModel
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.data.loading import SPLITS, check_data, label_names, load_split
@@ -18,8 +19,16 @@ from lkd_tune.data.training_text import load_training_text
 from lkd_tune.evaluation.scoring import check_labels
 from lkd_tune.evaluation.teacher_check import check_start, check_teacher
 from lkd_tune.models.comparable import check_attention, check_relation_heads
-from lkd_tune.models.loading import check_vocabulary, empty_model, load_config, load_tokenizer
-from lkd_tune.models.self_test import check_layers, check_trimming
+from lkd_tune.models.families import count_positions
+from lkd_tune.models.loading import (
+    empty_model,
+    has_vocabulary_of,
+    load_config,
+    load_tokenizer,
+    read_config,
+    read_depth,
+)
+from lkd_tune.models.self_test import check_layers, check_model, check_trimming
 from lkd_tune.models.teacher_size import (
     teacher_depth,
     teacher_positions,
@@ -45,13 +54,14 @@ def check_space(space: SearchSpace) -> int:
     try:
         layers = teacher_depth(space.settings.teacher)
         width = teacher_width(space.settings.teacher)
-        problems += _check_length(space)
+        models = _read_init_models(space)
         for check in (
+            lambda: space.check_init_models(models, layers),
+            lambda: _check_length(space),
             lambda: space.check_teacher(layers),
             lambda: space.check_width(width),
             lambda: _check_layers(space),
             lambda: _check_trimming(space),
-            lambda: _check_starts(space),
             lambda: _check_attention(space),
         ):
             try:
@@ -182,21 +192,28 @@ def _is_on_disk(task: TaskSettings) -> bool:
 
 
 def try_teacher(space: SearchSpace) -> list[str]:
-    """Returns warnings about an existing teacher, after loading and running it.
+    """Returns warnings about an existing teacher and other models, after loading and running them.
 
-    The `check` command does this after `read_data`. A search does it before it scores the teacher.
+    The `check` command does this after `read_data`. A search does it with the teacher before it
+    scores it.
 
     Raises:
-        SpecError: If it can't be the teacher of the task.
+        SpecError: If one can't be the teacher, or a student, of the task.
     """
     teacher, task = space.settings.teacher, space.settings.task
-    start = teacher_start(teacher)
-    if start is None:
-        return []
+    start, notes = teacher_start(teacher), list[str]()
     try:
-        return (check_teacher if teacher.model else check_start)(start, task)
+        if start is not None:
+            notes += (check_teacher if teacher.model else check_start)(start, task)
     except SpecError as error:
         raise SpecError(_with_place(space, error)) from None
+    for model in space.start_models:
+        try:
+            notes += check_start(model, task)
+        except SpecError as error:
+            problem = space.source.problem(("student", "init"), error.problems[0].message)
+            raise SpecError(problem) from None
+    return notes
 
 
 def _with_place(space: SearchSpace, error: SpecError, above: tuple[str, ...] = ()) -> list[Problem]:
@@ -223,7 +240,7 @@ def _check_layers(space: SearchSpace) -> None:
         SpecError: If they can't.
     """
     start = teacher_start(space.settings.teacher)
-    if start and {"teacher", "random"} & {shape.student.init for shape in space.shapes()}:
+    if start and {*INIT_KEYWORDS} & {shape.student.init for shape in space.shapes()}:
         check_layers(start, kind_of(space.settings.task).head)
 
 
@@ -240,17 +257,24 @@ def _check_trimming(space: SearchSpace) -> None:
         check_tokenizer(model)
 
 
-def _check_starts(space: SearchSpace) -> None:
-    """Checks that the models in `student.init` have the teacher's vocabulary.
+def _read_init_models(space: SearchSpace) -> dict[str, InitModel]:
+    """Returns what is known of each model in `student.init`.
 
     Raises:
-        SpecError: With the first that does not.
+        SpecError: With the first that can't be a student.
     """
-    teacher = teacher_start(space.settings.teacher)
+    teacher, head = teacher_start(space.settings.teacher), kind_of(space.settings.task).head
+    found = {}
     for model in space.start_models:
-        # The vocabulary of a teacher from scratch is not known yet; its trials check it.
-        if teacher:
-            check_vocabulary(model, teacher, "student.init")
+        try:
+            depth = read_depth(model)
+            check_model(model, head)
+        except SpecError as error:
+            raise SpecError(Problem("", "student.init", error.problems[0].message)) from None
+        # The tokens of a teacher from scratch are those of its training text.
+        own = teacher is None or not has_vocabulary_of(model, teacher, "student.init")
+        found[model] = InitModel(depth, own)
+    return found
 
 
 def _check_attention(space: SearchSpace) -> None:
@@ -268,26 +292,34 @@ def _check_relation_heads(space: SearchSpace, asked: set[int | None]) -> None:
     if not asked:
         return
     start, head = teacher_start(space.settings.teacher), kind_of(space.settings.task).head
-    models = [start, *space.start_models]
+    layers = teacher_depth(space.settings.teacher)
+    students = [s.student for s in space.shapes() if space.compares_layers(s.student, layers)]
+    models = {start, *(each.init for each in students if each.starts_from_model)}
     widths = {name: check_attention(empty_model(name, head), name) for name in models if name}
     teacher = teacher_width(space.settings.teacher)
     for heads in asked:
         check_relation_heads(heads or teacher.heads, teacher.hidden_size, "teacher")
-        for shape in space.shapes():
-            own = shape.student.hidden_size or teacher.hidden_size
-            width = widths.get(shape.student.init, own)
+        for student in students:
+            own = student.hidden_size or teacher.hidden_size
+            width = widths.get(student.init, own)
             check_relation_heads(heads or teacher.heads, width, "student")
 
 
-def _check_length(space: SearchSpace) -> list[Problem]:
-    """Returns a problem for each task whose inputs may be longer than the teacher's.
+def _check_length(space: SearchSpace) -> None:
+    """Checks that the inputs of each task are no longer than those of the models.
 
-    If the file does not set the length, the default becomes what the teacher takes.
+    If the file does not set the length, the default becomes what all of them take.
+
+    Raises:
+        SpecError: With each task whose inputs may be longer.
     """
-    positions = teacher_positions(space.settings.teacher, space.settings.task)
-    if positions is None:
-        return []
-    problems = []
+    found = {"the teacher": teacher_positions(space.settings.teacher, space.settings.task)}
+    found |= {model: count_positions(read_config(model)) for model in space.start_models}
+    known = {name: positions for name, positions in found.items() if positions is not None}
+    if not known:
+        return
+    shortest = min(known, key=lambda name: known[name])
+    positions, problems = known[shortest], []
     for path, task in _tasks(space):
         key = (*path, "max_length")
         if task.max_length <= positions:
@@ -296,11 +328,12 @@ def _check_length(space: SearchSpace) -> list[Problem]:
             space.set_default(key, positions)
             continue
         message = (
-            f"{task.max_length} is above the {positions} positions of the teacher; "
+            f"{task.max_length} is above the {positions} positions of {shortest}; "
             f"use at most {positions}"
         )
         problems.append(space.source.problem(key, message))
-    return problems
+    if problems:
+        raise SpecError(problems)
 
 
 def _tasks(space: SearchSpace) -> list[tuple[tuple[str, ...], TaskSettings]]:

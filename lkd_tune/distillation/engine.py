@@ -23,7 +23,6 @@ from lkd_tune.data.batches import (
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.data.types import Tokens
-from lkd_tune.distillation.augmentation import load_training_tokens
 from lkd_tune.distillation.bad_examples import (
     BadExamplesError,
     DivergedError,
@@ -45,9 +44,9 @@ from lkd_tune.distillation.build import (
 from lkd_tune.distillation.checkpoint import load_checkpoint, save_checkpoint
 from lkd_tune.distillation.interval import Interval, IntervalTotals, StepResult
 from lkd_tune.distillation.objective import TrainingObjective, totals
+from lkd_tune.distillation.trial_text import load_trial_text
 from lkd_tune.evaluation.scoring import evaluate
 from lkd_tune.models.comparable import make_comparable
-from lkd_tune.models.loading import load_tokenizer
 from lkd_tune.models.size import measure_size
 from lkd_tune.models.vocabulary import Vocabulary, trim_vocabulary
 from lkd_tune.records.measurement import Measurement, ModelSize, TrainingProgress
@@ -103,15 +102,13 @@ class Distillation:
             )
         self.spec = spec = with_loss_scales(spec, cache)
         torch.manual_seed(spec.seed)
-        self._tokenizer = load_tokenizer(spec.teacher or spec.student.init)
+        text = load_trial_text(spec, device(), cache)
+        self._tokenizer, self._train = text.tokenizer, text.tokens
         self._cache = cache
         self._splits: dict[str, Tokens] = {}
-        self._train = load_training_tokens(
-            spec.task, spec.teacher, self._tokenizer, device(), cache=cache
-        )
         self._kind = kind_of(spec.task)
         teacher = load_teacher(spec, cache)
-        # Training text keeps the teacher's tokens, so that both models have the same words.
+        # Training text is tokenized before trimming, so that it has the same words in both models.
         self._vocabulary: Vocabulary | None = None
         if spec.student.vocab == "trim":
             self._vocabulary = trim_vocabulary(self._tokenizer, self._train, device())
@@ -144,10 +141,10 @@ class Distillation:
         )
         targets = None
         if spec.losses.needs_teacher:
-            targets = build_targets(spec, teacher, self._train, cache, bf16=self._bf16)
+            targets = build_targets(spec, teacher, text.teacher_tokens, cache, bf16=self._bf16)
         layers = teacher.config.num_hidden_layers if teacher is not None else 0
         self._losses: Any = BatchLosses(
-            spec, self._train, self._vocabulary, targets, layers, self.total
+            spec, self._train, self._vocabulary, targets, layers, self.total, text.teacher_tokens
         )
         # Each rank drops out different units.
         torch.manual_seed(spec.seed + 1 + self._rank)

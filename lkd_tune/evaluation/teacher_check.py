@@ -156,7 +156,9 @@ def _check_padding(model: str, loaded: Any, kind: Kind, tokens: Tokens) -> None:
     padded = tokens.batch(np.array([short, long]), _HOST)
     size = int(lengths[short])
     alone = Batch(
-        *(part[:1, :size] for part in (padded.ids, padded.types, padded.mask)),
+        ids=padded.ids[:1, :size],
+        types=padded.types[:1, :size],
+        mask=padded.mask[:1, :size],
         labels=padded.labels[:1],
         examples=padded.examples[:1],
     )

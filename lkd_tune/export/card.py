@@ -13,7 +13,7 @@ from lkd_tune.export.formats import FORMATS, Conversion
 from lkd_tune.export.origin import Origin, is_hub_id, origin_of
 from lkd_tune.export.usage import usage, usage_of_formats
 from lkd_tune.records.run import RunFolder
-from lkd_tune.results.formatting import relations_end, start_layers
+from lkd_tune.results.formatting import named_layer_maps, relations_end, start_of
 from lkd_tune.results.leaderboard import Leaderboard, Row
 from lkd_tune.results.verdict import gain_of, verdict
 
@@ -166,12 +166,11 @@ def _recipe(spec: TrialSpec, row: Row, origin: Origin) -> list[tuple[str, ...]]:
         ("data", str(data)),
         ("objective", _objective(row)),
         ("weights", weights),
-        *([("starts from", start_layers(row.layers))] if row.layers else []),
+        *([("starts from", start)] if (start := start_of(row.init, row.layers)) else []),
         *([("relations end", relations_end(row.relations_until))] if row.relations_until else []),
         *([("weights multiplied by", scales)] if scales else []),
         ("temperature", f"{row.temperature:.3g}"),
-        ("layer map", row.word_map if row.word_map == row.layer_map
-         else f"words {row.word_map}, layers {row.layer_map}"),
+        *([("layer map", named_layer_maps(row.word_map, row.layer_map))] if row.word_map else []),
         ("training", f"{row.step} steps, peak learning rate {row.lr:.3g}, seed {spec.seed}"),
         *([("scored by", f"fine-tuning on the labels of {spec.evaluate_on.task.name}")]
           if spec.evaluate_on is not None else []),

@@ -70,6 +70,33 @@ def check_layers(model: str, head: str) -> None:
 
 
 @lru_cache(maxsize=8)
+def check_model(model: str, head: str) -> None:
+    """Checks that a model can be a student as it is: what it returns, and that padding is nothing.
+
+    Args:
+        model: Folder or hub id.
+        head: As in transformers' AutoModelFor….
+
+    Raises:
+        SpecError: If it can't, with the reason; or if there is no such model.
+    """
+    config = _small(load_config(model))
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(0)
+        try:
+            small, inputs = _build(config, head), _inputs(config, _WORDS)
+            with torch.no_grad():
+                states = small(**inputs, output_hidden_states=True).hidden_states
+            problem = _problem_of_states(config, states)
+            problem = problem or _problem_of_padding(small, inputs, states)
+        except Exception as error:  # whatever a model of any family may raise
+            problem = f"it can't be run ({str(error).strip().splitlines()[0]})"
+    if problem is not None:
+        message = f"{model} can't be a student: {problem}; use another model"
+        raise SpecError(Problem("", "student.init", message))
+
+
+@lru_cache(maxsize=8)
 def check_trimming(model: str, head: str) -> None:
     """Checks that a model answers the same with the embeddings of fewer tokens.
 
@@ -133,9 +160,8 @@ def _find_problem(config: Any, head: str) -> str | None:
     with torch.no_grad():
         expected = teacher(**inputs, output_hidden_states=True)
     states = expected.hidden_states
-    shape = (_EXAMPLES, _WORDS)
-    if len(states) != number + 1 or any(state.shape[:2] != shape for state in states):
-        return "it does not return the hidden states of the embeddings and of each layer"
+    if problem := _problem_of_states(config, states):
+        return problem
     whole = _student(teacher, range(1, number + 1), head)
     with torch.no_grad():
         found = whole(**inputs, output_hidden_states=True)
@@ -148,6 +174,13 @@ def _find_problem(config: Any, head: str) -> str | None:
         or _problem_of_padding(teacher, inputs, states)
         or _problem_of_gradients(whole, inputs)
     )
+
+
+def _problem_of_states(config: Any, states: Sequence[Tensor]) -> str | None:
+    shape = (_EXAMPLES, _WORDS)
+    if len(states) == config.num_hidden_layers + 1 and all(s.shape[:2] == shape for s in states):
+        return None
+    return "it does not return the hidden states of the embeddings and of each layer"
 
 
 def _problem_of_layers(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lkd_tune.config.objectives import COSTS
+from lkd_tune.config.settings.student import INIT_KEYWORDS, model_name
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement
 from lkd_tune.records.ranking import Ranking
@@ -167,12 +168,18 @@ def _layers(trial: TrialContext) -> str | None:
     return None if layers == "matched" else layer_map(layers)
 
 
-def _layers_text(row: Row, board: Leaderboard) -> str:
-    return row.layers or ""
+def _start_text(row: Row, board: Leaderboard) -> str:
+    return row.layers or ("" if row.init in INIT_KEYWORDS else model_name(row.init))
 
 
-def _names_layers(board: Leaderboard) -> bool:
-    return any(row.layers for row in board.rows)
+def _starts_differ(board: Leaderboard) -> bool:
+    return any(_start_text(row, board) for row in board.rows)
+
+
+def _map(trial: TrialContext, name: str) -> str:
+    """Returns one of a trial's layer maps, '' if it has no effect."""
+    spec = trial.spec
+    return layer_map(getattr(spec.layer_map, name)) if spec.has_layer_map else ""
 
 
 def _relations_until(trial: TrialContext) -> float | None:
@@ -336,22 +343,23 @@ COLUMNS: tuple[Column, ...] = (
         terminal=Shown("depth", _depth_text, lambda board: str(board.teacher["layers"]), dropped=3),
         page=Shown("depth", _depth_text),
     ),
+    Column("init", lambda trial: trial.spec.student.init),
     Column(
         "layers",
         _layers,
-        terminal=Shown("starts from", _layers_text, when=_names_layers, is_number=False),
-        page=Shown("starts from", _layers_text, when=_names_layers, is_number=False),
+        terminal=Shown("starts from", _start_text, when=_starts_differ, is_number=False),
+        page=Shown("starts from", _start_text, when=_starts_differ, is_number=False),
     ),
     Column("hidden_size", lambda trial: trial.spec.student.hidden_size),
     Column("heads", lambda trial: trial.spec.student.heads),
     Column("intermediate_size", lambda trial: trial.spec.student.intermediate_size),
     Column(
         "word_map",
-        lambda trial: layer_map(trial.spec.layer_map.word),
+        lambda trial: _map(trial, "word"),
         terminal=Shown("layer map", _maps_text, is_number=False, wraps=True),
         page=Shown("layer map", _maps_text, is_number=False),
     ),
-    Column("layer_map", lambda trial: layer_map(trial.spec.layer_map.layer)),
+    Column("layer_map", lambda trial: _map(trial, "layer")),
     Column(
         "parameters",
         lambda trial: trial.of_last("parameters"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from lkd_tune.config.loss_scales import LossScales
+from lkd_tune.config.settings.student import INIT_KEYWORDS, model_name
 
 # Below this, a duration is written in seconds alone.
 _SECONDS_ALONE = 90
@@ -90,8 +91,13 @@ def layer_map(entries: Iterable[int] | str) -> str:
     return entries if isinstance(entries, str) else "-".join(map(str, entries))
 
 
-def start_layers(layers: str | None) -> str:
-    """Returns which layers a student started from, as `the teacher's top layers`; '' for None."""
+def start_of(init: str, layers: str | None) -> str:
+    """Returns what a student started from, as `the teacher's top layers` or the name of a model.
+
+    '' if that were the layers of its map, or random weights.
+    """
+    if init not in INIT_KEYWORDS:
+        return model_name(init)
     if layers is None:
         return ""
     named = layers in ("bottom", "top")

@@ -53,6 +53,8 @@ class Row:
     """Mean metric on test of the other seeds."""
     depth: int
     """Encoder layers of the student."""
+    init: str
+    """What the student started from: `teacher`, `random`, or a model."""
     layers: str | None
     """Teacher layers that the student started from: `bottom`, `top` or a list as `1-2-4`. None if
     they are those of its word map, or if it did not start from the teacher."""
@@ -63,7 +65,8 @@ class Row:
     intermediate_size: int | None
     """Neurons of a feed-forward layer; None as for `hidden_size`."""
     word_map: str
-    """Layer map of the word relations, as `0-2-4-6`."""
+    """Layer map of the word relations, as `0-2-4-6`; '' if the student started from another model
+    and no losses compare layers."""
     layer_map: str
     """Layer map of the layer transforming relations."""
     parameters: int | None

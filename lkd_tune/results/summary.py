@@ -20,7 +20,7 @@ from lkd_tune.results.formatting import (
     percent,
     relations_end,
     short,
-    start_layers,
+    start_of,
     weights,
 )
 from lkd_tune.results.leaderboard import Leaderboard, Row
@@ -132,7 +132,7 @@ def settings_of(row: Row) -> list[tuple[str, str]]:
         ("trial", row.name),
         ("depth", str(row.depth)),
         ("width", width),
-        ("starts from", start_layers(row.layers)),
+        ("starts from", start_of(row.init, row.layers)),
         ("layer map", named_layer_maps(row.word_map, row.layer_map)),
         ("weights", weights(row.weights)),
         ("relations end", relations_end(row.relations_until)),

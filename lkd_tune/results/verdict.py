@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lkd_tune.config.settings.student import INIT_KEYWORDS
 from lkd_tune.records.seed_stats import difference_interval, is_indistinguishable
 from lkd_tune.results.advice import advice
 from lkd_tune.results.formatting import difference, interval, number, percent
@@ -159,4 +160,6 @@ def _labels_of(board: Leaderboard, best: Row) -> Row | None:
 def _student_of(row: Row) -> tuple[object, ...]:
     """Returns the shape of a student, where it starts, and its learning rate."""
     shape = (row.depth, row.hidden_size, row.heads, row.intermediate_size)
-    return (*shape, row.layers, row.word_map, row.layer_map, row.lr)
+    # A map says which layers a student is made of, unless it starts from another model.
+    maps = (row.word_map, row.layer_map) if row.init in INIT_KEYWORDS else ()
+    return (*shape, row.init, row.layers, *maps, row.lr)

@@ -1,13 +1,16 @@
 """Problems that `check` finds before a search starts."""
 
+import json
+
 import pytest
 import yaml
+from transformers import T5Config
 
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.read_space import load_space
 from lkd_tune.config.settings.recipes import RECIPES
+from lkd_tune.config.settings.student import InitModel
 from lkd_tune.distillation.checks import check_all, check_space, read_data, recipe_problem
-from lkd_tune.distillation.engine import Distillation
 from lkd_tune.models.from_scratch import build_word_tokenizer
 from tests.support.draws import Told
 from tests.support.families import CONFIGS, WORDS, make_classifier, make_csv
@@ -36,28 +39,70 @@ def test_inputs_longer_than_the_teacher_s_positions_are_refused(tmp_path, family
     )
 
 
-def test_a_model_to_start_from_needs_the_teacher_s_vocabulary(tmp_path):
-    teacher, other = (make_classifier(tmp_path / name) for name in ("t", "other"))
+def _started(folder, teacher, init, length=16, **more):
+    """Returns a space with something in `student.init`, whose losses are on whole texts."""
+    tree = _space(folder, length, teacher).source.tree
+    tree |= {"student": {"init": init}, "losses": "soft_labels", **more}
+    (folder / "t.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    return load_space(folder / "t.yaml")
+
+
+def test_a_model_in_init_has_a_depth_and_perhaps_a_tokenizer_of_its_own(tmp_path):
+    teacher, same = make_classifier(tmp_path / "t"), make_classifier(tmp_path / "same", "electra")
+    other = make_classifier(tmp_path / "other", "distilbert", n_layers=6)
     # As many tokens, of which two have changed places.
     build_word_tokenizer([*WORDS[1::-1], *WORDS[2:]], 40).save_pretrained(other)
-
-    def started(init):
-        tree = _space(tmp_path, 16, teacher).source.tree
-        tree["student"] = {"depth": 4, "init": init}
-        (tmp_path / "t.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-        return load_space(tmp_path / "t.yaml")
-
-    refused = r"student\.init: .*/other has another vocabulary than the teacher"
-    check_space(started(teacher))
-    space = started({"choice": ["random", other]})
-    with pytest.raises(SpecError, match=rf"^t\.yaml:\d+ {refused}"):
+    space = _started(tmp_path, teacher, {"choice": ["teacher", "random", same, other]})
+    assert check_space(space) == 4
+    assert space.init_models == {
+        same: InitModel(4),
+        other: InitModel(6, own_tokenizer=True),
+    }
+    for init, depth in ((same, 4), (other, 6)):
+        told = Told({"student.init": init})
+        spec = space.draw(told, teacher=teacher, teacher_layers=4, seed=0)
+        assert spec.student.depth == depth
+    space = _started(tmp_path, teacher, {"choice": ["random", other]}, losses="ckd")
+    with pytest.raises(SpecError, match=rf"^t\.yaml:\d+ student\.init: {other} has another vocab"):
         check_space(space)
-    suggester = Told({"student.init": other})
-    spec = space.draw(suggester, teacher=teacher, teacher_layers=4, seed=0)
-    with pytest.raises(SpecError, match=f"^{refused}"):
-        Distillation(spec, cache=tmp_path / "c")
-    with pytest.raises(SpecError, match=r"student\.init: no/such can't be loaded"):
-        check_space(started("no/such"))
+    # Nothing is known yet of the tokens of a teacher from scratch.
+    scratch = {"train": {"architecture": {"layers": 4}}}
+    with pytest.raises(SpecError, match="has another vocabulary than the teacher"):
+        check_space(_started(tmp_path, scratch, same, losses="ckd"))
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("t5", "student.init: {} can't be a student: it can't be run"),
+        ("none", "student.init: {} can't be loaded"),
+        ("empty", "student.init: {} has no number of layers"),
+        ("short", "task.max_length: 30 is above the 20 positions of {}; use at most 20"),
+        ("small", "student.vocab: the tokenizer of {} can't be trimmed"),
+    ],
+)
+def test_a_model_that_can_t_be_a_student_is_refused(tmp_path, family, expected):
+    teacher, model = make_classifier(tmp_path / "t"), str(tmp_path / "m")
+    if family == "t5":
+        T5Config(num_layers=2, d_model=16, d_ff=16, num_heads=2).save_pretrained(model)
+        build_word_tokenizer(WORDS, 40).save_pretrained(model)
+    elif family == "empty":
+        (tmp_path / "m").mkdir()
+        (tmp_path / "m" / "config.json").write_text("{}")
+    elif family == "short":
+        make_classifier(tmp_path / "m", max_position_embeddings=20)
+    elif family == "small":
+        make_classifier(tmp_path / "m")
+        path = tmp_path / "m" / "tokenizer.json"
+        tree = json.loads(path.read_text())
+        del tree["model"]["vocab"]["[CLS]"], tree["model"]["vocab"]["[SEP]"]
+        path.write_text(json.dumps(tree))
+    more = {"student": {"init": model, "vocab": "trim"}} if family == "small" else {}
+    with pytest.raises(SpecError) as error:
+        check_space(_started(tmp_path, teacher, model, length=30, **more))
+    assert any(expected.format(model) in str(problem) for problem in error.value.problems), (
+        error.value.problems
+    )
 
 
 def test_a_teacher_from_scratch_has_as_many_positions_as_are_asked_for(tmp_path):
@@ -273,7 +318,8 @@ def test_a_space_whose_relation_heads_fit_no_student_is_refused(tmp_path, losses
 @pytest.mark.parametrize("where", ["teacher", "student"])
 def test_a_model_without_known_attention_is_refused_before_the_search(tmp_path, where):
     usual = make_classifier(tmp_path / "usual")
-    other = make_classifier(tmp_path / "other", "modernbert")  # one module for all three
+    # One module for all three.
+    other = make_classifier(tmp_path / "other", "modernbert", num_hidden_layers=3)
     space = {
         "task": {"name": "own", "train": make_csv(tmp_path), "dev": make_csv(tmp_path),
                  "max_length": 40},

@@ -28,6 +28,14 @@ _SIZES = {
     "intermediate_size": 48,
     "max_position_embeddings": 40,
 }
+_DISTILBERTS = {
+    "vocab_size": 5 + len(WORDS),
+    "dim": 32,
+    "n_layers": 4,
+    "n_heads": 4,
+    "hidden_dim": 48,
+    "max_position_embeddings": 40,
+}
 _ROBERTAS = {"pad_token_id": 0, "type_vocab_size": 1}
 CONFIGS = {
     "bert": lambda **o: BertConfig(**{**_SIZES, **o}),
@@ -38,15 +46,7 @@ CONFIGS = {
         **{**_SIZES, "pad_token_id": 0, "type_vocab_size": 1, **o}
     ),
     "electra": lambda **o: ElectraConfig(**_SIZES, embedding_size=16, **o),
-    "distilbert": lambda **o: DistilBertConfig(
-        vocab_size=5 + len(WORDS),
-        dim=32,
-        n_layers=4,
-        n_heads=4,
-        hidden_dim=48,
-        max_position_embeddings=40,
-        **o,
-    ),
+    "distilbert": lambda **o: DistilBertConfig(**{**_DISTILBERTS, **o}),
 }
 
 # Families that are known by their structure alone, with what sets them apart.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -11,6 +12,26 @@ from lkd_tune.config.settings.base import Settings
 
 # The values of `student.init` that do not name a model.
 INIT_KEYWORDS = ("teacher", "random")
+# What does not apply to a model that `student.init` names, which has its own.
+SHAPE_KEYS = ("depth", "layers", "hidden_size", "heads", "intermediate_size")
+
+
+@dataclass(frozen=True)
+class InitModel:
+    """What is known of a model that `student.init` names.
+
+    Attributes:
+        depth: Its number of layers.
+        own_tokenizer: Whether it has other tokens than the teacher.
+    """
+
+    depth: int
+    own_tokenizer: bool = False
+
+
+def model_name(init: str) -> str:
+    """Returns the last part of a folder, a URI or a hub id."""
+    return init.rstrip("/").rpartition("/")[2]
 
 
 class StudentSettings(Settings):
@@ -20,7 +41,10 @@ class StudentSettings(Settings):
     """Number of encoder layers, at most the teacher's."""
     init: str = "teacher"
     """Initial weights. `teacher`: embeddings, head and some layers are copied from the teacher;
-    `random`; or a local folder or hub id of a model with the same depth."""
+    `random`; or a local folder or hub id of a pre-trained model. Such a model keeps its own depth
+    and width: depth, layers, hidden_size, heads and intermediate_size do not apply to it. If its
+    tokens differ from the teacher's, it keeps its own tokenizer, and the losses can compare nothing
+    but logits of whole texts."""
     layers: Literal["matched", "bottom", "top"] | tuple[int, ...] = "matched"
     """Layers that are copied from the teacher. `matched`: those of the word map; `bottom`: the
     first ones; `top`: the last ones; or a list such as [1, 2, 4], where 1 is the first layer."""
@@ -42,7 +66,7 @@ class StudentSettings(Settings):
         cls, layers: str | tuple[int, ...], info: ValidationInfo
     ) -> str | tuple[int, ...]:
         init = info.data.get("init", "teacher")
-        if layers != "matched" and init != "teacher":
+        if layers != "matched" and init == "random":
             raise ValueError(
                 f"{_text(layers)} selects layers of the teacher, but student.init is {init}; leave "
                 "layers out, or use init: teacher"
@@ -60,6 +84,17 @@ class StudentSettings(Settings):
     def starts_from_model(self) -> bool:
         """Whether the weights are those of a given model, not made from the teacher's."""
         return self.init not in INIT_KEYWORDS
+
+    def with_shape_of(self, models: Mapping[str, InitModel]) -> StudentSettings:
+        """Returns the settings with the depth of the model in `init` in place of a carved one's.
+
+        Args:
+            models: The models that are known, by name; of others nothing changes.
+        """
+        if self.init not in models:
+            return self
+        own = {key: type(self).model_fields[key].default for key in SHAPE_KEYS}
+        return self.model_copy(update={**own, "depth": models[self.init].depth})
 
     def start_layers(self, teacher_layers: int, word_map: Sequence[int]) -> tuple[int, ...]:
         """Returns the teacher layer (1 is the first) that each layer starts as a copy of.

@@ -35,6 +35,8 @@ def ensure_loss_scales(session: Session, worker: PreparationWorker, model: str) 
         return
     view.phase("measuring the gradient of each loss term")
     specs = _measured_trials(space, model, manifest["teacher"]["layers"])
+    if not specs:
+        return
     text = worker.run(
         "loss_scales",
         measure_scales,
@@ -55,7 +57,11 @@ def ensure_loss_scales(session: Session, worker: PreparationWorker, model: str) 
 def _measured_trials(space: SearchSpace, teacher: str, teacher_layers: int) -> list[TrialSpec]:
     """Returns trials with some students of a space, of all depths if there are few."""
     settings, specs = space.settings, []
-    shapes = {shape.student.model_dump_json(): shape.student for shape in space.shapes()}
+    shapes = {
+        shape.student.model_dump_json(): shape.student
+        for shape in space.shapes()
+        if space.compares_layers(shape.student, teacher_layers)
+    }
     students = sorted(shapes.values(), key=lambda student: (student.depth, repr(student)))
     for student in students[:: -(-len(students) // _MAX_MEASURED)]:
         uniform = preset_map("skip", teacher_layers, student.depth)

@@ -13,6 +13,7 @@ from rich.live import Live
 
 from lkd_tune.config.settings.recipes import DEFAULT_RECIPE
 from lkd_tune.config.settings.space_settings import SpaceSettings
+from lkd_tune.config.settings.student import model_name
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.records.measurement import Measurement, TrainingProgress
 from lkd_tune.records.trial_record import LABELS_ALONE, TrialRecord
@@ -325,9 +326,11 @@ def _steps(progress: TrainingProgress) -> str:
 def _describe_student(spec: TrialSpec) -> str:
     """Returns '3 layers, map 0-2-4-6', after a recipe other than the default."""
     word, layer = layer_map(spec.layer_map.word), layer_map(spec.layer_map.layer)
-    maps = f"map {word}" if word == layer else f"maps {word} / {layer}"
+    maps = f", map {word}" if word == layer else f", maps {word} / {layer}"
     depth = spec.student.depth
+    start = f", from {model_name(spec.student.init)}" if spec.student.starts_from_model else ""
     width = f", hidden size {spec.student.hidden_size}" if spec.student.hidden_size else ""
     named = spec.losses.recipe
     recipe = f"{named}, " if named != DEFAULT_RECIPE else ""
-    return f"{recipe}{depth} layer{'s' if depth > 1 else ''}{width}, {maps}"
+    maps = maps if spec.has_layer_map else ""
+    return f"{recipe}{depth} layer{'s' if depth > 1 else ''}{width}{start}{maps}"
