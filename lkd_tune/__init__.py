@@ -18,6 +18,7 @@ from lkd_tune.version import __version__ as __version__
 __all__ = [
     "Measurement",
     "Run",
+    "SearchEndedError",
     "SearchSpace",
     "SpecError",
     "TrialSpec",
@@ -30,13 +31,14 @@ __all__ = [
 # Names that need pydantic or YAML, and their modules; imported when they are first used.
 _LAZY = {
     "Measurement": "lkd_tune.records.measurement",
+    "SearchEndedError": "lkd_tune.config.errors",
     "SearchSpace": "lkd_tune.config.space",
     "SpecError": "lkd_tune.config.errors",
     "TrialSpec": "lkd_tune.config.trial",
 }
 
 if TYPE_CHECKING:
-    from lkd_tune.config.errors import SpecError
+    from lkd_tune.config.errors import SearchEndedError, SpecError
     from lkd_tune.config.space import SearchSpace
     from lkd_tune.config.trial import TrialSpec
     from lkd_tune.records.measurement import Measurement

@@ -216,29 +216,42 @@ def _clean_up(session: Session) -> None:
         if not (folder / "spec.json").exists():  # it was killed while the folder was made
             shutil.rmtree(folder)
             add_tombstone(folder)
-    _retry_damaged(session)
+    _mend_outcomes(session)
     for record in run.read_trials():
         if record.outcome is not None:
             TrialFolder(run.trial(record.name)).remove_checkpoints()
 
 
-def _retry_damaged(session: Session) -> None:
-    """Removes outcomes that can't be read, so that their trials are trained again.
+def _mend_outcomes(session: Session) -> None:
+    """Replaces outcomes that can't be read by what the study knows of them.
+
+    Trials that are not in the study, such as other seeds, are trained again.
 
     Raises:
         SpecError: With the trials of which other files can't be read.
     """
-    from lkd_tune.records.trial_folder import TrialFolder
+    from lkd_tune.records.trial_folder import TrialFolder, read_measurements
+    from lkd_tune.records.trial_record import outcome_of
+    from lkd_tune.tuning.study.journal import ended_trials
 
-    run = session.run
+    run, view = session.run, session.view
     if not run.unreadable_trials():
         return
-    for folder in (run.path / "trials").glob("*"):
+    ended = ended_trials(run.study)
+    for path in (run.path / "trials").glob("*"):
+        folder = TrialFolder(path)
         try:
-            TrialFolder(folder).read_outcome()
+            folder.read_outcome()
         except ValueError:
-            (folder / "outcome.json").unlink()
-            session.view.note(f"trial {folder.name} is trained again: its outcome.json is damaged")
+            (path / "outcome.json").unlink()
+            state, spec, done = ended.get(path.name), folder.read_spec(), read_measurements(path)
+            if state is None or spec is None:
+                view.note(f"trial {path.name} is trained again: its outcome.json is damaged")
+                continue
+            folder.write_outcome(
+                outcome_of(state, spec.resources, done[-1].train_s if done else 0.0)
+            )
+            view.note(f"trial {path.name}: its outcome.json is damaged; the study says {state}")
     if lines := run.unreadable_trials():
         raise SpecError(Problem(run.where, "", line) for line in lines)
 

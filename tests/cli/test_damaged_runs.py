@@ -22,7 +22,7 @@ def test_a_trial_that_can_t_be_read_is_named_and_left_out(copy, called, tmp_path
     (copy / "trials" / empty / "outcome.json").write_text("")
     spec = copy / "trials" / newer / "spec.json"
     spec.write_text(json.dumps({**json.loads(spec.read_text()), "novelty": 1}))
-    for command in (["best"], ["export", "--to", tmp_path / "out"]):
+    for command in (["best"], ["report"], ["export", "--to", tmp_path / "out"]):
         code, _, err = called(command[0], copy, *command[1:])
         assert code == 0
         assert f"warning: trial {empty} can't be read and is left out: Outcome: Invalid JSON" in err

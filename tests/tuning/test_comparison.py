@@ -72,6 +72,19 @@ def test_a_student_on_the_labels_alone_that_wins_is_handed_over(tmp_path, capsys
     assert resume_search(run, quiet=True).best == "0001"
     assert ended(run) == before
 
+    # The outcome of a drawn trial is in the study, too; another trial is trained again.
+    for name in ("0000", "0001"):
+        (run.trial(name) / "outcome.json").write_text('{"state":')
+    assert resume_search(run).best == "0001"
+    said = capsys.readouterr().out
+    assert "trial 0000: its outcome.json is damaged; the study says complete" in said
+    assert "trial 0001 is trained again: its outcome.json is damaged" in said
+    assert "trial 0001 (labels alone) complete" in said
+    scores = {record.name: (record.state, record.score) for record in run.read_trials()}
+    assert scores == {"0000": ("complete", distilled.score), "0001": ("complete", labels.score)}
+    before = ended(run)
+    assert run.read_manifest()["paused_s"] > 0
+
     # More trials are drawn; the number of the comparison is taken.
     more = resume_search(run, quiet=True, overrides=["search.trials=2"])
     assert (more.best, more.trials) == ("0001", 2)

@@ -12,9 +12,11 @@ from typing import Any
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
+from optuna.trial import FrozenTrial, TrialState
 
 from lkd_tune.config.objectives import OBJECTIVES
 from lkd_tune.records.run import RunFolder
+from lkd_tune.records.trial_record import Ending
 
 _STUDY_NAME = "lkd_tune"
 
@@ -96,13 +98,30 @@ def study_in(journal: Journal, objectives: Sequence[str]) -> optuna.Study:
 
 def trial_names(path: Path) -> set[str]:
     """Returns the names of the trials that were drawn, according to a journal."""
+    return {trial.user_attrs["name"] for trial in _named_trials(path)}
+
+
+def ended_trials(path: Path) -> dict[str, Ending]:
+    """Returns how the trials that have ended did so, by name, according to a journal."""
+    endings: dict[TrialState, Ending] = {
+        TrialState.COMPLETE: "complete",
+        TrialState.PRUNED: "stopped",
+        TrialState.FAIL: "failed",
+    }
+    return {
+        trial.user_attrs["name"]: endings[trial.state]
+        for trial in _named_trials(path)
+        if trial.state.is_finished()
+    }
+
+
+def _named_trials(path: Path) -> list[FrozenTrial]:
     if not path.exists():
-        return set()
+        return []
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = JournalStorage(open_journal(path))
     study = optuna.load_study(study_name=_STUDY_NAME, storage=storage)
-    trials = study.get_trials(deepcopy=False)
-    return {trial.user_attrs["name"] for trial in trials if "name" in trial.user_attrs}
+    return [trial for trial in study.get_trials(deepcopy=False) if "name" in trial.user_attrs]
 
 
 def next_number(run: RunFolder) -> int:
