@@ -51,8 +51,7 @@ def check_layers(model: str, head: str) -> None:
         SpecError: If they don't, with what differs; or if there is no such model.
     """
     config = _small(load_config(model))
-    with torch.device("meta"):
-        empty = auto_model(head).from_config(copy.deepcopy(config))
+    empty = _empty(config, head)
     find_stack(empty, model)
     if count_parameters(empty) > _MAX_PARAMETERS:
         return
@@ -84,6 +83,8 @@ def check_model(model: str, head: str) -> None:
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
         try:
+            if count_parameters(_empty(config, head)) > _MAX_PARAMETERS:
+                return
             small, inputs = _build(config, head), _inputs(config, _WORDS)
             with torch.no_grad():
                 states = small(**inputs, output_hidden_states=True).hidden_states
@@ -111,6 +112,8 @@ def check_trimming(model: str, head: str) -> None:
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
         try:
+            if count_parameters(_empty(config, head)) > _MAX_PARAMETERS:
+                return
             whole = _build(config, head)
             inputs = _inputs(config, _WORDS)
             kept = {*inputs["input_ids"].flatten().tolist(), *range(config.pad_token_id + 1)}
@@ -220,6 +223,11 @@ def _problem_of_gradients(student: Any, inputs: dict[str, Tensor]) -> str | None
         if not any(p.grad is not None and p.grad.abs().sum() > 0 for p in layer.parameters()):
             return f"no gradient reaches layer {place}"
     return None
+
+
+def _empty(config: Any, head: str) -> Any:
+    with torch.device("meta"):
+        return auto_model(head).from_config(copy.deepcopy(config))
 
 
 def _build(config: Any, head: str) -> Any:

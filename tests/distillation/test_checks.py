@@ -13,7 +13,7 @@ from lkd_tune.config.settings.student import InitModel
 from lkd_tune.distillation.checks import check_all, check_space, read_data, recipe_problem
 from lkd_tune.models.from_scratch import build_word_tokenizer
 from tests.support.draws import Told
-from tests.support.families import CONFIGS, WORDS, make_classifier, make_csv
+from tests.support.families import CONFIGS, WORDS, config_of, make_classifier, make_csv
 
 
 def _space(folder, length, teacher):
@@ -75,6 +75,7 @@ def test_a_model_in_init_has_a_depth_and_perhaps_a_tokenizer_of_its_own(tmp_path
     ("family", "expected"),
     [
         ("t5", "student.init: {} can't be a student: it can't be run"),
+        ("gemma3n_text", "student.init: {} can't be a student: it can't be run (Unrecognized"),
         ("none", "student.init: {} can't be loaded"),
         ("empty", "student.init: {} has no number of layers"),
         ("short", "task.max_length: 30 is above the 20 positions of {}; use at most 20"),
@@ -85,6 +86,9 @@ def test_a_model_that_can_t_be_a_student_is_refused(tmp_path, family, expected):
     teacher, model = make_classifier(tmp_path / "t"), str(tmp_path / "m")
     if family == "t5":
         T5Config(num_layers=2, d_model=16, d_ff=16, num_heads=2).save_pretrained(model)
+        build_word_tokenizer(WORDS, 40).save_pretrained(model)
+    elif family == "gemma3n_text":  # which has no head for classification
+        config_of(family).save_pretrained(model)
         build_word_tokenizer(WORDS, 40).save_pretrained(model)
     elif family == "empty":
         (tmp_path / "m").mkdir()

@@ -65,6 +65,9 @@ def show_space(space: SearchSpace, teacher_layers: int) -> None:
     run = settings.teacher.inference
     inference = "" if run.is_plain else f", run in {run.precision} with placement {run.placement}"
     console.print(f"teacher       {teacher}, {teacher_layers} layers{inference}")
+    for model, known in space.init_models.items():
+        own = ", with its own tokenizer" if known.own_tokenizer else ""
+        console.print(f"student       or {model}, {known.depth} layers{own}", soft_wrap=True)
     fixed = _fixed_settings(space.tree, _BLOCKS)
     console.print("fixed         " + (", ".join(fixed) or "all other settings at their defaults"))
     console.print("the space is valid", style="green")
