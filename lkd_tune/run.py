@@ -182,7 +182,12 @@ class Run:
         return compare_models((first, student), task, split=split)
 
     def export(
-        self, to: str | os.PathLike[str], *, top: int = 1, formats: Sequence[str] = ("hf",)
+        self,
+        to: str | os.PathLike[str],
+        *,
+        top: int = 1,
+        formats: Sequence[str] = ("hf",),
+        data: str | os.PathLike[str] | None = None,
     ) -> list[Path]:
         """Copies the best students to `to`/1, `to`/2, …, as `lkd-tune export` does.
 
@@ -190,6 +195,7 @@ class Run:
             to: A new folder.
             top: Number of students.
             formats: `hf`, which is always written, `onnx`, `onnx-int8`, `torch-export`.
+            data: A folder with the run's data files, if they are no longer where they were.
 
         Returns:
             The folders, best first.
@@ -206,7 +212,7 @@ class Run:
         from lkd_tune.export.students import export_students
 
         chosen = parse_formats(",".join(formats))
-        return export_students(self.folder, top, Path(to), formats=chosen)
+        return export_students(self.folder, top, Path(to), formats=chosen, data=_path(data))
 
     def report(self, compare: Sequence[Run | str | os.PathLike[str]] = ()) -> Path:
         """Writes the report and its plots, as `lkd-tune report` does; returns the page.

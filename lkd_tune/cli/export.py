@@ -26,6 +26,12 @@ def export(
             help="hf (always written), onnx, onnx-int8, torch-export; separated by commas.",
         ),
     ] = "hf",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of the run's data files, if they have been moved."
+        ),
+    ] = None,
     push_to_hub: Annotated[
         str | None,
         typer.Option(
@@ -66,7 +72,7 @@ def export(
         names = prepare_repositories(push_to_hub, top, public=public) if push_to_hub else []
         source = read_run(run, students=True)
         warn_of_unreadable(source)
-        folders = export_students(source, top, to, formats=chosen)
+        folders = export_students(source, top, to, formats=chosen, data=data)
         for folder in folders:
             print(folder)
             conversion = read_conversion(folder)

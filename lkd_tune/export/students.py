@@ -13,13 +13,21 @@ from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.export.card import student_card
 from lkd_tune.export.formats import read_conversion
 from lkd_tune.files.atomic import atomic_folder
+from lkd_tune.records.manifest import folder_of_paths
 from lkd_tune.records.run import RunFolder
+from lkd_tune.results.leaderboard import Row
 from lkd_tune.results.leaderboard_files import read_leaderboard
 from lkd_tune.results.models import kept_students
+from lkd_tune.storage.local_files import with_data_in
 
 
 def export_students(
-    run: RunFolder, top: int, to: Path, *, formats: Sequence[str] = ("hf",)
+    run: RunFolder,
+    top: int,
+    to: Path,
+    *,
+    formats: Sequence[str] = ("hf",),
+    data: Path | None = None,
 ) -> list[Path]:
     """Copies the best students to `to`/1, `to`/2, …; 1 is the best.
 
@@ -32,6 +40,7 @@ def export_students(
         top: Number of students.
         to: A folder that is empty or does not exist.
         formats: Names of `FORMATS`; `hf` is always written.
+        data: A folder with the run's data files, if they are no longer where they were.
 
     Returns:
         The folders, best first.
@@ -58,7 +67,7 @@ def export_students(
             with atomic_folder(to / str(rank), f"student {rank}") as draft:
                 shutil.copytree(run.student(row.name), draft, dirs_exist_ok=True)
                 _check_weights(run.student(row.name), draft)
-                _add_formats(draft, formats, run.read_trial(row.name).spec.task)
+                _add_formats(draft, formats, _task(run, row, data))
                 card = student_card(run, board, row, read_conversion(draft))
                 (draft / "README.md").write_text(card, "utf-8")
                 _write_checksums(draft)
@@ -70,6 +79,13 @@ def export_students(
             raise
         exported.append(to / str(rank))
     return exported
+
+
+def _task(run: RunFolder, row: Row, data: Path | None) -> TaskSettings:
+    task = run.read_trial(row.name).spec.task
+    if data is not None:
+        return with_data_in(task, data)
+    return with_data_in(task, Path(folder_of_paths(run)), only_missing=True)
 
 
 def _add_formats(folder: Path, formats: Sequence[str], task: TaskSettings) -> None:

@@ -22,7 +22,8 @@ from lkd_tune.cluster.ray import quieten_ray
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.uri import is_uri
-from lkd_tune.jobs.uploads import absolute_paths, ship_files
+from lkd_tune.jobs.uploads import ship_files
+from lkd_tune.storage.local_files import absolute_paths
 from lkd_tune.storage.object_store import Store
 from lkd_tune.tuning.progress.events import event_from_line
 from lkd_tune.tuning.progress.view import BEGUN, EVENTS_VARIABLE

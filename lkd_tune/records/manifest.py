@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -41,6 +42,16 @@ def update_manifest(run: RunFolder, **facts: Any) -> None:
     """Adds facts to the manifest or replaces them."""
     manifest = run.read_manifest() if run.manifest.exists() else {}
     write_manifest(run, {**manifest, **facts})
+
+
+def folder_of_paths(run: RunFolder) -> str:
+    """Returns the folder that relative paths of a run are relative to.
+
+    That is where its search was started, if that folder still exists, else the working directory.
+    Only runs of earlier versions have relative paths.
+    """
+    started = run.read_manifest().get("cwd", "") if run.manifest.exists() else ""
+    return started if os.path.isdir(started) else os.getcwd()
 
 
 def add_cost(run: RunFolder, part: str, cost: dict[str, float]) -> None:

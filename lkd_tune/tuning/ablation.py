@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shlex
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.read_space import load_space
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.files.atomic import write_atomically
-from lkd_tune.records.manifest import update_manifest
+from lkd_tune.records.manifest import folder_of_paths, update_manifest
 from lkd_tune.records.ranking import rank_run
 from lkd_tune.records.run import RunFolder
 from lkd_tune.records.seed_stats import is_indistinguishable, summarise_seeds
@@ -77,13 +76,12 @@ def ablate(
         raise SpecError(Problem(run.where, "", message))
     # The time budget applies to the search only.
     space = load_space(run.space, ["search.time_budget=null"])
-    cwd = manifest["cwd"] if os.path.isdir(manifest.get("cwd", "")) else os.getcwd()
     check_trackers(space)
     resume = f"Resume with: lkd-tune ablate {shlex.quote(run.where)} --seeds {seeds}"
     with (
         guarded(run, resume) as guard,
         View(space.settings.search.trials, space.settings.task.metric, quiet=quiet) as view,
-        contextlib.chdir(cwd),
+        contextlib.chdir(folder_of_paths(run)),
         locked(run),
         guard.connected(address) as started_here,
     ):

@@ -6,6 +6,7 @@ it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,7 +21,9 @@ from lkd_tune.config.settings.training import check_batch
 from lkd_tune.config.source import dotted, read_source
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.config.trial import TrialSpec
+from lkd_tune.records.manifest import folder_of_paths
 from lkd_tune.records.run import RunFolder
+from lkd_tune.storage.local_files import with_absolute_paths
 
 CHANGEABLE = (
     "search.trials",
@@ -80,7 +83,9 @@ def apply_changes(run: RunFolder, space: SearchSpace, *, allowed: bool) -> Searc
     Raises:
         SpecError: With each key that differs and must not, and both values.
     """
-    before, after = _leaves(load_space(run.space)), _leaves(space)
+    with contextlib.chdir(folder_of_paths(run)):
+        before = _leaves(with_absolute_paths(load_space(run.space)))
+    after = _leaves(with_absolute_paths(space))
     different, keys = {}, {**before, **after}
     for key in keys:
         pair = _at(before, key), _at(after, key)

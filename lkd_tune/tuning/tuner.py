@@ -19,9 +19,16 @@ from lkd_tune.config.read_space import load_space
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.files.atomic import write_atomically
 from lkd_tune.files.tombstones import add_tombstone
-from lkd_tune.records.manifest import new_manifest, now, update_manifest, write_manifest
+from lkd_tune.records.manifest import (
+    folder_of_paths,
+    new_manifest,
+    now,
+    update_manifest,
+    write_manifest,
+)
 from lkd_tune.records.ranking import rank_run
 from lkd_tune.records.run import RunFolder
+from lkd_tune.storage.local_files import with_absolute_paths
 from lkd_tune.tuning.guard import Guard, guarded
 from lkd_tune.tuning.lock import locked
 from lkd_tune.tuning.mirror.run_mirror import clear_folder, fetch_run, run_exists
@@ -85,6 +92,7 @@ def run_search(
     with guarded(run) as guard, view:
         _refuse_used(run)
         view.phase("checking the space, the teacher and the data")
+        space = with_absolute_paths(space)
         _check(space)
         view.phase("starting Ray")
         with locked(run), guard.connected(address) as started_here:
@@ -131,10 +139,8 @@ def resume_search(
         space = load_space(run.space, overrides)
         if changed is not None:
             space = apply_changes(run, changed, allowed=allow_changed)
-        # Paths in the space are relative to where the search started, if that folder still exists.
-        cwd = manifest["cwd"] if os.path.isdir(manifest["cwd"]) else os.getcwd()
         view = View.of_search(space.settings, quiet=quiet)
-        with contextlib.chdir(cwd), view:
+        with contextlib.chdir(folder_of_paths(run)), view:
             view.phase("checking the space, the teacher and the data")
             _check(space)
             view.phase("starting Ray")

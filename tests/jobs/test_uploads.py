@@ -7,7 +7,8 @@ import pytest
 from lkd_tune.config.errors import SpecError
 from lkd_tune.config.read_space import load_space
 from lkd_tune.jobs import uploads
-from lkd_tune.jobs.uploads import absolute_paths, differing_files, ship_files, unpack_files
+from lkd_tune.jobs.uploads import differing_files, ship_files, unpack_files
+from lkd_tune.storage.local_files import absolute_paths
 from tests.support.tiny import make_space
 
 

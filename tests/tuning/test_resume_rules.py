@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from lkd_tune.config.errors import SpecError
@@ -40,6 +42,22 @@ def run(tmp_path) -> RunFolder:
 
 def test_the_same_file_changes_nothing(run):
     assert apply_changes(run, space(), allowed=False).tree == space().tree
+
+
+def test_paths_are_compared_wherever_they_are_relative_to(run, tmp_path, monkeypatch):
+    for folder in ("started", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    for name in ("train.csv", "dev.csv"):
+        (tmp_path / "started" / name).write_text("text,label\n")
+    run.manifest.write_text(json.dumps({"cwd": str(tmp_path / "started")}))
+    monkeypatch.chdir(tmp_path / "started")
+    apply_changes(run, space(), allowed=False)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    moved = space(**{"train.csv": "../started/train.csv", "dev.csv": "../started/dev.csv"})
+    apply_changes(run, moved, allowed=False)
+    absolute = tmp_path / "started"
+    written = space(**{"train.csv": f"{absolute}/train.csv", "dev.csv": f"{absolute}/dev.csv"})
+    apply_changes(run, written, allowed=False)
 
 
 def test_what_may_change_is_taken_over_if_allowed(run):
