@@ -64,7 +64,7 @@ def compare(
     models = (first, second)
     comparison = compare_models(models, settings, split=split)
     memory = measure_memory(models, KINDS[settings.kind].head, settings.max_length)
-    _show(comparison, memory, settings.metric, split)
+    _show(comparison, memory, settings.metric, data.name if data else split)
 
 
 def _teacher_and_best(run: str) -> tuple[str, str]:
@@ -80,7 +80,7 @@ def _teacher_and_best(run: str) -> tuple[str, str]:
     return teacher_and_best(folder)
 
 
-def _show(comparison: Comparison, memory: list[HostMemory], metric: str, split: str) -> None:
+def _show(comparison: Comparison, memory: list[HostMemory], metric: str, data: str) -> None:
     from rich.table import Table
 
     from lkd_tune.cli.printing.tables import terminal
@@ -92,7 +92,7 @@ def _show(comparison: Comparison, memory: list[HostMemory], metric: str, split: 
         table.add_column(column, justify="right" if column else "left", overflow="fold")
     a, b = comparison.sides
     table.add_row("model", a.model, b.model)
-    table.add_row(f"{metric} on {split}", f"{a.score:.4f}", f"{b.score:.4f}")
+    table.add_row(f"{metric} on {data}", f"{a.score:.4f}", f"{b.score:.4f}")
     table.add_row(
         "95 % interval", *(f"{side.low:.4f} to {side.high:.4f}" for side in comparison.sides)
     )

@@ -58,4 +58,4 @@ def evaluate(
     else:
         scores, rows = predict_rows(model, settings, split)
         write_rows(predictions, rows)
-    show_metrics(settings, split, scores)
+    show_metrics(settings, data.name if data else split, scores)

@@ -35,6 +35,7 @@ app = typer.Typer(
     name="lkd-tune",
     help="Finds the best small language models by distillation, on a cluster.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )

@@ -175,6 +175,8 @@ def quieten_ray() -> None:
     for name, value in _RAY_VARIABLES.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray").setLevel(logging.ERROR)
+    # Advice on what to install for Ray's tables in a notebook, which are not shown.
+    logging.getLogger("ray.widgets").setLevel(logging.ERROR)
     # Tune logs trials that did not end well as errors; the search reports them itself.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
 

@@ -14,6 +14,8 @@ from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.trackers import block_of_names
 
 KeyPath = tuple[str | int, ...]
+# The beginning of the place of a setting that an override sets.
+_OVERRIDE = "--set "
 
 # The setting that a scalar in place of a block sets: `task: cola` is `task: {name: cola}`.
 SHORTHAND = {
@@ -51,11 +53,18 @@ class Source:
     places: dict[KeyPath, str] = field(default_factory=dict)
 
     def place(self, path: Sequence[str | int]) -> str:
-        """Returns the place of `path`, or of its nearest parent that was written."""
-        for length in range(len(path), 0, -1):
-            if tuple(path[:length]) in self.places:
-                return self.places[tuple(path[:length])]
-        return self.name
+        """Returns the place of `path`, or of its nearest parent that was written.
+
+        Of a block, that is the line of the file and the overrides that changed the block.
+        """
+        written = (tuple(path[:length]) for length in range(len(path), 0, -1))
+        where = next((self.places[key] for key in written if key in self.places), self.name)
+        inside = [
+            place
+            for key, place in self.places.items()
+            if key[: len(path)] == tuple(path) != key and place.startswith(_OVERRIDE)
+        ]
+        return " with ".join(dict.fromkeys([where, *inside]))
 
     def problem(self, path: Sequence[str | int], message: str) -> Problem:
         """Returns a `Problem` at `path`."""
@@ -142,7 +151,7 @@ def apply_override(source: Source, override: str) -> None:
         SpecError: If there is no `=`, the value is not YAML, or the path leads through a list.
     """
     key, equals, text = override.partition("=")
-    where = f"--set {key}"
+    where = f"{_OVERRIDE}{key}"
     path = tuple(key.strip().split("."))
     if not equals or not all(path):
         raise SpecError(Problem(f"--set {override}", "", "is not of the form key.path=value"))

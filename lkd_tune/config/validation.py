@@ -7,6 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from lkd_tune.config.errors import Problem, did_you_mean
+from lkd_tune.config.reference import settings_reference
 from lkd_tune.config.settings.space_settings import SpaceSettings
 from lkd_tune.config.source import KeyPath, Source, dotted
 
@@ -24,7 +25,7 @@ def _message(path: KeyPath, details: list[Any]) -> str:
     if first["type"] == "extra_forbidden":
         allowed = list(_fields_at(path[:-1]))
         block = dotted(path[:-1]) or "a space file"
-        near = did_you_mean(str(path[-1]), allowed)
+        near = _elsewhere(str(path[-1])) or did_you_mean(str(path[-1]), allowed)
         return f"unknown setting{near}; {block} has {', '.join(allowed)}"
     if first["type"] == "missing":
         return "is required; it has no default"
@@ -43,6 +44,13 @@ def _message(path: KeyPath, details: list[Any]) -> str:
     if isinstance(first["input"], BaseModel | dict):
         return first["msg"]
     return f"{first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"
+
+
+def _elsewhere(name: str) -> str:
+    """Returns ' (did you mean …?)' with the setting of this name in another block; '' if none."""
+    found = [key for key, *_ in settings_reference() if key.rpartition(".")[2] == name]
+    # `epochs` is rather that of the students than that of a teacher which is trained first.
+    return f" (did you mean {min(found, key=lambda key: key.count('.'))}?)" if found else ""
 
 
 def _field_path(loc: tuple[str | int, ...], kind: str) -> KeyPath:

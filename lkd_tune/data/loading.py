@@ -250,7 +250,8 @@ def _source_name(task: TaskSettings, split: str) -> str:
 
 
 def _not_a_file(file: str) -> str:
-    return f"{file} is not a file; paths are relative to {Path.cwd()}"
+    place = "" if Path(file).is_absolute() else f"; paths are relative to {Path.cwd()}"
+    return f"{file} is not a file{place}"
 
 
 def _as_text(value: Any) -> str:

@@ -20,7 +20,7 @@ from lkd_tune.data.formats.convert import convert, without_log
 from lkd_tune.data.formats.delimited import Delimited
 from lkd_tune.data.formats.json_files import json_columns, json_table, jsonl_columns, jsonl_table
 from lkd_tune.data.formats.text import as_utf8, decoding_problem
-from lkd_tune.storage.hub import reading_hub
+from lkd_tune.storage.hub import is_hub_reachable, reading_hub
 
 UNREADABLE = (OSError, ValueError, EOFError, csv.Error, zlib.error)
 """Exceptions that readers raise for a broken file, or one that is not of its suffix's format."""
@@ -116,8 +116,14 @@ def _hub_table(task: TaskSettings, split: str, where: str) -> Any:
             return datasets.Dataset.from_list(list(rows), stream.features)
     except Exception as error:  # datasets raises many kinds for 'not there' and 'no network'
         line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        reason = f"{type(error).__name__}: {line}"
+        if not is_folder and not is_hub_reachable():
+            reason = (
+                "it can't be reached, and its cache lacks them; name local files in task.train and "
+                "task.dev, or load the data once where there is a network"
+            )
         what = f"{task.data} {task.config or ''} {where}".strip()
-        message = f"{what} can't be loaded from the hub: {type(error).__name__}: {line}"
+        message = f"{what} can't be loaded from the hub: {reason}"
         raise SpecError(Problem("", "task.data", message)) from error
 
 

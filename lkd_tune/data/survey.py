@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,9 @@ _MUCH_CUT, _MUCH_REPEATED, _LARGEST_CLASS = 0.05, 0.05, 0.8
 # A dev split on which smaller differences are noise has a note. Two students of one search, which
 # are alike, differ in the answer to about a tenth of the rows.
 _COARSE, _DIFFERING = 0.03, 0.1
+
+# A label of at most this share of the rows is a misspelling if it is so similar to a frequent one.
+_RARE, _ALIKE = 0.01, 0.8
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,8 @@ def survey_notes(task: TaskSettings, facts: Sequence[SplitFacts]) -> list[str]:
                 f"{file}: {each.cut:.0%} of the texts are longer than task.max_length "
                 f"{task.max_length} and are cut; with {each.whole_at} it would be 1%"
             )
+        if each.split == "train":
+            notes += _misspelt(each)
         if each.split == "train" or not each.classes:
             continue
         largest = max(each.classes, key=lambda name: each.classes[name])
@@ -141,6 +148,27 @@ def survey_notes(task: TaskSettings, facts: Sequence[SplitFacts]) -> list[str]:
                 "seeds (confirm)"
             )
     return notes
+
+
+def _misspelt(facts: SplitFacts) -> list[str]:
+    """Returns a line for each rare class whose name is nearly that of a frequent one."""
+    rare = [name for name, rows in facts.classes.items() if 0 < rows <= _RARE * facts.rows]
+    frequent = [name for name in facts.classes if name not in rare]
+    lines = []
+    for name in rare:
+        # Not `class-7` beside `class-1`.
+        others = [each for each in frequent if _letters(each) != _letters(name)]
+        for near in difflib.get_close_matches(name, others, n=1, cutoff=_ALIKE):
+            rows = facts.classes[name]
+            lines.append(
+                f"{facts.source}: the label {name} of {rows:,} row{'s' if rows > 1 else ''} may be "
+                f"a misspelling of {near}; as it is, it is a class of its own"
+            )
+    return lines
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"\d", "", name)
 
 
 def _classes(split: Split, names: Sequence[str] | None) -> dict[str, int]:

@@ -135,16 +135,26 @@ def _predictor(
         # Only the embeddings are used.
         embeddings = load_model(teacher, new_head=True).get_input_embeddings().weight.detach()
         return lambda positions: _nearest(embeddings, tokens.ids[positions], words, number)
-    if not has_vocabulary_of(settings.model, teacher, "task.augment.model"):
-        message = (
-            f"{settings.model} has another vocabulary than the teacher {teacher}; use a model that "
-            "has the teacher's tokenizer"
-        )
-        raise SpecError(Problem("", "task.augment.model", message))
+    check_predictor(settings.model, teacher)
     model = load_masked_lm(settings.model).to(on)
     return lambda positions: _likeliest(
         model, tokenizer.mask_token_id, tokens, positions, words, number, on
     )
+
+
+def check_predictor(model: str, teacher: str) -> None:
+    """Checks that the model which predicts likely words has the teacher's vocabulary.
+
+    Raises:
+        SpecError: If it does not exist, or has another one.
+    """
+    key = "task.augment.model"
+    if not has_vocabulary_of(model, teacher, key):
+        message = (
+            f"{model} has another vocabulary than the teacher {teacher}; use a model that has the "
+            "teacher's tokenizer"
+        )
+        raise SpecError(Problem("", key, message))
 
 
 def _nearest(

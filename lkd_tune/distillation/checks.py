@@ -16,6 +16,7 @@ from lkd_tune.data.soundness import data_notes
 from lkd_tune.data.survey import SplitFacts, survey, survey_notes
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.training_text import load_training_text
+from lkd_tune.distillation.augmentation import check_predictor
 from lkd_tune.evaluation.scoring import check_labels
 from lkd_tune.evaluation.teacher_check import check_start, check_teacher
 from lkd_tune.models.comparable import check_attention, check_relation_heads
@@ -63,6 +64,7 @@ def check_space(space: SearchSpace) -> int:
             lambda: _check_layers(space),
             lambda: _check_trimming(space),
             lambda: _check_attention(space),
+            lambda: _check_augmentation(space),
         ):
             try:
                 check()
@@ -224,7 +226,8 @@ def _with_place(space: SearchSpace, error: SpecError, above: tuple[str, ...] = (
         error: The problems. Those of models and data have only a key; `model` is the teacher.
         above: The block of their keys.
     """
-    keys = ["teacher" if problem.key == "model" else problem.key for problem in error.problems]
+    named = "teacher" if space.settings.teacher.train is None else "teacher.train.model"
+    keys = [named if problem.key == "model" else problem.key for problem in error.problems]
     return [
         problem
         if problem.where
@@ -275,6 +278,18 @@ def _read_init_models(space: SearchSpace) -> dict[str, InitModel]:
         own = teacher is None or not has_vocabulary_of(model, teacher, "student.init")
         found[model] = InitModel(depth, own)
     return found
+
+
+def _check_augmentation(space: SearchSpace) -> None:
+    """Checks that the model which predicts words for augmented text has the teacher's vocabulary.
+
+    Raises:
+        SpecError: If it has not, or does not exist.
+    """
+    teacher, augment = teacher_start(space.settings.teacher), space.settings.task.augment
+    # The vocabulary of a teacher from scratch is not known yet; its trials check it.
+    if teacher and augment is not None and augment.model is not None:
+        check_predictor(augment.model, teacher)
 
 
 def _check_attention(space: SearchSpace) -> None:

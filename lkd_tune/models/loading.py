@@ -16,7 +16,7 @@ from lkd_tune.files.digest import digest, file_digest
 from lkd_tune.models.families import size_in
 from lkd_tune.runtime.usage import count_parameters
 from lkd_tune.storage.fetch import local_model
-from lkd_tune.storage.hub import reading_hub
+from lkd_tune.storage.hub import is_hub_reachable, reading_hub
 from lkd_tune.storage.weights import KEY_MAPPING, check_files, check_loaded
 
 
@@ -263,6 +263,11 @@ def _from_hub(load: Any, model: str, **options: Any) -> Any:
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         where = "" if is_local else " (there is no such folder either)"
+        if not is_local and not is_hub_reachable():
+            first = (
+                f"the Hugging Face hub can't be reached, and its cache lacks {model}; name a local "
+                f"folder, or call `hf download {model}` where there is a network"
+            )
         raise SpecError(Problem("", "model", f"{model} can't be loaded{where}: {first}")) from None
 
 

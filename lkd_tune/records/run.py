@@ -36,6 +36,9 @@ from lkd_tune.records.trial_folder import TrialFolder
 from lkd_tune.records.trial_record import LABELS_ALONE, TrialRecord
 from lkd_tune.version import __version__
 
+# How many runs the message about a folder without one names, the last ones first.
+_MOST_NAMED = 10
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -136,10 +139,20 @@ class RunFolder:
         try:
             return json.loads(self.manifest.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            message = "is not a run folder: it has no manifest.json"
+            message = f"is not a run folder: it has no manifest.json{self._others()}"
             raise SpecError(Problem(self.where, "", message)) from None
         except (OSError, json.JSONDecodeError) as error:
             raise SpecError(Problem(str(self.manifest), "", f"can't be read: {error}")) from None
+
+    def _others(self) -> str:
+        """Returns '; … has the runs …' with the runs in this folder or beside it, '' if none."""
+        for folder in (self.path, self.path.parent):
+            found = sorted(folder.glob("*/manifest.json"), key=lambda path: -path.stat().st_mtime)
+            names = [path.parent.name for path in found[:_MOST_NAMED]]
+            if names:
+                more = ", …" if len(found) > len(names) else ""
+                return f"; {folder} has the runs {', '.join(names)}{more}"
+        return ""
 
     def read_confirmation(self) -> list[dict[str, Any]]:
         """Returns the results of the best trials with other seeds, best first; [] without them."""

@@ -8,10 +8,13 @@ import sys
 import time
 from collections.abc import Iterator
 
-_TIMEOUT_S = 5
+_TIMEOUT_S = 2
 # A hub that was there is asked again only after a while: a load asks for many files.
 _TRUSTED_S = 300
+# One that could not be reached is not asked again for each file.
+_DISTRUSTED_S = 20
 _reached_at: float | None = None
+_failed_at: float | None = None
 
 
 @contextlib.contextmanager
@@ -46,16 +49,19 @@ def logging_at(library: str, level: int) -> Iterator[None]:
 
 
 def is_hub_reachable() -> bool:
-    """Returns whether the hub answers within a few seconds, with whatever status."""
-    global _reached_at
+    """Returns whether the hub answers within two seconds, with whatever status."""
+    global _reached_at, _failed_at
     from huggingface_hub import constants, get_session
 
     now = time.monotonic()
     if _reached_at is not None and now - _reached_at < _TRUSTED_S:
         return True
+    if _failed_at is not None and now - _failed_at < _DISTRUSTED_S:
+        return False
     try:
         get_session().head(constants.ENDPOINT, timeout=_TIMEOUT_S)
     except Exception:  # of the HTTP library, which the client has changed before
+        _failed_at = time.monotonic()
         return False
     _reached_at = now
     return True

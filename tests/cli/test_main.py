@@ -93,6 +93,15 @@ BAD = [
     (["submit", "--resume", "/a", "--task", "cola"], "--task: can't be changed in a resumed run"),
     (["submit", "--resume", "/a", "--name", "b"], "leave out --name and --run-dir"),
     (["check", "--space", "layer_map", "--set", "train.lrr=1"], "train.lrr: unknown setting (did"),
+    (
+        ["check", "--space", "layer_map", "--set", "metric=f1"],
+        "--set metric: unknown setting (did you mean task.metric?)",
+    ),
+    (["check", "--space", "layer_map", "--set", "epochs=2"], "you mean train.epochs?)"),
+    (
+        ["check", "--space", "layer_map", "--set", "task.metric=rouge1"],
+        "with --set task.metric ta",
+    ),
     (["check", "--space", "layer_map", "--set", "train.lr"], "is not of the form key.path=value"),
     (["check", "--space", "layer_map", "--set", "student.depth=9"], "is above the teacher's 6 lay"),
     (["distill", "--spec", "none.json"], "none.json: can't be read: No such file"),
@@ -218,6 +227,7 @@ def test_evaluate_on_other_data(finished_run, called, tmp_path):
     data = make_csv(tmp_path, 20, seed=5, name="mine")
     code, out, _ = called("evaluate", student, "--data", data)
     assert code == 0
+    assert out.startswith("mine.csv accuracy")  # it is not the task's dev split
     code, again, _ = called("evaluate", student, "--data", data, "--task", "mine")
     assert (code, again) == (0, out)
 
@@ -247,6 +257,45 @@ def test_distill_that_diverges(finished_run, called, tmp_path):
     code, _, err = called("distill", "--spec", tmp_path / "spec.json")
     assert code == 1
     assert "try a smaller train.lr" in err
+
+
+def test_a_run_may_be_exported_where_its_data_are_not(finished_run, called, tmp_path, monkeypatch):
+    run = tmp_path / "copy"
+    shutil.copytree(finished_run.path, run)
+    facts = json.loads((run / "leaderboard.json").read_text())["rows"][0]
+    spec = run / "trials" / facts["name"] / "spec.json"
+    data = Path(json.loads(spec.read_text())["task"]["dev"]).parent
+    assert data.is_absolute()
+    spec.write_text(spec.read_text().replace(str(data), "/moved"))
+    monkeypatch.chdir(tmp_path)
+    asked = ("export", run, "--format", "torch-export")
+    code, _, err = called(*asked, "--to", "one")
+    assert code == 2
+    assert "/moved/dev.csv is not a file" in err
+    assert "paths are relative" not in err
+    assert called(*asked, "--to", "two", "--data", data)[0] == 0
+
+
+def test_a_folder_without_a_run_names_the_runs_there_are(called, tmp_path):
+    full_run(tmp_path / "runs" / "first")
+    for where in (tmp_path / "runs", tmp_path / "runs" / "nosuch"):
+        code, _, err = called("best", where)
+        assert code == 2
+        assert err.endswith(f"no manifest.json; {tmp_path / 'runs'} has the runs first\n")
+
+
+def test_help_has_a_short_name(called):
+    for command in ((), ("search",)):
+        code, out, _ = called(*command, "-h")
+        assert (code, "Usage:" in out) == (0, True)
+
+
+def test_settings_are_readable_in_80_columns(called, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = called("spaces", "--settings")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "train.lr: number; default 5e-05\n    Peak learning rate.\n" in out
 
 
 def test_best_of_a_killed_run(called, tmp_path):

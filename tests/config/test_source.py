@@ -33,6 +33,15 @@ def test_places():
     assert source.place(("search", "trials")) == "s.yaml"
 
 
+def test_a_block_is_at_its_line_and_at_what_changed_it():
+    source = overridden("train.lr=1", "losses=ckd")
+    assert source.place(("train",)) == "s.yaml:2 with --set train.lr"
+    assert source.place(("train", "lr")) == "--set train.lr"
+    assert source.place(("train", "epochs")) == "s.yaml:4"
+    assert source.place(("losses", "wr_pair")) == "--set losses"
+    assert source.place(("task",)) == "s.yaml:1"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -33,7 +33,7 @@ BAD = [
      "row 1, column label: has the label 2, allowed are 0–1"),
     ("tagging", "a.conll", "good\tB-x\nbad\n", {}, "line 2 has 1 fields, not 2 (tokens, ner_tags)"),
     ("tagging", "a.conll", "x\tO\n\ny\tB-z\n", {"labels": ["O", "B-x"]},
-     "row 2, column ner_tags: 'B-z' is not a class; task.labels: O, B-x"),
+     "row 2, column ner_tags: 'B-z' is not a class (did you mean B-x?); task.labels: O, B-x"),
     ("multi_label", "a.jsonl", '{"text": "x", "label": ["a", null]}\n', {},
      "row 1, column label: has no label"),
     ("multi_label", "a.tsv", "text\tlabel\nx\t\n", {}, "column label: holds no label"),
@@ -215,6 +215,29 @@ def test_a_dev_split_has_the_classes_of_train(tmp_path):
     assert load_split(task, "dev", cache=tmp_path / "cache").label == [2, 0]
     dev.write_text("text,label\nx,dreadful\n")
     with pytest.raises(SpecError, match=r"'dreadful' is not a class; task\.labels: bad, good"):
+        load_split(task, "dev", cache=tmp_path / "cache")
+
+
+def test_misspelt_labels_are_counted(tmp_path):
+    train, dev = tmp_path / "train.csv", tmp_path / "dev.csv"
+    train.write_text("text,label\nx,bad\ny,good\n")
+    dev.write_text("text,label\nx,bad\ny,goood\nz,good\nv,goood\nw,bed\n")
+    task = TaskSettings(name="own", train=str(train), dev=str(dev))
+    message = (
+        r"row 2, column label: 'goood' is not a class \(did you mean good\?\); "
+        r"task\.labels: bad, good \(2 more rows can't be read\)"
+    )
+    with pytest.raises(SpecError, match=message):
+        load_split(task, "dev", cache=tmp_path / "cache")
+
+
+def test_long_documents_and_open_quotation_marks(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(f"text,label\n{'x ' * 100_000},1\ny,0\n")
+    task = TaskSettings(name="own", train=str(path), dev=str(path))
+    assert len(load_split(task, "dev", cache=tmp_path / "cache").text[0]) == 200_000
+    path.write_text('text,label\nx,0\n"y,1\nz,0\n')
+    with pytest.raises(SpecError, match="line 3 opens a quotation mark that nothing closes"):
         load_split(task, "dev", cache=tmp_path / "cache")
 
 

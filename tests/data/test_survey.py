@@ -85,3 +85,12 @@ def test_small_data_of_the_tests_can_be_surveyed(tmp_path):
     task = TaskSettings(name="own", train=str(path), dev=str(path))
     (first,) = survey(task, {"train": load_split(task, "train")}, label_names(task))
     assert sum(first.classes.values()) == 64
+
+
+def test_a_misspelt_label_is_told_from_a_class(tmp_path):
+    rows = [(f"text {i}", ("positive", "negative", "class-1")[i % 3]) for i in range(300)]
+    rows += [("a", "positve"), ("b", "positve"), ("c", "class-2"), ("d", "sarcastic")]
+    dev = [(f"other {text}", label) for text, label in rows] * 2
+    notes = [note for note in facts_of(tmp_path, rows, dev)[1] if "misspelling" in note]
+    assert len(notes) == 1
+    assert "the label positve of 2 rows may be a misspelling of positive" in notes[0]

@@ -372,3 +372,10 @@ def test_check_tells_how_much_unlabelled_text_is_used(tmp_path):
         SpecError, match=r"^s\.yaml:\d+ task\.unlabelled: .*no usable row \(1 empty\)"
     ):
         notes()
+
+
+def test_a_missing_model_of_augmented_text_is_reported_at_its_key(tmp_path):
+    teacher = make_classifier(tmp_path / "t")
+    space = _files(tmp_path, GOOD, NEW, teacher, augment={"model": "no/such"})
+    with pytest.raises(SpecError, match=r"s\.yaml:\d+ task\.augment\.model: no/such can't be loa"):
+        check_space(space)

@@ -17,6 +17,7 @@ def _online(monkeypatch, endpoint):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(hub, "_reached_at", None)
+    monkeypatch.setattr(hub, "_failed_at", None)
 
 
 TASK = TaskSettings(name="own", data="no/such", train="train", dev="dev")
@@ -25,8 +26,8 @@ TASK = TaskSettings(name="own", data="no/such", train="train", dev="dev")
 @pytest.mark.parametrize(
     ("load", "message"),
     [
-        (lambda: load_config("no/such"), "no/such can't be loaded"),
-        (lambda: load_split(TASK, "dev"), "no/such  dev can't be loaded from the hub"),
+        (lambda: load_config("no/such"), "no/such can't be loaded .*`hf download no/such`"),
+        (lambda: load_split(TASK, "dev"), "no/such  dev can't be loaded from the hub: it can't be"),
     ],
 )
 def test_without_a_network_the_hub_is_not_waited_for(monkeypatch, capfd, caplog, load, message):

@@ -146,11 +146,11 @@ def show_best(board: Leaderboard) -> None:
     console.print(f"load it with AutoModelFor{board.head}.from_pretrained(folder)", soft_wrap=True)
 
 
-def show_metrics(task: TaskSettings, split: str, metrics: dict[str, float]) -> None:
-    """Prints a model's metrics, the task's own first."""
+def show_metrics(task: TaskSettings, data: str, metrics: dict[str, float]) -> None:
+    """Prints a model's metrics on a split or a file, the task's own first."""
     width = max(map(len, metrics))
     for name in sorted(metrics, key=lambda name: (name != task.metric, name)):
-        print(f"{split} {name:<{width}} {metrics[name]:.6f}")
+        print(f"{data} {name:<{width}} {metrics[name]:.6f}")
 
 
 def _fixed_settings(tree: Any, blocks: tuple[str, ...], prefix: str = "") -> list[str]:

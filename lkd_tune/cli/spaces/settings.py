@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+_WIDTH, _INDENT = 100, " " * 4
+
 
 def spaces(
     settings: Annotated[
@@ -43,16 +45,14 @@ def _show_schema() -> None:
 
 
 def _show_settings() -> None:
-    """Prints a table of all settings: key, type, default, meaning."""
-    from rich.console import Console
-    from rich.table import Table
+    """Prints each setting with its type and default, and its meaning below it."""
+    import shutil
+    import textwrap
 
     from lkd_tune.config.reference import settings_reference
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("setting", no_wrap=True)
-    for column in ("type", "default", "meaning"):
-        table.add_column(column)
-    for row in settings_reference():
-        table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
+    width = min(shutil.get_terminal_size((_WIDTH, 0)).columns, _WIDTH)
+    for key, kind, default, meaning in settings_reference():
+        rule = "needed" if default == "needed" else f"default {default}"
+        for text, first in ((f"{key}: {kind}; {rule}", ""), (meaning, _INDENT)):
+            print(textwrap.fill(text, width, initial_indent=first, subsequent_indent=_INDENT))

@@ -14,6 +14,8 @@ from lkd_tune.data.formats.columns import rename_columns
 from lkd_tune.data.formats.convert import convert
 from lkd_tune.data.formats.text import as_utf8, open_text
 
+# Documents are longer than the 131,072 characters that a field may have by default.
+csv.field_size_limit(2**31 - 1)
 _SEPARATORS = (",", ";", "\t", "|")
 
 
@@ -65,6 +67,12 @@ class Delimited:
             if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error)):
                 expected, line, fields = found.groups()
                 raise ValueError(_too_many(line, fields, expected)) from None
+            if found := re.search(r"EOF inside string starting at row (\d+)", str(error)):
+                message = (
+                    f"line {int(found[1]) + 1} opens a quotation mark that nothing closes; double "
+                    "those inside a text, or save the file as tsv, which has none around texts"
+                )
+                raise ValueError(message) from None
             raise
         trimmed = {name: name.strip() for name in table.column_names}
         # Two columns whose names differ in spaces keep them.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lkd_tune.config.errors import Problem, SpecError
+from lkd_tune.config.errors import Problem, SpecError, did_you_mean
 from lkd_tune.config.settings.losses import LogitLoss
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
@@ -272,6 +272,32 @@ def row_error(where: str, column: str, row: int, message: str) -> SpecError:
     return SpecError(Problem("", "task.columns", f"{where}, row {row}, column {column}: {message}"))
 
 
+def read_each(raw: Iterable[Any], read: Callable[[Any], Any], where: str, column: str) -> list[Any]:
+    """Returns what a function makes of each value of a column.
+
+    Args:
+        raw: The values.
+        read: Raises a ValueError for a value that can't be used.
+        where: The source, for error messages.
+        column: The column's name.
+
+    Raises:
+        SpecError: With the first row that can't be used, and the number of such rows.
+    """
+    found, problems = [], []
+    for row, value in enumerate(raw, 1):
+        try:
+            found.append(read(value))
+        except ValueError as error:
+            problems.append((row, str(error)))
+    if problems:
+        row, message = problems[0]
+        others = len(problems) - 1
+        more = f" ({others:,} more row{'s' if others > 1 else ''} can't be read)" if others else ""
+        raise row_error(where, column, row, message + more)
+    return found
+
+
 def class_id(value: Any, names: list[str] | None) -> int:
     """Returns the id of a class that the data give by id or by name.
 
@@ -290,7 +316,8 @@ def class_id(value: Any, names: list[str] | None) -> int:
         hint = f"task.labels: {', '.join(names or [])}"
         if not names:
             hint = "use ids or names; for numbers set task.kind to regression"
-        raise ValueError(f"{value!r} is not a class; {hint}")
+        near = did_you_mean(str(value), names or [])
+        raise ValueError(f"{value!r} is not a class{near}; {hint}")
     found, limit = int(float(value)), len(names) if names else _MAX_CLASSES
     if not 0 <= found < limit:
         hint = "name further classes in task.labels"

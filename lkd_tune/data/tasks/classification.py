@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lkd_tune.config.settings.losses import LogitLoss
-from lkd_tune.data.tasks.base import Kind, class_id, classes_in, rounded, row_error
+from lkd_tune.data.tasks.base import Kind, class_id, classes_in, read_each, rounded
 from lkd_tune.data.types import Split, Tokens, is_labelled
 from lkd_tune.losses.base import LossSum
 from lkd_tune.losses.logits import soft_labels
@@ -59,13 +60,7 @@ class Classification(WholeText):
     def read_labels(
         self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
     ) -> list[int]:
-        found = []
-        for row, value in enumerate(raw, 1):
-            try:
-                found.append(class_id(value, names))
-            except ValueError as error:
-                raise row_error(where, column, row, str(error)) from None
-        return found
+        return read_each(raw, lambda value: class_id(value, names), where, column)
 
     @override
     def constant_outputs(self, tokens: Tokens) -> np.ndarray:
@@ -120,16 +115,13 @@ class Regression(WholeText):
     def read_labels(
         self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
     ) -> list[float]:
-        found = []
-        for row, value in enumerate(raw, 1):
-            try:
-                number = float(value)
-                if not np.isfinite(number):
-                    raise ValueError
-            except (TypeError, ValueError):
-                raise row_error(where, column, row, f"{value!r} is not a number") from None
-            found.append(number)
-        return found
+        def number(value: Any) -> float:
+            with contextlib.suppress(TypeError, ValueError):
+                if np.isfinite(found := float(value)):
+                    return found
+            raise ValueError(f"{value!r} is not a number")
+
+        return read_each(raw, number, where, column)
 
     @override
     def label_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:
@@ -192,13 +184,10 @@ class MultiLabel(WholeText):
     def read_labels(
         self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
     ) -> list[list[int]]:
-        found = []
-        for row, values in enumerate(raw, 1):
-            try:
-                found.append(sorted({class_id(value, names) for value in _split_labels(values)}))
-            except ValueError as error:
-                raise row_error(where, column, row, str(error)) from None
-        return found
+        def ids(values: Any) -> list[int]:
+            return sorted({class_id(value, names) for value in _split_labels(values)})
+
+        return read_each(raw, ids, where, column)
 
     @override
     def label_array(self, label: list[Any], names: list[str] | None) -> np.ndarray:

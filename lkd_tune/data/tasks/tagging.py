@@ -11,7 +11,14 @@ from typing_extensions import override
 
 from lkd_tune.config.errors import Problem
 from lkd_tune.config.settings.task import TaskSettings
-from lkd_tune.data.tasks.base import LabelledTokens, are_numbered, class_id, classes_in, row_error
+from lkd_tune.data.tasks.base import (
+    LabelledTokens,
+    are_numbered,
+    class_id,
+    classes_in,
+    read_each,
+    row_error,
+)
 from lkd_tune.data.types import IGNORED, UNLABELLED, Encoded, Split, Tokens
 
 _OUTSIDE = "O"
@@ -56,17 +63,14 @@ class Tagging(LabelledTokens):
     def read_labels(
         self, raw: list[Any], split: Split, names: list[str] | None, where: str, column: str
     ) -> list[list[int]]:
-        found = []
-        several = _lists(raw, "tags", where, column)
-        for row, (tags, words) in enumerate(zip(several, split.text, strict=True), 1):
+        def ids(row: tuple[list[Any], list[str]]) -> list[int]:
+            tags, words = row
             if len(tags) != len(words):
-                message = f"{len(tags)} tags for {len(words)} words"
-                raise row_error(where, column, row, message)
-            try:
-                found.append([class_id(tag, names) for tag in tags])
-            except ValueError as error:
-                raise row_error(where, column, row, str(error)) from None
-        return found
+                raise ValueError(f"{len(tags)} tags for {len(words)} words")
+            return [class_id(tag, names) for tag in tags]
+
+        several = _lists(raw, "tags", where, column)
+        return read_each(zip(several, split.text, strict=True), ids, where, column)
 
     @override
     def encode(
