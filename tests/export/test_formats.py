@@ -13,6 +13,7 @@ import torch
 
 from lkd_tune.cli.export import export
 from lkd_tune.config.errors import SpecError
+from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.evaluation.scoring import evaluate_model
@@ -24,7 +25,7 @@ from lkd_tune.export.onnx import open_onnx
 from lkd_tune.export.torch_export import open_program
 from lkd_tune.models.forward import forward
 from lkd_tune.models.loading import load_model, load_tokenizer
-from tests.support.families import CONFIGS
+from tests.support.families import CONFIGS, make_classifier, make_csv
 from tests.support.kinds_data import make_model, make_task
 
 # The head of classification: see tests/export/test_convert.py.
@@ -33,6 +34,8 @@ HEADS = (
     pytest.param("tagging", marks=pytest.mark.slow),
     pytest.param("masked_lm", marks=pytest.mark.slow),
 )
+# Encoders and decoders with a classification head that are known by their structure alone.
+EXPORTED = ("modernbert", "deberta-v2", "mpnet", "gte", "llama", "qwen3", "gemma3_text", "gpt2")
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -73,10 +76,11 @@ def test_each_format_answers_as_pytorch(kind, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", [family for family in CONFIGS if family != "bert"])
+@pytest.mark.parametrize("family", [family for family in (*CONFIGS, *EXPORTED) if family != "bert"])
 def test_each_family(family, tmp_path):
-    task = make_task(tmp_path / "data", "classification", rows=40)
-    student = make_model(tmp_path, task, family)
+    data = make_csv(tmp_path)
+    task = TaskSettings(name="own", train=data, dev=data, max_length=16)
+    student = Path(make_classifier(tmp_path / "student", family, initializer_range=0.2))
     kind, model = kind_of(task), load_model(str(student))
     write_formats(student, ("onnx", "torch-export"), model, kind.head)
     batches = check_batches(load_tokens(task, "dev", load_tokenizer(str(student)), cache=tmp_path))
