@@ -27,6 +27,7 @@ def test_what_it_names_is_there():
         "tasks/",
         "acceptability/",
         "targets/",
+        "width/",
     }  # told of the folder in the row
     for name in {*names} - inside:
         assert (PACKAGE / name).exists() or (ROOT / name).exists(), name

@@ -8,8 +8,9 @@ from typing import Any
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.known_tasks import GENERATED, is_file_name
 from lkd_tune.config.settings.losses import LossSettings
-from lkd_tune.config.settings.student import INIT_KEYWORDS, InitModel
+from lkd_tune.config.settings.student import InitModel, StudentSettings
 from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.config.settings.width import Width, asks_for_width, resolve_width
 from lkd_tune.config.space import SearchSpace
 from lkd_tune.data.loading import SPLITS, check_data, label_names, load_split
 from lkd_tune.data.soundness import data_notes
@@ -37,6 +38,7 @@ from lkd_tune.models.teacher_size import (
     teacher_width,
 )
 from lkd_tune.models.vocabulary import check_tokenizer
+from lkd_tune.models.width.self_test import check_narrowing
 
 
 def check_space(space: SearchSpace) -> int:
@@ -237,14 +239,19 @@ def _with_place(space: SearchSpace, error: SpecError, above: tuple[str, ...] = (
 
 
 def _check_layers(space: SearchSpace) -> None:
-    """Checks that students can be made of the teacher's layers.
+    """Checks that students can be made of the teacher's layers, and be narrower.
 
     Raises:
         SpecError: If they can't.
     """
-    start = teacher_start(space.settings.teacher)
-    if start and {*INIT_KEYWORDS} & {shape.student.init for shape in space.shapes()}:
-        check_layers(start, kind_of(space.settings.task).head)
+    start, head = teacher_start(space.settings.teacher), kind_of(space.settings.task).head
+    students = [shape.student for shape in space.shapes() if not shape.student.starts_from_model]
+    if not start or not students:
+        return
+    check_layers(start, head)
+    narrowed = [student for student in students if asks_for_width(student)]
+    if narrowed:
+        check_narrowing(start, head, pruned=any(student.init == "teacher" for student in narrowed))
 
 
 def _check_trimming(space: SearchSpace) -> None:
@@ -313,11 +320,18 @@ def _check_relation_heads(space: SearchSpace, asked: set[int | None]) -> None:
     widths = {name: check_attention(empty_model(name, head), name) for name in models if name}
     teacher = teacher_width(space.settings.teacher)
     for heads in asked:
-        check_relation_heads(heads or teacher.heads, teacher.hidden_size, "teacher")
+        check_relation_heads(heads or teacher.heads, teacher.attention_size, "teacher")
         for student in students:
-            own = student.hidden_size or teacher.hidden_size
-            width = widths.get(student.init, own)
+            width = widths.get(student.init) or _attention_size(student, teacher)
             check_relation_heads(heads or teacher.heads, width, "student")
+
+
+def _attention_size(student: StudentSettings, teacher: Width) -> int:
+    """Returns the channels of a student's queries; the teacher's if its width is invalid."""
+    try:
+        return resolve_width(student, teacher).attention_size
+    except SpecError:  # it is drawn again
+        return teacher.attention_size
 
 
 def _check_length(space: SearchSpace) -> None:

@@ -16,7 +16,8 @@ from torch import Tensor
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.losses.attention import AttentionVectors
-from lkd_tune.models.families import ATTENTION_ROLES, Structure, size_in
+from lkd_tune.models.families import size_in
+from lkd_tune.models.width.axes import ATTENTION_ROLES, Axes
 
 
 class AttentionHooks:
@@ -39,10 +40,11 @@ class AttentionHooks:
         The recomputation of activation checkpointing runs outside, so it keeps none.
 
         Raises:
-            SpecError: If the model has no query, key and value modules that are known.
+            SpecError: If the model has no query, key and value modules of one size.
         """
         if layers and not self._registered:
             self._register()
+        self._seen.clear()
         self._watched.update(layers)
         try:
             yield
@@ -63,7 +65,7 @@ class AttentionHooks:
         # hooks that change a module's output, and these here have to see the changed one.
         check_attention(self._model)
         self._heads = size_in(self._model.config.to_dict(), "heads") or 1
-        for layer, role, module in Structure(self._model).attention():
+        for layer, role, module in Axes(self._model).attention():
             keep = partial(_keep, self._watched, self._seen, (layer + 1, role))
             module.register_forward_hook(keep)
         self._registered = True
@@ -78,7 +80,8 @@ def _keep(
     output: Tensor,
 ) -> None:
     if key[0] in watched:
-        seen[key] = output
+        # The first call is on the words, others on DeBERTa's relative positions.
+        seen.setdefault(key, output)
 
 
 def check_attention(model: Any, name: str | None = None) -> int:
@@ -89,16 +92,17 @@ def check_attention(model: Any, name: str | None = None) -> int:
         name: What an error message calls it. Default: the name of its class.
 
     Raises:
-        SpecError: If any layer has no query, key and value modules that are known.
+        SpecError: If any layer has no query, key and value modules of one size.
     """
     try:
-        found = {(layer, role): module for layer, role, module in Structure(model).attention()}
-    except SpecError:  # it has no stack of layers at all
+        found = {(layer, role): module for layer, role, module in Axes(model).attention()}
+    except SpecError:  # it has other parts
         found = {}
     layers = size_in(model.config.to_dict(), "layers") or 0
-    if len(found) != layers * len(ATTENTION_ROLES) or not found:
+    sizes = {module.out_features for module in found.values()}
+    if len(found) != layers * len(ATTENTION_ROLES) or len(sizes) != 1:
         message = (
-            f"{name or type(model).__name__} has no query, key and value modules that are known; "
+            f"{name or type(model).__name__} has no query, key and value modules of one size; "
             "leave it out"
         )
         raise SpecError(Problem("", "losses.attention", message))

@@ -17,26 +17,22 @@ import torch
 from torch import Tensor
 
 from lkd_tune.config.errors import Problem, SpecError
-from lkd_tune.models.forward import model_inputs
 from lkd_tune.models.loading import auto_model, load_config
+from lkd_tune.models.small_copy import (
+    EXAMPLES,
+    build_random,
+    example_inputs,
+    is_equal,
+    small_config,
+)
 from lkd_tune.models.stack import config_of_layers, find_stack
 from lkd_tune.models.student import copy_layers
 from lkd_tune.models.vocabulary import Vocabulary
 from lkd_tune.runtime.usage import count_parameters
 
-# Layers of the copy: enough for the patterns of local and global attention that are in use.
-_MAX_LAYERS = 6
 # A larger copy would take too much memory and time. Only its modules and weights are compared.
 _MAX_PARAMETERS = 600e6
-_EXAMPLES, _WORDS, _PADDING = 2, 12, 4
-# The embeddings of other tokens are most of some models, and nothing is tested with them.
-_TOKENS = 64
-_SPECIAL = ("pad", "bos", "eos", "cls", "sep", "mask", "unk")
-# So short that local attention differs from global attention on these inputs.
-_WINDOW = 4
-_WINDOW_KEYS = ("sliding_window", "local_attention")
-# Of the largest element; another summation order changes about 1e-6.
-_TOLERANCE = 1e-3
+_WORDS, _PADDING = 12, 4
 
 
 @lru_cache(maxsize=8)
@@ -50,7 +46,7 @@ def check_layers(model: str, head: str) -> None:
     Raises:
         SpecError: If they don't, with what differs; or if there is no such model.
     """
-    config = _small(load_config(model))
+    config = small_config(load_config(model))
     empty = _empty(config, head)
     find_stack(empty, model)
     if count_parameters(empty) > _MAX_PARAMETERS:
@@ -79,13 +75,13 @@ def check_model(model: str, head: str) -> None:
     Raises:
         SpecError: If it can't, with the reason; or if there is no such model.
     """
-    config = _small(load_config(model))
+    config = small_config(load_config(model))
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
         try:
             if count_parameters(_empty(config, head)) > _MAX_PARAMETERS:
                 return
-            small, inputs = _build(config, head), _inputs(config, _WORDS)
+            small, inputs = build_random(config, head), example_inputs(config, _WORDS)
             with torch.no_grad():
                 states = small(**inputs, output_hidden_states=True).hidden_states
             problem = _problem_of_states(config, states)
@@ -108,21 +104,21 @@ def check_trimming(model: str, head: str) -> None:
     Raises:
         SpecError: If it does not; or if there is no such model.
     """
-    config = _small(load_config(model))
+    config = small_config(load_config(model))
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
         try:
             if count_parameters(_empty(config, head)) > _MAX_PARAMETERS:
                 return
-            whole = _build(config, head)
-            inputs = _inputs(config, _WORDS)
+            whole = build_random(config, head)
+            inputs = example_inputs(config, _WORDS)
             kept = {*inputs["input_ids"].flatten().tolist(), *range(config.pad_token_id + 1)}
             vocabulary = _vocabulary_of(sorted(kept), config.vocab_size)
             trimmed = copy.deepcopy(whole)
             vocabulary.trim(trimmed)
             ours = {**inputs, "input_ids": vocabulary.table[inputs["input_ids"]]}
             with torch.no_grad():
-                same = _equal(trimmed(**ours)[0], whole(**inputs)[0])
+                same = is_equal(trimmed(**ours)[0], whole(**inputs)[0])
             problem = None if same else "with the embeddings of fewer tokens it answers differently"
         except SpecError:
             raise
@@ -139,27 +135,11 @@ def _vocabulary_of(kept: list[int], tokens: int) -> Vocabulary:
     return Vocabulary(None, np.array(kept), table)
 
 
-def _small(config: Any) -> Any:
-    number = config.num_hidden_layers
-    small = config_of_layers(config, range(1, min(number, _MAX_LAYERS) + 1))
-    if getattr(small, "pad_token_id", None) is None:
-        small.pad_token_id = 0
-    small.vocab_size = _TOKENS
-    for place, name in enumerate(_SPECIAL):
-        token = getattr(small, f"{name}_token_id", None)
-        if token is not None and not (isinstance(token, int) and token < _TOKENS):
-            setattr(small, f"{name}_token_id", place)
-    for key in _WINDOW_KEYS:
-        if isinstance(getattr(small, key, None), int):
-            setattr(small, key, _WINDOW)
-    return small
-
-
 def _find_problem(config: Any, head: str) -> str | None:
     """Returns what differs between a model and its students, None if nothing does."""
-    teacher = _build(config, head)
+    teacher = build_random(config, head)
     number = config.num_hidden_layers
-    inputs = _inputs(config, _WORDS)
+    inputs = example_inputs(config, _WORDS)
     with torch.no_grad():
         expected = teacher(**inputs, output_hidden_states=True)
     states = expected.hidden_states
@@ -168,9 +148,9 @@ def _find_problem(config: Any, head: str) -> str | None:
     whole = _student(teacher, range(1, number + 1), head)
     with torch.no_grad():
         found = whole(**inputs, output_hidden_states=True)
-    if not _equal(found[0], expected[0]):
+    if not is_equal(found[0], expected[0]):
         return "a student of all layers gives another output"
-    if not all(_equal(a, b) for a, b in zip(found.hidden_states, states, strict=True)):
+    if not all(is_equal(a, b) for a, b in zip(found.hidden_states, states, strict=True)):
         return "a student of all layers has other hidden states"
     return (
         _problem_of_layers(teacher, sorted({1, (number + 1) // 2, number}), inputs, head)
@@ -180,7 +160,7 @@ def _find_problem(config: Any, head: str) -> str | None:
 
 
 def _problem_of_states(config: Any, states: Sequence[Tensor]) -> str | None:
-    shape = (_EXAMPLES, _WORDS)
+    shape = (EXAMPLES, _WORDS)
     if len(states) == config.num_hidden_layers + 1 and all(s.shape[:2] == shape for s in states):
         return None
     return "it does not return the hidden states of the embeddings and of each layer"
@@ -199,7 +179,7 @@ def _problem_of_layers(
     with torch.no_grad(), _replaced(ours, given), _recorded(ours) as found:
         student(**inputs)
     for place, layer in enumerate(layers):
-        if not _equal(found[place][1], seen[layer - 1][1]):
+        if not is_equal(found[place][1], seen[layer - 1][1]):
             return f"layer {layer} computes something else as layer {place + 1} of a student"
     return None
 
@@ -208,11 +188,11 @@ def _problem_of_padding(
     teacher: Any, inputs: dict[str, Tensor], states: Sequence[Tensor]
 ) -> str | None:
     """Padding after a text must not change its hidden states."""
-    padded = _inputs(teacher.config, _WORDS, padding=_PADDING)
+    padded = example_inputs(teacher.config, _WORDS, padding=_PADDING)
     padded["input_ids"][:, :_WORDS] = inputs["input_ids"]
     with torch.no_grad():
         found = teacher(**padded, output_hidden_states=True).hidden_states
-    if all(_equal(a[:, :_WORDS], b) for a, b in zip(found, states, strict=True)):
+    if all(is_equal(a[:, :_WORDS], b) for a, b in zip(found, states, strict=True)):
         return None
     return "padding after a text changes its hidden states"
 
@@ -230,29 +210,10 @@ def _empty(config: Any, head: str) -> Any:
         return auto_model(head).from_config(copy.deepcopy(config))
 
 
-def _build(config: Any, head: str) -> Any:
-    model = auto_model(head).from_config(copy.deepcopy(config), dtype=torch.float32)
-    return model.eval()
-
-
 def _student(teacher: Any, layers: Sequence[int], head: str) -> Any:
-    student = _build(config_of_layers(teacher.config, layers), head)
+    student = build_random(config_of_layers(teacher.config, layers), head)
     copy_layers(teacher, student, layers)
     return student
-
-
-def _inputs(config: Any, words: int, padding: int = 0) -> dict[str, Tensor]:
-    """Returns a batch of texts, each with padding after it."""
-    length = words + padding
-    special = {getattr(config, f"{name}_token_id", None) for name in _SPECIAL}
-    usual = [token for token in range(config.vocab_size) if token not in special]
-    ids = torch.tensor(usual)[torch.arange(_EXAMPLES * length) * 7 % len(usual)]
-    mask = torch.ones(_EXAMPLES, length, dtype=torch.long)
-    mask[:, words:] = 0
-    ids = ids.reshape(_EXAMPLES, length)
-    if padding:
-        ids[:, words:] = config.pad_token_id or 0
-    return model_inputs(config, ids, mask, torch.zeros_like(ids))
 
 
 @contextmanager
@@ -293,10 +254,3 @@ def _replaced(layers: Sequence[Any], inputs: Sequence[Tensor]) -> Iterator[None]
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _equal(found: Tensor, expected: Tensor) -> bool:
-    size = expected.abs().max().clamp(min=1e-6)
-    return found.shape == expected.shape and bool(
-        (found - expected).abs().max() <= _TOLERANCE * size
-    )

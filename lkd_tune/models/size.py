@@ -18,9 +18,8 @@ from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.registry import kind_of
 from lkd_tune.files.atomic import write_once
 from lkd_tune.files.digest import digest
-from lkd_tune.models.families import count_positions, resize_config
+from lkd_tune.models.families import count_positions, resize_config, width_of_config
 from lkd_tune.models.loading import auto_model, load_config
-from lkd_tune.models.pruning import width_of_config
 from lkd_tune.models.student import student_config
 from lkd_tune.records.measurement import ModelSize
 from lkd_tune.runtime.hardware import timed_on
@@ -93,7 +92,7 @@ def expected_config(student: StudentSettings, teacher: str | None) -> Any:
 def count_size(
     config: Any, head: str, length: int, saved_as: torch.dtype = torch.float32
 ) -> ModelSize:
-    """Returns parameters, FLOPs and disk size of a model; mostly without allocating its weights.
+    """Returns parameters, FLOPs and disk size of a model, without allocating its weights.
 
     Args:
         config: The model's configuration.
@@ -101,30 +100,22 @@ def count_size(
         length: Tokens of the example that FLOPs are counted for.
         saved_as: The type of its weights on disk; the configuration may name another one.
     """
-    try:
-        counts = _count(config, head, length, "meta")
-    except RuntimeError:  # DeBERTa and GPT-2 look at values, which the meta device has none of
-        counts = _count(config, head, length, "cpu")
-    parameters, embeddings, flops = counts
-    return ModelSize(
-        parameters=parameters,
-        embedding_parameters=embeddings,
-        flops=flops,
-        disk_mb=parameters * saved_as.itemsize / 1e6,
-    )
-
-
-def _count(config: Any, head: str, length: int, on: str) -> tuple[int, int, int]:
-    """Returns parameters, those of the embeddings, and FLOPs of a model."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.random.fork_rng(devices=[]), torch.device(on):  # keeps the trial's random numbers
+    with torch.device("meta"):
         model = _build(config, head)
-        ids = torch.zeros(1, fitting_length(config, length), dtype=torch.long)
+        # Not ids, which have no values here: some families look for padding among them.
+        size = model.get_input_embeddings().embedding_dim
+        words = torch.zeros(1, fitting_length(config, length), size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(input_ids=ids)
-    embeddings = model.get_input_embeddings().weight.numel()
-    return count_parameters(model), embeddings, counter.get_total_flops()
+        model(inputs_embeds=words)
+    parameters = count_parameters(model)
+    return ModelSize(
+        parameters=parameters,
+        embedding_parameters=model.get_input_embeddings().weight.numel(),
+        flops=counter.get_total_flops(),
+        disk_mb=parameters * saved_as.itemsize / 1e6,
+    )
 
 
 def measure_size(

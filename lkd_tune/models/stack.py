@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -10,6 +11,30 @@ from typing import Any
 import torch
 
 from lkd_tune.config.errors import Problem, SpecError
+
+
+class Stack:
+    """The names of weights in a model's stack of layers, counted from 0."""
+
+    def __init__(self, model: Any):
+        """Finds the stack.
+
+        Raises:
+            SpecError: If the model has none.
+        """
+        self._name = find_stack(model)
+        self._layer = re.compile(rf"{re.escape(self._name)}\.(\d+)\.(.*)")
+
+    def layer_of(self, name: str) -> int | None:
+        """Returns the layer of a weight or a module, None for one outside the stack."""
+        found = self._layer.fullmatch(name)
+        return int(found[1]) if found else None
+
+    def in_layer(self, name: str, layer: int) -> str:
+        """Returns the name that a weight or a module of a layer has in another layer."""
+        found = self._layer.fullmatch(name)
+        assert found is not None
+        return f"{self._name}.{layer}.{found[2]}"
 
 
 def find_stack(model: Any, name: str | None = None) -> str:

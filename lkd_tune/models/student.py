@@ -11,13 +11,13 @@ import torch
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.teacher import Inference
-from lkd_tune.config.settings.width import Width, asks_for_width, resolve_width
+from lkd_tune.config.settings.width import asks_for_width, resolve_width
 from lkd_tune.data.types import Tokens
-from lkd_tune.models.families import Structure, resize_config
-from lkd_tune.models.importance import load_importance
+from lkd_tune.models.families import resize_config, width_of
 from lkd_tune.models.loading import auto_model, load_config, load_model
-from lkd_tune.models.pruning import prune_width, width_of
-from lkd_tune.models.stack import config_of_layers
+from lkd_tune.models.stack import Stack, config_of_layers
+from lkd_tune.models.width.importance import load_importance
+from lkd_tune.models.width.pruning import prune_width
 
 
 def build_student(
@@ -105,9 +105,9 @@ def _is_left_out(model: Any, weight: str) -> bool:
 
 
 def _has_left_out(model: Any, student: Any, weight: str, layers: Sequence[int]) -> bool:
-    structure = Structure(student)
-    layer = structure.layer_of(weight)
-    return layer is not None and _is_left_out(model, structure.in_layer(weight, layers[layer] - 1))
+    stack = Stack(student)
+    layer = stack.layer_of(weight)
+    return layer is not None and _is_left_out(model, stack.in_layer(weight, layers[layer] - 1))
 
 
 def select_layers(model: Any, layers: Sequence[int]) -> dict[str, torch.Tensor]:
@@ -119,15 +119,15 @@ def select_layers(model: Any, layers: Sequence[int]) -> dict[str, torch.Tensor]:
         model: The model to select from.
         layers: Its layers, 1 is the first; a layer may occur more than once.
     """
-    structure, selected = Structure(model), {}
+    stack, selected = Stack(model), {}
     for name, tensor in model.state_dict().items():
-        layer = structure.layer_of(name)
+        layer = stack.layer_of(name)
         if layer is None:
             selected[name] = tensor
             continue
         for new, old in enumerate(layers):
             if old == layer + 1:
-                selected[structure.in_layer(name, new)] = tensor
+                selected[stack.in_layer(name, new)] = tensor
     return selected
 
 
@@ -175,9 +175,10 @@ def check_width(settings: StudentSettings, student: Any) -> None:
     Raises:
         SpecError: With the first size that differs.
     """
-    found = width_of(student)
-    for key in Width.__dataclass_fields__:
+    if not asks_for_width(settings):
+        return
+    for key, found in width_of(student).sizes().items():
         asked = getattr(settings, key)
-        if asked is not None and asked != getattr(found, key):
-            message = f"is {asked}, but {settings.init} has {getattr(found, key)}; leave it out"
+        if asked is not None and asked != found:
+            message = f"is {asked}, but {settings.init} has {found}; leave it out"
             raise SpecError(Problem("", f"student.{key}", message))

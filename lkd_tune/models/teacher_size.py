@@ -5,9 +5,8 @@ from __future__ import annotations
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.teacher import TeacherSettings
 from lkd_tune.config.settings.width import Width
-from lkd_tune.models.families import count_positions
-from lkd_tune.models.loading import read_config, read_depth
-from lkd_tune.models.pruning import read_width
+from lkd_tune.models.families import count_positions, width_of_config
+from lkd_tune.models.loading import load_config, read_config, read_depth
 
 
 def teacher_depth(settings: TeacherSettings) -> int:
@@ -30,7 +29,7 @@ def teacher_width(settings: TeacherSettings) -> Width:
         SpecError: If its model can't be read.
     """
     if start := teacher_start(settings):
-        return read_width(start)
+        return width_of_config(load_config(start), start)
     assert settings.train is not None  # TeacherSettings checks it
     form = settings.train.architecture
     assert form is not None

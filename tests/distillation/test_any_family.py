@@ -6,7 +6,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.distillation.engine import Distillation
-from lkd_tune.models.size import count_size, expected_config
+from lkd_tune.models.families import width_of
+from lkd_tune.models.size import count_size, expected_config, expected_size
+from lkd_tune.runtime.usage import count_parameters
 from tests.support.families import OTHERS, config_of, make_classifier, make_csv, make_decoder
 
 # One of each kind: another encoder, a decoder, one with rotary positions and grouped queries.
@@ -21,35 +23,68 @@ _EACH_TIME = ("modernbert", "gpt2", "qwen3")
     ],
 )
 def test_a_student_of_any_family_learns_and_is_saved(tmp_path, family):
+    spec = _spec(tmp_path, family, depth=2, vocab="trim")
+    _train(spec, tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "student")
+    student = _load(tmp_path / "student")
+    assert student.config.num_hidden_layers == 2
+    texts = ["the dog sees a cat", "dogs"]
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    alone = tokenizer(texts[1:], return_tensors="pt")
+    with torch.no_grad():
+        together = student(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        single = student(alone["input_ids"], attention_mask=alone["attention_mask"]).logits
+    torch.testing.assert_close(together[1:], single, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        "modernbert",
+        "qwen3",
+        *(
+            pytest.param(family, marks=pytest.mark.slow)
+            for family in ("mpnet", "deberta-v2", "llama", "electra", "distilbert")
+        ),
+    ],
+)
+def test_a_narrower_student_of_any_family_has_the_size_that_was_expected(tmp_path, family):
+    width = {"hidden_size": 24, "intermediate_size": 20}
+    spec = _spec(tmp_path, family, depth=2, **width)
+    expected = expected_size(spec, latencies=tmp_path)
+    last = _train(spec, tmp_path)
+    student = _load(tmp_path / "student")
+    assert {key: width_of(student).sizes()[key] for key in width} == width
+    assert count_parameters(student) == last.parameters == expected.parameters
+
+
+def _spec(folder, family, **student):
     layers = config_of(family).num_hidden_layers
-    teacher, csv = make_classifier(tmp_path / "teacher", family), make_csv(tmp_path)
-    spec = TrialSpec.model_validate(
+    csv = make_csv(folder)
+    return TrialSpec.model_validate(
         {
             "task": {"name": "cats", "train": csv, "dev": csv, "max_length": 16},
-            "teacher": teacher,
-            "student": {"depth": 2, "vocab": "trim"},
+            "teacher": make_classifier(folder / "teacher", family),
+            "student": student,
             "layer_map": {"word": (0, 2, layers), "layer": (0, 2, layers)},
             "losses": {"hidden": 1},
             "train": {"steps": 6, "batch_size": 16, "lr": 1e-3, "evaluations": 2},
         }
     )
-    with Distillation(spec, cache=tmp_path / "cache") as distillation:
+
+
+def _train(spec, folder):
+    """Returns the last measurement of a training that lowers its loss; the student is saved."""
+    with Distillation(spec, cache=folder / "cache") as distillation:
         first, last = distillation
         assert set(last.losses) == {*dict(spec.losses.active()), "total"}
         assert last.losses["total"] < first.losses["total"]
-        distillation.save_student(tmp_path / "student")
-        texts = ["the dog sees a cat", "dogs"]
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "student")
-    student = AutoModelForSequenceClassification.from_pretrained(
-        tmp_path / "student", dtype=torch.float32
-    )
-    assert student.config.num_hidden_layers == 2
-    batch = tokenizer(texts, padding=True, return_tensors="pt")
-    alone = tokenizer(texts[1:], return_tensors="pt")
-    with torch.no_grad():
-        together = student.eval()(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        single = student(alone["input_ids"], attention_mask=alone["attention_mask"]).logits
-    torch.testing.assert_close(together[1:], single, atol=1e-4, rtol=1e-3)
+        distillation.save_student(folder / "student")
+    return last
+
+
+def _load(folder):
+    return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def test_a_decoder_without_a_padding_token_pads_with_its_end_of_text(tmp_path):

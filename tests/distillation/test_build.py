@@ -7,10 +7,11 @@ from lkd_tune.config.errors import SpecError
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tokenize import load_tokens
 from lkd_tune.distillation.build import build_initial_student, load_teacher
-from lkd_tune.models.importance import load_importance
+from lkd_tune.models.families import width_of
 from lkd_tune.models.loading import load_tokenizer
-from lkd_tune.models.pruning import prune_width, width_of
 from lkd_tune.models.student import select_layers
+from lkd_tune.models.width.importance import load_importance
+from lkd_tune.models.width.pruning import prune_width
 from tests.support.families import make_classifier, make_csv
 
 NARROW = {"hidden_size": 16, "heads": 2, "intermediate_size": 24}

@@ -286,6 +286,41 @@ def test_check_compares_the_classes_with_the_teacher_s(tmp_path):
         read_data(load_space(path))
 
 
+@pytest.mark.parametrize(
+    ("family", "student", "message"),
+    [
+        ("gpt2", {"hidden_size": 16}, "can't be made narrower: its layers have no feed-forward"),
+        ("gpt2", {"depth": {"choice": [1, 2]}, "init": "random", "hidden_size": 16}, None),
+        ("gpt2", {"depth": 1}, None),
+        ("modernbert", {"hidden_size": {"choice": [16, 24]}}, None),
+        ("modernbert", {"hidden_size": 20}, "student.hidden_size: 20: 4 heads of hidden size 20"),
+        ("qwen3", {"hidden_size": 20, "heads": 2}, None),
+        ("qwen3", {"heads": 3}, "student.heads: 3: the teacher's heads share keys"),
+        (
+            "electra",
+            {"hidden_size": 16},
+            "student.hidden_size: 16 is the size of the teacher",
+        ),
+    ],
+)
+def test_a_width_that_no_trial_could_have_is_refused_in_one_line(
+    tmp_path, family, student, message
+):
+    path, data = tmp_path / "s.yaml", make_csv(tmp_path)
+    task = {"name": "own", "train": data, "dev": data, "max_length": 40}
+    teacher = make_classifier(tmp_path / "t", family)
+    path.write_text(yaml.safe_dump({"task": task, "teacher": teacher, "student": student}))
+    if message is None:
+        check_space(load_space(path))
+        return
+    with pytest.raises(SpecError) as error:
+        check_space(load_space(path))
+    (problem,) = error.value.problems
+    assert str(problem).startswith("s.yaml:")
+    assert message in str(problem)
+    assert "\n" not in str(problem)
+
+
 ATTENTION = "losses.attention"
 
 
@@ -337,8 +372,7 @@ def test_a_model_without_known_attention_is_refused_before_the_search(tmp_path, 
         check_space(load_space(path))
     (problem,) = error.value.problems
     assert str(problem).endswith(
-        f"losses.attention: {other} has no query, key and value modules that are known; leave it "
-        "out"
+        f"losses.attention: {other} has no query, key and value modules of one size; leave it out"
     )
     # Recipes that do not need it can still be tried.
     space["losses"] = "labels"
@@ -346,7 +380,7 @@ def test_a_model_without_known_attention_is_refused_before_the_search(tmp_path, 
     loaded = load_space(path)
     problems = {name: recipe_problem(loaded, name) for name in RECIPES}
     assert {name for name, found in problems.items() if found} == {"tinybert", "minilm"}
-    assert problems["minilm"] == f"{other} has no query, key and value modules that are known"
+    assert problems["minilm"] == f"{other} has no query, key and value modules of one size"
 
 
 def test_check_tells_how_much_unlabelled_text_is_used(tmp_path):

@@ -23,9 +23,9 @@ from lkd_tune.distillation.targets.base import LiveTeacher, Maps
 from lkd_tune.distillation.targets.store import StoredTargets
 from lkd_tune.distillation.targets.store_build import get_or_build_store, store_folder
 from lkd_tune.evaluation.scoring import evaluate_model
-from lkd_tune.models.importance import measure_importance
 from lkd_tune.models.loading import load_model, load_tokenizer
 from lkd_tune.models.placement import running
+from lkd_tune.models.width.importance import measure_importance
 from tests.support.families import CONFIGS, make_classifier, make_csv, without_dropout
 from tests.support.ranks import run_ranks
 

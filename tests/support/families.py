@@ -78,6 +78,10 @@ OTHERS = {
     "gpt_neox": {},
     "bloom": {},
 }
+# Those of them whose width can't be pruned: transposed weights, queries, keys and values of a head
+# side by side, norms over all heads.
+_WIDE = {"gpt2", "gpt_neox", "bloom", "olmo2"}
+NARROWED = [*CONFIGS, *(family for family in OTHERS if family not in _WIDE)]
 
 
 def config_of(family: str, **options: Any) -> Any:

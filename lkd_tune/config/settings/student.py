@@ -52,8 +52,9 @@ class StudentSettings(Settings):
     """Width of the hidden states. A narrower student keeps the teacher's most important dimensions,
     heads and neurons, measured once on training text. Default: the teacher's."""
     heads: int | None = Field(None, ge=1)
-    """Attention heads of a layer. Default: hidden_size divided by the size of the teacher's
-    heads."""
+    """Attention heads of a layer. Default: hidden_size divided by the size of the teacher's heads,
+    or in the teacher's proportion where heads have a size of their own. Groups of heads that share
+    keys and values stay whole."""
     intermediate_size: int | None = Field(None, ge=8)
     """Neurons of a feed-forward layer. Default: in the teacher's proportion to hidden_size."""
     vocab: Literal["teacher", "trim"] = "teacher"

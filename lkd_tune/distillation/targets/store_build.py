@@ -37,8 +37,8 @@ from lkd_tune.files.digest import digest
 from lkd_tune.files.disk import IN_CACHE, disk_space_for
 from lkd_tune.losses.inputs import Targets
 from lkd_tune.models.comparable import check_attention
+from lkd_tune.models.families import width_of
 from lkd_tune.models.loading import load_for_inference, model_digest
-from lkd_tune.models.pruning import width_of
 
 # Tokens of a batch, padding included, that the teacher runs on at a time.
 _BATCH_TOKENS = 4096

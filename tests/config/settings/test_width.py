@@ -57,6 +57,50 @@ def test_a_width_that_never_fits_is_refused_in_one_line(student, message):
     assert "\n" not in str(caught.value)
 
 
+ROTARY = Width(768, 12, 1152, keeps_heads=True)
+GROUPED = Width(1024, 16, 3072, own_head_size=128, group=2, keeps_heads=True)
+COUPLED = Width(896, 14, 4864, group=7, keeps_heads=True)
+PROJECTED = Width(256, 4, 1024, embedding_size=128)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "expected"),
+    [
+        ({"hidden_size": 384}, ROTARY, (384, 6, 576)),
+        ({"hidden_size": 512}, GROUPED, (512, 8, 1536)),
+        ({"hidden_size": 600}, GROUPED, (600, 10, 1800)),
+        ({"hidden_size": 40}, GROUPED, (40, 2, 120)),
+        ({"hidden_size": 512, "heads": 16}, GROUPED, (512, 16, 1536)),
+        ({"heads": 4}, GROUPED, (1024, 4, 3072)),
+        ({"hidden_size": 448}, COUPLED, (448, 7, 2432)),
+        ({"hidden_size": 128, "init": "random"}, PROJECTED, (128, 2, 512)),
+    ],
+)
+def test_heads_follow_the_teachers_kind(student, teacher, expected):
+    found = resolve_width(StudentSettings(**student), teacher)
+    assert found == Width(*expected)
+    assert found.group == teacher.group
+    if teacher.keeps_heads:
+        assert found.head_size == teacher.head_size
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "message"),
+    [
+        ({"hidden_size": 400}, ROTARY, "hidden_size: 400: 12 heads of hidden size 400 do not have"),
+        ({"hidden_size": 384, "heads": 12}, ROTARY, "heads: 12: 12 heads of hidden size 384 do"),
+        ({"heads": 3}, GROUPED, "heads: 3: the teacher's heads share keys and values in groups"),
+        ({"heads": 18}, GROUPED, "heads: 18 heads are more than the teacher's 16"),
+        ({"hidden_size": 128}, COUPLED, "use multiples of 448 for hidden_size and leave heads out"),
+        ({"hidden_size": 128}, PROJECTED, "hidden_size: 128 is the size of the teacher's embed"),
+    ],
+)
+def test_heads_that_do_not_fit_the_teachers_kind_are_refused(student, teacher, message):
+    with pytest.raises(SpecError) as caught:
+        resolve_width(StudentSettings(**student), teacher)
+    assert message in str(caught.value)
+
+
 def test_a_combination_that_does_not_fit_is_drawn_again():
     space = _space("  hidden_size: {choice: [192, 256]}\n  heads: {choice: [8, 6]}")
     space.check_width(TEACHER)  # 192/6, 192/8 and 256/8 fit, 256/6 does not

@@ -4,7 +4,7 @@ A channel's score is the root mean square of its activations times the norm of t
 read it, as Wanda scores single weights (Sun et al., arXiv:2306.11695). Activations are those of a
 few training examples, as in Minitron (Muralidharan et al., arXiv:2407.14679).
 
-L layers, H hidden size, I neurons of a feed-forward layer.
+L layers, H hidden size, I neurons of a feed-forward layer, A channels of all heads.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ import torch
 import torch.distributed as dist
 
 from lkd_tune.config.settings.teacher import PLAIN, Inference
+from lkd_tune.config.settings.width import Width
 from lkd_tune.data.types import Tokens
 from lkd_tune.files.cache import get_or_build
 from lkd_tune.files.digest import digest
-from lkd_tune.models.families import Structure
+from lkd_tune.models.families import width_of
 from lkd_tune.models.forward import forward
 from lkd_tune.models.loading import model_digest
 from lkd_tune.models.placement import running
+from lkd_tune.models.width.axes import Axes, Axis, Blocks
 
 # Scores change little beyond a few hundred examples.
 _MAX_EXAMPLES = 512
@@ -39,11 +41,14 @@ class Importance:
     Attributes:
         hidden: Dimensions of the hidden states, shape (H,): how much they vary between words,
             averaged over all layers.
-        query: Channels of queries and keys, shape (L, H): how much they add to attention scores.
-        value: Channels of values, shape (L, H): how much they add to the hidden states.
+        query: Channels of queries and their keys, shape (L, A): how much they add to attention
+            scores; before positions and norms within heads.
+        value: Channels of values as each head sums them, shape (L, A): how much they add to the
+            hidden states.
         neurons: Neurons of the feed-forward layers, shape (L, I): how much they add to the hidden
             states.
-        pooled: Channels of the classifier's input, shape (H,); zeros where that are hidden states.
+        pooled: Channels that the classifier reads behind a dense module, shape (H,); zeros where
+            it reads hidden states.
     """
 
     hidden: np.ndarray
@@ -111,15 +116,8 @@ def measure_importance(
         on: Where the teacher computes.
         inference: How the teacher runs.
     """
-    sizes, structure = _SquareSums(), Structure(teacher)
-    # Values, neurons and pooled channels are scored where they are read.
-    hooks = [
-        *_watch(structure, sizes, "query", output=True),
-        *_watch(structure, sizes, "key", output=True),
-        *_watch(structure, sizes, "attention_output"),
-        *_watch(structure, sizes, "feed_forward_output"),
-        *_watch(structure, sizes, "classifier"),
-    ]
+    sizes, width = _SquareSums(), width_of(teacher)
+    hooks = _watch(Axes(teacher), width, sizes)
     hidden: torch.Tensor | None = None
     number = min(_MAX_EXAMPLES, len(tokens))
     chosen = np.linspace(0, len(tokens) - 1, number).astype(int)
@@ -140,19 +138,25 @@ def measure_importance(
         for hook in hooks:
             hook.remove()
     assert hidden is not None
+    pooled: _Key = ("pooled", None)
     layers = range(teacher.config.num_hidden_layers)
-    pooled = ("classifier", None)
     return Importance(
         hidden=hidden.cpu().numpy(),
-        query=np.stack([sizes.rms(("query", i)) * sizes.rms(("key", i)) for i in layers]),
-        value=np.stack([sizes.score(("attention_output", i)) for i in layers]),
-        neurons=np.stack([sizes.score(("feed_forward_output", i)) for i in layers]),
+        query=np.stack([sizes.rms(("query", i)) * _for_each_head(sizes, i, width) for i in layers]),
+        value=np.stack([sizes.score(("context", i)) for i in layers]),
+        neurons=np.stack([sizes.score(("neurons", i)) for i in layers]),
         pooled=sizes.score(pooled) if pooled in sizes.norms else np.zeros(hidden.shape[0]),
     )
 
 
-# A module's role and its layer.
-_Key = tuple[str, int | None]
+# An axis and its layer.
+_Key = tuple[Axis, int | None]
+
+
+def _for_each_head(sizes: _SquareSums, layer: int, width: Width) -> np.ndarray:
+    """Returns the root mean square of the keys that each head reads, shape (A,)."""
+    keys = sizes.rms(("key", layer)).reshape(-1, width.head_size)
+    return keys.repeat(width.group, axis=0).reshape(-1)
 
 
 class _SquareSums:
@@ -160,12 +164,15 @@ class _SquareSums:
 
     Attributes:
         mask: True where a word of the current batch is real, shape (B, N).
-        norms: Norm of each input channel's weights, shape (C,).
+        norms: Norm of each input channel's weights, shape (C,), of what is scored where it is
+            read.
+        written: What is scored where it is written.
     """
 
     def __init__(self) -> None:
         self.mask: torch.Tensor | None = None
         self.norms: dict[_Key, np.ndarray] = {}
+        self.written: set[_Key] = set()
         self._sums: dict[_Key, torch.Tensor] = {}
         self._counts: dict[_Key, int] = {}
 
@@ -173,6 +180,8 @@ class _SquareSums:
         """Adds activations, shape (B, N, C), or (B, C) for one vector per example."""
         assert self.mask is not None
         if activations.dim() == 3:
+            if activations.shape[:2] != self.mask.shape:
+                return  # not of words, but of DeBERTa's relative positions
             # Some classifiers select their word before their dense layer, others after it.
             activations = activations[self.mask]
         squares = activations.double().square().sum(0)
@@ -188,17 +197,37 @@ class _SquareSums:
         return self.rms(key) * self.norms[key]
 
 
-def _watch(
-    structure: Structure, sizes: _SquareSums, role: str, *, output: bool = False
-) -> list[Any]:
-    """Returns hooks that add the inputs, or the outputs, of all linear layers with a role."""
-    hooks = []
-    for layer, module in structure.linears(role):
-        key = (role, layer)
-        sizes.norms[key] = module.weight.detach().double().norm(dim=0).cpu().numpy()
+def _watch(axes: Axes, width: Width, sizes: _SquareSums) -> list[Any]:
+    """Returns hooks that add the activations of all linear modules that are scored.
 
-        def add(_: Any, inputs: Any, result: Any, key: _Key = key) -> None:
-            sizes.add(key, result if output else inputs[0])
-
-        hooks.append(module.register_forward_hook(add))
+    Channels of contexts, neurons and pooled channels are scored where they are read, those of
+    queries and keys where they are written.
+    """
+    hooks: list[Any] = []
+    lengths = {"query": width.attention_size, "key": width.attention_size // width.group}
+    for layer, module, writes, reads in axes.linears():
+        key = (reads[0], layer) if reads else None
+        if key is not None and key not in sizes.norms and _is_scored(writes, reads):
+            sizes.norms[key] = module.weight.detach().double().norm(dim=0).cpu().numpy()
+            hooks.append(module.register_forward_hook(_adder(sizes, key)))
+        start = 0
+        for axis in writes:
+            if axis in lengths and (axis, layer) not in sizes.written:
+                sizes.written.add((axis, layer))
+                part = slice(start, start + lengths[axis])
+                hooks.append(module.register_forward_hook(_adder(sizes, (axis, layer), part)))
+            start += lengths.get(axis, 0)
     return hooks
+
+
+def _is_scored(writes: Blocks, reads: Blocks) -> bool:
+    return reads in (("context",), ("neurons",)) or (reads == ("pooled",) and not writes)
+
+
+def _adder(sizes: _SquareSums, key: _Key, of_output: slice | None = None) -> Any:
+    """Returns a hook that adds a module's input, or a part of its output."""
+
+    def add(_: Any, inputs: Any, result: Any) -> None:
+        sizes.add(key, inputs[0] if of_output is None else result[..., of_output])
+
+    return add
