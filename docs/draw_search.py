@@ -83,9 +83,9 @@ def _draw_trials(axes: Any, run: RunFolder, board: Leaderboard, colour: Colour) 
         lines.append((same, board.baseline.score, "s4"))
     for label, score, name in lines:
         axes.plot([0, end], [score] * 2, "--", color=colour(name), linewidth=1.4, zorder=1)
-        axes.text(end * 1.02, score, label, color=colour(name), va="center", fontsize=10)
+        axes.text(end * 1.035, score, label, color=colour(name), va="center", fontsize=10)
     axes.text(
-        end * 1.02, best.score, "best student", va="center",
+        end * 1.035, best.score, "best student", va="center",
         color=colour("best"), fontsize=10, weight="bold",
     )  # fmt: skip
     axes.set_xlim(0, end * 1.5)  # the labels stand inside
