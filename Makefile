@@ -38,9 +38,9 @@ docs: $(READY)
 kills: $(READY)
 	$(BIN)/python -m tests.system.kill_often --times 20
 
-# Takes hours. Those that look at a finished run are called by themselves.
+# Takes hours. Those that look at a finished run, or need accelerate, are called by themselves.
 bench: $(READY)
-	for script in $(filter-out %/__init__.py %/policies.py %/rungs.py,$(wildcard benchmarks/*/*.py)); do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out %/__init__.py %/policies.py %/rungs.py %/trainer_search.py,$(wildcard benchmarks/*/*.py)); do $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist
