@@ -51,6 +51,15 @@ def test_paths_without_shipping_are_absolute(tmp_path, space, monkeypatch):
     assert tree["teacher"] == "some/hub-id"
 
 
+@pytest.mark.parametrize("written", [str, lambda file: {"split": file, "examples": 5}])
+def test_text_without_labels_is_found(tmp_path, space, monkeypatch, written):
+    monkeypatch.chdir(tmp_path / "home")
+    (tmp_path / "home" / "more.txt").write_text("a text")
+    space.source.tree["task"]["unlabelled"] = written("more.txt")
+    (tree,) = absolute_paths([space])
+    assert tree["task"]["unlabelled"] == written(str(tmp_path / "home" / "more.txt"))
+
+
 def test_words_and_splits_are_no_paths(tmp_path, space, monkeypatch):
     """Folders that happen to have their names are not what a space means by them."""
     monkeypatch.chdir(tmp_path)
