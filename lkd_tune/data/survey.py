@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,15 +14,12 @@ import numpy as np
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.config.settings.task_kinds import KINDS
 from lkd_tune.data.types import Split
+from lkd_tune.records.seed_stats import COARSE, difference_by_chance
 
 # Rows from which the share of cut texts is estimated.
 _TEXTS_READ = 5000
 # Above these shares of its texts, a split has a note.
 _MUCH_CUT, _MUCH_REPEATED, _LARGEST_CLASS = 0.05, 0.05, 0.8
-# A dev split on which smaller differences are noise has a note. Two students of one search, which
-# are alike, differ in the answer to about a tenth of the rows.
-_COARSE, _DIFFERING = 0.03, 0.1
-
 # A label of at most this share of the rows is a misspelling if it is so similar to a frequent one.
 _RARE, _ALIKE = 0.01, 0.8
 
@@ -56,15 +52,6 @@ class SplitFacts:
     in_train: int
     cut: float | None = None
     whole_at: int | None = None
-
-    @property
-    def noise(self) -> float:
-        """Half the 95 % interval of the difference between two students that are equally good.
-
-        The difference of their shares of correct answers has the variance d / n, where d is the
-        share of the n rows for which exactly one of them is right.
-        """
-        return 1.96 * math.sqrt(_DIFFERING / self.rows)
 
 
 def survey(
@@ -141,9 +128,9 @@ def survey_notes(task: TaskSettings, facts: Sequence[SplitFacts]) -> list[str]:
                 f"{file}: always answering {largest} has accuracy {share:.3f}; task.metric: "
                 "macro_f1 or matthews tells models apart"
             )
-        if each.split == "dev" and each.noise > _COARSE:
+        if each.split == "dev" and (chance := difference_by_chance(each.rows)) > COARSE:
             notes.append(
-                f"{file}: with {each.rows:,} rows, differences below {each.noise:.2f} between two "
+                f"{file}: with {each.rows:,} rows, differences below {chance:.2f} between two "
                 "students are mostly chance; use more dev rows, or confirm the best with other "
                 "seeds (confirm)"
             )

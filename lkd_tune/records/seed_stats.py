@@ -1,13 +1,18 @@
-"""Statistics over the seeds of a configuration: mean, confidence interval, ties with the best."""
+"""Whether scores differ: means and intervals over seeds, ties with the best, the size of dev."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
 _CONFIDENCE = 0.95
+# Two students of one search, which are alike, differ in the answer to about a tenth of the rows.
+_DIFFERING = 0.1
+COARSE = 0.03
+"""A dev split on which even larger differences may be chance is worth a note."""
 
 
 class SeedStats(BaseModel):
@@ -113,3 +118,15 @@ def is_indistinguishable(values: list[float], best: list[float]) -> bool:
     from scipy import stats  # takes a moment
 
     return bool(stats.ttest_ind(values, best, equal_var=False).pvalue > 1 - _CONFIDENCE)
+
+
+def difference_by_chance(rows: int) -> float:
+    """Returns half the 95 % interval of the difference between two students that are equally good.
+
+    The difference of their shares of right answers has the variance d / n, where d is the share of
+    the n rows for which exactly one of them is right, here a tenth.
+
+    Args:
+        rows: Number n of rows in dev.
+    """
+    return 1.96 * math.sqrt(_DIFFERING / rows)

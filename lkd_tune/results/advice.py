@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
+from lkd_tune.records.seed_stats import COARSE, difference_by_chance
 from lkd_tune.results.formatting import number, percent
 from lkd_tune.results.leaderboard import Leaderboard, Row
 
 # From this share of the parameters on, advice on the embeddings is given.
 _LARGE_EMBEDDINGS = 0.4
-# Up to this difference, scores are told apart well enough.
-_SMALL_DIFFERENCE = 0.02
-_CORRELATIONS = ("matthews", "spearman", "pearson")
 
 
 def advice(board: Leaderboard) -> list[str]:
@@ -19,7 +15,7 @@ def advice(board: Leaderboard) -> list[str]:
     best = board.best
     if best is None:
         return []
-    return [*_on_embeddings(best), *_on_dev(board, best)]
+    return [*_on_embeddings(best), *_on_dev(board)]
 
 
 def _on_embeddings(best: Row) -> list[str]:
@@ -34,28 +30,8 @@ def _on_embeddings(best: Row) -> list[str]:
     ]
 
 
-def _on_dev(board: Leaderboard, best: Row) -> list[str]:
+def _on_dev(board: Leaderboard) -> list[str]:
     rows = board.teacher.get("dev_rows")
-    if not rows or best.score is None:
-        return []
-    chance = difference_by_chance(board.metric, best.score, rows)
-    if chance <= _SMALL_DIFFERENCE:
+    if not rows or (chance := difference_by_chance(rows)) <= COARSE:
         return []
     return [f"dev has {rows:,} rows: differences below about {number(chance, 2)} may be chance."]
-
-
-def difference_by_chance(metric: str, score: float, rows: int) -> float:
-    """Returns about how far two equally good students may be apart on dev, at 95 %.
-
-    It is 1.96 standard errors of a difference between two models that are wrong on half of their
-    errors together: √(p (1 - p) / n) for a share of right answers p, √((1 - r²) / n) for a
-    correlation r.
-
-    Args:
-        metric: The metric's name.
-        score: The score of one of them.
-        rows: Number n of rows in dev.
-    """
-    bounded = min(1.0, max(0.0, score))
-    variance = 1 - bounded**2 if metric in _CORRELATIONS else bounded * (1 - bounded)
-    return 1.96 * math.sqrt(variance / rows)

@@ -8,6 +8,7 @@ from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.loading import label_names, load_split
 from lkd_tune.data.survey import survey, survey_notes
 from lkd_tune.models.loading import load_tokenizer
+from lkd_tune.records.seed_stats import difference_by_chance
 from tests.support.tiny import make_csv, make_teacher
 
 ROWS = [("good film", "a"), ("bad film", "b"), ("good plot", "a"), ("bad plot", "b")]
@@ -44,7 +45,7 @@ def test_sound_data_have_no_notes(tmp_path):
     rows = [(f"text {i}", "ab"[i % 2]) for i in range(500)]
     found, notes = facts_of(tmp_path, rows, [(f"other {text}", label) for text, label in rows])
     assert notes == []
-    assert found[1].noise == pytest.approx(0.0277, abs=1e-4)
+    assert difference_by_chance(found[1].rows) == pytest.approx(0.0277, abs=1e-4)
 
 
 def test_a_large_class_makes_accuracy_tell_nothing(tmp_path):

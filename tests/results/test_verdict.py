@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 from lkd_tune.config.settings.losses import LossSettings
@@ -12,7 +11,6 @@ from lkd_tune.files.atomic import write_atomically
 from lkd_tune.records.measurement import ModelSize
 from lkd_tune.records.seed_stats import summarise_seeds
 from lkd_tune.records.trial_record import LABELS_ALONE
-from lkd_tune.results.advice import difference_by_chance
 from lkd_tune.results.leaderboard_files import read_leaderboard, write_leaderboard
 from lkd_tune.results.verdict import distillation_verdict, gain_of, verdict
 from tests.support.run_folder import HandMade, full_run
@@ -159,20 +157,3 @@ def test_a_small_dev_is_told_with_the_difference_by_chance(made, rows, told):
     board.teacher["dev_rows"] = rows
     assert ("may be chance" in verdict(board)) == (told is not None)
     assert told is None or told in verdict(board)
-
-
-def test_the_difference_by_chance_is_that_of_two_such_students():
-    """Two students that share half of their errors, drawn many times."""
-    rng, rows, right = np.random.default_rng(0), 200, 0.9
-    differences = []
-    for _ in range(4000):
-        hard = (
-            rng.random(rows) < 1 - right
-        )  # each is wrong on half of these, and as often elsewhere
-        scores = [
-            1 - np.where(hard, rng.random(rows) < 0.5, rng.random(rows) < 0.5 * (1 - right) / right)
-            for _ in range(2)
-        ]
-        differences.append(scores[0].mean() - scores[1].mean())
-    told = difference_by_chance("accuracy", right, rows)
-    assert told == pytest.approx(1.96 * np.std(differences), rel=0.25)
