@@ -72,7 +72,9 @@ def export(
         names = prepare_repositories(push_to_hub, top, public=public) if push_to_hub else []
         source = read_run(run, students=True)
         warn_of_unreadable(source)
-        folders = export_students(source, top, to, formats=chosen, data=data)
+        folders = export_students(
+            source, top, to, formats=chosen, data=data, to_publish=bool(names)
+        )
         for folder in folders:
             print(folder)
             conversion = read_conversion(folder)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.task import TaskSettings
@@ -28,6 +30,7 @@ def export_students(
     *,
     formats: Sequence[str] = ("hf",),
     data: Path | None = None,
+    to_publish: bool = False,
 ) -> list[Path]:
     """Copies the best students to `to`/1, `to`/2, …; 1 is the best.
 
@@ -41,6 +44,7 @@ def export_students(
         to: A folder that is empty or does not exist.
         formats: Names of `FORMATS`; `hf` is always written.
         data: A folder with the run's data files, if they are no longer where they were.
+        to_publish: Whether student.json names local files and folders without where they are.
 
     Returns:
         The folders, best first.
@@ -67,6 +71,8 @@ def export_students(
             with atomic_folder(to / str(rank), f"student {rank}") as draft:
                 shutil.copytree(run.student(row.name), draft, dirs_exist_ok=True)
                 _check_weights(run.student(row.name), draft)
+                if to_publish:
+                    _remove_folders(draft / "student.json")
                 _add_formats(draft, formats, _task(run, row, data))
                 card = student_card(run, board, row, read_conversion(draft))
                 (draft / "README.md").write_text(card, "utf-8")
@@ -94,6 +100,19 @@ def _add_formats(folder: Path, formats: Sequence[str], task: TaskSettings) -> No
     from lkd_tune.export.convert import convert_student
 
     convert_student(folder, formats, task)
+
+
+def _remove_folders(path: Path) -> None:
+    """Replaces each absolute path in a file of JSON by the name of its file or folder."""
+
+    def named(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: named(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [named(each) for each in value]
+        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+    path.write_text(json.dumps(named(json.loads(path.read_text("utf-8"))), indent=2), "utf-8")
 
 
 def _check_weights(source: Path, copied: Path) -> None:

@@ -1,5 +1,6 @@
 """Students are uploaded by real requests of huggingface_hub, to a server of its endpoints."""
 
+import json
 import os
 import subprocess
 import sys
@@ -66,6 +67,20 @@ def test_the_whole_folder_is_uploaded_privately_and_its_address_printed(run, hub
     done = export(run, tmp_path / "again", "--push-to-hub", f"{OWNER}/mine", hub=hub)
     assert done.returncode == 0, done.stderr
     assert files == {**sent(tmp_path / "again" / "1"), "mine.txt": b"mine"}
+
+
+def test_where_files_are_on_this_machine_is_not_uploaded(run, hub, tmp_path):
+    path = run.student("0003") / "student.json"
+    facts = json.loads(path.read_text())
+    facts["spec"]["task"]["train"], facts["spec"]["teacher"] = "/home/me/train.csv", "/models/mine"
+    path.write_text(json.dumps(facts))
+    done = export(run, tmp_path / "to", "--push-to-hub", "mine", hub=hub)
+    assert done.returncode == 0, done.stderr
+    spec = json.loads(hub.files[f"{OWNER}/mine"]["student.json"])["spec"]
+    assert (spec["task"]["train"], spec["teacher"]) == ("train.csv", "mine")
+    assert not [
+        name for name, content in hub.files[f"{OWNER}/mine"].items() if b"/home/me" in content
+    ]
 
 
 def test_several_are_numbered_and_public_if_asked_for(run, hub, tmp_path):
