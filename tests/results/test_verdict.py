@@ -149,7 +149,7 @@ def test_large_embeddings_are_told_with_the_remedy(made, vocab, embeddings, told
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"), [(90, "dev has 90 rows: differences below about 0.15"), (20000, None)]
+    ("rows", "told"), [(90, "dev has 90 rows: differences below about 0.07"), (20000, None)]
 )
 def test_a_small_dev_is_told_with_the_difference_by_chance(made, rows, told):
     made.add("0000", 0.7)
