@@ -22,7 +22,7 @@ def _stored(folder, told, **blocks) -> dict[str, bool]:
     space = make_space(folder, **blocks)
     cache, run = folder / "cache", RunFolder(folder / "run")
     update_manifest(run, teacher={"layers": 4})
-    view = SimpleNamespace(phase=told.append)
+    view = SimpleNamespace(phase=told.append, note=told.append)
     session = SimpleNamespace(
         space=space, settings=space.settings, run=run, view=view, cache=str(cache), cwd=str(folder)
     )
