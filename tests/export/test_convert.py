@@ -18,7 +18,7 @@ from tests.support.run_folder import run_with_student
 
 # Runs in a process that can't import this package, on folders named by the kind of their task.
 CLEAN = """
-import json, sys
+import contextlib, json, sys
 
 class Refuse:
     def find_spec(self, name, *_):
@@ -37,8 +37,9 @@ from transformers import pipeline
 for tag, folder, text in json.loads(sys.argv[1]):
     print(json.dumps([bool(entry["score"] > 0) for entry in pipeline(tag, model=folder)(text)]))
 FOLDER = json.loads(sys.argv[1])[0][1]
-for block in json.loads(sys.argv[2]):
-    exec(block)
+with contextlib.redirect_stdout(sys.stderr):
+    for block in json.loads(sys.argv[2]):
+        exec(block)
 import torch
 text = tokenizer(["A sentence."], return_tensors="pt")
 expected = model(**text).logits.detach()
