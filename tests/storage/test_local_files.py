@@ -26,7 +26,8 @@ def test_a_space_that_does_not_depend_on_the_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("only_missing", [False, True])
-def test_data_in_another_folder(tmp_path, only_missing):
+def test_data_in_another_folder(tmp_path, monkeypatch, only_missing):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "train.csv").write_text("text,label\n")
     here = str(tmp_path / "train.csv")
     task = TaskSettings(name="own", train=here, dev="data/dev.csv")
