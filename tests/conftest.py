@@ -24,6 +24,7 @@ os.environ.setdefault("LKD_TUNE_CACHE", f"{os.environ['TMPDIR']}/cache")
 import atexit
 import contextlib
 import shutil
+import signal
 import sys
 
 import pytest
@@ -32,6 +33,9 @@ from hypothesis import settings
 # What is registered first is done last: after multiprocessing has removed what it has there.
 _at_last = contextlib.ExitStack()
 atexit.register(_at_last.close)
+
+# Under nohup it is ignored, in all processes that tests start as well.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Machines are shared; how long an example takes says nothing.
 settings.register_profile("patient", deadline=None)

@@ -7,7 +7,7 @@ here: what a trial relies on is what is tested.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -46,19 +46,8 @@ def check_layers(model: str, head: str) -> None:
     Raises:
         SpecError: If they don't, with what differs; or if there is no such model.
     """
-    config = small_config(load_config(model))
-    empty = _empty(config, head)
-    find_stack(empty, model)
-    if count_parameters(empty) > _MAX_PARAMETERS:
-        return
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(0)
-        try:
-            problem = _find_problem(config, head)
-        except SpecError:
-            raise
-        except Exception as error:  # whatever a model of any family may raise
-            problem = f"it can't be run ({str(error).strip().splitlines()[0]})"
+    find_stack(_empty(small_config(load_config(model)), head), model)
+    problem = _problem_of_copy(model, head, _problem_of_students)
     if problem is not None:
         message = f"layers can't be taken from {model}: {problem}; use another teacher"
         raise SpecError(Problem("", "teacher", message))
@@ -75,19 +64,7 @@ def check_model(model: str, head: str) -> None:
     Raises:
         SpecError: If it can't, with the reason; or if there is no such model.
     """
-    config = small_config(load_config(model))
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(0)
-        try:
-            if count_parameters(_empty(config, head)) > _MAX_PARAMETERS:
-                return
-            small, inputs = build_random(config, head), example_inputs(config, _WORDS)
-            with torch.no_grad():
-                states = small(**inputs, output_hidden_states=True).hidden_states
-            problem = _problem_of_states(config, states)
-            problem = problem or _problem_of_padding(small, inputs, states)
-        except Exception as error:  # whatever a model of any family may raise
-            problem = f"it can't be run ({str(error).strip().splitlines()[0]})"
+    problem = _problem_of_copy(model, head, _problem_of_model)
     if problem is not None:
         message = f"{model} can't be a student: {problem}; use another model"
         raise SpecError(Problem("", "student.init", message))
@@ -104,29 +81,56 @@ def check_trimming(model: str, head: str) -> None:
     Raises:
         SpecError: If it does not; or if there is no such model.
     """
+    problem = _problem_of_copy(model, head, _problem_of_trimming)
+    if problem is not None:
+        message = f"the vocabulary of {model} can't be trimmed: {problem}; use vocab: teacher"
+        raise SpecError(Problem("", "student.vocab", message))
+
+
+def _problem_of_copy(model: str, head: str, find: Callable[[Any, str], str | None]) -> str | None:
+    """Returns what a test finds on a small copy of a model; None for nothing.
+
+    A copy that is too large is not tested.
+
+    Args:
+        model: Folder or hub id.
+        head: As in transformers' AutoModelFor….
+        find: The test; its arguments are the copy's configuration and the head.
+
+    Raises:
+        SpecError: If there is no such model, or as the test.
+    """
     config = small_config(load_config(model))
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
         try:
             if count_parameters(_empty(config, head)) > _MAX_PARAMETERS:
-                return
-            whole = build_random(config, head)
-            inputs = example_inputs(config, _WORDS)
-            kept = {*inputs["input_ids"].flatten().tolist(), *range(config.pad_token_id + 1)}
-            vocabulary = _vocabulary_of(sorted(kept), config.vocab_size)
-            trimmed = copy.deepcopy(whole)
-            vocabulary.trim(trimmed)
-            ours = {**inputs, "input_ids": vocabulary.table[inputs["input_ids"]]}
-            with torch.no_grad():
-                same = is_equal(trimmed(**ours)[0], whole(**inputs)[0])
-            problem = None if same else "with the embeddings of fewer tokens it answers differently"
+                return None
+            return find(config, head)
         except SpecError:
             raise
         except Exception as error:  # whatever a model of any family may raise
-            problem = f"it can't be run ({str(error).strip().splitlines()[0]})"
-    if problem is not None:
-        message = f"the vocabulary of {model} can't be trimmed: {problem}; use vocab: teacher"
-        raise SpecError(Problem("", "student.vocab", message))
+            said = str(error).strip() or repr(error)
+            return f"it can't be run ({said.splitlines()[0]})"
+
+
+def _problem_of_model(config: Any, head: str) -> str | None:
+    model, inputs = build_random(config, head), example_inputs(config, _WORDS)
+    with torch.no_grad():
+        states = model(**inputs, output_hidden_states=True).hidden_states
+    return _problem_of_states(config, states) or _problem_of_padding(model, inputs, states)
+
+
+def _problem_of_trimming(config: Any, head: str) -> str | None:
+    whole, inputs = build_random(config, head), example_inputs(config, _WORDS)
+    kept = {*inputs["input_ids"].flatten().tolist(), *range(config.pad_token_id + 1)}
+    vocabulary = _vocabulary_of(sorted(kept), config.vocab_size)
+    trimmed = copy.deepcopy(whole)
+    vocabulary.trim(trimmed)
+    ours = {**inputs, "input_ids": vocabulary.table[inputs["input_ids"]]}
+    with torch.no_grad():
+        same = is_equal(trimmed(**ours)[0], whole(**inputs)[0])
+    return None if same else "with the embeddings of fewer tokens it answers differently"
 
 
 def _vocabulary_of(kept: list[int], tokens: int) -> Vocabulary:
@@ -135,7 +139,7 @@ def _vocabulary_of(kept: list[int], tokens: int) -> Vocabulary:
     return Vocabulary(None, np.array(kept), table)
 
 
-def _find_problem(config: Any, head: str) -> str | None:
+def _problem_of_students(config: Any, head: str) -> str | None:
     """Returns what differs between a model and its students, None if nothing does."""
     teacher = build_random(config, head)
     number = config.num_hidden_layers
