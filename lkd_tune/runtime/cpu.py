@@ -1,4 +1,4 @@
-"""How a model computes on a CPU: its threads, its memory, and matrix products in bfloat16.
+"""How a model computes on a CPU: its threads, and matrix products in bfloat16.
 
 As GPUs do, Intel's Xeons since 2023 (AMX) multiply bfloat16 several times as fast as float32. Only
 the factors of products are rounded, to 8 bits. Weights, activations, gradients and sums stay in
@@ -7,10 +7,8 @@ float32.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
@@ -22,8 +20,6 @@ _MIN_BF16_WIDTH = 128
 # cores a training step of width 64 takes 33 ms with one thread and 57 ms with two; one of width 384
 # takes 425 ms and 331 ms.
 _MIN_THREADED_WIDTH = 128
-# Of malloc.h; and above the size of any block of a step.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _LARGE_BLOCK = -1, -3, 1 << 30
 
 
 def gains_from_bf16_matmul(width: int) -> bool:
@@ -52,20 +48,6 @@ def bf16_matmul() -> Iterator[None]:
 
 def _matmul_setting() -> Any:
     return getattr(torch.backends.mkldnn, "matmul", None)  # since torch 2.9
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Makes glibc's malloc keep large blocks that are freed, for the next allocation of their size.
-
-    By default it returns them to the system, and each training step waits for the same pages to be
-    mapped and zeroed again: the gradient of the word embeddings is the largest of them. The process
-    then holds its peak of memory until it ends. Nothing happens with another C library.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt") and hasattr(libc, "gnu_get_libc_version"):
-        for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-            libc.mallopt(option, _LARGE_BLOCK)
 
 
 @contextmanager

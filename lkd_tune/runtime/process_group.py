@@ -16,7 +16,6 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from lkd_tune.runtime.cpu import keep_freed_memory
 from lkd_tune.runtime.deepspeed import load_deepspeed, op_lock
 
 # A rank that waits longer than this for another one gives up.
@@ -101,9 +100,7 @@ def leave_process_group() -> None:
 
 
 def ensure_process_group() -> None:
-    """Prepares this process for training: it joins a group of one, unless it is in one already."""
-    if not torch.cuda.is_available():
-        keep_freed_memory()
+    """Joins a group of one until this process ends, unless this process is in a group already."""
     if not dist.is_initialized():
         join_process_group(0, 1, *free_address())
         atexit.register(leave_process_group)  # without it, torch warns on a GPU

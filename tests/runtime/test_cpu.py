@@ -1,9 +1,5 @@
 """Matrix products in bfloat16 and threads on a CPU: when they are used, and what they change."""
 
-import ctypes
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -146,26 +142,3 @@ def test_a_teacher_is_trained_with_the_threads_of_its_width(
         on_measurement=lambda _: seen.append(torch.get_num_threads()),
     )
     assert seen == [threads]
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="for glibc")
-@pytest.mark.parametrize("keeps", [True, False])
-def test_blocks_that_are_freed_are_mapped_anew_unless_they_are_kept(keeps):
-    """Page faults of 20 gradients of a vocabulary, after the first ones, in a process of their own.
-
-    glibc learns by itself to keep blocks of up to 32 MiB.
-    """
-    code = f"""
-import resource, torch
-from lkd_tune.runtime.cpu import keep_freed_memory
-if {keeps}:
-    keep_freed_memory()
-for _ in range(20):
-    torch.ones(12_000_000)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    torch.ones(12_000_000)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (int(done.stdout) < 100) == keeps
