@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from lkd_tune.config.trial import TrialSpec
 from lkd_tune.data.tasks.registry import kind_of
-from lkd_tune.data.training_text import load_training_text
+from lkd_tune.data.training_text import TrainingText, load_training_text
 from lkd_tune.data.types import Tokens
 from lkd_tune.distillation.batch_losses import BatchLosses
 from lkd_tune.distillation.build import build_initial_student, load_teacher
@@ -130,8 +130,11 @@ def find_bad_examples(
             if len(found) + len(skipped) > limit:
                 break
             found |= _bad_of_all_ranks(part, losses_of, collective)
+    more_text = None
+    if not tokens.labelled[sorted(found)].all():
+        more_text = load_training_text(spec.task, cache=cache)
     examples = [
-        _describe(spec, tokens, cache, example, *found[example]) for example in sorted(found)
+        _describe(spec, tokens, more_text, example, *found[example]) for example in sorted(found)
     ]
     number = len(found) + len(skipped)
     if not skip:
@@ -193,7 +196,7 @@ def _bad_among(examples: np.ndarray, losses_of: LossesOf) -> _Found:
 def _describe(
     spec: TrialSpec,
     tokens: Tokens,
-    cache: Path | None,
+    more_text: TrainingText | None,
     example: int,
     term: str | None,
     found: str,
@@ -202,8 +205,8 @@ def _describe(
     rows = len(tokens) // (copies + 1)  # augmented copies follow the text itself
     row, split = kind_of(spec.task).data_row(example % rows, tokens), "train"
     if not tokens.labelled[example]:
-        text, split = load_training_text(spec.task, cache=cache), "unlabelled"
-        row = text.rows[row - text.labelled]
+        assert more_text is not None
+        row, split = more_text.rows[row - more_text.labelled], "unlabelled"
     return BadExample(
         example=example,
         split=split,

@@ -35,7 +35,7 @@ class TrainingObjective:
         kind: Kind,
         scales: Mapping[str, float] = MappingProxyType({}),
     ):
-        self._kind = kind
+        self._kind, self._needs_labels = kind, losses.needs_labels
         self._terms = [(term, getattr(losses, term.name)) for term in TERMS]
         self.shares = [
             term.share(settings) if settings.weight > 0 else 0.0 for term, settings in self._terms
@@ -86,7 +86,8 @@ class TrainingObjective:
         nothing = torch.zeros((), dtype=torch.float64, device=batches[0].mask.device)
         for batch in batches:
             kind = self._kind
-            rows, labelled = kind.count_loss_rows(batch), kind.count_labelled_rows(batch)
+            rows = kind.count_loss_rows(batch)
+            labelled = kind.count_labelled_rows(batch) if self._needs_labels else 0
             sizes = BatchSizes(batch.mask, rows, labelled, *layers)
             counts.append(
                 torch.stack(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,6 @@ def hold_out(task: TaskSettings, folder: Path, stem: str) -> tuple[Path, Path]:
     Raises:
         SpecError: If there are too few rows, or one of the files exists.
     """
-    import json
-
     paths = folder / f"{stem}-train.jsonl", folder / f"{stem}-dev.jsonl"
     for path in paths:
         if path.exists():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lkd_tune.drafts.columns import Roles, mean_length
-from lkd_tune.drafts.sample import Sample
+from lkd_tune.drafts.sample import Sample, number_in
 
 # Whole numbers with more different values than this are measured, not classes.
 _MOST_NUMBERED = 20
@@ -50,7 +50,7 @@ def guess_kind(sample: Sample, roles: Roles) -> Guess:
     if isinstance(first, list):
         return _of_lists(sample, roles, values)
     texts = [str(value).strip() for value in values]
-    numbers = [_number(text) for text in texts]
+    numbers = [number_in(text) for text in texts]
     different = Counter(texts)
     if all(number is not None for number in numbers):
         whole = all(number is not None and number.is_integer() for number in numbers)
@@ -98,10 +98,3 @@ def _renamed(counts: Counter[str], values: list[Any]) -> list[str] | None:
     if not all(isinstance(value, str) for value in values):
         return None
     return numbers if min(map(float, numbers)) > 0 and all(n.isdigit() for n in numbers) else None
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -12,12 +12,12 @@ from typing import Any
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.known_tasks import file_types, is_file_name
 from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.data.formats.delimited import SEPARATORS, quoting_of
 from lkd_tune.data.formats.text import open_text
 from lkd_tune.data.readers import UNREADABLE, explain, load_table
 from lkd_tune.files.cache import cache_dir
 
 _ROWS = 2000
-_SEPARATORS = (",", "\t", ";", "|")
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,10 @@ def _delimited(task: TaskSettings, file: Path) -> Sample:
     """Returns the rows as the separator gives them that gives most of them the same length."""
     usual = "\t" if file.name.removesuffix(".gz").endswith(".tsv") else ","
     best: tuple[tuple[float, bool], list[list[str]], int] = ((0, False), [], 0)
-    for separator in _SEPARATORS:
-        # As the reader of these files does: corpora separated by tabs do not quote.
-        quoting = csv.QUOTE_NONE if separator == usual == "\t" else csv.QUOTE_MINIMAL
+    for separator in SEPARATORS:
+        quoting = quoting_of(separator, usual)
         with open_text(task, file) as text:
-            rows = csv.reader(text, delimiter=separator, quoting=quoting)  # type: ignore[arg-type]
+            rows = csv.reader(text, delimiter=separator, quoting=quoting)
             try:
                 found = [*islice(filter(None, rows), _ROWS + 1)]
                 total = len(found) + sum(1 for row in rows if row)
@@ -119,7 +118,7 @@ def _is_header(first: list[str], rows: list[list[str]]) -> bool:
 
     Names are short, differ, are no numbers, and are not among the values below them.
     """
-    if len({*first}) < len(first) or any(not name or _is_number(name) for name in first):
+    if len({*first}) < len(first) or any(not name or number_in(name) is not None for name in first):
         return False
     if max(map(len, first)) > 40:
         return False
@@ -133,9 +132,9 @@ def _fitting(row: list[str], width: int) -> list[str]:
     return [*row, *[""] * (width - len(row))][:width]
 
 
-def _is_number(text: str) -> bool:
+def number_in(text: str) -> float | None:
+    """Returns the number that a text is, None if it is none."""
     try:
-        float(text)
+        return float(text)
     except ValueError:
-        return False
-    return True
+        return None

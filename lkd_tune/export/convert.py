@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def convert_student(
             )
         differences[name] = difference
     inputs = example_inputs(model.config, batch=1, length=length)
-    timings = time_in_turns([_call(loaded, inputs) for loaded in opened.values()], _CPU)
+    timings = time_in_turns([partial(loaded, **inputs) for loaded in opened.values()], _CPU)
     measurements = [
         FormatMeasurement(
             format=name,
@@ -180,11 +181,3 @@ def example_inputs(config: Any, *, batch: int, length: int) -> dict[str, torch.T
     """Returns inputs without padding, each of shape (batch, length), to trace or time a model."""
     ids = torch.ones(batch, length, dtype=torch.long)
     return model_inputs(config, ids, torch.ones_like(ids), torch.zeros_like(ids))
-
-
-def _call(model: Any, inputs: dict[str, torch.Tensor]) -> Callable[[], object]:
-    def call() -> object:
-        with torch.inference_mode():
-            return model(**inputs)
-
-    return call

@@ -21,6 +21,7 @@ from lkd_tune.models.loading import auto_model, load_config
 from lkd_tune.models.small_copy import (
     EXAMPLES,
     build_random,
+    cannot_run,
     example_inputs,
     is_equal,
     small_config,
@@ -110,8 +111,7 @@ def _problem_of_copy(model: str, head: str, find: Callable[[Any, str], str | Non
         except SpecError:
             raise
         except Exception as error:  # whatever a model of any family may raise
-            said = str(error).strip() or repr(error)
-            return f"it can't be run ({said.splitlines()[0]})"
+            return cannot_run(error)
 
 
 def _problem_of_model(config: Any, head: str) -> str | None:

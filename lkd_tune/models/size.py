@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Collection
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -173,12 +173,7 @@ def _dtype(bf16: bool) -> torch.dtype:
 def forward_call(model: Any, batch: int, length: int) -> Callable[[], object]:
     """Returns a forward pass of `batch` full-length examples, to be timed."""
     ids = torch.ones(batch, length, dtype=torch.long, device=next(model.parameters()).device)
-
-    def call() -> object:
-        with torch.inference_mode():
-            return model(input_ids=ids)
-
-    return call
+    return partial(model, input_ids=ids)
 
 
 def fitting_length(config: Any, length: int) -> int:

@@ -67,6 +67,11 @@ def example_inputs(config: Any, words: int, padding: int = 0) -> dict[str, Tenso
     return model_inputs(config, ids, mask, torch.zeros_like(ids))
 
 
+def cannot_run(error: Exception) -> str:
+    """Returns what is wrong with a model whose small copy has raised an error."""
+    return f"it can't be run ({(str(error).strip() or repr(error)).splitlines()[0]})"
+
+
 def is_equal(found: Tensor, expected: Tensor) -> bool:
     """Whether two results are the same but for the order of summation."""
     size = expected.abs().max().clamp(min=1e-6)

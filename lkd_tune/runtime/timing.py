@@ -34,20 +34,21 @@ class Timing:
 
 
 def time_in_turns(calls: Sequence[Callable[[], object]], on: torch.device) -> list[Timing]:
-    """Returns the times of calls that compute on a device.
+    """Returns the times of calls that compute on a device, without gradients.
 
     They take turns, so that whatever slows the machine down for a while slows all of them down.
     """
-    for call in calls:
-        call()  # loads kernels and fills caches
-        call()
     times: list[list[float]] = [[] for _ in calls]
-    began = time.perf_counter()
-    while len(times[0]) < _MIN_CALLS or (
-        len(times[0]) < _MAX_CALLS and time.perf_counter() - began < _TIMING_S * len(calls)
-    ):
-        for call, own in zip(calls, times, strict=True):
-            own.append(1000 * _seconds_of(call, on))
+    with torch.inference_mode():
+        for call in calls:
+            call()  # loads kernels and fills caches
+            call()
+        began = time.perf_counter()
+        while len(times[0]) < _MIN_CALLS or (
+            len(times[0]) < _MAX_CALLS and time.perf_counter() - began < _TIMING_S * len(calls)
+        ):
+            for call, own in zip(calls, times, strict=True):
+                own.append(1000 * _seconds_of(call, on))
     return [_timing(own) for own in times]
 
 

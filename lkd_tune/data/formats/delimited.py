@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lkd_tune.config.settings.task import TaskSettings
 from lkd_tune.data.formats.columns import rename_columns
@@ -16,7 +16,7 @@ from lkd_tune.data.formats.text import as_utf8, open_text
 
 # Documents are longer than the 131,072 characters that a field may have by default.
 csv.field_size_limit(2**31 - 1)
-_SEPARATORS = (",", ";", "\t", "|")
+SEPARATORS = (",", ";", "\t", "|")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Delimited:
         has_header = _has_header(task, header)
         options: dict[str, Any] = {
             "sep": separator,
-            "quoting": self._quoting(separator),
+            "quoting": quoting_of(separator, self.separator),
             "keep_default_na": False,
         }
         if has_header:
@@ -82,7 +82,7 @@ class Delimited:
     def _dialect(self, task: TaskSettings, path: Path) -> tuple[str, list[str]]:
         """Returns the separator, and the cells of the first row without spaces around them."""
         found = {}
-        for separator in dict.fromkeys((self.separator, *_SEPARATORS)):
+        for separator in dict.fromkeys((self.separator, *SEPARATORS)):
             try:
                 first = next(iter(self._rows(task, path, separator, 1)), [])
             except csv.Error:
@@ -99,9 +99,9 @@ class Delimited:
 
     def _rows(self, task: TaskSettings, path: Path, separator: str, number: int) -> list[list[str]]:
         """Returns the first rows that are not empty."""
-        quoting = self._quoting(separator)
+        quoting = quoting_of(separator, self.separator)
         with open_text(task, path) as file:
-            rows = csv.reader(file, delimiter=separator, quoting=quoting)  # type: ignore[arg-type]
+            rows = csv.reader(file, delimiter=separator, quoting=quoting)
             return list(islice(filter(None, rows), number))
 
     def _check_second_row(self, task: TaskSettings, path: Path, separator: str) -> None:
@@ -110,12 +110,17 @@ class Delimited:
         if len(rows) == 2 and any(rows[1][len(rows[0]) :]):
             raise ValueError(_too_many("2", str(len(rows[1])), str(len(rows[0]))))
 
-    def _quoting(self, separator: str) -> int:
-        """Returns how values are quoted.
 
-        Tab-separated corpora (GLUE, CoLA, STS-B) do not quote: a lone " is part of the sentence.
-        """
-        return csv.QUOTE_NONE if separator == self.separator == "\t" else csv.QUOTE_MINIMAL
+def quoting_of(separator: str, usual: str) -> Literal[0, 3]:
+    """Returns how values are quoted in a file with a separator.
+
+    Tab-separated corpora (GLUE, CoLA, STS-B) do not quote: a lone " is part of the sentence.
+
+    Args:
+        separator: The separator.
+        usual: That of files with the same suffix.
+    """
+    return csv.QUOTE_NONE if separator == usual == "\t" else csv.QUOTE_MINIMAL
 
 
 def _names_needed(task: TaskSettings, first: list[str]) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor
 from lkd_tune.config.errors import Problem, SpecError
 from lkd_tune.config.settings.width import Width
 from lkd_tune.models.families import resize_config, width_of_config
-from lkd_tune.models.small_copy import example_inputs, small_config
+from lkd_tune.models.small_copy import cannot_run, example_inputs, small_config
 from lkd_tune.models.stack import Stack
 
 # `query` and `key` are the channels that are multiplied for attention scores, `value` those of the
@@ -145,8 +145,7 @@ def _find(model: Any) -> dict[str, Dims]:
             small = type(model)(copy.deepcopy(config)).eval()
             called = _called(small, example_inputs(config, _WORDS))
         except Exception as error:  # whatever a model of any family may raise
-            why = f"it can't be run ({(str(error).strip() or repr(error)).splitlines()[0]})"
-            raise not_narrowed(model, why) from error
+            raise not_narrowed(model, cannot_run(error)) from error
     stack = Stack(small)
     layers = [stack.layer_of(name) for name in called]
     known: dict[str, Dims] = {}

@@ -17,7 +17,7 @@ from lkd_tune.config.errors import SpecError
 from lkd_tune.config.settings.width import Width
 from lkd_tune.models.families import resize_config
 from lkd_tune.models.loading import load_config
-from lkd_tune.models.small_copy import build_random, example_inputs, is_equal
+from lkd_tune.models.small_copy import build_random, cannot_run, example_inputs, is_equal
 from lkd_tune.models.width.axes import Axes, distinct_config, not_narrowed
 from lkd_tune.models.width.pruning import Kept, keep_heads, take
 
@@ -50,8 +50,7 @@ def check_narrowing(model: str, head: str, *, pruned: bool = True) -> None:
             if not problem:
                 raise
         except Exception as error:  # whatever a model of any family may raise
-            said = str(error).strip() or repr(error)
-            problem = f"it can't be run ({said.splitlines()[0]})"
+            problem = cannot_run(error)
     if problem is not None:
         raise not_narrowed(model, problem)
 

@@ -19,6 +19,7 @@ from lkd_tune.config.errors import SpecError
 from lkd_tune.config.settings.losses import LossSettings
 from lkd_tune.config.settings.student import StudentSettings
 from lkd_tune.config.settings.task import TaskSettings
+from lkd_tune.config.settings.task_kinds import KINDS
 from lkd_tune.config.settings.teacher import PLAIN, Inference, TargetSettings, TeacherSettings
 from lkd_tune.config.settings.training import TrainSettings
 from lkd_tune.config.trial import TrialSpec
@@ -31,8 +32,6 @@ from lkd_tune.records.trial_folder import append_measurement
 from lkd_tune.results.formatting import duration, megabytes
 from lkd_tune.storage.fetch import send_model
 
-# For these kinds of tasks a score is a mean over the rows of dev, or nearly so.
-_ANSWERED_ROW_BY_ROW = ("classification", "regression", "multi_label")
 _TIMED = ("latency_ms", "latency_ms_batch_32", "device")
 
 
@@ -102,7 +101,7 @@ def prepare_teacher(
     size = {"parameters": parameters, "flops": flops}
     constant = score_of_constant(task_settings, model, cache=node_cache(cache))
     found = {"model": model, **size, **scores, "constant": constant}
-    if task_settings.kind in _ANSWERED_ROW_BY_ROW:
+    if KINDS[task_settings.kind].of_whole_texts:  # a score is a mean over rows, or nearly so
         rows = load_split(task_settings, "dev", cache=node_cache(cache)).text
         found["dev_rows"] = len(rows)
     return {**found, "warnings": warnings, "node": describe_node()}

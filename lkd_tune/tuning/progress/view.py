@@ -82,7 +82,7 @@ class View:
         self._first_progress: dict[str, TrainingProgress] = {}
         # Trainings of the phase: how many have ended, of how many.
         self._ended_in_phase, self._of_phase = 0, 0
-        self._event("search", trials=trials, metric=metric, score=self._score, further=further)
+        self._announce()
 
     @classmethod
     def of_search(cls, settings: SpaceSettings, *, quiet: bool) -> View:
@@ -110,13 +110,7 @@ class View:
         """Counts the trials of earlier sessions that have ended."""
         ended = [record for record in records if record.outcome is not None]
         self._further = max(0, self._further - sum(not record.is_drawn for record in ended))
-        self._event(
-            "search",
-            trials=self._trials,
-            metric=self._metric,
-            score=self._score,
-            further=self._further,
-        )
+        self._announce()
         for record in ended:
             if record.is_drawn and record.outcome is not None:
                 self._event(
@@ -216,6 +210,16 @@ class View:
         self._print(f"{number}trial {label} {state}{shown}{student}{f': {error}' if error else ''}")
         if label.isdigit() and self._is_quarter(self._state.number_ended):
             self._print(self._state.counts)
+
+    def _announce(self) -> None:
+        """Tells how many trials and further trainings there are."""
+        self._event(
+            "search",
+            trials=self._trials,
+            metric=self._metric,
+            score=self._score,
+            further=self._further,
+        )
 
     def _label(self, name: str) -> str:
         """Returns a trial's name, with an addition unless it is one of the search's trials.
